@@ -1,0 +1,43 @@
+// Package event holds the two kinds of thing that the bridge carries and what
+// makes them fit to publish: an Event happened once and is delivered in order;
+// a State is what is true now and is replaced by the next. It knows nothing of
+// where they come from, how they are stored, or where they go.
+package event
+
+import "time"
+
+// Event is something that happened once. It is stored, sent in order, and
+// never retained by a broker.
+type Event struct {
+	// Name is what the source called it, spelled exactly so.
+	Name string
+	// Source is the configured name of the source that saw it.
+	Source string
+	// Time is when it happened, as far as the source can tell.
+	Time time.Time
+	// Payload is JSON. Before Normalise it may be any JSON value or nothing;
+	// after it, always an object that begins with the event's name and time.
+	Payload []byte
+	// Position, if set, is where the source read the event.
+	Position Position
+}
+
+// Position says how far a source had read when it saw an event. It is stored
+// with the event, so that after a restart the source goes on exactly where
+// the stored events end.
+type Position struct {
+	// Key names what is being read, such as one file among many. A source has
+	// one newest position for each key.
+	Key string
+	// Value is the source's own encoding; nothing else interprets it.
+	Value []byte
+}
+
+// State is what is true now, under a key. Only the newest matters: it is
+// retained by the broker, sent again after each connect, and never queued.
+type State struct {
+	// Key is the topic below the base, such as "temperature/bed".
+	Key string
+	// Payload is published as it is; empty clears the retained message.
+	Payload []byte
+}

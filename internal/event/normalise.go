@@ -1,0 +1,295 @@
+package event
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Limits of what is accepted. Beyond MaxDepth many subscribers' JSON parsers
+// give up; beyond MaxName a topic is no longer of use to anybody.
+const (
+	MaxDepth = 64
+	MaxName  = 512
+	// DefaultMaxPayload bounds a payload, in bytes, unless configured.
+	DefaultMaxPayload = 1 << 20
+)
+
+// Names of the fields that Normalise adds.
+const (
+	NameField             = "_event"
+	DefaultTimestampField = "_timestamp"
+	ValueField            = "value"
+)
+
+// Refused is the error for an event that can never be accepted as it is:
+// offering it again is of no use.
+type Refused struct {
+	// Reason tells the sender what is wrong, in words.
+	Reason string
+	// TooLarge is set when it is the size that is wrong.
+	TooLarge bool
+}
+
+func (r *Refused) Error() string { return r.Reason }
+
+func refusef(format string, args ...any) error {
+	return &Refused{Reason: fmt.Sprintf(format, args...)}
+}
+
+// Normaliser makes events fit to publish. The zero value uses the defaults.
+type Normaliser struct {
+	// TimestampField names the field that tells when it happened.
+	TimestampField string
+	// Millis gives that time in milliseconds instead of seconds.
+	Millis bool
+	// MaxPayload bounds the payload as it comes from the source, in bytes.
+	MaxPayload int
+}
+
+// Normalise checks e and rewrites its payload to an object that begins with
+// the name and the time. All other members keep their bytes: order, big
+// integers and the spelling of numbers survive. Members that carry a name of
+// the two added fields are replaced. A payload that is null or missing gives
+// the two fields alone; one that is not an object goes under "value". The
+// error is a *Refused and leaves e as it was.
+func (n Normaliser) Normalise(e *Event) error {
+	stamp := n.TimestampField
+	if stamp == "" {
+		stamp = DefaultTimestampField
+	}
+	limit := n.MaxPayload
+	if limit <= 0 {
+		limit = DefaultMaxPayload
+	}
+	switch {
+	case e.Name == "":
+		return refusef("the event has no name")
+	case len(e.Name) > MaxName:
+		return refusef("the event's name has %d bytes; at most %d are allowed", len(e.Name), MaxName)
+	case !utf8.ValidString(e.Name):
+		return refusef("the event's name is not valid UTF-8")
+	case len(e.Payload) > limit:
+		return &Refused{TooLarge: true, Reason: fmt.Sprintf("the payload has %d bytes; at most %d are allowed", len(e.Payload), limit)}
+	}
+	body := bytes.TrimSpace(e.Payload)
+	if err := check(body); err != nil {
+		return err
+	}
+
+	out := make([]byte, 0, len(body)+len(e.Name)+len(stamp)+48)
+	out = append(out, '{')
+	out = appendString(out, NameField)
+	out = append(out, ':')
+	out = appendString(out, e.Name)
+	out = append(out, ',')
+	out = appendString(out, stamp)
+	out = append(out, ':')
+	if n.Millis {
+		out = strconv.AppendInt(out, e.Time.UnixMilli(), 10)
+	} else {
+		out = strconv.AppendInt(out, e.Time.Unix(), 10)
+	}
+	switch {
+	case len(body) == 0, string(body) == "null":
+	case body[0] == '{':
+		out = appendMembers(out, body, NameField, stamp)
+	default:
+		out = append(out, ',')
+		out = appendString(out, ValueField)
+		out = append(out, ':')
+		out = append(out, body...)
+	}
+	e.Payload = append(out, '}')
+	return nil
+}
+
+// check accepts nothing at all, or one JSON text of bounded depth in UTF-8.
+func check(body []byte) error {
+	if len(body) == 0 {
+		return nil
+	}
+	if !utf8.Valid(body) {
+		return refusef("the payload is not valid UTF-8")
+	}
+	if !json.Valid(body) {
+		return refusef("the payload is not JSON: %s", syntaxError(body))
+	}
+	if d := depth(body); d > MaxDepth {
+		return refusef("the payload nests %d levels deep; at most %d are allowed", d, MaxDepth)
+	}
+	return nil
+}
+
+// syntaxError says in words what is wrong with a text that is not JSON.
+func syntaxError(body []byte) string {
+	var v json.RawMessage
+	err := json.Unmarshal(body, &v)
+	var syn *json.SyntaxError
+	if !errors.As(err, &syn) {
+		return "unreadable"
+	}
+	at := int(min(syn.Offset, int64(len(body))))
+	hint := ""
+	rest := body[max(0, at-1):]
+	switch {
+	case bytes.HasPrefix(rest, []byte("N")), bytes.HasPrefix(rest, []byte("I")):
+		hint = " (JSON has no NaN or Infinity; use null)"
+	case bytes.HasPrefix(rest, []byte("'")):
+		hint = " (JSON strings and keys need double quotes)"
+	}
+	return fmt.Sprintf("%s at byte %d%s", syn, at, hint)
+}
+
+// depth counts how deep a valid JSON text nests.
+func depth(body []byte) int {
+	deepest, d := 0, 0
+	for i := 0; i < len(body); i++ {
+		switch body[i] {
+		case '"':
+			i = stringEnd(body, i) - 1
+		case '{', '[':
+			if d++; d > deepest {
+				deepest = d
+			}
+		case '}', ']':
+			d--
+		}
+	}
+	return deepest
+}
+
+// stringEnd returns the index after the string that begins at i in valid JSON.
+func stringEnd(body []byte, i int) int {
+	for i++; body[i] != '"'; i++ {
+		if body[i] == '\\' {
+			i++
+		}
+	}
+	return i + 1
+}
+
+// appendMembers appends the members of a valid JSON object, each after a
+// comma, but those whose key is one of drop.
+func appendMembers(out, object []byte, drop ...string) []byte {
+	i := skipSpace(object, 1)
+	for object[i] != '}' {
+		start := i
+		i = stringEnd(object, i)
+		key := object[start:i]
+		i = valueEnd(object, skipSpace(object, skipSpace(object, i)+1))
+		if !isKey(key, drop) {
+			out = append(out, ',')
+			out = append(out, object[start:i]...)
+		}
+		if i = skipSpace(object, i); object[i] == ',' {
+			i = skipSpace(object, i+1)
+		}
+	}
+	return out
+}
+
+// valueEnd returns the index after the value that begins at i in valid JSON.
+func valueEnd(body []byte, i int) int {
+	d := 0
+	for {
+		switch body[i] {
+		case '"':
+			i = stringEnd(body, i)
+		case '{', '[':
+			d++
+			i++
+		case '}', ']':
+			d--
+			i++
+		default:
+			i++
+		}
+		if d == 0 && (i == len(body) || bytes.IndexByte([]byte(",}] \t\r\n"), body[i]) >= 0) {
+			return i
+		}
+	}
+}
+
+func skipSpace(body []byte, i int) int {
+	for body[i] == ' ' || body[i] == '\t' || body[i] == '\n' || body[i] == '\r' {
+		i++
+	}
+	return i
+}
+
+// isKey reports whether the quoted key, escapes undone, is one of names.
+func isKey(quoted []byte, names []string) bool {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		for _, name := range names {
+			if string(quoted[1:len(quoted)-1]) == name {
+				return true
+			}
+		}
+		return false
+	}
+	var key string
+	if json.Unmarshal(quoted, &key) != nil {
+		return false
+	}
+	for _, name := range names {
+		if key == name {
+			return true
+		}
+	}
+	return false
+}
+
+// AddField returns a normalised payload with one more string member at its
+// end, such as an id that is only known once the event is stored.
+func AddField(payload []byte, field, value string) []byte {
+	out := make([]byte, 0, len(payload)+len(field)+len(value)+8)
+	out = append(out, payload[:len(payload)-1]...)
+	out = append(out, ',')
+	out = appendString(out, field)
+	out = append(out, ':')
+	out = appendString(out, value)
+	return append(out, '}')
+}
+
+// appendString appends s as a JSON string.
+func appendString(out []byte, s string) []byte {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return appendEscaped(out, s)
+		}
+	}
+	out = append(out, '"')
+	out = append(out, s...)
+	return append(out, '"')
+}
+
+func appendEscaped(out []byte, s string) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // "<" in a file name is nobody's web page
+	if err := enc.Encode(s); err != nil {
+		return append(out, `""`...)
+	}
+	return append(out, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
+}
+
+// ParseTime reads a time as the programs around us write it: unix seconds or
+// milliseconds (told apart by size), with or without fraction, or RFC 3339.
+func ParseTime(text string) (time.Time, bool) {
+	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return t, true
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(f > 0 && f < 1e14) {
+		return time.Time{}, false
+	}
+	if f >= 1e11 { // seconds would lie beyond the year 5000
+		return time.UnixMicro(int64(f * 1e3)), true
+	}
+	return time.UnixMicro(int64(f * 1e6)), true
+}

@@ -1,0 +1,382 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+)
+
+// marksFile holds the cursors' marks. Losing it, or its newest second, sends
+// events twice and loses none.
+const marksFile = "cursors.json"
+
+type marksContent struct {
+	Format  int               `json:"format"`
+	ID      string            `json:"id"`
+	Cursors map[string]uint64 `json:"cursors"`
+}
+
+// loadMarks reads the marks, or takes fallback where the file is damaged.
+func (j *Journal) loadMarks(fallback map[string]uint64) error {
+	content, err := j.readMarks()
+	switch {
+	case err == nil:
+		j.marks = content.Cursors
+		if j.id == "" {
+			j.id = content.ID
+		}
+	case errors.Is(err, errNoMarks):
+		j.marks = maps.Clone(fallback)
+	default:
+		j.opt.Log.Warn().Err(err).Msg("journal: the saved cursors are damaged; events since the last segment began are sent again")
+		j.marks = maps.Clone(fallback)
+		j.stats.Damaged++
+		if err := j.opt.FS.Rename(marksFile, marksFile+".damaged"); err != nil {
+			return fmt.Errorf("set aside %s: %w", marksFile, err)
+		}
+	}
+	if j.marks == nil {
+		j.marks = map[string]uint64{}
+	}
+	if j.id == "" {
+		j.id = newID()
+	}
+	for _, mark := range j.marks {
+		// After a power cut without sync the log may end before a mark. Were
+		// those numbers used again, the cursor would pass over new events.
+		j.next = max(j.next, mark+1)
+	}
+	j.next = max(j.next, 1)
+	j.last, j.unsynced = j.next-1, j.next
+	return nil
+}
+
+var errNoMarks = errors.New("no marks")
+
+func (j *Journal) readMarks() (marksContent, error) {
+	files, err := j.opt.FS.List()
+	if err != nil {
+		return marksContent{}, err
+	}
+	for _, info := range files {
+		if info.Name != marksFile {
+			continue
+		}
+		data, err := readFile(j.opt.FS, marksFile, 0, min(info.Size, 1<<20))
+		if err != nil {
+			return marksContent{}, err
+		}
+		var sealed struct {
+			Sum  uint32          `json:"crc32c"`
+			Body json.RawMessage `json:"body"`
+		}
+		if err := json.Unmarshal(data, &sealed); err != nil {
+			return marksContent{}, err
+		}
+		if checksum(0, sealed.Body) != sealed.Sum {
+			return marksContent{}, errors.New("checksum does not match")
+		}
+		var content marksContent
+		if err := json.Unmarshal(sealed.Body, &content); err != nil {
+			return marksContent{}, err
+		}
+		return content, nil
+	}
+	return marksContent{}, errNoMarks
+}
+
+// saveMarks writes the marks if they moved.
+func (j *Journal) saveMarks() error {
+	j.mu.Lock()
+	if !j.dirty {
+		j.mu.Unlock()
+		return nil
+	}
+	j.dirty = false
+	content := marksContent{Format: 1, ID: j.id, Cursors: maps.Clone(j.marks)}
+	j.mu.Unlock()
+	body, err := json.Marshal(content)
+	if err == nil {
+		sealed := fmt.Appendf(nil, `{"crc32c":%d,"body":%s}`, checksum(0, body), body)
+		err = replaceFile(j.opt.FS, marksFile, sealed)
+	}
+	if err != nil {
+		j.mu.Lock()
+		j.dirty = true
+		j.mu.Unlock()
+	}
+	return err
+}
+
+// Cursor reads the journal in order for one sink and remembers how far its
+// destination has acknowledged. Next has one caller at a time; the other
+// methods are safe for concurrent use.
+type Cursor struct {
+	j    *Journal
+	name string
+	wake chan struct{} // cap 1: there may be more to read
+
+	// j.mu guards these.
+	acked   uint64
+	next    uint64 // to read
+	rewound bool   // next was set back: what disk holds must be looked up anew
+	waiting []delivery
+
+	disk diskReader // of Next's caller
+}
+
+type delivery struct {
+	seq  uint64
+	done chan struct{}
+}
+
+// Cursor opens the cursor of a name. One that was never opened before begins
+// at the end of the journal; any other goes on behind its mark. While it is
+// open, no event behind its mark is removed, but as DropOldest says.
+func (j *Journal) Cursor(name string) (*Cursor, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.cursors[name] != nil {
+		return nil, fmt.Errorf("cursor %q is already open", name)
+	}
+	mark, known := j.marks[name]
+	if !known {
+		mark = j.last
+		j.marks[name] = mark
+		j.dirty = true
+	}
+	c := &Cursor{j: j, name: name, wake: make(chan struct{}, 1), acked: mark, next: mark + 1}
+	if len(j.segments) > 0 && mark+1 < j.segments[0].first {
+		// Closed for so long that its events were removed as history.
+		c.acked = j.segments[0].first - 1
+		c.next = c.acked + 1
+	}
+	j.cursors[name] = c
+	return c, nil
+}
+
+// Close gives the cursor's name free again; its mark is kept.
+func (c *Cursor) Close() {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	if c.j.cursors[c.name] == c {
+		delete(c.j.cursors, c.name)
+	}
+}
+
+// Next returns the next entries in order, at most cap(buf) of them, in buf's
+// memory. It waits for at least one, or for ctx to end.
+func (c *Cursor) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
+	buf = buf[:0]
+	for {
+		c.j.mu.Lock()
+		next, last := c.next, c.j.last
+		if c.rewound {
+			c.rewound = false
+			c.disk = diskReader{}
+		}
+		ok := true
+		if next <= last {
+			buf, ok = c.j.recent.from(next, buf)
+			if len(buf) > 0 {
+				c.next = buf[len(buf)-1].Seq + 1
+			}
+		}
+		c.j.mu.Unlock()
+		switch {
+		case len(buf) > 0:
+			c.disk = diskReader{}
+			return buf, nil
+		case !ok:
+			var err error
+			if buf, err = c.readDisk(next, buf); len(buf) > 0 || err != nil {
+				return buf, err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-c.wake:
+		}
+	}
+}
+
+// Ack says that the destination has everything up to and including seq.
+func (c *Cursor) Ack(seq uint64) {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	if seq <= c.acked {
+		return
+	}
+	c.setAcked(seq)
+}
+
+// setAcked moves the mark and answers who waits for it. j.mu is held.
+func (c *Cursor) setAcked(seq uint64) {
+	c.acked = seq
+	c.j.marks[c.name] = seq
+	c.j.dirty = true
+	n := 0
+	for n < len(c.waiting) && c.waiting[n].seq <= seq {
+		close(c.waiting[n].done)
+		n++
+	}
+	c.waiting = c.waiting[n:]
+}
+
+// skipTo gives up what lies up to seq and returns how many numbers that are.
+// j.mu is held.
+func (c *Cursor) skipTo(seq uint64) uint64 {
+	if c.acked >= seq {
+		return 0
+	}
+	lost := seq - c.acked
+	c.setAcked(seq)
+	if c.next <= seq {
+		c.next, c.rewound = seq+1, true
+	}
+	return lost
+}
+
+// Rewind makes Next go on behind the mark: what was read but not acknowledged
+// is read again.
+func (c *Cursor) Rewind() {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	c.next, c.rewound = c.acked+1, true
+	signal(c.wake)
+}
+
+// Lag returns how many events wait to be acknowledged.
+func (c *Cursor) Lag() uint64 {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	return c.j.last - min(c.acked, c.j.last)
+}
+
+// Delivered waits until seq is acknowledged.
+func (c *Cursor) Delivered(ctx context.Context, seq uint64) error {
+	c.j.mu.Lock()
+	if c.acked >= seq {
+		c.j.mu.Unlock()
+		return nil
+	}
+	d := delivery{seq, make(chan struct{})}
+	i := len(c.waiting)
+	for i > 0 && c.waiting[i-1].seq > seq {
+		i--
+	}
+	c.waiting = append(c.waiting, delivery{})
+	copy(c.waiting[i+1:], c.waiting[i:])
+	c.waiting[i] = d
+	c.j.mu.Unlock()
+	select {
+	case <-d.done:
+		return nil
+	case <-ctx.Done():
+		c.j.mu.Lock()
+		defer c.j.mu.Unlock()
+		for i := range c.waiting {
+			if c.waiting[i].done == d.done {
+				c.waiting = append(c.waiting[:i], c.waiting[i+1:]...)
+				break
+			}
+		}
+		return ctx.Err()
+	}
+}
+
+// diskReader holds one segment's bytes for a cursor that fell behind what is
+// in memory.
+type diskReader struct {
+	seg  *segment
+	base int64  // file offset of scan.data
+	upTo uint64 // no later seq can be in scan.data
+	scan scanner
+}
+
+// readDisk appends stored entries from seq on to buf, up to its capacity. It
+// may return none and must then be asked again.
+func (c *Cursor) readDisk(seq uint64, buf []Entry) ([]Entry, error) {
+	d := &c.disk
+	if d.seg == nil || d.scan.off >= len(d.scan.data) {
+		if found, err := c.loadSegment(seq); !found || err != nil {
+			return buf, err
+		}
+	}
+	for len(buf) < cap(buf) {
+		start := d.scan.off
+		rec, bad, ok := d.scan.next()
+		if len(bad) > 0 {
+			c.j.reportDamage(d.seg, []damage{{d.base + int64(start), bad}})
+		}
+		if !ok {
+			break
+		}
+		if rec.kind == kindEvent && rec.seq >= seq {
+			buf = append(buf, Entry{rec.seq, rec.event})
+		}
+	}
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	if c.rewound {
+		return buf[:0], nil // next was moved meanwhile
+	}
+	if len(buf) > 0 {
+		c.next = buf[len(buf)-1].Seq + 1
+	} else if d.scan.off >= len(d.scan.data) {
+		c.next = max(c.next, d.upTo+1) // the rest is damaged, or was never used
+	}
+	return buf, nil
+}
+
+// loadSegment reads the segment in which seq is to be found, or the part of
+// it that has been added since. found is false if next was moved instead, or
+// the segment was removed meanwhile: the caller looks again.
+func (c *Cursor) loadSegment(seq uint64) (found bool, err error) {
+	c.j.mu.Lock()
+	i := -1
+	for i+1 < len(c.j.segments) && c.j.segments[i+1].first <= seq {
+		i++
+	}
+	if i < 0 { // what seq names is gone; go on with the oldest there is
+		c.next = c.j.last + 1
+		if len(c.j.segments) > 0 {
+			c.next = min(c.next, c.j.segments[0].first)
+		}
+		c.j.mu.Unlock()
+		return false, nil
+	}
+	seg, upTo := c.j.segments[i], c.j.last
+	if i+1 < len(c.j.segments) {
+		upTo = c.j.segments[i+1].first - 1
+	}
+	size := seg.size
+	c.j.stats.DiskReads++
+	c.j.mu.Unlock()
+
+	base := int64(0)
+	if c.disk.seg == seg {
+		base = c.disk.base + int64(c.disk.scan.off)
+	}
+	data, err := readFile(c.j.opt.FS, seg.name, base, max(size, base))
+	if errors.Is(err, fs.ErrNotExist) && !c.j.holds(seg) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read journal: %w", err)
+	}
+	c.disk = diskReader{seg: seg, base: base, upTo: upTo, scan: scanner{data: data, salt: seg.salt}}
+	return true, nil
+}
+
+func (j *Journal) holds(seg *segment) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Contains(j.segments, seg)
+}

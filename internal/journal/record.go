@@ -1,0 +1,213 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"time"
+
+	"event2mqtt/internal/event"
+)
+
+// A record on disk:
+//
+//	marker  4 bytes
+//	length  uint32, little endian: bytes of the body
+//	crc     uint32: CRC-32C over the segment's salt, length and body
+//	body    kind, seq, unsynced (uvarint), then what the kind holds
+//
+// The salt is random for each segment and stands in the segment's file name.
+// It keeps bytes that a sender put into a payload, shaped like a record, from
+// being taken for one when a reader looks for the next good record.
+const (
+	marker     = "\xe2\x1amq"
+	headerSize = len(marker) + 4 + 4
+	// maxBody bounds what a length field may claim.
+	maxBody = 64 << 20
+)
+
+type kind byte
+
+const (
+	kindEvent      kind = 1
+	kindCheckpoint kind = 2
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// record is one decoded record.
+type record struct {
+	kind kind
+	// seq is the event's number, or for a checkpoint that of the next event.
+	seq uint64
+	// unsynced is the first seq that was not known to be on disk when this
+	// record was written. What lies before it and is missing was damaged
+	// later; what lies from it on may never have been acknowledged.
+	unsynced uint64
+	event    event.Event // of kindEvent
+	body     []byte      // of kindCheckpoint
+}
+
+// appendRecord appends an encoded record whose body is made by fill.
+func appendRecord(buf []byte, salt uint64, k kind, seq, unsynced uint64, fill func([]byte) []byte) []byte {
+	start := len(buf)
+	buf = append(buf, marker...)
+	buf = append(buf, 0, 0, 0, 0, 0, 0, 0, 0)
+	buf = append(buf, byte(k))
+	buf = binary.AppendUvarint(buf, seq)
+	buf = binary.AppendUvarint(buf, seq-unsynced)
+	buf = fill(buf)
+	body := buf[start+headerSize:]
+	binary.LittleEndian.PutUint32(buf[start+4:], uint32(len(body)))
+	binary.LittleEndian.PutUint32(buf[start+8:], checksum(salt, body))
+	return buf
+}
+
+func appendEvent(buf []byte, salt, seq, unsynced uint64, e *event.Event) []byte {
+	return appendRecord(buf, salt, kindEvent, seq, unsynced, func(b []byte) []byte {
+		b = binary.AppendVarint(b, e.Time.UnixNano())
+		b = appendBytes(b, e.Source)
+		b = appendBytes(b, e.Name)
+		b = appendBytes(b, e.Position.Key)
+		b = appendBytes(b, e.Position.Value)
+		return append(b, e.Payload...)
+	})
+}
+
+func appendBytes[T string | []byte](buf []byte, s T) []byte {
+	buf = binary.AppendUvarint(buf, uint64(len(s)))
+	return append(buf, s...)
+}
+
+// recordSize is an upper bound of an event's encoded size.
+func recordSize(e *event.Event) int {
+	return headerSize + 1 + 7*binary.MaxVarintLen64 +
+		len(e.Source) + len(e.Name) + len(e.Position.Key) + len(e.Position.Value) + len(e.Payload)
+}
+
+func checksum(salt uint64, body []byte) uint32 {
+	var head [12]byte
+	binary.LittleEndian.PutUint64(head[:], salt)
+	binary.LittleEndian.PutUint32(head[8:], uint32(len(body)))
+	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, body)
+}
+
+var errDamaged = errors.New("damaged record")
+
+// decodeRecord decodes the record at the beginning of data and returns its
+// size on disk. The record's bytes are copied.
+func decodeRecord(data []byte, salt uint64) (record, int, error) {
+	if len(data) < headerSize || string(data[:len(marker)]) != marker {
+		return record{}, 0, errDamaged
+	}
+	length := binary.LittleEndian.Uint32(data[4:])
+	if length > maxBody || int64(length) > int64(len(data)-headerSize) {
+		return record{}, 0, errDamaged
+	}
+	size := headerSize + int(length)
+	body := data[headerSize:size]
+	if checksum(salt, body) != binary.LittleEndian.Uint32(data[8:]) {
+		return record{}, 0, errDamaged
+	}
+	d := decoder{data: bytes.Clone(body)}
+	rec := record{kind: kind(d.byte()), seq: d.uvarint()}
+	rec.unsynced = rec.seq - d.uvarint()
+	switch rec.kind {
+	case kindEvent:
+		rec.event.Time = time.Unix(0, d.varint())
+		rec.event.Source = string(d.bytes())
+		rec.event.Name = string(d.bytes())
+		rec.event.Position.Key = string(d.bytes())
+		rec.event.Position.Value = d.bytes()
+		rec.event.Payload = d.data
+	case kindCheckpoint:
+		rec.body = d.data
+	default:
+		d.bad = true
+	}
+	if d.bad || rec.unsynced > rec.seq {
+		return record{}, 0, errDamaged
+	}
+	return rec, size, nil
+}
+
+// decoder takes values off the front of data; bad is set once it ran short.
+type decoder struct {
+	data []byte
+	bad  bool
+}
+
+func (d *decoder) byte() byte {
+	if len(d.data) == 0 {
+		d.bad = true
+		return 0
+	}
+	b := d.data[0]
+	d.data = d.data[1:]
+	return b
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.data)
+	d.skip(n)
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.data)
+	d.skip(n)
+	return v
+}
+
+func (d *decoder) skip(n int) {
+	if n <= 0 {
+		d.bad = true
+		d.data = nil
+		return
+	}
+	d.data = d.data[n:]
+}
+
+func (d *decoder) bytes() []byte {
+	n := d.uvarint()
+	if n > uint64(len(d.data)) {
+		d.bad = true
+		d.data = nil
+		return nil
+	}
+	b := d.data[:n:n]
+	d.data = d.data[n:]
+	return b
+}
+
+// scanner walks the records in a segment's bytes, past damaged stretches.
+type scanner struct {
+	data []byte
+	salt uint64
+	off  int // of the next record
+}
+
+// next returns the next good record. bad is the stretch that had to be
+// skipped to find it, empty as a rule; at the end ok is false, and bad is
+// what follows the last good record, unless that is all zeros, which is space
+// set aside but not yet written.
+func (s *scanner) next() (rec record, bad []byte, ok bool) {
+	start := s.off
+	for {
+		rec, size, err := decodeRecord(s.data[s.off:], s.salt)
+		if err == nil {
+			bad = s.data[start:s.off]
+			s.off += size
+			return rec, bad, true
+		}
+		from := min(s.off+1, len(s.data))
+		i := bytes.Index(s.data[from:], []byte(marker))
+		if i < 0 {
+			s.off = len(s.data)
+			bad = bytes.TrimRight(s.data[start:], "\x00")
+			return record{}, bad, false
+		}
+		s.off = from + i
+	}
+}

@@ -1,0 +1,124 @@
+package topic_test
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"event2mqtt/internal/topic"
+)
+
+func TestRender(t *testing.T) {
+	values := topic.Values{Event: "PrintStarted", Source: "my printer", Payload: []byte(`{"bed":60.5,"file":{"name":"a/b.gcode"},"on":true,"n":null,"list":[1]}`)}
+	for template, want := range map[string]string{
+		"{base}/event/{event}":              "home/printer/event/PrintStarted",
+		"{base}/event/{event|lower}":        "home/printer/event/printstarted",
+		"{base}/event/{event|snake}":        "home/printer/event/print_started",
+		"{base}/{source}/{event}":           "home/printer/my_printer/PrintStarted",
+		"x{event}":                          "xPrintStarted",
+		"a/{payload.bed}/{payload.on}":      "a/60_5/true",
+		"a/{payload.file.name}":             "a/a_b_gcode",
+		"a/{payload.n}/{payload.list}":      "a/unknown/unknown",
+		"a/{payload.none|lower}/z":          "a/unknown/z",
+		"plain/topic":                       "plain/topic",
+		"{base}":                            "home/printer",
+		"octoPrint/event/{event|snake}/raw": "octoPrint/event/print_started/raw",
+	} {
+		tmpl, err := topic.Parse(template, "home/printer")
+		if err != nil {
+			t.Errorf("%s: %v", template, err)
+			continue
+		}
+		if got, err := tmpl.Render(values); err != nil || got != want {
+			t.Errorf("%s: got %q, %v; want %q", template, got, err, want)
+		}
+	}
+}
+
+func TestBadTemplatesSayWhatIsWrong(t *testing.T) {
+	for template, reason := range map[string]string{
+		"":                  "empty",
+		"{event}/x":         "must begin with a fixed text",
+		"{base}/{evnt}":     "unknown placeholder {evnt}; there are {base}, {event}",
+		"{base}/{event":     "'{' without '}'",
+		"{base}/event}":     "'}' without '{'",
+		"{base}/{event|up}": "unknown filter \"up\"",
+		"{base}/+/{event}":  "wildcards",
+		"$SYS/{event}":      "belong to the broker",
+		"/x/{event}":        "begin with '/'",
+		"x//{event}":        "without a name",
+		"{base}/{payload.}": "payload key",
+		"x/{payload.a#b}":   "payload key",
+		"x\x00/{event}":     "control",
+	} {
+		if _, err := topic.Parse(template, "b"); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%q: error %v does not say %q", template, err, reason)
+		}
+	}
+}
+
+func TestNamesKeepTheirSpellingOrBecomeSafe(t *testing.T) {
+	for name, want := range map[string]string{
+		"PrintStarted":                           "PrintStarted",
+		"plugin_softwareupdate_update_succeeded": "plugin_softwareupdate_update_succeeded",
+		"a-b_C9":                                 "a-b_C9",
+		"größe":                                  "größe",
+		"a/b":                                    "a_b", "a+b": "a_b", "a#": "a_", "a b": "a_b", "a.b": "a_b", "a*>": "a__", "$SYS": "_SYS", "cost$": "cost$",
+		"\x00x": "_x", "\xff": "_", "": "_", "a\u2028b": "a_b", "..": "__",
+	} {
+		if got := topic.Safe(name); got != want {
+			t.Errorf("Safe(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestSnake(t *testing.T) {
+	for name, want := range map[string]string{
+		"PrintStarted": "print_started", "ZChange": "z_change", "HTTPError": "http_error", "EStop": "e_stop",
+		"already_snake": "already_snake", "plugin_X": "plugin_x", "": "", "A": "a", "MovieDone2": "movie_done2",
+	} {
+		if got := topic.Snake(name); got != want {
+			t.Errorf("Snake(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestLimitsAreErrorsOfTheOneEvent(t *testing.T) {
+	tmpl, err := topic.Parse("b/{event}", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tmpl.Render(topic.Values{Event: strings.Repeat("x", 70000)}); err == nil || !strings.Contains(err.Error(), "at most 65535") {
+		t.Errorf("got %v", err)
+	}
+	if err := topic.Check(strings.Repeat("a/", 200) + "a"); err == nil || !strings.Contains(err.Error(), "201 levels") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// FuzzConfinement: whatever the names and payload hold, a rendered topic is
+// publishable, has the template's number of levels, and keeps its beginning.
+func FuzzConfinement(f *testing.F) {
+	f.Add("{base}/event/{event}", "PrintStarted", "src", `{"a":"x"}`)
+	f.Add("{base}/{source|snake}/{payload.a|lower}", "../#", "+/$", `{"a":"/+#\u0000"}`)
+	f.Fuzz(func(t *testing.T, template, name, source, value string) {
+		tmpl, err := topic.Parse(template, "base/of/it")
+		if err != nil {
+			return
+		}
+		got, err := tmpl.Render(topic.Values{Event: name, Source: source, Payload: []byte(value)})
+		if err != nil {
+			return
+		}
+		reference, err := tmpl.Render(topic.Values{Event: "E", Source: "S", Payload: []byte(`{}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(got, "/") != strings.Count(reference, "/") {
+			t.Fatalf("%q rendered %q: other levels than %q", template, got, reference)
+		}
+		if !strings.HasPrefix(got, tmpl.Prefix()) || strings.ContainsAny(got, "+#\x00") || got[0] == '$' || !utf8.ValidString(got) {
+			t.Fatalf("%q rendered the unsafe %q", template, got)
+		}
+	})
+}

@@ -5,6 +5,7 @@ go 1.26
 require (
 	github.com/rs/zerolog v1.35.1
 	github.com/tidwall/gjson v1.20.0
+	go.uber.org/goleak v1.3.0
 	pgregory.net/rapid v1.3.0
 )
 

@@ -1,0 +1,110 @@
+package broker
+
+import (
+	"strings"
+	"sync"
+	"time"
+)
+
+// retained keeps the newest retained message of each topic.
+type retained struct {
+	// mu is held for reading while a subscriber is given what is retained,
+	// so that nothing older can reach it behind something newer.
+	mu    sync.RWMutex
+	root  retainedNode
+	count int
+}
+
+type retainedNode struct {
+	children map[string]*retainedNode
+	message  *Message
+}
+
+// set stores m, or clears its topic if m's payload is empty.
+func (r *retained) set(m *Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	path := []*retainedNode{&r.root}
+	levels := strings.Split(m.Topic, "/")
+	clearing := len(m.Payload) == 0
+	for _, level := range levels {
+		n := path[len(path)-1]
+		child := n.children[level]
+		if child == nil {
+			if clearing {
+				return
+			}
+			child = &retainedNode{}
+			if n.children == nil {
+				n.children = map[string]*retainedNode{}
+			}
+			n.children[level] = child
+		}
+		path = append(path, child)
+	}
+	last := path[len(path)-1]
+	if !clearing {
+		if last.message == nil {
+			r.count++
+		}
+		last.message = m
+		return
+	}
+	if last.message != nil {
+		r.count--
+	}
+	last.message = nil
+	for i := len(levels) - 1; i >= 0; i-- {
+		if n := path[i+1]; n.message != nil || len(n.children) > 0 {
+			break
+		}
+		delete(path[i].children, levels[i])
+	}
+}
+
+// each calls use with every live retained message that filter matches. r.mu
+// is held by the caller.
+func (r *retained) each(filter string, use func(*Message)) {
+	r.root.each(filter, true, time.Now(), use)
+}
+
+func (n *retainedNode) each(rest string, first bool, now time.Time, use func(*Message)) {
+	level, rest, more := strings.Cut(rest, "/")
+	visit := func(child *retainedNode) {
+		if more {
+			child.each(rest, false, now, use)
+			if rest == "#" {
+				child.use(now, use) // the parent level itself (4.7.1.2)
+			}
+		} else {
+			child.use(now, use)
+		}
+	}
+	switch level {
+	case "#":
+		for name, child := range n.children {
+			if first && strings.HasPrefix(name, "$") {
+				continue // 4.7.2
+			}
+			child.use(now, use)
+			child.each("#", false, now, use)
+		}
+	case "+":
+		for name, child := range n.children {
+			if first && strings.HasPrefix(name, "$") {
+				continue
+			}
+			visit(child)
+		}
+	default:
+		if child := n.children[level]; child != nil {
+			visit(child)
+		}
+	}
+}
+
+func (n *retainedNode) use(now time.Time, use func(*Message)) {
+	if n.message != nil && !n.message.expired(now) {
+		use(n.message)
+	}
+}

@@ -77,7 +77,7 @@ func (n Normaliser) Normalise(e *Event) error {
 		return &Refused{TooLarge: true, Reason: fmt.Sprintf("the payload has %d bytes; at most %d are allowed", len(e.Payload), limit)}
 	}
 	body := bytes.TrimSpace(e.Payload)
-	if err := check(body); err != nil {
+	if err := Check(body); err != nil {
 		return err
 	}
 
@@ -108,8 +108,9 @@ func (n Normaliser) Normalise(e *Event) error {
 	return nil
 }
 
-// check accepts nothing at all, or one JSON text of bounded depth in UTF-8.
-func check(body []byte) error {
+// Check accepts nothing at all, or one JSON text of bounded depth in UTF-8.
+// The error is a *Refused.
+func Check(body []byte) error {
 	if len(body) == 0 {
 		return nil
 	}
@@ -173,24 +174,74 @@ func stringEnd(body []byte, i int) int {
 	return i + 1
 }
 
-// appendMembers appends the members of a valid JSON object, each after a
-// comma, but those whose key is one of drop.
-func appendMembers(out, object []byte, drop ...string) []byte {
+// members calls use with each member of a valid JSON object, as it stands
+// there, and with its key and value.
+func members(object []byte, use func(member, key, value []byte)) {
 	i := skipSpace(object, 1)
 	for object[i] != '}' {
 		start := i
 		i = stringEnd(object, i)
 		key := object[start:i]
-		i = valueEnd(object, skipSpace(object, skipSpace(object, i)+1))
-		if !isKey(key, drop) {
-			out = append(out, ',')
-			out = append(out, object[start:i]...)
-		}
+		at := skipSpace(object, skipSpace(object, i)+1)
+		i = valueEnd(object, at)
+		use(object[start:i], key, object[at:i])
 		if i = skipSpace(object, i); object[i] == ',' {
 			i = skipSpace(object, i+1)
 		}
 	}
+}
+
+// appendMembers appends the members of a valid JSON object, each after a
+// comma, but those whose key is one of drop.
+func appendMembers(out, object []byte, drop ...string) []byte {
+	members(object, func(member, key, _ []byte) {
+		if !isKey(key, drop) {
+			out = append(out, ',')
+			out = append(out, member...)
+		}
+	})
 	return out
+}
+
+// Without returns a valid JSON object less the members with the given keys.
+func Without(object []byte, keys ...string) []byte {
+	out := appendMembers(make([]byte, 0, len(object)), object, keys...)
+	if len(out) == 0 {
+		return []byte("{}")
+	}
+	out[0] = '{'
+	return append(out, '}')
+}
+
+// Member returns the value of a member of a valid JSON object: the last, if
+// there are several of that name, as most parsers have it; nil if none.
+func Member(object []byte, key string) []byte {
+	var found []byte
+	members(object, func(_, k, value []byte) {
+		if isKey(k, []string{key}) {
+			found = value
+		}
+	})
+	return found
+}
+
+// Text returns the text of a JSON string, the spelling of a number, and "" for
+// any other value.
+func Text(value []byte) string {
+	switch {
+	case len(value) == 0:
+		return ""
+	case value[0] == '"':
+		if bytes.IndexByte(value, '\\') < 0 {
+			return string(value[1 : len(value)-1])
+		}
+		var s string
+		_ = json.Unmarshal(value, &s)
+		return s
+	case value[0] == '-' || value[0] >= '0' && value[0] <= '9':
+		return string(value)
+	}
+	return ""
 }
 
 // valueEnd returns the index after the value that begins at i in valid JSON.
@@ -292,4 +343,19 @@ func ParseTime(text string) (time.Time, bool) {
 		return time.UnixMicro(int64(f * 1e3)), true
 	}
 	return time.UnixMicro(int64(f * 1e6)), true
+}
+
+// Items yields the items of a valid JSON array.
+func Items(array []byte) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for i := skipSpace(array, 1); array[i] != ']'; {
+			end := valueEnd(array, i)
+			if !yield(array[i:end]) {
+				return
+			}
+			if i = skipSpace(array, end); array[i] == ',' {
+				i = skipSpace(array, i+1)
+			}
+		}
+	}
 }

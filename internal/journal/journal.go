@@ -168,6 +168,16 @@ type appender struct {
 	done   chan struct{} // cap 1
 }
 
+// count is how many of the events are more than a position.
+func (a *appender) count() (n uint64) {
+	for i := range a.events {
+		if a.events[i].Name != "" {
+			n++
+		}
+	}
+	return n
+}
+
 // Open reads the log in opt.FS, repairs what a crash left, and begins to
 // accept events. The error is one of the file system; damage is no error.
 func Open(opt Options) (*Journal, error) {
@@ -304,6 +314,7 @@ func (j *Journal) reportDamage(seg *segment, found []damage) {
 // on error none was kept and they may be offered again: ErrFull and errors of
 // the disk may pass. Once begun it does not give up when ctx ends, since the
 // events may be on disk already. The payloads must not be changed afterwards.
+// An event without a name stores its position and is seen by no cursor.
 func (j *Journal) Append(ctx context.Context, events ...event.Event) (uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
@@ -393,7 +404,7 @@ func (j *Journal) commit(batch []*appender, size int64) {
 
 	var count uint64
 	for _, a := range batch {
-		count += uint64(len(a.events))
+		count += a.count()
 	}
 	j.mu.Lock()
 	switch {
@@ -419,10 +430,13 @@ func (j *Journal) commit(batch []*appender, size int64) {
 
 // show makes an appender's events, now stored, visible. j.mu is held.
 func (j *Journal) show(a *appender) {
-	first := a.last - uint64(len(a.events)) + 1
+	seq := a.last - a.count()
 	for i := range a.events {
 		e := &a.events[i]
-		j.recent.push(Entry{first + uint64(i), *e})
+		if e.Name != "" {
+			seq++
+			j.recent.push(Entry{seq, *e})
+		}
 		if e.Position.Key != "" {
 			setPosition(j.positions, e.Source, e.Position.Key, e.Position.Value)
 		}
@@ -460,7 +474,9 @@ func (j *Journal) store(batch []*appender, size int64) error {
 	for _, a := range batch {
 		for i := range a.events {
 			buf = appendEvent(buf, j.current.salt, j.next, j.unsynced, &a.events[i])
-			j.next++ // also if this fails: a number is never used twice
+			if a.events[i].Name != "" {
+				j.next++ // also if this fails: a number is never used twice
+			}
 		}
 		a.last = j.next - 1
 	}

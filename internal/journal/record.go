@@ -32,6 +32,7 @@ type kind byte
 const (
 	kindEvent      kind = 1
 	kindCheckpoint kind = 2
+	kindPosition   kind = 3 // an event without a name: only its position counts
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -39,13 +40,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // record is one decoded record.
 type record struct {
 	kind kind
-	// seq is the event's number, or for a checkpoint that of the next event.
+	// seq is the event's number, or for another kind that of the next event.
 	seq uint64
 	// unsynced is the first seq that was not known to be on disk when this
 	// record was written. What lies before it and is missing was damaged
 	// later; what lies from it on may never have been acknowledged.
 	unsynced uint64
-	event    event.Event // of kindEvent
+	event    event.Event // of kindEvent and kindPosition
 	body     []byte      // of kindCheckpoint
 }
 
@@ -65,7 +66,11 @@ func appendRecord(buf []byte, salt uint64, k kind, seq, unsynced uint64, fill fu
 }
 
 func appendEvent(buf []byte, salt, seq, unsynced uint64, e *event.Event) []byte {
-	return appendRecord(buf, salt, kindEvent, seq, unsynced, func(b []byte) []byte {
+	k := kindEvent
+	if e.Name == "" {
+		k = kindPosition
+	}
+	return appendRecord(buf, salt, k, seq, unsynced, func(b []byte) []byte {
 		b = binary.AppendVarint(b, e.Time.UnixNano())
 		b = appendBytes(b, e.Source)
 		b = appendBytes(b, e.Name)
@@ -114,7 +119,7 @@ func decodeRecord(data []byte, salt uint64) (record, int, error) {
 	rec := record{kind: kind(d.byte()), seq: d.uvarint()}
 	rec.unsynced = rec.seq - d.uvarint()
 	switch rec.kind {
-	case kindEvent:
+	case kindEvent, kindPosition:
 		rec.event.Time = time.Unix(0, d.varint())
 		rec.event.Source = string(d.bytes())
 		rec.event.Name = string(d.bytes())

@@ -124,8 +124,10 @@ func recoverSegment(data []byte, salt uint64, cut bool) recovered {
 		}
 		r.end = int64(g.end)
 		switch g.rec.kind {
-		case kindEvent:
-			r.last = g.rec.seq
+		case kindEvent, kindPosition:
+			if g.rec.kind == kindEvent {
+				r.last = g.rec.seq
+			}
 			if p := g.rec.event.Position; p.Key != "" {
 				setPosition(r.positions, g.rec.event.Source, p.Key, p.Value)
 			}

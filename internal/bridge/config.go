@@ -1,0 +1,272 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/broker"
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/sources"
+	"event2mqtt/internal/sources/tail"
+	"event2mqtt/internal/sources/webhook"
+	"event2mqtt/internal/web"
+)
+
+// Config is the whole configuration.
+type Config struct {
+	MQTT            mqtt.Config        `koanf:"mqtt"`
+	Publish         mqtt.PublishConfig `koanf:"publish"`
+	Broker          BrokerConfig       `koanf:"broker"`
+	Sources         []map[string]any   `koanf:"sources"`
+	Journal         JournalConfig      `koanf:"journal"`
+	HTTP            web.Config         `koanf:"http"`
+	Log             LogConfig          `koanf:"log"`
+	MaxPayload      config.Size        `koanf:"max_payload"`
+	ShutdownTimeout time.Duration      `koanf:"shutdown_timeout"`
+}
+
+// BrokerConfig are the options of the broker section: the bundled broker,
+// which runs while mqtt.url is not set.
+type BrokerConfig struct {
+	Listen         string        `koanf:"listen"`
+	AllowAnonymous bool          `koanf:"allow_anonymous"`
+	MaxClients     int           `koanf:"max_clients"`
+	MaxPacket      config.Size   `koanf:"max_packet"`
+	MaxQueued      int           `koanf:"max_queued"`
+	MaxQueuedBytes config.Size   `koanf:"max_queued_bytes"`
+	SessionExpiry  time.Duration `koanf:"session_expiry"`
+	StallTimeout   time.Duration `koanf:"stall_timeout"`
+}
+
+// JournalConfig are the options of the journal section.
+type JournalConfig struct {
+	Path         string             `koanf:"path"`
+	MaxSize      config.Size        `koanf:"max_size"`
+	MaxAge       time.Duration      `koanf:"max_age"`
+	Sync         journal.SyncMode   `koanf:"sync"`
+	SyncInterval time.Duration      `koanf:"sync_interval"`
+	WhenFull     journal.FullPolicy `koanf:"when_full"`
+}
+
+// LogConfig are the options of the log section.
+type LogConfig struct {
+	Level  string `koanf:"level"`
+	Format string `koanf:"format"`
+}
+
+// Defaults returns the configuration that holds where nothing is configured.
+func Defaults() Config {
+	m, p := mqtt.Defaults()
+	return Config{
+		MQTT: m, Publish: p, HTTP: web.Defaults(),
+		Broker: BrokerConfig{
+			Listen: "127.0.0.1:1883", MaxClients: 1024, MaxPacket: 1 << 20, MaxQueued: 16384,
+			MaxQueuedBytes: 8 << 20, SessionExpiry: 24 * time.Hour, StallTimeout: 5 * time.Second,
+		},
+		Journal: JournalConfig{
+			MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour, Sync: journal.SyncAlways,
+			SyncInterval: time.Second, WhenFull: journal.Refuse,
+		},
+		Log:        LogConfig{Level: "info", Format: "auto"},
+		MaxPayload: 1 << 20, ShutdownTimeout: 10 * time.Second,
+	}
+}
+
+// deps are what sources are built with.
+type deps struct {
+	mux webhook.Mux
+	log zerolog.Logger
+}
+
+// sourceType is a kind of source. options returns its configuration with the
+// defaults in it; build makes a source of such a configuration.
+type sourceType struct {
+	name    string
+	options func() sourceOptions
+}
+
+// sourceOptions is the configuration of one source.
+type sourceOptions interface {
+	// Check tells everything that is wrong, as config.KeyErrors.
+	Check() error
+	common() sources.Common
+	build(deps) (sources.Source, error)
+}
+
+// sourceTypes are the kinds of source that exist. A new one is one folder and
+// one line here.
+var sourceTypes = []sourceType{
+	{"webhook", func() sourceOptions { return &webhookOptions{webhook.Defaults()} }},
+	{"tail", func() sourceOptions { return &tailOptions{tail.Defaults()} }},
+}
+
+type webhookOptions struct {
+	webhook.Config `koanf:",squash"`
+}
+
+func (o *webhookOptions) common() sources.Common { return o.Common }
+func (o *webhookOptions) build(d deps) (sources.Source, error) {
+	return webhook.New(o.Config, d.mux, d.log)
+}
+
+type tailOptions struct {
+	tail.Config `koanf:",squash"`
+}
+
+func (o *tailOptions) common() sources.Common { return o.Common }
+func (o *tailOptions) build(d deps) (sources.Source, error) {
+	return tail.New(o.Config, d.log)
+}
+
+// Plan is a configuration that was found good.
+type Plan struct {
+	Config
+	sources []sourceOptions
+}
+
+// Load reads and checks a configuration: file may be empty, environ is as
+// os.Environ has it. The error is config.Problems, all of them, or that of
+// reading the file. What Load accepts can be run.
+func Load(file string, environ []string) (*Plan, error) {
+	p := &Plan{Config: Defaults()}
+	doc, err := config.Load(file, environ, &p.Config)
+	if err != nil {
+		return nil, err
+	}
+	var problems config.Problems
+	note := func(path string, err error) {
+		if err != nil {
+			problems = append(problems, doc.Explain(path, err)...)
+		}
+	}
+	note("", doc.Decode("", &p.Config))
+	note("", mqtt.Check(p.MQTT, p.Publish))
+	note("http", p.HTTP.Check())
+	if len(p.MQTT.URL) == 0 {
+		note("broker", p.Broker.check())
+	}
+	note("journal", p.Journal.check())
+	note("log", p.Log.check())
+	if p.MaxPayload < 1 || p.MaxPayload > 64<<20 {
+		note("", config.Errorf("max_payload", "%s is not between 1B and 64MiB", p.MaxPayload))
+	}
+	if p.ShutdownTimeout < 0 {
+		note("", config.Errorf("shutdown_timeout", "%s is negative", p.ShutdownTimeout))
+	}
+	names := map[string]int{}
+	for i, raw := range p.Sources {
+		path := fmt.Sprintf("sources[%d]", i)
+		options, err := decodeSource(doc, path, raw)
+		note(path, err)
+		if options == nil {
+			continue
+		}
+		name := options.common().Name
+		if first, taken := names[name]; taken && name != "" {
+			note(path, config.Errorf("name", "%q is the name of sources[%d] already", name, first))
+		}
+		names[name] = i
+		p.sources = append(p.sources, options)
+	}
+	if len(p.Sources) == 0 {
+		hook := &webhookOptions{webhook.Defaults()}
+		hook.Name, hook.Type = "default", "webhook"
+		p.sources = []sourceOptions{hook}
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return p, nil
+}
+
+func decodeSource(doc *config.Document, path string, raw map[string]any) (sourceOptions, error) {
+	kind, _ := raw["type"].(string)
+	var known []string
+	for _, t := range sourceTypes {
+		known = append(known, t.name)
+		if t.name != kind {
+			continue
+		}
+		options := t.options()
+		if err := doc.DecodeValue(path, raw, options); err != nil {
+			return options, err
+		}
+		var noName error
+		if options.common().Name == "" {
+			noName = config.Errorf("name", "is needed: it stands in positions, topics and messages")
+		}
+		return options, errors.Join(noName, options.Check())
+	}
+	text := fmt.Sprintf("%q is not a type of source; there are %s", kind, strings.Join(known, ", "))
+	if near := config.Near(kind, known...); near != "" && kind != "" {
+		text += fmt.Sprintf("; did you mean %s?", near)
+	}
+	return nil, config.Errorf("type", "%s", text)
+}
+
+func (c BrokerConfig) check() error {
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
+	host, _, err := net.SplitHostPort(c.Listen)
+	switch {
+	case err != nil:
+		bad("listen", "%q is not an address; write for example 127.0.0.1:1883", c.Listen)
+	case !isLoopback(host) && !c.AllowAnonymous:
+		bad("listen", "%s can be reached from other machines, and anybody there could read and send everything; set broker.allow_anonymous: true if that is meant, or listen on 127.0.0.1", c.Listen)
+	}
+	for key, n := range map[string]int64{"max_clients": int64(c.MaxClients), "max_queued": int64(c.MaxQueued), "max_packet": int64(c.MaxPacket), "max_queued_bytes": int64(c.MaxQueuedBytes)} {
+		if n < 1 {
+			bad(key, "must be at least 1")
+		}
+	}
+	if c.MaxPacket > 256<<20 {
+		bad("max_packet", "%s is more than MQTT's 256MiB", c.MaxPacket)
+	}
+	if c.SessionExpiry < time.Second || c.StallTimeout < 100*time.Millisecond {
+		bad("stall_timeout", "session_expiry must be at least 1s and stall_timeout at least 100ms")
+	}
+	return errors.Join(errs...)
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (c BrokerConfig) limits() broker.Limits {
+	return broker.Limits{
+		Clients: c.MaxClients, PacketSize: int(c.MaxPacket), QueuedMessages: c.MaxQueued,
+		QueuedBytes: int(c.MaxQueuedBytes), SessionExpiry: c.SessionExpiry, StallTimeout: c.StallTimeout,
+	}
+}
+
+func (c JournalConfig) check() error {
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
+	if c.MaxSize < 64<<10 {
+		bad("max_size", "%s is less than 64KiB", c.MaxSize)
+	}
+	if c.MaxAge < 0 {
+		bad("max_age", "%s is negative", c.MaxAge)
+	}
+	if c.Sync == journal.SyncInterval && (c.SyncInterval < time.Millisecond || c.SyncInterval > time.Hour) {
+		bad("sync_interval", "%s is not between 1ms and 1h", c.SyncInterval)
+	}
+	errs = append(errs,
+		config.OneOf("sync", c.Sync, journal.SyncAlways, journal.SyncInterval, journal.SyncNever),
+		config.OneOf("when_full", c.WhenFull, journal.Refuse, journal.DropOldest))
+	return errors.Join(errs...)
+}
+
+func (c LogConfig) check() error {
+	return errors.Join(
+		config.OneOf("level", c.Level, "debug", "info", "warn", "error"),
+		config.OneOf("format", c.Format, "auto", "text", "json"))
+}

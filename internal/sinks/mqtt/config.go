@@ -1,0 +1,263 @@
+package mqtt
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/topic"
+)
+
+// Config are the options of the mqtt section: which broker, and how.
+type Config struct {
+	// URL lists brokers in the order of preference; none means the bundled one.
+	URL       []string        `koanf:"url"`
+	ClientID  string          `koanf:"client_id"`
+	Username  string          `koanf:"username"`
+	Password  config.Secret   `koanf:"password"`
+	Protocol  string          `koanf:"protocol"`
+	KeepAlive time.Duration   `koanf:"keepalive"`
+	Timeout   time.Duration   `koanf:"timeout"`
+	InFlight  int             `koanf:"in_flight"`
+	TLS       TLSConfig       `koanf:"tls"`
+	WebSocket WebSocketConfig `koanf:"websocket"`
+	Will      WillConfig      `koanf:"will"`
+}
+
+// TLSConfig says whom to trust and who we are.
+type TLSConfig struct {
+	CA         string   `koanf:"ca"`
+	Cert       string   `koanf:"cert"`
+	Key        string   `koanf:"key"`
+	ServerName string   `koanf:"server_name"`
+	Insecure   bool     `koanf:"insecure"`
+	MinVersion string   `koanf:"min_version"`
+	MaxVersion string   `koanf:"max_version"`
+	Ciphers    []string `koanf:"ciphers"`
+}
+
+// WebSocketConfig holds what ws and wss URLs need beside the URL.
+type WebSocketConfig struct {
+	Headers map[string]config.Secret `koanf:"headers"`
+}
+
+// WillConfig says how others see whether the bridge is there.
+type WillConfig struct {
+	Enabled bool   `koanf:"enabled"`
+	Topic   string `koanf:"topic"`
+	Online  string `koanf:"online"`
+	Offline string `koanf:"offline"`
+	QoS     int    `koanf:"qos"`
+	Retain  bool   `koanf:"retain"`
+}
+
+// PublishConfig are the options of the publish section: what messages look like.
+type PublishConfig struct {
+	BaseTopic       string `koanf:"base_topic"`
+	EventTopic      string `koanf:"event_topic"`
+	QoS             int    `koanf:"qos"`
+	TimestampField  string `koanf:"timestamp_field"`
+	TimestampMillis bool   `koanf:"timestamp_millis"`
+	IDField         string `koanf:"id_field"`
+}
+
+// Defaults returns the options that hold where nothing is configured.
+func Defaults() (Config, PublishConfig) {
+	return Config{
+			Protocol: "auto", KeepAlive: time.Minute, Timeout: 30 * time.Second, InFlight: 128,
+			TLS:  TLSConfig{CA: "auto", MinVersion: "1.2"},
+			Will: WillConfig{Enabled: true, Topic: "{base}/mqtt", Online: "connected", Offline: "disconnected", QoS: 1, Retain: true},
+		}, PublishConfig{
+			BaseTopic: "event2mqtt", EventTopic: "{base}/event/{event}", QoS: 1, TimestampField: "_timestamp",
+		}
+}
+
+// settings are checked options, ready for use.
+type settings struct {
+	brokers   []*url.URL
+	tls       *tls.Config
+	template  topic.Template
+	willTopic string
+	protocol  uint // as paho numbers them
+}
+
+var schemes = []string{"mqtt", "mqtts", "ws", "wss"}
+
+// check makes settings of the options; its error holds every KeyError, with
+// keys below mqtt and publish.
+func check(c Config, p PublishConfig) (settings, error) {
+	var s settings
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
+
+	secure := false
+	for i, text := range c.URL {
+		key := "mqtt.url"
+		if len(c.URL) > 1 {
+			key = fmt.Sprintf("mqtt.url[%d]", i)
+		}
+		u, err := brokerURL(text)
+		if err != nil {
+			bad(key, "%w", err)
+			continue
+		}
+		secure = secure || u.Scheme == "mqtts" || u.Scheme == "wss"
+		s.brokers = append(s.brokers, u)
+	}
+	switch c.Protocol {
+	case "auto", "3.1.1":
+		s.protocol = 4
+	case "3.1":
+		s.protocol = 3
+	default:
+		bad("mqtt.protocol", "%q is not one of auto, 3.1.1, 3.1", c.Protocol)
+	}
+	if c.KeepAlive != 0 && (c.KeepAlive < time.Second || c.KeepAlive > 18*time.Hour) {
+		bad("mqtt.keepalive", "%s is not between 1s and 18h (0s is off)", c.KeepAlive)
+	}
+	if c.Timeout < time.Second || c.Timeout > time.Hour {
+		bad("mqtt.timeout", "%s is not between 1s and 1h", c.Timeout)
+	}
+	if c.InFlight < 1 || c.InFlight > 10000 {
+		bad("mqtt.in_flight", "%d is not between 1 and 10000", c.InFlight)
+	}
+	if c.Password != "" && c.Username == "" {
+		bad("mqtt.username", "a password without a user name is not allowed in MQTT 3")
+	}
+	if len(c.ClientID) > 65535 {
+		bad("mqtt.client_id", "is longer than 65535 bytes")
+	}
+	var err error
+	if s.tls, err = c.TLS.build(secure); err != nil {
+		errs = append(errs, err)
+	}
+
+	if err := topic.Check(p.BaseTopic); err != nil {
+		bad("publish.base_topic", "%w", err)
+	} else {
+		if s.template, err = topic.Parse(p.EventTopic, p.BaseTopic); err != nil {
+			bad("publish.event_topic", "%w", err)
+		} else if _, fixed := s.template.Literal(); fixed {
+			bad("publish.event_topic", "%q has no {event}: every event would go to one topic", p.EventTopic)
+		}
+		if c.Will.Enabled {
+			t, err := topic.Parse(c.Will.Topic, p.BaseTopic)
+			literal, fixed := t.Literal()
+			switch {
+			case err != nil:
+				bad("mqtt.will.topic", "%w", err)
+			case !fixed:
+				bad("mqtt.will.topic", "%q may hold {base} only", c.Will.Topic)
+			default:
+				s.willTopic = literal
+			}
+		}
+	}
+	for key, qos := range map[string]int{"publish.qos": p.QoS, "mqtt.will.qos": c.Will.QoS} {
+		if qos < 0 || qos > 2 {
+			bad(key, "%d is not one of 0, 1, 2", qos)
+		}
+	}
+	if p.TimestampField == "" || p.TimestampField == "_event" {
+		bad("publish.timestamp_field", "%q cannot name the time", p.TimestampField)
+	}
+	if p.IDField == "_event" || p.IDField != "" && p.IDField == p.TimestampField {
+		bad("publish.id_field", "%q is taken already", p.IDField)
+	}
+	return s, errors.Join(errs...)
+}
+
+// brokerURL reads a broker's URL and adds the port that goes without saying.
+func brokerURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		// The error would repeat the URL, password included.
+		return nil, fmt.Errorf("not a URL; write for example mqtt://192.168.1.10:1883")
+	}
+	switch {
+	case !slices.Contains(schemes, u.Scheme):
+		hint := ""
+		switch u.Scheme {
+		case "tcp":
+			hint = "; for tcp:// write mqtt://"
+		case "ssl", "tls":
+			hint = "; write mqtts:// for TLS"
+		default:
+			hint = "; write for example mqtt://192.168.1.10:1883"
+		}
+		return nil, fmt.Errorf("%q does not begin with one of mqtt://, mqtts://, ws://, wss://%s", u.Redacted(), hint)
+	case u.Hostname() == "":
+		return nil, fmt.Errorf("%q names no host", u.Redacted())
+	case u.User != nil:
+		return nil, fmt.Errorf("%q holds a user; set mqtt.username and mqtt.password instead, which are never printed", u.Redacted())
+	case (u.Scheme == "mqtt" || u.Scheme == "mqtts") && strings.Trim(u.Path, "/") != "":
+		return nil, fmt.Errorf("%q has a path, which only ws:// and wss:// can have", u.Redacted())
+	}
+	if u.Port() == "" {
+		u.Host += map[string]string{"mqtt": ":1883", "mqtts": ":8883", "ws": ":80", "wss": ":443"}[u.Scheme]
+	}
+	if u.Path == "" && strings.HasPrefix(u.Scheme, "ws") {
+		u.Path = "/mqtt"
+	}
+	return u, nil
+}
+
+var tlsVersions = map[string]uint16{"": 0, "1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
+// build reads the files. Its error holds every KeyError.
+func (t TLSConfig) build(secure bool) (*tls.Config, error) {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, config.Errorf("mqtt.tls."+key, format, args...))
+	}
+	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.Insecure} //nolint:gosec // asked for by the key "insecure"
+	version := func(key, text string) uint16 {
+		v, ok := tlsVersions[text]
+		if !ok {
+			bad(key, "%q is not one of 1.0, 1.1, 1.2, 1.3", text)
+		}
+		return v
+	}
+	c.MinVersion, c.MaxVersion = version("min_version", t.MinVersion), version("max_version", t.MaxVersion)
+	if c.MaxVersion != 0 && c.MinVersion > c.MaxVersion {
+		bad("max_version", "%s is below min_version %s", t.MaxVersion, t.MinVersion)
+	}
+	for _, name := range t.Ciphers {
+		i := slices.IndexFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.Name == name })
+		if i < 0 {
+			bad("ciphers", "there is no secure cipher %q; there are for example %s", name, tls.CipherSuites()[3].Name)
+			continue
+		}
+		c.CipherSuites = append(c.CipherSuites, tls.CipherSuites()[i].ID)
+	}
+	if t.CA != "auto" && t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		c.RootCAs = x509.NewCertPool()
+		if err != nil {
+			bad("ca", "%w", err)
+		} else if !c.RootCAs.AppendCertsFromPEM(pem) {
+			bad("ca", "%s holds no certificate in PEM form", t.CA)
+		}
+	}
+	switch {
+	case (t.Cert == "") != (t.Key == ""):
+		bad("key", "cert and key must be given together")
+	case t.Cert != "":
+		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			bad("cert", "%w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	if !secure {
+		return nil, errors.Join(errs...)
+	}
+	return c, errors.Join(errs...)
+}

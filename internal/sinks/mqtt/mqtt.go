@@ -1,0 +1,372 @@
+// Package mqtt is the sink that publishes to an MQTT broker: events in order,
+// each acknowledged by the broker before the cursor moves, and states as
+// retained messages, all of them again after each connect. It waits for a
+// broker that is away, for as long as it takes.
+package mqtt
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/topic"
+)
+
+// Broker is the bundled broker, as far as this sink needs it.
+type Broker interface {
+	// Publish returns when every subscriber's queue has the message.
+	Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) error
+}
+
+// Options are what a Sink needs beside its configuration.
+type Options struct {
+	Config  Config
+	Publish PublishConfig
+	// Bundled is published to when no URL is configured.
+	Bundled Broker
+	// ID returns the id of an event that stays the same when it is sent again.
+	ID  func(seq uint64) string
+	Log zerolog.Logger
+}
+
+// Sink publishes to one broker, or to the first of several that answers.
+type Sink struct {
+	opt Options
+	settings
+	dial func(ctx context.Context) (link, error)
+
+	mu     sync.Mutex
+	health sinks.Health
+	// Skipped counts events that cannot be published, such as those whose
+	// topic would be too long. mu guards it.
+	skipped uint64
+
+	// Of Run.
+	next     int    // broker to try next
+	reported string // failure that was logged last
+	failed   int    // attempts since the last success
+}
+
+// link is a connection to a broker. It is used once.
+type link interface {
+	// publish hands a message over. The ticket is done when the broker has
+	// acknowledged it as its QoS asks.
+	// It may wait for the broker to take the message, until ctx ends.
+	publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket
+	// down is closed when the link is of no more use.
+	down() <-chan struct{}
+	// err says why it went down.
+	err() error
+	// close ends the link with a DISCONNECT, if it is still up.
+	close()
+}
+
+// ticket is the promise of an acknowledgement; paho's tokens are tickets.
+type ticket interface {
+	Done() <-chan struct{}
+	Error() error
+}
+
+// Check tells everything that is wrong with a configuration.
+func Check(c Config, p PublishConfig) error {
+	_, err := check(c, p)
+	return err
+}
+
+// New makes a sink. The error holds a config.KeyError for each wrong option.
+func New(opt Options) (*Sink, error) {
+	s, err := check(opt.Config, opt.Publish)
+	if err != nil {
+		return nil, err
+	}
+	sink := &Sink{opt: opt, settings: s, health: sinks.Health{Detail: "connecting"}}
+	sink.dial = sink.dialNetwork
+	if len(s.brokers) == 0 {
+		sink.dial = sink.dialBundled
+	}
+	return sink, nil
+}
+
+// Health says whether the sink is connected.
+func (s *Sink) Health() sinks.Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health
+}
+
+// Skipped returns how many events could not be published at all.
+func (s *Sink) Skipped() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.skipped
+}
+
+func (s *Sink) setHealth(ok bool, format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.health = sinks.Health{OK: ok, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Run implements sinks.Sink.
+func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States) error {
+	watch := states.Watch()
+	defer watch.Close()
+	for {
+		err := s.session(ctx, in, watch)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.report(err)
+		if !sleep(ctx, s.pause()) {
+			return nil
+		}
+	}
+}
+
+// session is the life of one connection.
+func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.StateWatch) error {
+	l, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	// What was read and not acknowledged on the last connection comes first.
+	in.Rewind()
+	watch.Rewind()
+	if err := s.announce(ctx, l, s.opt.Config.Will.Online); err != nil {
+		return err
+	}
+	s.connected()
+	err = s.pump(ctx, l, in, watch)
+	if ctx.Err() != nil {
+		// Going for good: tell so, since a proper DISCONNECT keeps the broker
+		// from sending the will.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+		defer cancel()
+		if err := s.announce(last, l, s.opt.Config.Will.Offline); err != nil {
+			s.opt.Log.Debug().Err(err).Msg("mqtt: could not say goodbye")
+		}
+	}
+	return err
+}
+
+// farewell bounds the goodbye to a broker that does not answer.
+const farewell = 2 * time.Second
+
+// announce publishes whether the bridge is there.
+func (s *Sink) announce(ctx context.Context, l link, payload string) error {
+	w := s.opt.Config.Will
+	if !w.Enabled {
+		return nil
+	}
+	return s.wait(ctx, l, l.publish(ctx, s.willTopic, byte(w.QoS), w.Retain, []byte(payload)))
+}
+
+// wait waits for an acknowledgement, at most for the configured timeout: a
+// connection on which answers stay out is a dead one.
+func (s *Sink) wait(ctx context.Context, l link, t ticket) error {
+	select {
+	case <-t.Done():
+		return t.Error()
+	default:
+	}
+	timer := time.NewTimer(s.opt.Config.Timeout)
+	defer timer.Stop()
+	select {
+	case <-t.Done():
+		return t.Error()
+	case <-l.down():
+		return l.err()
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("the broker did not acknowledge a message within %s", s.opt.Config.Timeout)
+	}
+}
+
+// sent is an event on its way.
+type sent struct {
+	seq uint64
+	ticket
+}
+
+// pump moves events and states until ctx ends or the link fails. All its
+// goroutines end with it: this one reads and publishes, one awaits the
+// acknowledgements in order, one looks after the states, one after the link.
+func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *event.StateWatch) error {
+	ctx, fail := context.WithCancelCause(parent)
+	var wg sync.WaitGroup
+	window := make(chan sent, s.opt.Config.InFlight)
+	slots := make(chan struct{}, s.opt.Config.InFlight) // one for each event that is not acknowledged
+	wg.Go(func() {
+		for {
+			select {
+			case m := <-window:
+				if err := s.wait(ctx, l, m.ticket); err != nil {
+					fail(err)
+					return
+				}
+				in.Ack(m.seq)
+				<-slots
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	wg.Go(func() { fail(s.keepStates(ctx, l, watch)) })
+	wg.Go(func() {
+		select {
+		case <-l.down():
+			fail(l.err())
+		case <-ctx.Done():
+		}
+	})
+	fail(s.publishEvents(ctx, l, in, window, slots))
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, window chan<- sent, slots chan<- struct{}) error {
+	buf := make([]journal.Entry, 0, 64)
+	for {
+		entries, err := in.Next(ctx, buf)
+		if err != nil {
+			return err
+		}
+		for i := range entries {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			window <- sent{entries[i].Seq, s.publishEvent(ctx, l, &entries[i])}
+		}
+		clear(entries)
+	}
+}
+
+// publishEvent hands one event over. One that cannot be published is logged
+// and passed over; it must not hold up the others.
+func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) ticket {
+	name, err := s.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
+	if err != nil {
+		s.mu.Lock()
+		s.skipped++
+		s.mu.Unlock()
+		s.opt.Log.Error().Err(err).Str("source", e.Source).Str("event", e.Name).Uint64("seq", e.Seq).Msg("mqtt: this event cannot be published and is passed over")
+		return done{}
+	}
+	payload := e.Payload
+	if field := s.opt.Publish.IDField; field != "" {
+		payload = event.AddField(payload, field, s.opt.ID(e.Seq))
+	}
+	return l.publish(ctx, name, byte(s.opt.Publish.QoS), false, payload)
+}
+
+// keepStates publishes every state that changes, until ctx ends.
+func (s *Sink) keepStates(ctx context.Context, l link, watch *event.StateWatch) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-watch.Changed():
+		}
+		for _, st := range watch.Take() {
+			name := s.opt.Publish.BaseTopic + "/" + topic.SafePath(st.Key)
+			if err := topic.Check(name); err != nil {
+				s.opt.Log.Error().Err(err).Str("state", st.Key).Msg("mqtt: this state cannot be published")
+				continue
+			}
+			if err := s.wait(ctx, l, l.publish(ctx, name, byte(s.opt.Publish.QoS), true, st.Payload)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// connected notes a success and says so, once.
+func (s *Sink) connected() {
+	if len(s.brokers) == 0 {
+		s.setHealth(true, "publishing to the bundled broker")
+		return
+	}
+	at := s.brokers[s.next].Redacted()
+	s.setHealth(true, "connected to %s", at)
+	log := s.opt.Log.Info()
+	if s.failed > 0 {
+		log = log.Int("attempts", s.failed+1)
+	}
+	log.Msgf("mqtt: connected to %s", at)
+	s.failed, s.reported = 0, ""
+}
+
+// report logs a failure if it is not the same as the one before.
+func (s *Sink) report(err error) {
+	s.failed++
+	text := explain(err)
+	if len(s.brokers) > 0 {
+		text = s.brokers[s.next].Redacted() + ": " + text
+		s.next = (s.next + 1) % len(s.brokers)
+	}
+	s.setHealth(false, "%s", text)
+	if text != s.reported {
+		s.reported = text
+		s.opt.Log.Error().Msgf("mqtt: %s; events are kept and sent when it works again", text)
+	}
+}
+
+// Bounds of the pause between two attempts to connect.
+const (
+	minPause = 250 * time.Millisecond
+	maxPause = 30 * time.Second
+)
+
+// pause doubles with each failure; half of it is random, so that many bridges
+// do not come back to a broker at the same moment. A list of brokers is gone
+// through without a pause.
+func (s *Sink) pause() time.Duration {
+	if n := len(s.brokers); n > 1 && s.failed%n != 0 {
+		return 0
+	}
+	d := min(minPause<<min(s.failed-1, 10), maxPause)
+	return d/2 + rand.N(d/2)
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// done is a ticket for what needs no acknowledgement.
+type done struct{ error }
+
+var closedChannel = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+func (done) Done() <-chan struct{} { return closedChannel }
+func (d done) Error() error        { return d.error }
+
+// dialBundled "connects" to the broker in this process.
+func (s *Sink) dialBundled(context.Context) (link, error) { return bundledLink{s.opt.Bundled}, nil }
+
+type bundledLink struct{ Broker }
+
+func (l bundledLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
+	return done{l.Publish(ctx, topic, payload, qos, retain)}
+}
+
+func (bundledLink) down() <-chan struct{} { return nil }
+func (bundledLink) err() error            { return nil }
+func (bundledLink) close()                {}

@@ -1,0 +1,154 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+// dialNetwork connects to the broker whose turn it is, with a client that is
+// used once: paho's own reconnecting completes tokens of messages that were
+// lost, so AutoReconnect is off, and nothing of its store outlives the
+// connection. The journal is the store.
+func (s *Sink) dialNetwork(ctx context.Context) (link, error) {
+	c := s.opt.Config
+	broker := s.brokers[s.next]
+	o := paho.NewClientOptions()
+	o.AddBroker(broker.String())
+	o.SetClientID(c.ClientID)
+	o.SetUsername(c.Username)
+	o.SetPassword(string(c.Password))
+	o.SetProtocolVersion(s.protocol) // else it falls back to 3.1 by itself
+	o.SetCleanSession(true)
+	o.SetAutoReconnect(false)
+	o.SetConnectRetry(false)
+	o.SetKeepAlive(c.KeepAlive)
+	o.SetPingTimeout(c.Timeout)
+	o.SetConnectTimeout(c.Timeout)
+	o.SetWriteTimeout(c.Timeout)
+	o.SetDialer(&net.Dialer{Timeout: c.Timeout})
+	if s.tls != nil {
+		t := s.tls.Clone()
+		if t.ServerName == "" {
+			t.ServerName = broker.Hostname()
+		}
+		o.SetTLSConfig(t)
+	}
+	if len(c.WebSocket.Headers) > 0 {
+		h := http.Header{}
+		for name, value := range c.WebSocket.Headers {
+			h.Set(name, string(value))
+		}
+		o.SetHTTPHeaders(h)
+	}
+	if c.Will.Enabled {
+		o.SetWill(s.willTopic, c.Will.Offline, byte(c.Will.QoS), c.Will.Retain)
+	}
+	l := &networkLink{ended: make(chan struct{})}
+	o.SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) })
+	l.client = paho.NewClient(o)
+
+	t := l.client.Connect()
+	select {
+	case <-t.Done():
+		if err := t.Error(); err != nil {
+			return nil, err
+		}
+		return l, nil
+	case <-ctx.Done():
+		// Its own time-outs end the attempt; nobody waits for it any more.
+		go func() { <-t.Done(); l.client.Disconnect(0) }()
+		return nil, ctx.Err()
+	}
+}
+
+type networkLink struct {
+	client paho.Client
+	ended  chan struct{}
+	once   sync.Once
+	cause  error
+}
+
+func (l *networkLink) end(err error) {
+	l.once.Do(func() {
+		l.cause = err
+		close(l.ended)
+	})
+}
+
+func (l *networkLink) publish(_ context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
+	return l.client.Publish(topic, qos, retain, payload)
+}
+
+func (l *networkLink) down() <-chan struct{} { return l.ended }
+
+func (l *networkLink) err() error { return l.cause }
+
+func (l *networkLink) close() {
+	l.client.Disconnect(uint(farewell.Milliseconds()))
+	l.end(errors.New("disconnected"))
+}
+
+// explain says in words why a connection failed, and what to look at.
+func explain(err error) string {
+	var (
+		authority x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		record    tls.RecordHeaderError
+		alert     tls.AlertError
+		dns       *net.DNSError
+		netErr    net.Error
+	)
+	switch {
+	case err == nil:
+		return "the connection ended"
+	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
+		return "the broker refused the login: wrong user name or password (mqtt.username, mqtt.password)"
+	case errors.Is(err, packets.ErrorRefusedNotAuthorised):
+		return "the broker refused the login: this user or client id is not authorized (mqtt.username, mqtt.client_id)"
+	case errors.Is(err, packets.ErrorRefusedIDRejected):
+		return "the broker refused the client id (mqtt.client_id)"
+	case errors.Is(err, packets.ErrorRefusedBadProtocolVersion):
+		return "the broker does not speak this version of MQTT (mqtt.protocol)"
+	case errors.Is(err, packets.ErrorRefusedServerUnavailable):
+		return "the broker says that it is unavailable"
+	case errors.As(err, &authority):
+		return fmt.Sprintf("the broker's certificate is signed by an authority that is not trusted here (%v); put that authority's certificate into mqtt.tls.ca", authority)
+	case errors.As(err, &hostname):
+		return fmt.Sprintf("the broker's certificate is for another name (%v); correct mqtt.url or set mqtt.tls.server_name", hostname)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Sprintf("the broker's certificate has expired or is not valid yet (%v); is this machine's clock right?", invalid)
+	case errors.As(err, &invalid):
+		return fmt.Sprintf("the broker's certificate is not valid (%v)", invalid)
+	case errors.As(err, &record):
+		return "the broker does not speak TLS on this port; is it mqtt:// instead of mqtts://?"
+	case errors.As(err, &alert):
+		return fmt.Sprintf("the broker refused the TLS connection (%v); does it want a client certificate (mqtt.tls.cert)?", alert)
+	case errors.As(err, &dns):
+		return fmt.Sprintf("the name %q is not known (%s)", dns.Name, dns.Err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there (connection refused)"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "the host cannot be reached; is the network up?"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "the broker closed the connection (it was stopped, does not take this protocol on this port, or another client uses the same mqtt.client_id)"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+		return "the broker does not answer (time-out)"
+	case strings.Contains(err.Error(), "bad handshake"):
+		return "the server there refused the websocket; is the path in mqtt.url right?"
+	}
+	return err.Error()
+}

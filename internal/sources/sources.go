@@ -1,0 +1,81 @@
+// Package sources holds the contract between the bridge and the places that
+// events come from. Each kind of source has a package of its own below this
+// one; none knows another.
+package sources
+
+import (
+	"context"
+
+	"event2mqtt/internal/event"
+)
+
+// Source delivers what happens somewhere. Run returns when ctx ends, or with
+// the error that stopped it; the supervisor then starts it again after a
+// while and shows the error.
+type Source interface {
+	Run(ctx context.Context, out Output) error
+}
+
+// Output takes what a source has to say. It is safe for concurrent use.
+type Output interface {
+	// Emit returns when the events are durable. On error none was kept: a
+	// *event.Refused means that an event cannot be accepted as it is, ever; any
+	// other error may pass, and the source offers the events again.
+	Emit(ctx context.Context, events ...event.Event) (Receipt, error)
+	// Report replaces the states kept under their keys.
+	Report(states ...event.State)
+	// Mark makes positions durable without an event, such as where to begin in
+	// a file whose old content is not wanted.
+	Mark(ctx context.Context, positions ...event.Position) error
+	// Positions are the newest of this source's durable events, one for each
+	// position key.
+	Positions() map[string][]byte
+	// Forget drops the position of a key that will not come back.
+	Forget(key string)
+}
+
+// Receipt stands for events that were accepted.
+type Receipt interface {
+	// Delivered returns when the main sink's destination has acknowledged the
+	// events, or with ctx's error.
+	Delivered(ctx context.Context) error
+}
+
+// Common is what every source's configuration begins with.
+type Common struct {
+	Name string `koanf:"name"`
+	Type string `koanf:"type"`
+}
+
+// Naming says how an event's name is found in its payload.
+type Naming struct {
+	// Keys are tried in order; the first that holds a text or a number counts.
+	Keys []string `koanf:"keys"`
+	// Default is the name of events that have none.
+	Default string `koanf:"default"`
+	// Names maps labels to names.
+	Names map[string]string `koanf:"names"`
+}
+
+// DefaultKeys are the keys that hold the name in most senders' payloads.
+func DefaultKeys() []string { return []string{"_event", "event", "type", "topic"} }
+
+// Name returns the name of an event, "" if there is none. label is what is
+// known of it beside the payload, which must be a valid JSON object or empty.
+func (n *Naming) Name(label string, object []byte) string {
+	if len(object) > 0 {
+		for _, key := range n.Keys {
+			if label != "" {
+				break
+			}
+			label = event.Text(event.Member(object, key))
+		}
+	}
+	if label == "" {
+		label = n.Default
+	}
+	if name, ok := n.Names[label]; ok {
+		return name
+	}
+	return label
+}

@@ -1,0 +1,104 @@
+package tail
+
+import (
+	"errors"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/sources"
+)
+
+// Config are the options of a tail source.
+type Config struct {
+	sources.Common `koanf:",squash"`
+	// Paths are files and globs ("**" goes through folders).
+	Paths   []string       `koanf:"paths"`
+	Format  string         `koanf:"format"`
+	Pattern string         `koanf:"pattern"`
+	Event   sources.Naming `koanf:"event"`
+	TimeKey string         `koanf:"time_key"`
+	// Start says where to begin in files that are there when the source runs
+	// for the first time. Files that appear later are read from their beginning.
+	Start      string        `koanf:"start"`
+	MaxLine    config.Size   `koanf:"max_line"`
+	Poll       time.Duration `koanf:"poll"`
+	RotateWait time.Duration `koanf:"rotate_wait"`
+}
+
+// The values of Config.Format and Config.Start.
+const (
+	formatJSON   = "json"
+	formatRegexp = "regexp"
+	formatText   = "text"
+
+	startEnd       = "end"
+	startBeginning = "beginning"
+)
+
+// Defaults returns the options that hold where nothing is configured.
+func Defaults() Config {
+	return Config{
+		Format: formatJSON, Event: sources.Naming{Keys: sources.DefaultKeys()},
+		Start: startEnd, MaxLine: 256 << 10, Poll: time.Second, RotateWait: 5 * time.Second,
+	}
+}
+
+// Check tells everything that is wrong with c, as KeyErrors.
+func (c *Config) Check() error {
+	_, err := c.compile()
+	return err
+}
+
+// compile checks c and returns the pattern, if the format has one.
+func (c *Config) compile() (*regexp.Regexp, error) {
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
+	if len(c.Paths) == 0 {
+		bad("paths", "names no file; write for example [/var/log/printer.log]")
+	}
+	for _, p := range c.Paths {
+		switch {
+		case !doublestar.ValidatePathPattern(p):
+			bad("paths", "%q is not a valid glob", p)
+		case !filepath.IsAbs(p):
+			bad("paths", "%q must begin with /: what a relative path means changes with the folder that the program is started in", p)
+		}
+	}
+	errs = append(errs,
+		config.OneOf("format", c.Format, formatJSON, formatRegexp, formatText),
+		config.OneOf("start", c.Start, startEnd, startBeginning))
+	var re *regexp.Regexp
+	switch {
+	case c.Format == formatRegexp && c.Pattern == "":
+		bad("pattern", "is needed with format: regexp")
+	case c.Format != formatRegexp && c.Pattern != "":
+		bad("pattern", "goes with format: regexp only")
+	case c.Pattern != "":
+		var err error
+		if re, err = regexp.Compile(c.Pattern); err != nil {
+			bad("pattern", "%w", err)
+		} else if !slices.ContainsFunc(re.SubexpNames(), func(name string) bool { return name != "" }) {
+			bad("pattern", "has no named group such as (?P<event>...): the payload would be empty")
+		} else if c.Event.Default == "" && !slices.ContainsFunc(c.Event.Keys, func(key string) bool { return re.SubexpIndex(key) >= 0 }) {
+			bad("event.default", "is needed: no group of the pattern is named as one of event.keys")
+		}
+	}
+	if c.Format == formatText && c.Event.Default == "" {
+		bad("event.default", "is needed with format: text: plain lines have no event name")
+	}
+	if c.MaxLine < 64 || c.MaxLine > 16<<20 {
+		bad("max_line", "%s is not between 64B and 16MiB", c.MaxLine)
+	}
+	if c.Poll < 10*time.Millisecond || c.Poll > time.Hour {
+		bad("poll", "%s is not between 10ms and 1h", c.Poll)
+	}
+	if c.RotateWait < 0 || c.RotateWait > 24*time.Hour {
+		bad("rotate_wait", "%s is not between 0s and 24h", c.RotateWait)
+	}
+	return re, errors.Join(errs...)
+}

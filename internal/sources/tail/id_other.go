@@ -1,0 +1,16 @@
+//go:build !unix
+
+package tail
+
+import (
+	"hash/fnv"
+	"os"
+)
+
+// idOf goes by the name where there are no inodes: rotation is then seen by
+// what the file holds.
+func idOf(info os.FileInfo) (fileID, bool) {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(info.Name()))
+	return fileID{0, h.Sum64()}, true
+}

@@ -1,0 +1,612 @@
+// Package tail is the source that reads lines from files as they are written,
+// through renames, truncation and restarts, each whole line once. How far it
+// has read is stored with the events themselves, so after a crash it goes on
+// at the exact byte. It reads; it never writes to a file, locks one or
+// removes one.
+package tail
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/cenkalti/backoff/v5"
+	"github.com/fsnotify/fsnotify"
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sources"
+)
+
+const (
+	// maxBatch bounds the lines that are stored together.
+	maxBatch = 512
+	// readSize is the first size of the read buffer, which grows to the
+	// longest line allowed.
+	readSize = 64 << 10
+)
+
+// Source is a tail source.
+type Source struct {
+	config Config
+	parser parser
+	log    zerolog.Logger
+
+	// Of Run.
+	out       sources.Output
+	files     []*file // in the order they were found
+	buf       []byte
+	batch     []event.Event
+	positions []byte // memory of the batch's positions
+	paused    bool
+	skipped   int // lines that made no event
+	lastSkip  time.Time
+}
+
+// startedKey is the key of a position that says that the source has run: what
+// it finds from then on is new.
+const startedKey = "started"
+
+// file is a file being read.
+type file struct {
+	*os.File
+	id   fileID
+	key  string // of its positions
+	path string
+	position
+	// copyOf is the file that this one is a copy of. As long as that one is
+	// not truncated, it is read and this is not.
+	copyOf *file
+	// longTo is how far a line that is too long was searched for its end.
+	longTo int64
+	// rotated is when no path led to the file any more; zero while one does.
+	rotated time.Time
+	grew    time.Time
+}
+
+// New makes a source; the error holds a config.KeyError for each wrong option.
+func New(c Config, log zerolog.Logger) (*Source, error) {
+	re, err := c.compile()
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{config: c, log: log}
+	s.parser = parser{&s.config, re}
+	return s, nil
+}
+
+// Run implements sources.Source. Files that cannot be read are no error: they
+// are tried again.
+func (s *Source) Run(ctx context.Context, out sources.Output) error {
+	s.out, s.files, s.batch = out, nil, nil
+	s.buf = make([]byte, readSize)
+	defer func() {
+		for _, f := range s.files {
+			_ = f.Close()
+		}
+	}()
+	watcher := newWatcher(s.log)
+	defer watcher.close()
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	poll := time.NewTicker(s.config.Poll)
+	defer poll.Stop()
+	look := true // for files that came or went
+	for {
+		if look {
+			s.discover(watcher)
+		}
+		if err := s.readAll(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-poll.C:
+			look = true
+		case change := <-watcher.events():
+			look = change.Op&^fsnotify.Write != 0
+			for range len(watcher.events()) { // one round serves them all
+				change := <-watcher.events()
+				look = look || change.Op&^fsnotify.Write != 0
+			}
+		case err := <-watcher.errors():
+			s.log.Debug().Err(err).Msg("tail: missed file changes; looking at all files")
+			look = true
+		}
+	}
+}
+
+// begin takes up what was read before: also files that were renamed while
+// nobody looked are read to their end. On the very first run it decides where
+// to begin in the files that are there.
+func (s *Source) begin(ctx context.Context) error {
+	stored := s.out.Positions()
+	first := len(stored) == 0
+	delete(stored, startedKey)
+	for _, path := range s.siblings() {
+		f, ok := s.open(path)
+		if !ok {
+			continue
+		}
+		p, known := parsePosition(stored[f.key])
+		delete(stored, f.key)
+		if !known || !p.matches(f.File) || s.holds(f.id) {
+			_ = f.Close() // not ours, or not the file it was
+			continue
+		}
+		f.position = p
+		s.files = append(s.files, f)
+	}
+	for key := range stored {
+		s.out.Forget(key)
+		s.log.Info().Str("file", key).Msg("tail: a file that was read before is gone")
+	}
+	if !first {
+		return nil
+	}
+	marks := []event.Position{{Key: startedKey}}
+	for _, path := range s.match() {
+		f, ok := s.open(path)
+		if !ok {
+			continue
+		}
+		if s.holds(f.id) {
+			_ = f.Close()
+			continue
+		}
+		if s.config.Start == startEnd {
+			if err := s.skipToEnd(f); err != nil {
+				s.log.Warn().Err(err).Str("path", path).Msg("tail: cannot read; trying again")
+				_ = f.Close()
+				continue
+			}
+		}
+		s.files = append(s.files, f)
+		marks = append(marks, event.Position{Key: f.key, Value: f.position.append(nil)})
+	}
+	return s.deliver(ctx, func() error { return s.out.Mark(ctx, marks...) })
+}
+
+// skipToEnd moves behind the last whole line.
+func (s *Source) skipToEnd(f *file) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	for end := info.Size(); end > 0; {
+		from := max(0, end-int64(len(s.buf)))
+		n, err := f.ReadAt(s.buf[:end-from], from)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if i := bytes.LastIndexByte(s.buf[:n], '\n'); i >= 0 {
+			f.read(from+int64(i)+1, s.buf[:i+1])
+			break
+		}
+		end = from
+	}
+	f.extendHead(f.File)
+	return nil
+}
+
+// match returns the paths that the configuration names now, sorted.
+func (s *Source) match() []string {
+	var paths []string
+	for _, pattern := range s.config.Paths {
+		found, err := doublestar.FilepathGlob(pattern)
+		if err != nil {
+			s.log.Warn().Err(err).Str("pattern", pattern).Msg("tail: cannot look for files; trying again")
+		}
+		paths = append(paths, found...)
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// siblings returns the paths of all files in the folders of those that match:
+// where a rotated file may have gone to.
+func (s *Source) siblings() []string {
+	dirs := map[string]bool{}
+	for _, path := range s.match() {
+		dirs[filepath.Dir(path)] = true
+	}
+	for _, pattern := range s.config.Paths {
+		base, _ := doublestar.SplitPattern(filepath.ToSlash(pattern))
+		dirs[filepath.FromSlash(base)] = true
+	}
+	var paths []string
+	for dir := range dirs {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// open opens a regular file.
+func (s *Source) open(path string) (*file, bool) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, false // a pipe would block
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		s.log.Debug().Err(err).Msg("tail: cannot open")
+		return nil, false
+	}
+	if info, err = f.Stat(); err != nil {
+		_ = f.Close()
+		return nil, false
+	}
+	id, ok := idOf(info)
+	if !ok {
+		_ = f.Close()
+		return nil, false
+	}
+	return &file{File: f, id: id, key: id.key(), path: path, grew: time.Now()}, true
+}
+
+func (s *Source) holds(id fileID) bool {
+	return slices.ContainsFunc(s.files, func(f *file) bool { return f.id == id })
+}
+
+// discover finds files that came, and notes which have gone from their paths.
+func (s *Source) discover(w *watcher) {
+	present := map[fileID]string{}
+	for _, path := range s.match() {
+		w.watch(filepath.Dir(path))
+		info, err := os.Stat(path)
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		id, ok := idOf(info)
+		if !ok {
+			continue
+		}
+		present[id] = path
+		if s.holds(id) {
+			continue
+		}
+		if f, ok := s.open(path); ok && !s.holds(f.id) {
+			s.follow(f)
+			present[f.id] = path
+		} else if ok {
+			_ = f.Close()
+		}
+	}
+	for _, pattern := range s.config.Paths {
+		base, _ := doublestar.SplitPattern(filepath.ToSlash(pattern))
+		w.watch(filepath.FromSlash(base))
+	}
+	for _, f := range s.files {
+		if path, ok := present[f.id]; ok {
+			f.path, f.rotated = path, time.Time{}
+		} else if f.rotated.IsZero() {
+			f.rotated = time.Now()
+		}
+	}
+}
+
+// follow begins to read a file that has appeared. A copy of one that is being
+// read, as copytruncate makes, waits until that one is truncated: it is then
+// read from where that one was, and no line twice.
+func (s *Source) follow(f *file) {
+	for _, other := range s.files {
+		if other.offset > 0 && other.headLen >= lastSize && other.matches(f.File) {
+			f.copyOf = other
+			break
+		}
+	}
+	if f.copyOf == nil {
+		s.log.Info().Str("path", f.path).Msg("tail: reading a file that has appeared")
+	}
+	s.files = append(s.files, f)
+}
+
+// readAll reads every file to its present end.
+func (s *Source) readAll(ctx context.Context) error {
+	keep := s.files[:0]
+	for _, f := range s.files {
+		err := s.readFile(ctx, f)
+		if ctx.Err() != nil {
+			return nil // files are closed by Run
+		}
+		if err != nil {
+			s.log.Warn().Err(err).Str("path", f.path).Msg("tail: cannot read; trying again")
+		}
+		if s.finished(ctx, f) {
+			_ = f.Close()
+			s.out.Forget(f.key)
+			if err := s.releaseCopies(ctx, f); err != nil {
+				return err
+			}
+			continue
+		}
+		keep = append(keep, f)
+	}
+	clear(s.files[len(keep):])
+	s.files = keep
+	return nil
+}
+
+// finished reports whether a rotated file has been read to its end and its
+// writer had time to let go of it. What is then left without a line end is
+// taken for a line: nobody will finish it.
+func (s *Source) finished(ctx context.Context, f *file) bool {
+	if f.rotated.IsZero() || time.Since(f.rotated) < s.config.RotateWait || time.Since(f.grew) < s.config.RotateWait {
+		return false
+	}
+	n, err := f.ReadAt(s.buf[:min(len(s.buf), int(s.config.MaxLine))], f.offset)
+	if n > 0 && (err == nil || errors.Is(err, io.EOF)) {
+		s.add(f, s.buf[:n], f.offset+int64(n), false)
+		return s.flush(ctx) == nil
+	}
+	return true
+}
+
+// readFile reads the whole lines that f holds now and stores them.
+func (s *Source) readFile(ctx context.Context, f *file) error {
+	if f.copyOf != nil {
+		return nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() == f.offset && f.offset > 0 {
+		return nil
+	}
+	if info.Size() < f.offset || !f.matches(f.File) {
+		s.log.Info().Str("path", f.path).Msg("tail: the file was truncated; reading it from its beginning")
+		if err := s.releaseCopies(ctx, f); err != nil {
+			return err
+		}
+		f.position, f.longTo = position{}, 0
+	}
+	for {
+		n, err := f.ReadAt(s.buf, f.offset)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return errors.Join(err, s.flush(ctx))
+		}
+		used := s.takeLines(f, s.buf[:n])
+		if used > 0 {
+			f.grew = time.Now()
+			f.extendHead(f.File)
+		}
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+		switch {
+		case n < len(s.buf) && used == 0, n == 0:
+			return nil // at the end, or within a line that is not finished
+		case used > 0:
+		case len(s.buf) < int(s.config.MaxLine):
+			s.buf = make([]byte, min(2*len(s.buf), int(s.config.MaxLine)))
+		default:
+			if done, err := s.cutLine(ctx, f); done || err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// releaseCopies lets the copies of f be read from where f was read to.
+func (s *Source) releaseCopies(ctx context.Context, f *file) error {
+	for _, c := range s.files {
+		if c == nil || c.copyOf != f {
+			continue
+		}
+		c.position, c.copyOf = f.position, nil
+		s.log.Info().Str("path", c.path).Str("of", f.path).Msg("tail: going on in a copy where its original was read to")
+		mark := event.Position{Key: c.key, Value: c.position.append(nil)}
+		if err := s.deliver(ctx, func() error { return s.out.Mark(ctx, mark) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeLines adds the whole lines in data, which begins at f's offset, and
+// returns how many bytes they have.
+func (s *Source) takeLines(f *file, data []byte) (used int) {
+	start := f.offset
+	for used < len(data) && len(s.batch) < maxBatch {
+		i := bytes.IndexByte(data[used:], '\n')
+		if i < 0 {
+			break
+		}
+		line := data[used : used+i+1]
+		used += len(line)
+		if len(line)-1 > int(s.config.MaxLine) {
+			s.addCut(f, line[:s.config.MaxLine], line, start+int64(used))
+			continue
+		}
+		s.add(f, line, start+int64(used), false)
+	}
+	return used
+}
+
+// cutLine looks for the end of a line that is too long. done means that its
+// end is not there yet.
+func (s *Source) cutLine(ctx context.Context, f *file) (done bool, err error) {
+	head := bytes.Clone(s.buf[:s.config.MaxLine])
+	at := max(f.longTo, f.offset+int64(len(s.buf)))
+	for {
+		n, err := f.ReadAt(s.buf, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return true, err
+		}
+		if i := bytes.IndexByte(s.buf[:n], '\n'); i >= 0 {
+			f.longTo = 0
+			s.addCut(f, head, s.buf[:i+1], at+int64(i)+1)
+			return false, s.flush(ctx)
+		}
+		at += int64(n)
+		if n == 0 {
+			f.longTo = at
+			return true, nil
+		}
+	}
+}
+
+func (s *Source) addCut(f *file, head, last []byte, to int64) {
+	s.log.Warn().Str("path", f.path).Int64("offset", f.offset).Msgf("tail: a line is longer than max_line (%s) and was cut", s.config.MaxLine)
+	s.addLine(f, head, last, to, true)
+}
+
+func (s *Source) add(f *file, line []byte, to int64, cut bool) { s.addLine(f, line, line, to, cut) }
+
+// addLine makes an event of a line and puts it into the batch. last is the end
+// of what was read, to behind the line.
+func (s *Source) addLine(f *file, line, last []byte, to int64, cut bool) {
+	f.read(to, last)
+	if len(bytes.TrimSpace(line)) == 0 {
+		return
+	}
+	e, why, ok := s.parser.parse(bytes.TrimRight(line, "\r\n"), cut)
+	if !ok {
+		s.skip(f, why)
+		return
+	}
+	from := len(s.positions)
+	s.positions = f.position.append(s.positions)
+	e.Position = event.Position{Key: f.key, Value: s.positions[from:len(s.positions):len(s.positions)]}
+	s.batch = append(s.batch, e)
+}
+
+// skip notes a line that made no event, without filling the log.
+func (s *Source) skip(f *file, why string) {
+	s.skipped++
+	if time.Since(s.lastSkip) < time.Minute {
+		return
+	}
+	s.lastSkip = time.Now()
+	s.log.Warn().Str("path", f.path).Int("skipped", s.skipped).Msg("tail: a line is passed over: " + why)
+}
+
+// flush stores the batch; it waits for as long as that is not possible.
+func (s *Source) flush(ctx context.Context) error {
+	if len(s.batch) == 0 {
+		return nil
+	}
+	defer func() {
+		clear(s.batch)
+		s.batch = s.batch[:0]
+		s.positions = nil // the journal keeps the values
+	}()
+	err := s.deliver(ctx, func() error {
+		_, err := s.out.Emit(ctx, s.batch...)
+		return err
+	})
+	if _, refused := errors.AsType[*event.Refused](err); !refused {
+		return err
+	}
+	for i := range s.batch { // find the one; the others go on
+		err := s.deliver(ctx, func() error {
+			_, err := s.out.Emit(ctx, s.batch[i])
+			return err
+		})
+		if r, refused := errors.AsType[*event.Refused](err); refused {
+			s.skipped++
+			s.log.Warn().Str("event", s.batch[i].Name).Msg("tail: a line is passed over: " + r.Reason)
+			err = s.deliver(ctx, func() error { return s.out.Mark(ctx, s.batch[i].Position) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deliver calls store until it works, ctx ends, or what is stored is refused
+// for good.
+func (s *Source) deliver(ctx context.Context, store func() error) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
+	for {
+		err := store()
+		if _, refused := errors.AsType[*event.Refused](err); err == nil || refused || ctx.Err() != nil {
+			if err == nil && s.paused {
+				s.paused = false
+				s.log.Info().Msg("tail: reading again")
+			}
+			return err
+		}
+		if errors.Is(err, journal.ErrClosed) {
+			return err
+		}
+		if !s.paused {
+			s.paused = true
+			s.log.Warn().Err(err).Msg("tail: events cannot be stored; reading pauses until they can")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause.NextBackOff()):
+		}
+	}
+}
+
+// watcher tells when something changes in the watched folders, where the
+// system can tell; polling does the rest.
+type watcher struct {
+	fs      *fsnotify.Watcher // nil if there is none
+	log     zerolog.Logger
+	watched map[string]bool
+}
+
+func newWatcher(log zerolog.Logger) *watcher {
+	fs, err := fsnotify.NewWatcher()
+	if err != nil {
+		log.Warn().Err(err).Msg("tail: no notice of file changes; polling only")
+	}
+	return &watcher{fs, log, map[string]bool{}}
+}
+
+// watch watches a folder, once it is there.
+func (w *watcher) watch(dir string) {
+	if w.fs == nil || w.watched[dir] {
+		return
+	}
+	if err := w.fs.Add(dir); err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			w.log.Debug().Err(err).Str("folder", dir).Msg("tail: no notice of changes in this folder; polling")
+		}
+		return
+	}
+	w.watched[dir] = true
+}
+
+func (w *watcher) events() chan fsnotify.Event {
+	if w.fs == nil {
+		return nil
+	}
+	return w.fs.Events
+}
+
+func (w *watcher) errors() chan error {
+	if w.fs == nil {
+		return nil
+	}
+	return w.fs.Errors
+}
+
+func (w *watcher) close() {
+	if w.fs != nil {
+		_ = w.fs.Close()
+	}
+}

@@ -1,0 +1,159 @@
+package webhook
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/sources"
+)
+
+// Config are the options of a webhook source.
+type Config struct {
+	sources.Common `koanf:",squash"`
+	// Preset fills in what a known sender needs; keys that are set stay.
+	Preset         string        `koanf:"preset"`
+	Event          EventConfig   `koanf:"event"`
+	TimeKey        string        `koanf:"time_key"`
+	Auth           AuthConfig    `koanf:"auth"`
+	Respond        string        `koanf:"respond"`
+	RespondTimeout time.Duration `koanf:"respond_timeout"`
+	MaxBody        config.Size   `koanf:"max_body"`
+	MaxUnpacked    config.Size   `koanf:"max_unpacked"`
+	RateLimit      float64       `koanf:"rate_limit"`
+	RateBurst      int           `koanf:"rate_burst"`
+}
+
+// EventConfig says where an event's name comes from: the URL, then the
+// header, then the first of the body's keys that is there, then the default.
+type EventConfig struct {
+	Header         string `koanf:"header"`
+	sources.Naming `koanf:",squash"`
+}
+
+// AuthConfig says how senders prove who they are. All that is set must hold.
+type AuthConfig struct {
+	Token      config.Secret `koanf:"token"`
+	Username   string        `koanf:"username"`
+	Password   config.Secret `koanf:"password"`
+	HMAC       HMACConfig    `koanf:"hmac"`
+	BodyKey    string        `koanf:"body_key"`
+	BodySecret config.Secret `koanf:"body_secret"`
+}
+
+// HMACConfig says how bodies are signed.
+type HMACConfig struct {
+	Scheme    string        `koanf:"scheme"`
+	Secret    config.Secret `koanf:"secret"`
+	Tolerance time.Duration `koanf:"tolerance"`
+}
+
+// The schemes of HMACConfig.
+const (
+	schemeGitHub   = "github"
+	schemeStandard = "standard"
+)
+
+// The values of Config.Respond.
+const (
+	respondAccepted  = "accepted"
+	respondDelivered = "delivered"
+)
+
+// Defaults returns the options that hold where nothing is configured.
+func Defaults() Config {
+	return Config{
+		Event:   EventConfig{Header: "X-Event-Name", Naming: sources.Naming{Keys: sources.DefaultKeys()}},
+		Respond: respondAccepted, RespondTimeout: 10 * time.Second,
+		MaxBody: 1 << 20, MaxUnpacked: 8 << 20, RateBurst: 10,
+		Auth: AuthConfig{HMAC: HMACConfig{Tolerance: 5 * time.Minute}},
+	}
+}
+
+// octoPrintNames are the labels that the OctoPrint-Webhooks plugin sends as
+// "topic", with the names of OctoPrint's own events.
+var octoPrintNames = map[string]string{
+	"Print Started": "PrintStarted", "Print Done": "PrintDone", "Print Failed": "PrintFailed", "Print Paused": "PrintPaused",
+	"User Action Needed": "plugin_webhooks_notify", "Print Progress": "plugin_webhooks_progress", "Error": "Error",
+}
+
+// Prepare lays the preset under what is set.
+func (c *Config) Prepare() {
+	if c.Preset != "octoprint" {
+		return
+	}
+	names := maps.Clone(octoPrintNames)
+	maps.Copy(names, c.Event.Names)
+	c.Event.Names = names
+	if c.Auth.BodyKey == "" {
+		c.Auth.BodyKey = "apiSecret"
+	}
+	if c.TimeKey == "" {
+		c.TimeKey = "currentTime"
+	}
+}
+
+// Check tells everything that is wrong with c, as KeyErrors.
+func (c *Config) Check() error {
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
+	if strings.ContainsAny(c.Name, "/?#% ") {
+		bad("name", "%q stands in the URL and may not hold / ? # %% or spaces", c.Name)
+	}
+	if c.Preset != "" && c.Preset != "octoprint" {
+		bad("preset", "%q is not known; there is octoprint", c.Preset)
+	}
+	errs = append(errs, config.OneOf("respond", c.Respond, respondAccepted, respondDelivered))
+	if c.RespondTimeout < time.Millisecond || c.RespondTimeout > 50*time.Second {
+		bad("respond_timeout", "%s is not between 1ms and 50s", c.RespondTimeout)
+	}
+	if c.MaxBody < 1 || c.MaxBody > 64<<20 {
+		bad("max_body", "%s is not between 1B and 64MiB", c.MaxBody)
+	}
+	if c.MaxUnpacked < c.MaxBody {
+		bad("max_unpacked", "%s is less than max_body (%s)", c.MaxUnpacked, c.MaxBody)
+	}
+	if c.RateLimit < 0 {
+		bad("rate_limit", "%v is negative; 0 is off", c.RateLimit)
+	}
+	if c.RateBurst < 1 {
+		bad("rate_burst", "%d is not at least 1", c.RateBurst)
+	}
+	if (c.Auth.Username == "") != (c.Auth.Password == "") {
+		bad("auth.password", "username and password must be given together")
+	}
+	if c.Auth.Token != "" && c.Auth.Username != "" {
+		bad("auth.token", "token and username exclude each other: both are sent in the Authorization header")
+	}
+	if c.Auth.BodySecret != "" && c.Auth.BodyKey == "" {
+		bad("auth.body_key", "is needed with body_secret")
+	}
+	switch h := c.Auth.HMAC; {
+	case h.Scheme == "" && h.Secret == "":
+	case h.Secret == "":
+		bad("auth.hmac.secret", "is needed with scheme")
+	case h.Scheme == schemeStandard:
+		if _, err := standardKey(h.Secret); err != nil {
+			bad("auth.hmac.secret", "%w", err)
+		}
+		if h.Tolerance < time.Second || h.Tolerance > 24*time.Hour {
+			bad("auth.hmac.tolerance", "%s is not between 1s and 24h", h.Tolerance)
+		}
+	default:
+		errs = append(errs, config.OneOf("auth.hmac.scheme", h.Scheme, schemeGitHub, schemeStandard))
+	}
+	return errors.Join(errs...)
+}
+
+// standardKey decodes a Standard Webhooks secret: base64, as a rule after "whsec_".
+func standardKey(secret config.Secret) ([]byte, error) {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(string(secret), "whsec_"))
+	if err != nil || len(key) < 16 {
+		return nil, fmt.Errorf("must be the base64 text of at least 16 bytes, as a rule after whsec_")
+	}
+	return key, nil
+}

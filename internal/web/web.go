@@ -1,0 +1,156 @@
+// Package web is the program's HTTP server: the place where webhook sources
+// hang in, and the health checks. It knows nothing of events.
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/net/netutil"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/web/problem"
+)
+
+// Config are the options of the http section.
+type Config struct {
+	Listen         string `koanf:"listen"`
+	MaxConnections int    `koanf:"max_connections"`
+}
+
+// Defaults returns the options that hold where nothing is configured.
+func Defaults() Config { return Config{Listen: "127.0.0.1:8127", MaxConnections: 256} }
+
+// Check tells what is wrong with c, as KeyErrors.
+func (c Config) Check() error {
+	var errs []error
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, config.Errorf("listen", "%q is not an address; write for example 127.0.0.1:8127, or :8127 for all interfaces", c.Listen))
+	}
+	if c.MaxConnections < 1 {
+		errs = append(errs, config.Errorf("max_connections", "%d is not at least 1", c.MaxConnections))
+	}
+	return errors.Join(errs...)
+}
+
+// HooksPath is where webhook sources hang in.
+const HooksPath = "/hooks/"
+
+// Time-outs against slow and idle peers.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = 30 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10
+)
+
+// Component is the state of one part of the program.
+type Component struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// Server serves HTTP. It is safe for concurrent use.
+type Server struct {
+	config Config
+	log    zerolog.Logger
+	health func() (ready bool, parts []Component)
+
+	mu    sync.RWMutex
+	hooks map[string]http.Handler
+}
+
+// New returns a server that reports what health says.
+func New(c Config, health func() (bool, []Component), log zerolog.Logger) *Server {
+	return &Server{config: c, log: log, health: health, hooks: map[string]http.Handler{}}
+}
+
+// Mount serves /hooks/NAME and what is below it by h until unmount is called.
+func (s *Server) Mount(name string, h http.Handler) (unmount func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hooks[name] != nil {
+		return nil, fmt.Errorf("%s%s is already in use", HooksPath, name)
+	}
+	s.hooks[name] = h
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.hooks, name)
+	}, nil
+}
+
+// Serve serves l until ctx ends, then lets requests that are under way finish
+// within grace.
+func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc(HooksPath, s.hook)
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		problem.New(http.StatusNotFound, "nothing is here; events are posted to "+HooksPath+"SOURCE").Write(w)
+	})
+	server := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          debugLog(s.log),
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		if server.Shutdown(limit) != nil {
+			_ = server.Close()
+		}
+	}()
+	err := server.Serve(netutil.LimitListener(l, s.config.MaxConnections))
+	if errors.Is(err, http.ErrServerClosed) {
+		<-stopped
+		return nil
+	}
+	return err
+}
+
+// hook finds the source by the first level below HooksPath.
+func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
+	name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, HooksPath), "/")
+	s.mu.RLock()
+	h := s.hooks[name]
+	s.mu.RUnlock()
+	if h == nil {
+		problem.New(http.StatusNotFound, "no webhook source has this name; the path is "+HooksPath+"SOURCE or "+HooksPath+"SOURCE/EVENT").Write(w)
+		return
+	}
+	h.ServeHTTP(w, r)
+}
+
+// healthz says that the process lives.
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = fmt.Fprintln(w, "ok")
+}
+
+// readyz says whether events are taken. A broker that is away is no reason
+// not to take them; it is seen in the parts.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	ready, parts := s.health()
+	w.Header().Set("Content-Type", "application/json")
+	if !ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"ready": ready, "components": parts})
+}

@@ -181,6 +181,7 @@ func Load(file string, environ []string) (*Plan, error) {
 		p.sources = []sourceOptions{hook}
 	}
 	if len(problems) > 0 {
+		problems.Sort()
 		return nil, problems
 	}
 	return p, nil
@@ -221,16 +222,23 @@ func (c BrokerConfig) check() error {
 	case !isLoopback(host) && !c.AllowAnonymous:
 		bad("listen", "%s can be reached from other machines, and anybody there could read and send everything; set broker.allow_anonymous: true if that is meant, or listen on 127.0.0.1", c.Listen)
 	}
-	for key, n := range map[string]int64{"max_clients": int64(c.MaxClients), "max_queued": int64(c.MaxQueued), "max_packet": int64(c.MaxPacket), "max_queued_bytes": int64(c.MaxQueuedBytes)} {
+	positive := func(key string, n int64) {
 		if n < 1 {
-			bad(key, "must be at least 1")
+			bad(key, "%d is not at least 1", n)
 		}
 	}
+	positive("max_clients", int64(c.MaxClients))
+	positive("max_packet", int64(c.MaxPacket))
+	positive("max_queued", int64(c.MaxQueued))
+	positive("max_queued_bytes", int64(c.MaxQueuedBytes))
 	if c.MaxPacket > 256<<20 {
 		bad("max_packet", "%s is more than MQTT's 256MiB", c.MaxPacket)
 	}
-	if c.SessionExpiry < time.Second || c.StallTimeout < 100*time.Millisecond {
-		bad("stall_timeout", "session_expiry must be at least 1s and stall_timeout at least 100ms")
+	if c.SessionExpiry < time.Second {
+		bad("session_expiry", "%s is not at least 1s", c.SessionExpiry)
+	}
+	if c.StallTimeout < 100*time.Millisecond {
+		bad("stall_timeout", "%s is not at least 100ms", c.StallTimeout)
 	}
 	return errors.Join(errs...)
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +42,8 @@ type Problem struct {
 	Key string
 	// Text says what was found and what is allowed.
 	Text string
+
+	line int
 }
 
 func (p Problem) String() string {
@@ -56,6 +59,11 @@ func (p Problem) String() string {
 
 // Problems is the error for a configuration that cannot be used.
 type Problems []Problem
+
+// Sort orders problems by line.
+func (p Problems) Sort() {
+	slices.SortStableFunc(p, func(a, b Problem) int { return a.line - b.line })
+}
 
 func (p Problems) Error() string {
 	lines := make([]string, len(p))
@@ -114,7 +122,7 @@ func (d *Document) loadFile() error {
 	}
 	var root yaml.Node
 	if err := yaml.Unmarshal(text, &root); err != nil {
-		return Problems{{Where: d.file, Text: err.Error()}}
+		return d.syntaxProblems(err)
 	}
 	if len(root.Content) == 0 {
 		return nil // nothing but comments
@@ -124,9 +132,25 @@ func (d *Document) loadFile() error {
 	}
 	d.index("", root.Content[0])
 	if err := d.k.Load(rawbytes.Provider(text), yamlparser.Parser()); err != nil {
-		return Problems{{Where: d.file, Text: err.Error()}}
+		return d.syntaxProblems(err)
 	}
 	return nil
+}
+
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+
+// syntaxProblems makes problems of the YAML parser's error, which may name
+// several lines.
+func (d *Document) syntaxProblems(err error) (all Problems) {
+	for text := range strings.SplitSeq(err.Error(), "\n") {
+		if m := yamlLine.FindStringSubmatch(strings.TrimSpace(text)); m != nil {
+			all = append(all, Problem{Where: d.file + ":" + m[1], Text: m[2]})
+		}
+	}
+	if all == nil {
+		all = Problems{{Where: d.file, Text: strings.TrimPrefix(err.Error(), "yaml: ")}}
+	}
+	return all
 }
 
 // index notes the line of every key.
@@ -269,7 +293,6 @@ func (d *Document) decode(path string, value map[string]any, into any) error {
 	if len(problems) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(problems, func(a, b Problem) int { return d.lines[a.Key] - d.lines[b.Key] })
 	return problems
 }
 
@@ -282,7 +305,7 @@ func (d *Document) Problem(key, text string) Problem {
 	}
 	for k := key; k != ""; k = parent(k) {
 		if line, ok := d.lines[k]; ok {
-			p.Where = fmt.Sprintf("%s:%d", d.file, line)
+			p.Where, p.line = fmt.Sprintf("%s:%d", d.file, line), line
 			return p
 		}
 	}
@@ -309,29 +332,35 @@ func (d *Document) Explain(path string, err error) Problems {
 	return Problems{d.Problem(path, err.Error())}
 }
 
-func (d *Document) typeProblems(path string, err error) Problems {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var all Problems
-		for _, e := range joined.Unwrap() {
+// typeProblems makes problems of mapstructure's error, which is a tree.
+func (d *Document) typeProblems(path string, err error) (all Problems) {
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		for _, e := range e.Unwrap() {
 			all = append(all, d.typeProblems(path, e)...)
 		}
 		return all
-	}
-	decode, ok := errors.AsType[*mapstructure.DecodeError](err)
-	if !ok {
-		if inner := errors.Unwrap(err); inner != nil {
-			return d.typeProblems(path, inner)
+	case *mapstructure.DecodeError:
+		cause := e.Unwrap()
+		if _, deeper := errors.AsType[*mapstructure.DecodeError](cause); deeper {
+			return d.typeProblems(path, cause)
 		}
-		return Problems{d.Problem(path, err.Error())}
+		text := cause.Error()
+		if wrong, ok := errors.AsType[*mapstructure.UnconvertibleTypeError](cause); ok {
+			text = fmt.Sprintf("%s is needed here, not %s", describe(wrong.Expected.Type()), found(wrong.Value))
+		}
+		switch {
+		case strings.HasPrefix(text, "expected a map"):
+			text = "a group of options is needed here"
+		case strings.HasPrefix(text, "source data must be an array"):
+			text = "a list is needed here, with a \"-\" before each item"
+		}
+		return Problems{d.Problem(join(path, e.Name()), text)}
 	}
-	if inner, ok := decode.Unwrap().(interface{ Unwrap() []error }); ok {
-		return d.typeProblems(path, inner.(error))
+	if inner := errors.Unwrap(err); inner != nil {
+		return d.typeProblems(path, inner)
 	}
-	text := decode.Unwrap().Error()
-	if wrong, ok := errors.AsType[*mapstructure.UnconvertibleTypeError](err); ok {
-		text = fmt.Sprintf("%s is needed here, not %s", describe(wrong.Expected.Type()), found(wrong.Value))
-	}
-	return Problems{d.Problem(join(path, decode.Name()), text)}
+	return Problems{d.Problem(path, err.Error())}
 }
 
 var (

@@ -160,11 +160,13 @@ func check(c Config, p PublishConfig) (settings, error) {
 			}
 		}
 	}
-	for key, qos := range map[string]int{"publish.qos": p.QoS, "mqtt.will.qos": c.Will.QoS} {
+	checkQoS := func(key string, qos int) {
 		if qos < 0 || qos > 2 {
 			bad(key, "%d is not one of 0, 1, 2", qos)
 		}
 	}
+	checkQoS("publish.qos", p.QoS)
+	checkQoS("mqtt.will.qos", c.Will.QoS)
 	if p.TimestampField == "" || p.TimestampField == "_event" {
 		bad("publish.timestamp_field", "%q cannot name the time", p.TimestampField)
 	}
@@ -232,7 +234,7 @@ func (t TLSConfig) build(secure bool) (*tls.Config, error) {
 	for _, name := range t.Ciphers {
 		i := slices.IndexFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.Name == name })
 		if i < 0 {
-			bad("ciphers", "there is no secure cipher %q; there are for example %s", name, tls.CipherSuites()[3].Name)
+			bad("ciphers", "there is no secure cipher %q; there is for example TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", name)
 			continue
 		}
 		c.CipherSuites = append(c.CipherSuites, tls.CipherSuites()[i].ID)

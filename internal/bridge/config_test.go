@@ -1,0 +1,143 @@
+package bridge_test
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"event2mqtt/internal/bridge"
+)
+
+const example = "../../config.example.yaml"
+
+func TestTheExampleIsGoodAndHoldsTheDefaults(t *testing.T) {
+	plan, err := bridge.Load(example, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := plan.Config
+	got.Sources = nil
+	if want := bridge.Defaults(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the example does not show the defaults:\n got %+v\nwant %+v", got, want)
+	}
+}
+
+// TestTheExampleShowsEveryOption takes the comment signs off the example's
+// options and loads it: each must exist. And it counts that none is left out.
+func TestTheExampleShowsEveryOption(t *testing.T) {
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys(reflect.TypeFor[bridge.Config]()) {
+		if !regexp.MustCompile(`(?m)^[ #-]*` + key + `:`).Match(text) {
+			t.Errorf("config.example.yaml does not show %q", key)
+		}
+	}
+}
+
+func keys(t reflect.Type) (out []string) {
+	for _, f := range reflect.VisibleFields(t) {
+		if tag := f.Tag.Get("koanf"); tag != "" && !strings.HasPrefix(tag, ",") {
+			out = append(out, tag)
+			if f.Type.Kind() == reflect.Struct {
+				out = append(out, keys(f.Type)...)
+			}
+		}
+	}
+	return out
+}
+
+var update = flag.Bool("update", false, "write the messages that are given now; read them before you commit them")
+
+// TestBadFilesSayWhatIsWrong loads every file in testdata/bad; beside each
+// stands the exact text that it must give.
+func TestBadFilesSayWhatIsWrong(t *testing.T) {
+	files, err := filepath.Glob("testdata/bad/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			_, err := bridge.Load(file, nil)
+			if err == nil {
+				t.Fatal("nothing is wrong with it")
+			}
+			got := strings.ReplaceAll(err.Error(), file, "FILE") + "\n"
+			golden := strings.TrimSuffix(file, ".yaml") + ".txt"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestTheEnvironmentOverridesTheFile(t *testing.T) {
+	plan, err := bridge.Load(example, []string{
+		"E2M_MQTT_URL=mqtt://a:1,mqtt://b:2", "E2M_MQTT_USERNAME=u", "E2M_MQTT_PASSWORD=12345", "E2M_PUBLISH_QOS=2", "E2M_MQTT_WILL_RETAIN=false",
+		"E2M_JOURNAL_MAX_SIZE=1MiB", "E2M_JOURNAL_MAX_AGE=2d", "OTHER=x",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.MQTT.URL) != 2 || plan.MQTT.Password != "12345" || plan.Publish.QoS != 2 || plan.MQTT.Will.Retain || plan.Journal.MaxSize != 1<<20 || plan.Journal.MaxAge.Hours() != 48 {
+		t.Errorf("got %+v", plan.Config)
+	}
+	for env, want := range map[string]string{
+		"E2M_MQTT_URLL=x":      "environment variable E2M_MQTT_URLL: there is no such option; did you mean E2M_MQTT_URL?",
+		"E2M_PUBLISH_QOS=five": "environment variable E2M_PUBLISH_QOS: publish.qos: a number is needed here, not the text \"five\"",
+	} {
+		if _, err := bridge.Load("", []string{env}); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v\nwant %s", env, err, want)
+		}
+	}
+}
+
+// TestSecretsAreNeverPrinted prints a configuration full of secrets in every
+// way that a careless hand might.
+func TestSecretsAreNeverPrinted(t *testing.T) {
+	const secret = "hunter2hunter2"
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	text := "mqtt: {username: u, password: " + secret + ", url: 'mqtt://h', websocket: {headers: {A: " + secret + "}}}\n" +
+		"sources: [{name: w, type: webhook, auth: {token: " + secret + ", body_secret: " + secret + ", body_key: k, hmac: {scheme: github, secret: " + secret + "}}}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := bridge.Load(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan.Sources = nil // the raw document
+	for _, s := range dump(plan) {
+		if strings.Contains(s, secret) {
+			t.Errorf("printed: %s", s)
+		}
+	}
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("mqtt: {url: ['mqtt://u:"+secret+"@h', 'mqtt://u:"+secret+"@h:x y'], password: ["+secret+"]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bridge.Load(bad, nil); err == nil || strings.Contains(err.Error(), secret) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func dump(v any) []string {
+	encoded, _ := json.Marshal(v)
+	return []string{fmt.Sprint(v), fmt.Sprintf("%+v", v), fmt.Sprintf("%#v", v), string(encoded)}
+}

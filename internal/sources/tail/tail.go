@@ -7,6 +7,7 @@ package tail
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -66,6 +67,8 @@ type file struct {
 	copyOf *file
 	// longTo is how far a line that is too long was searched for its end.
 	longTo int64
+	// written is when it was written to last, as of opening it.
+	written time.Time
 	// rotated is when no path led to the file any more; zero while one does.
 	rotated time.Time
 	grew    time.Time
@@ -198,7 +201,8 @@ func (s *Source) skipToEnd(f *file) error {
 	return nil
 }
 
-// match returns the paths that the configuration names now, sorted.
+// match returns the paths that the configuration names now, those written to
+// longest ago first: rotated files come before their successors.
 func (s *Source) match() []string {
 	var paths []string
 	for _, pattern := range s.config.Paths {
@@ -208,8 +212,29 @@ func (s *Source) match() []string {
 		}
 		paths = append(paths, found...)
 	}
+	return byAge(paths)
+}
+
+// byAge sorts paths by when they were last written to. File systems tell that
+// to some milliseconds only; where it is the same, the longer name goes first,
+// since rotation adds to a name.
+func byAge(paths []string) []string {
 	slices.Sort(paths)
-	return slices.Compact(paths)
+	paths = slices.Compact(paths)
+	written := make(map[string]time.Time, len(paths))
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil {
+			written[path] = info.ModTime()
+		}
+	}
+	slices.SortStableFunc(paths, func(a, b string) int {
+		return older(written[a], a, written[b], b)
+	})
+	return paths
+}
+
+func older(aWritten time.Time, a string, bWritten time.Time, b string) int {
+	return cmp.Or(aWritten.Compare(bWritten), len(b)-len(a))
 }
 
 // siblings returns the paths of all files in the folders of those that match:
@@ -233,8 +258,7 @@ func (s *Source) siblings() []string {
 			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
 	}
-	slices.Sort(paths)
-	return paths
+	return byAge(paths)
 }
 
 // open opens a regular file.
@@ -257,7 +281,7 @@ func (s *Source) open(path string) (*file, bool) {
 		_ = f.Close()
 		return nil, false
 	}
-	return &file{File: f, id: id, key: id.key(), path: path, grew: time.Now()}, true
+	return &file{File: f, id: id, key: id.key(), path: path, written: info.ModTime(), grew: time.Now()}, true
 }
 
 func (s *Source) holds(id fileID) bool {
@@ -266,27 +290,43 @@ func (s *Source) holds(id fileID) bool {
 
 // discover finds files that came, and notes which have gone from their paths.
 func (s *Source) discover(w *watcher) {
+	var fresh []*file
 	present := map[fileID]string{}
-	for _, path := range s.match() {
-		w.watch(filepath.Dir(path))
-		info, err := os.Stat(path)
-		if err != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		id, ok := idOf(info)
-		if !ok {
-			continue
-		}
-		present[id] = path
-		if s.holds(id) {
-			continue
-		}
-		if f, ok := s.open(path); ok && !s.holds(f.id) {
-			s.follow(f)
+	// A file that is renamed while we look is seen under neither name or
+	// under both. Look until nothing new is seen, so that a file is never
+	// taken up before its predecessor.
+	for again := true; again; {
+		again = false
+		for _, path := range s.match() {
+			w.watch(filepath.Dir(path))
+			info, err := os.Stat(path)
+			if err != nil || !info.Mode().IsRegular() {
+				continue
+			}
+			id, ok := idOf(info)
+			if _, seen := present[id]; !ok || seen {
+				continue
+			}
+			if s.holds(id) {
+				present[id] = path
+				continue
+			}
+			f, ok := s.open(path)
+			if !ok {
+				continue
+			}
+			if _, seen := present[f.id]; seen || s.holds(f.id) {
+				_ = f.Close() // the path has come to mean another file
+				continue
+			}
 			present[f.id] = path
-		} else if ok {
-			_ = f.Close()
+			fresh = append(fresh, f)
+			again = true
 		}
+	}
+	slices.SortStableFunc(fresh, func(a, b *file) int { return older(a.written, a.path, b.written, b.path) })
+	for _, f := range fresh {
+		s.follow(f)
 	}
 	for _, pattern := range s.config.Paths {
 		base, _ := doublestar.SplitPattern(filepath.ToSlash(pattern))

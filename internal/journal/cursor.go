@@ -51,7 +51,7 @@ func (j *Journal) loadMarks(fallback map[string]uint64) error {
 		j.next = max(j.next, mark+1)
 	}
 	j.next = max(j.next, 1)
-	j.last, j.unsynced = j.next-1, j.next
+	j.unsynced = j.next
 	return nil
 }
 
@@ -352,10 +352,7 @@ func (c *Cursor) loadSegment(seq uint64) (found bool, err error) {
 		c.j.mu.Unlock()
 		return false, nil
 	}
-	seg, upTo := c.j.segments[i], c.j.last
-	if i+1 < len(c.j.segments) {
-		upTo = c.j.segments[i+1].first - 1
-	}
+	seg, upTo := c.j.segments[i], c.j.lastOf(i)
 	size := seg.size
 	c.j.stats.DiskReads++
 	c.j.mu.Unlock()

@@ -101,6 +101,10 @@ const (
 	maxBatch = 1 << 20
 	// maxCopies bounds the damaged stretches set aside by one process.
 	maxCopies = 32
+	// reserveFile is given up when the disk is full, so that what was
+	// delivered can be removed in order.
+	reserveFile = "reserve"
+	reserveSize = 64 << 10
 	// housekeeping is how often cursor marks are saved, if they moved.
 	housekeeping = time.Second
 )
@@ -131,6 +135,7 @@ type Journal struct {
 	closing   bool
 	stats     Stats
 	setAside  map[string]bool // damaged stretches already reported
+	reserved  bool            // the reserve file is there
 
 	// The writer goroutine alone uses these.
 	active   File     // nil if the next commit must begin a segment
@@ -139,6 +144,7 @@ type Journal struct {
 	next     uint64   // seq for the next event
 	unsynced uint64   // first seq not known to be on disk
 	broken   bool     // current holds bytes of a failed write that must go first
+	litter   string   // a segment whose beginning failed, to be removed first
 	buf      []byte
 
 	wake     chan struct{} // cap 1: pending has something, or closing
@@ -191,9 +197,11 @@ func Open(opt Options) (*Journal, error) {
 		stop:      make(chan struct{}),
 	}
 	j.recent.limit = opt.Memory
+	j.keepReserve() // before anything else takes the room
 	if err := j.recover(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
+	j.keepReserve() // what recovery cut off may be the room that was missing
 	j.wg.Go(j.write)
 	j.wg.Go(j.keepHouse)
 	return j, nil
@@ -207,6 +215,7 @@ func (j *Journal) recover() error {
 	}
 	j.segments = segments
 	newest := true // nothing newer holds a record
+	known := false // positions and marks are, from a checkpoint
 	var fallback map[string]uint64
 	for i := len(segments) - 1; i >= 0; i-- {
 		seg := segments[i]
@@ -233,26 +242,29 @@ func (j *Journal) recover() error {
 				return err
 			}
 		}
-		for source, keys := range r.positions {
-			for key, value := range keys {
-				if _, newer := j.positions[source][key]; !newer {
-					setPosition(j.positions, source, key, value)
-				}
+		if !known {
+			j.addPositions(r.positions)
+			if c := r.checkpoint; c != nil {
+				j.addPositions(c.Positions)
+				j.id, fallback, known = c.ID, c.Cursors, true
 			}
 		}
-		if c := r.checkpoint; c != nil {
-			for source, keys := range c.Positions {
-				for key, value := range keys {
-					if _, newer := j.positions[source][key]; !newer {
-						setPosition(j.positions, source, key, value)
-					}
-				}
-			}
-			j.id, fallback = c.ID, c.Cursors
+		if j.last = r.last; known && j.last > 0 {
 			break
 		}
 	}
 	return j.loadMarks(fallback)
+}
+
+// addPositions takes over those of which no newer one is known.
+func (j *Journal) addPositions(older map[string]map[string][]byte) {
+	for source, keys := range older {
+		for key, value := range keys {
+			if _, newer := j.positions[source][key]; !newer {
+				setPosition(j.positions, source, key, value)
+			}
+		}
+	}
 }
 
 // reopen makes seg, whose good records end at end, the one to append to.
@@ -456,18 +468,12 @@ func (j *Journal) store(batch []*appender, size int64) error {
 	if j.active != nil && j.current.size >= j.opt.SegmentSize {
 		j.sealActive()
 	}
-	buf := j.buf[:0]
-	begins := j.active == nil
-	if begins {
+	if j.active == nil {
 		if err := j.begin(); err != nil {
-			return err
+			return fmt.Errorf("begin journal segment: %w", err)
 		}
-		head, err := json.Marshal(j.checkpoint())
-		if err != nil {
-			return err
-		}
-		buf = appendRecord(buf, j.current.salt, kindCheckpoint, j.next, j.unsynced, func(b []byte) []byte { return append(b, head...) })
 	}
+	buf := j.buf[:0]
 	if j.opt.Sync == SyncAlways {
 		j.unsynced = j.next
 	}
@@ -481,10 +487,8 @@ func (j *Journal) store(batch []*appender, size int64) error {
 		a.last = j.next - 1
 	}
 	err := j.put(buf)
-	if err == nil && (j.opt.Sync == SyncAlways || begins) {
-		if err = j.sync(); err == nil && begins {
-			err = j.opt.FS.SyncDir()
-		}
+	if err == nil && j.opt.Sync == SyncAlways {
+		err = j.sync()
 	}
 	if cap(buf) <= maxBatch {
 		j.buf = buf
@@ -540,18 +544,85 @@ func (j *Journal) syncLate() {
 	}
 }
 
-// begin creates the next segment.
+// begin makes the next segment, with its checkpoint, durable. From then on
+// the segments before it are needed for their events only.
 func (j *Journal) begin() error {
+	if j.litter != "" {
+		if err := j.opt.FS.Remove(j.litter); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		j.litter = ""
+	}
+	head, err := json.Marshal(j.checkpoint())
+	if err != nil {
+		return err
+	}
 	seg := newSegment(j.next)
 	f, err := j.opt.FS.Create(seg.name)
 	if err != nil {
-		return fmt.Errorf("begin journal segment: %w", err)
+		return err
 	}
 	j.active, j.current, j.alloc = f, seg, 0
+	record := appendRecord(nil, seg.salt, kindCheckpoint, j.next, j.unsynced, func(b []byte) []byte { return append(b, head...) })
+	if err = j.put(record); err == nil {
+		err = j.sync()
+	}
+	if err == nil {
+		err = j.opt.FS.SyncDir()
+	}
+	if err != nil {
+		// Were it found later, its checkpoint would be out of date.
+		j.litter = seg.name
+		j.closeActive()
+		if j.opt.FS.Remove(seg.name) == nil {
+			j.litter = ""
+		}
+		return err
+	}
+	seg.head, seg.size, seg.modified = int64(len(record)), int64(len(record)), time.Now()
 	j.mu.Lock()
 	j.segments = append(j.segments, seg)
 	j.mu.Unlock()
 	return nil
+}
+
+// renew begins a segment and removes the one before it, which is no longer
+// needed, though it was the only one: that held the positions. Where the disk
+// is full, the reserve makes room for the checkpoint.
+func (j *Journal) renew(old *segment) bool {
+	j.sealActive()
+	err := j.begin()
+	if errors.Is(err, syscall.ENOSPC) && j.opt.FS.Remove(reserveFile) == nil {
+		j.mu.Lock()
+		j.reserved = false
+		j.mu.Unlock()
+		err = j.begin()
+	}
+	if err != nil || !j.removeSegment(old) {
+		return false
+	}
+	j.keepReserve() // before events take the room that was made
+	return true
+}
+
+// keepReserve makes the file that renew gives up, if it is not there.
+func (j *Journal) keepReserve() {
+	j.mu.Lock()
+	reserved := j.reserved
+	j.mu.Unlock()
+	if reserved {
+		return
+	}
+	files, err := j.opt.FS.List()
+	if err != nil {
+		return
+	}
+	there := slices.ContainsFunc(files, func(f FileInfo) bool { return f.Name == reserveFile && f.Size == reserveSize })
+	if there || replaceFile(j.opt.FS, reserveFile, make([]byte, reserveSize)) == nil {
+		j.mu.Lock()
+		j.reserved = true
+		j.mu.Unlock()
+	}
 }
 
 // sealActive ends the active segment: nothing is written to it any more.
@@ -580,30 +651,13 @@ func (j *Journal) repair() error {
 	if !j.broken {
 		return nil
 	}
-	seg := j.current
-	if seg.size == 0 { // it holds nothing else
-		_ = j.active.Close()
-		if err := j.opt.FS.Remove(seg.name); err != nil {
-			f, openErr := j.opt.FS.Open(seg.name)
-			if openErr != nil {
-				return fmt.Errorf("repair journal: %w", errors.Join(err, openErr))
-			}
-			j.active = f
-			return fmt.Errorf("repair journal: %w", err)
-		}
-		j.mu.Lock()
-		j.segments = slices.DeleteFunc(j.segments, func(s *segment) bool { return s == seg })
-		j.mu.Unlock()
-		j.active, j.current = nil, nil
-	} else {
-		if err := j.active.Truncate(seg.size); err != nil {
-			return fmt.Errorf("repair journal: %w", err)
-		}
-		if err := j.active.Sync(); err != nil {
-			return fmt.Errorf("repair journal: %w", err)
-		}
-		j.closeActive()
+	if err := j.active.Truncate(j.current.size); err != nil {
+		return fmt.Errorf("repair journal: %w", err)
 	}
+	if err := j.active.Sync(); err != nil {
+		return fmt.Errorf("repair journal: %w", err)
+	}
+	j.closeActive()
 	j.broken = false
 	return nil
 }
@@ -654,13 +708,11 @@ func (j *Journal) dropOldest(force bool) bool {
 		j.mu.Unlock()
 		return false
 	}
-	oldest := j.segments[0]
-	end := j.last // seq of its last event
-	if len(j.segments) > 1 {
-		end = j.segments[1].first - 1
-	}
+	oldest, end := j.segments[0], j.lastOf(0)
 	delivered := j.deliveredTo() >= end
-	if !delivered && !force || oldest.size == 0 || oldest == j.current && j.broken {
+	only := len(j.segments) == 1
+	empty := oldest.size == oldest.head
+	if !delivered && !force || only && empty || oldest == j.current && j.broken {
 		j.mu.Unlock()
 		return false
 	}
@@ -675,8 +727,8 @@ func (j *Journal) dropOldest(force bool) bool {
 		}()
 	}
 	j.mu.Unlock()
-	if oldest == j.current {
-		j.sealActive()
+	if only {
+		return j.renew(oldest)
 	}
 	return j.removeSegment(oldest)
 }
@@ -690,6 +742,14 @@ func (j *Journal) removeSegment(seg *segment) bool {
 	defer j.mu.Unlock()
 	j.segments = slices.DeleteFunc(j.segments, func(s *segment) bool { return s == seg })
 	return true
+}
+
+// lastOf is the seq that no event of segment i is above. j.mu is held.
+func (j *Journal) lastOf(i int) uint64 {
+	if i+1 < len(j.segments) {
+		return min(j.segments[i+1].first-1, j.last)
+	}
+	return j.last
 }
 
 // deliveredTo is the seq up to which every cursor in use has acknowledged.
@@ -708,8 +768,8 @@ func (j *Journal) retire() {
 		j.mu.Lock()
 		var due *segment
 		if len(j.segments) > 1 {
-			oldest, next := j.segments[0], j.segments[1]
-			if j.deliveredTo() >= next.first-1 && time.Since(oldest.modified) > j.opt.MaxAge {
+			oldest := j.segments[0]
+			if j.deliveredTo() >= j.lastOf(0) && time.Since(oldest.modified) > j.opt.MaxAge {
 				due = oldest
 			}
 		}
@@ -730,6 +790,7 @@ func (j *Journal) keepHouse() {
 			return
 		case <-tick.C:
 		}
+		j.keepReserve()
 		if err := j.saveMarks(); err != nil && ticks%60 == 1 {
 			j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
 		}

@@ -216,7 +216,7 @@ func (m *model) run(t *rapid.T, actions map[string]func(*rapid.T)) {
 
 func newModel(t *rapid.T) *model {
 	m := &model{t: t, fs: newMemFS(rapid.Uint64().Draw(t, "seed"))}
-	m.opt = journal.Options{FS: m.fs, MaxSize: 1 << 20, SegmentSize: 4 << 10, Memory: rapid.SampledFrom([]int{1, 2000, 1 << 20}).Draw(t, "memory"), Log: zerolog.Nop()}
+	m.opt = journal.Options{FS: m.fs, MaxSize: rapid.SampledFrom([]int64{24 << 10, 1 << 20}).Draw(t, "size"), SegmentSize: 4 << 10, Memory: rapid.SampledFrom([]int{1, 2000, 1 << 20}).Draw(t, "memory"), Log: zerolog.Nop()}
 	m.open()
 	return m
 }
@@ -235,6 +235,16 @@ func (m *model) common() map[string]func(*rapid.T) {
 			m.c.Rewind()
 			m.reads = nil
 			m.drain()
+		},
+		// Whatever happened before: what is delivered makes room.
+		"deliver all": func(t *rapid.T) {
+			m.drain()
+			m.ack(len(m.reads))
+			before := len(m.log)
+			m.append(rapid.IntRange(1, 5).Draw(t, "n"), 1000)
+			if m.log[before].fate != kept {
+				t.Fatal("everything is delivered, and no room is made")
+			}
 		},
 		"restart": func(*rapid.T) {
 			m.j.Close()
@@ -294,10 +304,43 @@ func TestRefusedEventsNeverAppear(t *testing.T) {
 			// with the next event.
 			before := len(m.log)
 			m.append(1, 10)
-			if m.log[before].fate != kept {
+			if m.log[before].fate != kept && m.j.Stats().Bytes < m.opt.MaxSize/2 {
 				t.Fatal("the disk is well again and the journal is not")
 			}
 			m.drain()
+		}
+		m.run(t, actions)
+	})
+}
+
+// TestRoomIsMadeAfterAFullDiskAndACrash: the disk fills up, the process is
+// killed before it could clean up, and all that is left gets delivered.
+func TestRoomIsMadeAfterAFullDiskAndACrash(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newModel(t)
+		actions := m.common()
+		actions["full disk, then killed"] = func(t *rapid.T) {
+			from := rapid.IntRange(0, 5).Draw(t, "from")
+			dies := rapid.IntRange(from, 12).Draw(t, "dies")
+			m.fs.fail = func(op, name string) error {
+				from, dies = from-1, dies-1
+				switch {
+				case dies < 0:
+					return errDead
+				case from < 0 && (op == "write" || op == "create"):
+					return errSpace
+				}
+				return nil
+			}
+			for range 3 {
+				m.append(rapid.IntRange(1, 3).Draw(t, "n"), 300)
+			}
+			m.j.Close()
+			// What was refused last may not have been taken back in time.
+			for i := len(m.log) - 1; i >= 0 && m.log[i].fate != kept; i-- {
+				m.log[i].fate = unsure
+			}
+			m.restart()
 		}
 		m.run(t, actions)
 	})
@@ -309,6 +352,7 @@ func TestDamageCostsOnlyWhatWasDamaged(t *testing.T) {
 		m := newModel(t)
 		actions := m.common()
 		delete(actions, "ack")
+		delete(actions, "deliver all")
 		actions["flip a bit"] = func(t *rapid.T) {
 			m.j.Close()
 			m.flip(t)

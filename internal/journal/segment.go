@@ -17,6 +17,8 @@ type segment struct {
 	name  string
 	first uint64
 	salt  uint64
+	// head is the size of the checkpoint, as far as it is known.
+	head int64
 	// size counts the bytes that hold records; the file may be longer.
 	size int64
 	// modified is when the last record was written.

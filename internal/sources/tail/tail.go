@@ -97,7 +97,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	}()
 	watcher := newWatcher(s.log)
 	defer watcher.close()
-	if err := s.begin(ctx); err != nil {
+	if err := s.begin(ctx, watcher); err != nil {
 		return err
 	}
 	poll := time.NewTicker(s.config.Poll)
@@ -131,44 +131,51 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 // begin takes up what was read before: also files that were renamed while
 // nobody looked are read to their end. On the very first run it decides where
 // to begin in the files that are there.
-func (s *Source) begin(ctx context.Context) error {
+func (s *Source) begin(ctx context.Context, w *watcher) error {
 	stored := s.out.Positions()
-	first := len(stored) == 0
+	if len(stored) == 0 {
+		return s.beginAnew(ctx, w)
+	}
 	delete(stored, startedKey)
+	// A file that is renamed while a folder is listed may be left out.
+	for try := 0; len(stored) > 0 && try < 3; try++ {
+		s.resume(stored)
+	}
+	for key := range stored {
+		s.out.Forget(key)
+		s.log.Info().Str("file", key).Msg("tail: a file that was read before is gone")
+	}
+	return nil
+}
+
+// resume opens the files of stored positions that it finds, and takes those
+// off stored.
+func (s *Source) resume(stored map[string][]byte) {
 	for _, path := range s.siblings() {
 		f, ok := s.open(path)
 		if !ok {
 			continue
 		}
 		p, known := parsePosition(stored[f.key])
-		delete(stored, f.key)
-		if !known || !p.matches(f.File) || s.holds(f.id) {
+		if !known || !p.matches(f.File) {
 			_ = f.Close() // not ours, or not the file it was
 			continue
 		}
+		delete(stored, f.key)
 		f.position = p
 		s.files = append(s.files, f)
 	}
-	for key := range stored {
-		s.out.Forget(key)
-		s.log.Info().Str("file", key).Msg("tail: a file that was read before is gone")
-	}
-	if !first {
-		return nil
-	}
+}
+
+// beginAnew decides where to begin, and keeps that: what is written from now
+// on is new, also if the program ends before the first line.
+func (s *Source) beginAnew(ctx context.Context, w *watcher) error {
+	fresh, _ := s.find(w)
 	marks := []event.Position{{Key: startedKey}}
-	for _, path := range s.match() {
-		f, ok := s.open(path)
-		if !ok {
-			continue
-		}
-		if s.holds(f.id) {
-			_ = f.Close()
-			continue
-		}
+	for _, f := range fresh {
 		if s.config.Start == startEnd {
 			if err := s.skipToEnd(f); err != nil {
-				s.log.Warn().Err(err).Str("path", path).Msg("tail: cannot read; trying again")
+				s.log.Warn().Err(err).Str("path", f.path).Msg("tail: cannot read; trying again")
 				_ = f.Close()
 				continue
 			}
@@ -288,10 +295,26 @@ func (s *Source) holds(id fileID) bool {
 	return slices.ContainsFunc(s.files, func(f *file) bool { return f.id == id })
 }
 
-// discover finds files that came, and notes which have gone from their paths.
+// discover takes up files that came, and notes which have gone from their
+// paths.
 func (s *Source) discover(w *watcher) {
-	var fresh []*file
-	present := map[fileID]string{}
+	fresh, present := s.find(w)
+	for _, f := range fresh {
+		s.follow(f)
+	}
+	for _, f := range s.files {
+		if path, ok := present[f.id]; ok {
+			f.path, f.rotated = path, time.Time{}
+		} else if f.rotated.IsZero() {
+			f.rotated = time.Now()
+		}
+	}
+}
+
+// find returns the files that match and are not being read yet, opened, those
+// written to longest ago first, and the paths of all that match.
+func (s *Source) find(w *watcher) (fresh []*file, present map[fileID]string) {
+	present = map[fileID]string{}
 	// A file that is renamed while we look is seen under neither name or
 	// under both. Look until nothing new is seen, so that a file is never
 	// taken up before its predecessor.
@@ -325,20 +348,11 @@ func (s *Source) discover(w *watcher) {
 		}
 	}
 	slices.SortStableFunc(fresh, func(a, b *file) int { return older(a.written, a.path, b.written, b.path) })
-	for _, f := range fresh {
-		s.follow(f)
-	}
 	for _, pattern := range s.config.Paths {
 		base, _ := doublestar.SplitPattern(filepath.ToSlash(pattern))
 		w.watch(filepath.FromSlash(base))
 	}
-	for _, f := range s.files {
-		if path, ok := present[f.id]; ok {
-			f.path, f.rotated = path, time.Time{}
-		} else if f.rotated.IsZero() {
-			f.rotated = time.Now()
-		}
-	}
+	return fresh, present
 }
 
 // follow begins to read a file that has appeared. A copy of one that is being

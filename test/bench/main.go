@@ -1,0 +1,112 @@
+// Command bench measures the program beside Mosquitto and beside bare programs
+// that do the same without keeping anything, in one run, and prints one table
+// with the goals. It needs mosquitto; nothing fails on a slow machine. The
+// ratios count: figures of different runs or machines do not compare.
+//
+//	go run ./test/bench            all
+//	go run ./test/bench webhook    or tail, broker, size
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == "bare" {
+		bare(os.Args[2:]) // a helper process of ours
+		return
+	}
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+// bench is one run.
+type bench struct {
+	dir       string // for everything
+	bridge    string // binary
+	mosquitto string // binary
+	rows      []row
+}
+
+// row is a line of the table.
+type row struct{ what, ours, goal, other string }
+
+func (b *bench) add(what, ours, goal, other string) {
+	b.rows = append(b.rows, row{what, ours, goal, other})
+	fmt.Fprintf(os.Stderr, "  %s: %s (%s)\n", what, ours, other)
+}
+
+func run(args []string) error {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{dir: dir, bridge: filepath.Join(dir, "bridge")}
+	for _, path := range []string{"mosquitto", "/usr/sbin/mosquitto"} {
+		if p, err := exec.LookPath(path); err == nil {
+			b.mosquitto = p
+		}
+	}
+	if b.mosquitto == "" {
+		return fmt.Errorf("mosquitto is not installed; on Debian: apt-get install mosquitto")
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.bridge, "event2mqtt/cmd/bridge")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	parts := []struct {
+		name string
+		run  func() error
+	}{{"size", b.size}, {"webhook", b.webhook}, {"tail", b.tail}, {"broker", b.broker}}
+	for _, p := range parts {
+		if len(args) > 0 && args[0] != p.name {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s ...\n", p.name)
+		if err := p.run(); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	b.print()
+	return nil
+}
+
+func (b *bench) print() {
+	const line = "%-52s %16s %16s   %s\n"
+	fmt.Printf(line, "", "ours", "goal", "beside it, in the same run")
+	for _, r := range b.rows {
+		fmt.Printf(line, r.what, r.ours, r.goal, r.other)
+	}
+}
+
+// size measures the stripped binary and the idle process.
+func (b *bench) size() error {
+	info, err := os.Stat(b.bridge)
+	if err != nil {
+		return err
+	}
+	b.add("stripped binary, MB", fmt.Sprintf("%.1f", float64(info.Size())/1e6), "<= 16", "")
+	p, err := b.startBridge("")
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	time.Sleep(3 * time.Second)
+	m, err := b.startMosquitto()
+	if err != nil {
+		return err
+	}
+	defer m.end()
+	b.add("idle RSS with broker, MiB", mib(p.rss()), "<= 16", "mosquitto "+mib(m.rss()))
+	return nil
+}
+
+func mib(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<20)) }

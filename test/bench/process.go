@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is a program under measurement.
+type process struct {
+	cmd  *exec.Cmd
+	mqtt string // address of its broker, or of the one that it publishes to
+	http string
+}
+
+func (p *process) end() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Wait()
+}
+
+// cpu is what the process has used of the processors so far.
+func (p *process) cpu() time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+2:]))
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
+	return time.Duration(user+system) * tick
+}
+
+func (p *process) rss() int64 { return p.status("VmRSS:") }
+
+// peak is the highest RSS so far.
+func (p *process) peak() int64 { return p.status("VmHWM:") }
+
+func (p *process) status(key string) int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, key); ok {
+			kb, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kb << 10
+		}
+	}
+	return 0
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// waitFor waits until somebody listens.
+func waitFor(address string) error {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if c, err := net.Dial("tcp", address); err == nil {
+			return c.Close()
+		}
+	}
+	return errors.New("nothing listens on " + address)
+}
+
+// startBridge runs our program with more configuration; without mqtt in it, it
+// is the broker.
+func (b *bench) startBridge(yaml string) (*process, error) {
+	p := &process{}
+	var err error
+	if p.http, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	if p.mqtt, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(b.dir, "state")
+	if err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "config.yaml")
+	text := fmt.Sprintf("http: {listen: %q}\nbroker: {listen: %q}\n%s", p.http, p.mqtt, yaml)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	p.cmd = exec.Command(b.bridge, "--config", config, "--state-dir", dir)
+	p.cmd.Stderr = os.Stderr
+	if os.Getenv("BENCH_VERBOSE") == "" {
+		p.cmd.Stderr = nil
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	return p, waitFor(p.http)
+}
+
+func (b *bench) startMosquitto() (*process, error) {
+	p := &process{}
+	var err error
+	if p.mqtt, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(p.mqtt)
+	config := filepath.Join(b.dir, "mosquitto-"+port+".conf")
+	text := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 1000\nlog_dest none\n", port)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	p.cmd = exec.Command(b.mosquitto, "-c", config)
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	return p, waitFor(p.mqtt)
+}
+
+// startBare runs this program again as a bare one.
+func (b *bench) startBare(args ...string) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{cmd: exec.Command(self, append([]string{"bare"}, args...)...)}
+	p.cmd.Stderr = os.Stderr
+	return p, p.cmd.Start()
+}

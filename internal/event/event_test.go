@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"event2mqtt/internal/event"
 )
@@ -106,6 +108,10 @@ func FuzzNormalise(f *testing.F) {
 		f.Add("E", []byte(s))
 	}
 	f.Fuzz(func(t *testing.T, name string, payload []byte) {
+		body := bytes.TrimSpace(payload)
+		if err := event.Check(body); (err == nil) != (len(body) == 0 || json.Valid(body) && utf8.Valid(body) && !strings.Contains(fmt.Sprint(err), "levels deep")) {
+			t.Fatalf("%q: %v, while encoding/json says %v", body, err, json.Valid(body))
+		}
 		e := event.Event{Name: name, Time: noon, Payload: payload}
 		if err := (event.Normaliser{}).Normalise(&e); err != nil {
 			return
@@ -115,7 +121,6 @@ func FuzzNormalise(f *testing.F) {
 			t.Fatalf("%q became %q: %v", payload, e.Payload, err)
 		}
 		want := map[string]json.RawMessage{}
-		body := bytes.TrimSpace(payload)
 		if len(body) > 0 && body[0] == '{' {
 			if err := json.Unmarshal(body, &want); err != nil {
 				t.Fatalf("accepted %q: %v", body, err)
@@ -135,6 +140,26 @@ func FuzzNormalise(f *testing.F) {
 		}
 		if !bytes.HasPrefix(e.Payload, []byte(`{"_event":`)) {
 			t.Fatalf("%q does not begin with _event", e.Payload)
+		}
+	})
+}
+
+func BenchmarkCheck(b *testing.B) {
+	body := []byte(`{"event":"PrintStarted","name":"a.gcode","size":242038,"owner":"` + strings.Repeat("x", 190) + `"}`)
+	b.Run("ours", func(b *testing.B) {
+		for b.Loop() {
+			_ = event.Check(body)
+		}
+	})
+	b.Run("json.Valid", func(b *testing.B) {
+		for b.Loop() {
+			_ = json.Valid(body)
+		}
+	})
+	b.Run("Normalise", func(b *testing.B) {
+		for b.Loop() {
+			e := event.Event{Name: "PrintStarted", Time: noon, Payload: body}
+			_ = (event.Normaliser{}).Normalise(&e)
 		}
 	})
 }

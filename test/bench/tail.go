@@ -59,7 +59,7 @@ func writeLines(file string) error {
 	}
 	w := bufio.NewWriter(f)
 	for i := range lines {
-		fmt.Fprintf(w, `{"event":"Bench","number":%07d,"padding":"%0*d"}`+"\n", i, payloadSize-50, 0)
+		fmt.Fprintf(w, `{"event":"Bench","number":"%07d","padding":"%0*d"}`+"\n", i, payloadSize-52, 0)
 	}
 	if err := w.Flush(); err != nil {
 		return err

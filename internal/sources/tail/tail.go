@@ -105,7 +105,9 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	look := true // for files that came or went
 	for {
 		if look {
-			s.discover(watcher)
+			if err := s.discover(ctx, watcher); err != nil {
+				return nil // ctx has ended
+			}
 		}
 		if err := s.readAll(ctx); err != nil {
 			return err
@@ -296,11 +298,20 @@ func (s *Source) holds(id fileID) bool {
 }
 
 // discover takes up files that came, and notes which have gone from their
-// paths.
-func (s *Source) discover(w *watcher) {
+// paths. That a file was seen is kept at once: should it be written to and
+// rotated while the program is down, it is known again.
+func (s *Source) discover(ctx context.Context, w *watcher) error {
 	fresh, present := s.find(w)
+	var marks []event.Position
 	for _, f := range fresh {
-		s.follow(f)
+		if s.follow(f); f.copyOf == nil {
+			marks = append(marks, event.Position{Key: f.key, Value: f.position.append(nil)})
+		}
+	}
+	if len(marks) > 0 {
+		if err := s.deliver(ctx, func() error { return s.out.Mark(ctx, marks...) }); err != nil {
+			return err
+		}
 	}
 	for _, f := range s.files {
 		if path, ok := present[f.id]; ok {
@@ -309,6 +320,7 @@ func (s *Source) discover(w *watcher) {
 			f.rotated = time.Now()
 		}
 	}
+	return nil
 }
 
 // find returns the files that match and are not being read yet, opened, those

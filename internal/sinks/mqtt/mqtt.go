@@ -137,14 +137,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		return err
 	}
 	defer l.close()
-	// What was read and not acknowledged on the last connection comes first.
-	in.Rewind()
-	watch.Rewind()
-	if err := s.announce(ctx, l, s.opt.Config.Will.Online); err != nil {
-		return err
-	}
-	s.connected()
-	err = s.pump(ctx, l, in, watch)
+	err = s.online(ctx, l, in, watch)
 	if ctx.Err() != nil {
 		// Going for good: tell so, since a proper DISCONNECT keeps the broker
 		// from sending the will.
@@ -155,6 +148,17 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		}
 	}
 	return err
+}
+
+func (s *Sink) online(ctx context.Context, l link, in *journal.Cursor, watch *event.StateWatch) error {
+	// What was read and not acknowledged on the last connection comes first.
+	in.Rewind()
+	watch.Rewind()
+	if err := s.announce(ctx, l, s.opt.Config.Will.Online); err != nil {
+		return err
+	}
+	s.connected()
+	return s.pump(ctx, l, in, watch)
 }
 
 // farewell bounds the goodbye to a broker that does not answer.
@@ -310,9 +314,10 @@ func (s *Sink) connected() {
 // report logs a failure if it is not the same as the one before.
 func (s *Sink) report(err error) {
 	s.failed++
-	text := explain(err)
+	text := "the bundled broker: " + fmt.Sprint(err)
 	if len(s.brokers) > 0 {
-		text = s.brokers[s.next].Redacted() + ": " + text
+		broker := s.brokers[s.next]
+		text = broker.Redacted() + ": " + explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss")
 		s.next = (s.next + 1) % len(s.brokers)
 	}
 	s.setHealth(false, "%s", text)

@@ -101,14 +101,14 @@ func (l *networkLink) close() {
 	l.end(errors.New("disconnected"))
 }
 
-// explain says in words why a connection failed, and what to look at.
-func explain(err error) string {
+// explain says in words why a connection failed, and what to look at. secure
+// is whether it was one with TLS.
+func explain(err error, secure bool) string {
 	var (
 		authority x509.UnknownAuthorityError
 		hostname  x509.HostnameError
 		invalid   x509.CertificateInvalidError
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
 		dns       *net.DNSError
 		netErr    net.Error
 	)
@@ -135,15 +135,18 @@ func explain(err error) string {
 		return fmt.Sprintf("the broker's certificate is not valid (%v)", invalid)
 	case errors.As(err, &record):
 		return "the broker does not speak TLS on this port; is it mqtt:// instead of mqtts://?"
-	case errors.As(err, &alert):
-		return fmt.Sprintf("the broker refused the TLS connection (%v); does it want a client certificate (mqtt.tls.cert)?", alert)
+	case strings.Contains(err.Error(), "remote error: tls: "):
+		_, alert, _ := strings.Cut(err.Error(), "remote error: tls: ")
+		return fmt.Sprintf("the broker refused the TLS connection (%s); does it want a client certificate (mqtt.tls.cert) or another version (mqtt.tls.min_version)?", alert)
 	case errors.As(err, &dns):
 		return fmt.Sprintf("the name %q is not known (%s)", dns.Name, dns.Err)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens there (connection refused)"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "the host cannot be reached; is the network up?"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case closed(err) && secure:
+		return "the broker closed the connection; if this port is one without TLS, write mqtt:// instead of mqtts:// (or another client uses the same mqtt.client_id)"
+	case closed(err):
 		return "the broker closed the connection (it was stopped, does not take this protocol on this port, or another client uses the same mqtt.client_id)"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return "the broker does not answer (time-out)"
@@ -151,4 +154,13 @@ func explain(err error) string {
 		return "the server there refused the websocket; is the path in mqtt.url right?"
 	}
 	return err.Error()
+}
+
+func closed(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,560 @@
+package mqtt_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"event2mqtt/internal/broker"
+	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/test/mqttest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func ok(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if holds() {
+			return
+		}
+	}
+	t.Fatalf("does not come true: %s", what)
+}
+
+func listen(t testing.TB, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	ok(t, err)
+	return l
+}
+
+// serve runs a broker on l until the returned function ends it.
+func serve(t testing.TB, l net.Listener) (stop func()) {
+	b := broker.New(broker.Limits{}, zerolog.Nop())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = b.Serve(l) })
+	stop = sync.OnceFunc(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		b.Close(ctx)
+		wg.Wait()
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// rig is a sink with a journal in front.
+type rig struct {
+	t       testing.TB
+	journal *journal.Journal
+	cursor  *journal.Cursor
+	states  *event.States
+	sink    *mqtt.Sink
+	log     *logBuffer
+	stop    func()
+	n       int
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
+	t.Helper()
+	r := &rig{t: t, states: event.NewStates(), log: &logBuffer{}}
+	var err error
+	r.journal, err = journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Log: zerolog.Nop()})
+	ok(t, err)
+	r.cursor, err = r.journal.Cursor("mqtt")
+	ok(t, err)
+	c, p := mqtt.Defaults()
+	c.URL, c.ClientID, c.Timeout = urls, "sink", 2*time.Second
+	if change != nil {
+		change(&c, &p)
+	}
+	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, ID: r.journal.ID, Log: zerolog.New(r.log)})
+	ok(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = r.sink.Run(ctx, r.cursor, r.states) })
+	r.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	t.Cleanup(func() { r.stop(); ok(t, r.journal.Close()) })
+	return r
+}
+
+// emit stores n more numbered events.
+func (r *rig) emit(n int) {
+	r.t.Helper()
+	for range n {
+		r.n++
+		e := event.Event{Name: "E", Source: "s", Time: time.Now(), Payload: fmt.Appendf(nil, `{"n":%d}`, r.n)}
+		ok(r.t, event.Normaliser{}.Normalise(&e))
+		_, err := r.journal.Append(context.Background(), e)
+		ok(r.t, err)
+	}
+}
+
+func (r *rig) delivered() {
+	r.t.Helper()
+	eventually(r.t, "all is delivered", func() bool { return r.cursor.Lag() == 0 })
+}
+
+func subscriber(t testing.TB, addr, filter string) *mqttest.Client {
+	t.Helper()
+	c, err := mqttest.Dial(addr, mqttest.Options{})
+	ok(t, err)
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
+	_, err = c.Subscribe(filter, 1)
+	ok(t, err)
+	return c
+}
+
+func next(t testing.TB, c *mqttest.Client) (topic, payload string, retain bool) {
+	t.Helper()
+	m, err := c.Next()
+	ok(t, err)
+	return m.Topic, string(m.Payload), m.Retain
+}
+
+func TestStartsWithTheBrokerDownAndCatchesUp(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	addr := l.Addr().String()
+	l.Close()
+	r := newRig(t, nil, "mqtt://"+addr)
+	r.emit(20)
+	eventually(t, "the failure is told", func() bool { return strings.Contains(r.log.String(), "nothing listens there") })
+	eventually(t, "it tried again", func() bool { return !r.sink.Health().OK && strings.Contains(r.sink.Health().Detail, "nothing listens") })
+	time.Sleep(time.Second) // some attempts
+	serve(t, listen(t, addr))
+	s := subscriber(t, addr, "event2mqtt/event/#")
+	r.delivered()
+	r.emit(1)
+	for {
+		if _, payload, _ := next(t, s); strings.Contains(payload, `"n":21`) {
+			break
+		}
+	}
+	if n := strings.Count(r.log.String(), "nothing listens there"); n != 1 {
+		t.Errorf("the same failure was logged %d times:\n%s", n, r.log)
+	}
+	if !strings.Contains(r.log.String(), `"attempts":`) || !r.sink.Health().OK {
+		t.Errorf("success is not told:\n%s", r.log)
+	}
+}
+
+// TestOnlyWhatIsAcknowledgedCounts: a broker takes messages and answers every
+// third only before it dies; the next gets, in order, all that it left out.
+func TestOnlyWhatIsAcknowledgedCounts(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	addr := l.Addr().String()
+	var got atomic.Int64
+	died := make(chan struct{})
+	go func() {
+		defer close(died)
+		defer l.Close()
+		nc, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		reader := wire.NewReader(nc, 1<<20)
+		for {
+			header, body, err := reader.Next()
+			if err != nil {
+				return
+			}
+			switch wire.Type(header >> 4) {
+			case wire.CONNECT:
+				_, _ = nc.Write([]byte{0x20, 2, 0, 0})
+			case wire.PUBLISH:
+				var p wire.Publish
+				if wire.DecodePublish(&p, wire.V311, header, body, "") != nil {
+					return
+				}
+				if n := got.Add(1); n <= 1+3 { // the birth message and three events
+					_, _ = nc.Write(wire.AppendAck(nil, wire.V311, wire.PUBACK, wire.Ack{PacketID: p.PacketID}))
+				} else if n == 1+10 {
+					return
+				}
+			}
+		}
+	}()
+	r := newRig(t, nil, "mqtt://"+addr)
+	r.emit(10)
+	<-died
+	if lag := r.cursor.Lag(); lag != 7 {
+		t.Errorf("%d of 10 events wait, want 7", lag)
+	}
+	serve(t, listen(t, addr))
+	s := subscriber(t, addr, "event2mqtt/event/#")
+	r.delivered()
+	r.emit(1)
+	// The subscriber may have come late; what it gets is in order, from 4 on.
+	last := 3
+	for last < 11 {
+		_, payload, _ := next(t, s)
+		var n int
+		_, err := fmt.Sscanf(payload[strings.Index(payload, `"n":`):], `"n":%d`, &n)
+		ok(t, err)
+		if n <= last {
+			t.Fatalf("%d after %d", n, last)
+		}
+		last = n
+	}
+}
+
+// TestABrokerThatNeverAnswersIsLeft: it accepts and says nothing, or stops
+// acknowledging.
+func TestABrokerThatNeverAnswersIsLeft(t *testing.T) {
+	for name, connack := range map[string]bool{"no CONNACK": false, "no PUBACK": true} {
+		t.Run(name, func(t *testing.T) {
+			silent := listen(t, "127.0.0.1:0")
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			defer silent.Close()
+			wg.Go(func() {
+				for {
+					nc, err := silent.Accept()
+					if err != nil {
+						return
+					}
+					wg.Go(func() {
+						defer nc.Close()
+						reader := wire.NewReader(nc, 1<<20)
+						for {
+							if _, _, err := reader.Next(); err != nil {
+								return
+							}
+							if connack {
+								_, _ = nc.Write([]byte{0x20, 2, 0, 0})
+								connack = false
+							}
+						}
+					})
+				}
+			})
+			good := listen(t, "127.0.0.1:0")
+			serve(t, good)
+			r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Timeout = time.Second }, "mqtt://"+silent.Addr().String(), "mqtt://"+good.Addr().String())
+			r.emit(5)
+			r.delivered()
+			if text := r.log.String(); !strings.Contains(text, "does not answer") && !strings.Contains(text, "did not acknowledge") {
+				t.Errorf("the log does not say why:\n%s", text)
+			}
+			r.stop()
+		})
+	}
+}
+
+func TestBirthWillAndGoodbye(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	addr := l.Addr().String()
+	serve(t, l)
+	s := subscriber(t, addr, "event2mqtt/mqtt")
+	r := newRig(t, nil, "mqtt://"+addr)
+	if _, payload, _ := next(t, s); payload != "connected" {
+		t.Errorf("birth: %s", payload)
+	}
+	if _, payload, retain := next(t, subscriber(t, addr, "event2mqtt/mqtt")); payload != "connected" || !retain {
+		t.Errorf("birth is not retained: %s", payload)
+	}
+	// Another client takes the id over: the connection ends without goodbye.
+	thief, err := mqttest.Dial(addr, mqttest.Options{ID: "sink"})
+	ok(t, err)
+	defer thief.Close()
+	if _, payload, _ := next(t, s); payload != "disconnected" {
+		t.Errorf("will: %s", payload)
+	}
+	if _, payload, _ := next(t, s); payload != "connected" {
+		t.Errorf("after reconnect: %s", payload)
+	}
+	r.stop()
+	if _, payload, _ := next(t, s); payload != "disconnected" {
+		t.Errorf("goodbye: %s", payload)
+	}
+	ok(t, s.Quiet()) // the will was discarded
+}
+
+func TestStatesAreRetainedAndComeAgainAfterAReconnect(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	addr := l.Addr().String()
+	stop := serve(t, l)
+	r := newRig(t, nil, "mqtt://"+addr)
+	for i := range 100 {
+		r.states.Report(event.State{Key: "temperature/bed 1", Payload: fmt.Append(nil, i)})
+	}
+	expect := func() {
+		t.Helper()
+		s := subscriber(t, addr, "event2mqtt/temperature/#")
+		for {
+			if topic, payload, _ := next(t, s); topic != "event2mqtt/temperature/bed_1" {
+				t.Fatalf("topic %s", topic)
+			} else if payload == "99" {
+				return
+			}
+		}
+	}
+	expect()
+	stop() // it forgets what was retained
+	serve(t, listen(t, addr))
+	expect()
+}
+
+func TestEventsAreNeverRetainedAndMayCarryAnID(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	addr := l.Addr().String()
+	serve(t, l)
+	s := subscriber(t, addr, "b/#")
+	r := newRig(t, func(c *mqtt.Config, p *mqtt.PublishConfig) {
+		p.BaseTopic, p.IDField, p.EventTopic = "b", "_id", "{base}/{source}/{event|snake}/{payload.n}"
+		c.Will.Enabled = false
+		c.InFlight = 1
+	}, "mqtt://"+addr)
+	r.emit(3)
+	for i := 1; i <= 3; i++ {
+		topic, payload, _ := next(t, s)
+		if want := fmt.Sprintf("b/s/e/%d", i); topic != want {
+			t.Errorf("topic %s, want %s", topic, want)
+		}
+		if !strings.HasSuffix(payload, fmt.Sprintf(`,"_id":%q}`, r.journal.ID(uint64(i)))) {
+			t.Errorf("payload %s", payload)
+		}
+	}
+	ok(t, subscriber(t, addr, "b/#").Quiet()) // nothing retained
+}
+
+func TestAnEventThatCannotBePublishedHoldsUpNoOther(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	addr := l.Addr().String()
+	serve(t, l)
+	r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.EventTopic = "{base}/{payload.long}/{event}" }, "mqtt://"+addr)
+	for _, long := range []string{"a", strings.Repeat("x", 70000), "b"} {
+		e := event.Event{Name: "E", Time: time.Now(), Payload: []byte(`{"long":"` + long + `"}`)}
+		ok(t, event.Normaliser{}.Normalise(&e))
+		_, err := r.journal.Append(context.Background(), e)
+		ok(t, err)
+	}
+	r.delivered()
+	if r.sink.Skipped() != 1 || !strings.Contains(r.log.String(), "at most 65535") {
+		t.Errorf("skipped %d:\n%s", r.sink.Skipped(), r.log)
+	}
+}
+
+// authority is a certificate authority for one test.
+type authority struct {
+	dir  string
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	file string
+}
+
+func newAuthority(t testing.TB) *authority {
+	a := &authority{dir: t.TempDir()}
+	a.cert, a.key, a.file = a.issue(t, "authority", nil)
+	return a
+}
+
+// issue makes a certificate and writes it and its key as NAME.crt, NAME.key.
+func (a *authority) issue(t testing.TB, name string, change func(*x509.Certificate)) (*x509.Certificate, *ecdsa.PrivateKey, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ok(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: a.cert == nil, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if change != nil {
+		change(template)
+	}
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	ok(t, err)
+	cert, err := x509.ParseCertificate(der)
+	ok(t, err)
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	ok(t, err)
+	file := filepath.Join(a.dir, name)
+	ok(t, os.WriteFile(file+".crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	ok(t, os.WriteFile(file+".key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), 0o600))
+	return cert, key, file
+}
+
+func (a *authority) listen(t testing.TB, name string, change func(*x509.Certificate), c *tls.Config) string {
+	t.Helper()
+	_, _, file := a.issue(t, name, change)
+	pair, err := tls.LoadX509KeyPair(file+".crt", file+".key")
+	ok(t, err)
+	c.Certificates = []tls.Certificate{pair}
+	c.ClientCAs = x509.NewCertPool()
+	c.ClientCAs.AddCert(a.cert)
+	l := listen(t, "127.0.0.1:0")
+	serve(t, tls.NewListener(l, c))
+	return l.Addr().String()
+}
+
+// TestTLSWorksOrSaysInWordsWhyNot is about the complaint that users of other
+// bridges have most.
+func TestTLSWorksOrSaysInWordsWhyNot(t *testing.T) {
+	a := newAuthority(t)
+	good := a.listen(t, "good", nil, &tls.Config{})
+	expired := a.listen(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, &tls.Config{})
+	other := a.listen(t, "other", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"broker.example"} }, &tls.Config{})
+	strict := a.listen(t, "strict", nil, &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert})
+	old := a.listen(t, "old", nil, &tls.Config{MaxVersion: tls.VersionTLS12})
+	_, _, client := a.issue(t, "client", nil)
+	plain := listen(t, "127.0.0.1:0")
+	serve(t, plain)
+
+	trust := func(c *mqtt.Config) { c.TLS.CA = a.file + ".crt" }
+	for _, c := range []struct {
+		name, address string
+		change        func(*mqtt.Config)
+		says          string // "" is success
+	}{
+		{"trusted", good, trust, ""},
+		{"unknown authority", good, nil, "mqtt.tls.ca"},
+		{"unknown authority, insecure", good, func(c *mqtt.Config) { c.TLS.Insecure = true }, ""},
+		{"expired", expired, trust, "clock"},
+		{"other name", other, trust, "mqtt.tls.server_name"},
+		{"other name, told", other, func(c *mqtt.Config) { trust(c); c.TLS.ServerName = "broker.example" }, ""},
+		{"no client certificate", strict, trust, "mqtt.tls.cert"},
+		{"client certificate", strict, func(c *mqtt.Config) { trust(c); c.TLS.Cert, c.TLS.Key = client+".crt", client+".key" }, ""},
+		{"version too old", old, func(c *mqtt.Config) { trust(c); c.TLS.MinVersion = "1.3" }, "protocol version"},
+		{"cipher", old, func(c *mqtt.Config) {
+			trust(c)
+			c.TLS.MaxVersion, c.TLS.Ciphers = "1.2", []string{"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"}
+		}, ""},
+		{"not TLS", plain.Addr().String(), trust, "mqtt:// instead of mqtts://"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, func(config *mqtt.Config, _ *mqtt.PublishConfig) {
+				if c.change != nil {
+					c.change(config)
+				}
+			}, "mqtts://"+c.address)
+			r.emit(1)
+			if c.says == "" {
+				r.delivered()
+				return
+			}
+			eventually(t, "the log says "+c.says, func() bool { return strings.Contains(r.log.String(), c.says) })
+		})
+	}
+}
+
+func TestRefusedLoginsSayWhichKeyToLookAt(t *testing.T) {
+	for code, says := range map[byte]string{1: "mqtt.protocol", 2: "mqtt.client_id", 3: "unavailable", 4: "mqtt.password", 5: "not authorized"} {
+		l := listen(t, "127.0.0.1:0")
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				nc, err := l.Accept()
+				if err != nil {
+					return
+				}
+				reader := wire.NewReader(nc, 1<<20)
+				_, _, _ = reader.Next()
+				_, _ = nc.Write([]byte{0x20, 2, 0, code})
+				nc.Close()
+			}
+		})
+		r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Username, c.Password = "u", "hunter2" }, "mqtt://"+l.Addr().String())
+		eventually(t, says, func() bool { return strings.Contains(r.log.String(), says) })
+		if strings.Contains(r.log.String(), "hunter2") {
+			t.Error("the password is in the log")
+		}
+		r.stop()
+		l.Close()
+		wg.Wait()
+	}
+}
+
+func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	b := broker.New(broker.Limits{}, zerolog.Nop())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = b.Serve(l) })
+	defer wg.Wait()
+	defer b.Close(context.Background())
+	s := subscriber(t, l.Addr().String(), "#")
+	j, err := journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Log: zerolog.Nop()})
+	ok(t, err)
+	defer j.Close()
+	cursor, err := j.Cursor("mqtt")
+	ok(t, err)
+	c, p := mqtt.Defaults()
+	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p, Bundled: bundled{b}, ID: j.ID, Log: zerolog.Nop()})
+	ok(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	wg.Go(func() { _ = sink.Run(ctx, cursor, event.NewStates()) })
+	_, err = j.Append(ctx, event.Event{Name: "E", Payload: []byte(`{}`)})
+	ok(t, err)
+	want := []string{"event2mqtt/mqtt connected", "event2mqtt/event/E {}", "event2mqtt/mqtt disconnected"}
+	for i, w := range want {
+		if topic, payload, _ := next(t, s); topic+" "+payload != w {
+			t.Errorf("got %s %s, want %s", topic, payload, w)
+		}
+		if i == 1 {
+			eventually(t, "acknowledged", func() bool { return cursor.Lag() == 0 })
+			cancel()
+		}
+	}
+	s.Close()
+}
+
+type bundled struct{ *broker.Broker }
+
+func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) error {
+	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
+}

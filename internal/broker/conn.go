@@ -51,6 +51,7 @@ type conn struct {
 	draining bool
 	closing  bool
 	bye      []byte
+	letGo    bool // of the writer: all was delivered and acknowledged
 
 	wake     chan struct{} // cap 1
 	progress atomic.Int64  // unix nanoseconds of the last sign that the client reads
@@ -563,16 +564,25 @@ func (c *conn) wakeWriter() {
 // write is the writer goroutine. It gathers what waits and writes when the
 // queue is empty or enough is there.
 func (c *conn) write() {
-	defer c.nc.Close() // ends the reader too
 	s := c.session
+	defer func() {
+		// A client that is let go in peace has its last answers read: closing
+		// over them would reset the connection and take what it has not read.
+		if tcp, ok := c.nc.(*net.TCPConn); ok && c.letGo {
+			_ = c.nc.SetReadDeadline(time.Now().Add(farewell))
+			_ = tcp.CloseWrite()
+			return
+		}
+		_ = c.nc.Close() // ends the reader too
+	}()
 	var buf []byte
 	var slots [64]packet
 	var p wire.Publish
 	for {
 		s.mu.Lock()
 		for len(c.control) == 0 && !c.closing && !s.canSend(c) {
-			if c.draining {
-				c.closing = true
+			if c.draining && len(s.inflight) == 0 {
+				c.closing, c.letGo = true, true
 				c.bye = wire.AppendDisconnect(nil, c.version, wire.ShuttingDown, "")
 				break
 			}

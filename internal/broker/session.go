@@ -194,7 +194,7 @@ func (s *session) acknowledged(c *conn, t wire.Type, a wire.Ack) *wire.Ack {
 	}
 	wasFull := len(s.inflight) >= c.window
 	delete(s.inflight, a.PacketID)
-	if wasFull {
+	if wasFull || c.draining {
 		c.wakeWriter()
 	}
 	return nil

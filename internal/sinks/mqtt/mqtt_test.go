@@ -3,18 +3,10 @@ package mqtt_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +21,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
 )
 
@@ -384,59 +377,14 @@ func TestAnEventThatCannotBePublishedHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// authority is a certificate authority for one test.
-type authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-func newAuthority(t testing.TB) *authority {
-	a := &authority{dir: t.TempDir()}
-	a.cert, a.key, a.file = a.issue(t, "authority", nil)
-	return a
-}
-
-// issue makes a certificate and writes it and its key as NAME.crt, NAME.key.
-func (a *authority) issue(t testing.TB, name string, change func(*x509.Certificate)) (*x509.Certificate, *ecdsa.PrivateKey, string) {
+// listenTLS runs a broker behind TLS, with a certificate of the authority.
+func listenTLS(t testing.TB, a *certtest.Authority, name string, change func(*x509.Certificate), c *tls.Config) string {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	ok(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: a.cert == nil, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	if change != nil {
-		change(template)
-	}
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	ok(t, err)
-	cert, err := x509.ParseCertificate(der)
-	ok(t, err)
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	ok(t, err)
-	file := filepath.Join(a.dir, name)
-	ok(t, os.WriteFile(file+".crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	ok(t, os.WriteFile(file+".key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), 0o600))
-	return cert, key, file
-}
-
-func (a *authority) listen(t testing.TB, name string, change func(*x509.Certificate), c *tls.Config) string {
-	t.Helper()
-	_, _, file := a.issue(t, name, change)
-	pair, err := tls.LoadX509KeyPair(file+".crt", file+".key")
+	pair, err := tls.LoadX509KeyPair(a.Issue(name, change))
 	ok(t, err)
 	c.Certificates = []tls.Certificate{pair}
 	c.ClientCAs = x509.NewCertPool()
-	c.ClientCAs.AddCert(a.cert)
+	c.ClientCAs.AddCert(a.Cert)
 	l := listen(t, "127.0.0.1:0")
 	serve(t, tls.NewListener(l, c))
 	return l.Addr().String()
@@ -445,17 +393,17 @@ func (a *authority) listen(t testing.TB, name string, change func(*x509.Certific
 // TestTLSWorksOrSaysInWordsWhyNot is about the complaint that users of other
 // bridges have most.
 func TestTLSWorksOrSaysInWordsWhyNot(t *testing.T) {
-	a := newAuthority(t)
-	good := a.listen(t, "good", nil, &tls.Config{})
-	expired := a.listen(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, &tls.Config{})
-	other := a.listen(t, "other", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"broker.example"} }, &tls.Config{})
-	strict := a.listen(t, "strict", nil, &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert})
-	old := a.listen(t, "old", nil, &tls.Config{MaxVersion: tls.VersionTLS12})
-	_, _, client := a.issue(t, "client", nil)
+	a := certtest.New(t)
+	good := listenTLS(t, a, "good", nil, &tls.Config{})
+	expired := listenTLS(t, a, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, &tls.Config{})
+	other := listenTLS(t, a, "other", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"broker.example"} }, &tls.Config{})
+	strict := listenTLS(t, a, "strict", nil, &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert})
+	old := listenTLS(t, a, "old", nil, &tls.Config{MaxVersion: tls.VersionTLS12})
+	cert, key := a.Issue("client", nil)
 	plain := listen(t, "127.0.0.1:0")
 	serve(t, plain)
 
-	trust := func(c *mqtt.Config) { c.TLS.CA = a.file + ".crt" }
+	trust := func(c *mqtt.Config) { c.TLS.CA = a.CAFile }
 	for _, c := range []struct {
 		name, address string
 		change        func(*mqtt.Config)
@@ -468,7 +416,7 @@ func TestTLSWorksOrSaysInWordsWhyNot(t *testing.T) {
 		{"other name", other, trust, "mqtt.tls.server_name"},
 		{"other name, told", other, func(c *mqtt.Config) { trust(c); c.TLS.ServerName = "broker.example" }, ""},
 		{"no client certificate", strict, trust, "mqtt.tls.cert"},
-		{"client certificate", strict, func(c *mqtt.Config) { trust(c); c.TLS.Cert, c.TLS.Key = client+".crt", client+".key" }, ""},
+		{"client certificate", strict, func(c *mqtt.Config) { trust(c); c.TLS.Cert, c.TLS.Key = cert, key }, ""},
 		{"version too old", old, func(c *mqtt.Config) { trust(c); c.TLS.MinVersion = "1.3" }, "protocol version"},
 		{"cipher", old, func(c *mqtt.Config) {
 			trust(c)

@@ -118,7 +118,7 @@ func explain(err error, secure bool) string {
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
 		return "the broker refused the login: wrong user name or password (mqtt.username, mqtt.password)"
 	case errors.Is(err, packets.ErrorRefusedNotAuthorised):
-		return "the broker refused the login: this user or client id is not authorized (mqtt.username, mqtt.client_id)"
+		return "the broker refused the login: not authorized; some brokers say so of a wrong password too (mqtt.username, mqtt.password, mqtt.client_id)"
 	case errors.Is(err, packets.ErrorRefusedIDRejected):
 		return "the broker refused the client id (mqtt.client_id)"
 	case errors.Is(err, packets.ErrorRefusedBadProtocolVersion):

@@ -25,7 +25,7 @@ import (
 // (CVE-2019-11779), not a use.
 const maxLevels = 200
 
-// ErrClosed is returned by Publish and Serve after Close.
+// ErrClosed is returned by Serve after Close, and by a Publish that Close ends.
 var ErrClosed = errors.New("broker is closed")
 
 // Limits bound what clients can use up. Zero values mean the defaults.
@@ -44,12 +44,17 @@ type Limits struct {
 	// Defaults 16,384 and 8 MiB.
 	QueuedMessages int
 	QueuedBytes    int
-	// Subscriptions is how many filters a client may have. Default 1024.
+	// Subscriptions is how many filters a client may have. Default 8192.
 	Subscriptions int
+	// Sessions is how many are kept, connected or not. Default 4 * Clients.
+	Sessions int
+	// RetainedBytes bounds all retained messages. Default 64 MiB.
+	RetainedBytes int
 	// SessionExpiry is how long an offline session is kept at most. Default 24 h.
 	SessionExpiry time.Duration
 	// StallTimeout is how long a client whose queue is full may take nothing
-	// before it is cut off. Default 5 s.
+	// before it is cut off, and a twelfth of how long its queue may stay full
+	// at all. Default 5 s.
 	StallTimeout time.Duration
 }
 
@@ -59,11 +64,14 @@ func (l *Limits) setDefaults() {
 		value int
 	}{
 		{&l.Clients, 1024}, {&l.PacketSize, 1 << 20}, {&l.Inflight, 1024},
-		{&l.QueuedMessages, 16384}, {&l.QueuedBytes, 8 << 20}, {&l.Subscriptions, 1024},
+		{&l.QueuedMessages, 16384}, {&l.QueuedBytes, 8 << 20}, {&l.Subscriptions, 8192}, {&l.RetainedBytes, 64 << 20},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
+	}
+	if l.Sessions == 0 {
+		l.Sessions = 4 * l.Clients
 	}
 	for _, d := range []struct {
 		field *time.Duration
@@ -173,11 +181,15 @@ func (b *Broker) Serve(l net.Listener) error {
 			_ = nc.Close()
 			continue
 		}
-		b.wg.Go(c.run)
+		go func() {
+			defer b.wg.Done()
+			c.run()
+		}()
 	}
 }
 
-// admit counts a connection in, or returns nil if there are too many.
+// admit counts a connection in, b.wg included, or returns nil if there are too
+// many.
 func (b *Broker) admit(nc net.Conn) *conn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -189,6 +201,7 @@ func (b *Broker) admit(nc net.Conn) *conn {
 	}
 	c := newConn(b, nc)
 	b.conns[c] = struct{}{}
+	b.wg.Add(1) // before Close can wait
 	return c
 }
 
@@ -200,32 +213,33 @@ func (b *Broker) isClosed() bool {
 
 // Publish passes a message to every subscriber's queue as a client's PUBLISH
 // would. It returns when all have it, after waiting for those whose queue is
-// full, or with ctx's error. The message must not be changed afterwards.
+// full, or with context.Canceled when ctx ends before. The message must not be
+// changed afterwards.
 func (b *Broker) Publish(ctx context.Context, m *Message) error {
 	b.counters.received.Add(1)
-	if m.Retain {
-		b.retained.set(m)
+	if m.Retain && !b.retained.set(m, b.limits.RetainedBytes) {
+		return errRetainedFull
 	}
 	return b.deliver(ctx.Done(), nil, m, b.subs.match(m.Topic))
 }
 
+var errRetainedFull = errors.New("as many bytes are retained as allowed")
+
 // deliver queues m for all targets and waits where it must. from is the
 // session that published it, if any.
 func (b *Broker) deliver(stop <-chan struct{}, from *session, m *Message, targets []target) error {
-	for len(targets) > 0 {
-		targets = b.try(from, m, targets)
-		if len(targets) > 0 {
-			if err := b.await(stop, targets[0].session); err != nil {
-				return err
-			}
+	for {
+		if targets = b.try(from, m, targets); len(targets) == 0 {
+			return nil
+		}
+		if err := b.await(stop, targets[0].session); err != nil {
+			return err
 		}
 	}
-	return nil
 }
 
-// try queues m for targets up to the first whose queue is full, and returns
-// those that are left.
-func (b *Broker) try(from *session, m *Message, targets []target) []target {
+// try queues m for those targets that have room and returns the others.
+func (b *Broker) try(from *session, m *Message, targets []target) (rest []target) {
 	for i := range targets {
 		t := &targets[i]
 		if t.session == from && !t.local {
@@ -234,24 +248,37 @@ func (b *Broker) try(from *session, m *Message, targets []target) []target {
 		o := outgoing{message: m, ids: t.ids, qos: min(t.qos, m.QoS), retain: m.Retain && t.retain}
 		switch t.session.offer(o, &b.limits) {
 		case full:
-			return targets[i:]
+			rest = append(rest, *t)
 		case dropped:
 			b.counters.dropped.Add(1)
 		}
 	}
-	return nil
+	return rest
 }
 
-// await waits for room in a session's queue. A client that has taken nothing
-// for the stall time is cut off: its publishers are not to wait for it.
+// patience is how many stall time-outs a queue may stay full though its client
+// takes a message now and then.
+const patience = 12
+
+// await waits for room in a session's queue. A client that takes nothing for
+// the stall time, or too little for a multiple of it, is cut off: publishers
+// are not to wait for it.
 func (b *Broker) await(stop <-chan struct{}, s *session) error {
-	room, c := s.waitRoom(&b.limits)
-	if room == nil {
-		return nil
-	}
-	timer := time.NewTimer(b.limits.StallTimeout)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		room, since, c := s.waiting()
+		if room == nil {
+			return nil
+		}
+		limit := b.limits.StallTimeout
+		progress := max(0, min(time.Since(since), time.Since(c.lastProgress())))
+		left := min(limit-progress, patience*limit-time.Since(since))
+		if left <= 0 && c.overrun() {
+			b.log.Warn().Str("client", s.id).Dur("full_for", time.Since(since)).Msg("broker: cut off a client that does not take its messages")
+			c.shut(wire.QuotaExceeded, "messages were not taken")
+		}
+		timer.Reset(max(left, 10*time.Millisecond))
 		select {
 		case <-room:
 			return nil
@@ -260,14 +287,6 @@ func (b *Broker) await(stop <-chan struct{}, s *session) error {
 		case <-b.stop:
 			return ErrClosed
 		case <-timer.C:
-			idle := time.Since(c.lastProgress())
-			if idle >= b.limits.StallTimeout {
-				b.log.Warn().Str("client", s.id).Dur("idle", idle).Msg("broker: cut off a client that does not take its messages")
-				c.shut(wire.QuotaExceeded, "messages were not taken")
-				<-room // its end makes room
-				return nil
-			}
-			timer.Reset(b.limits.StallTimeout - idle)
 		}
 	}
 }
@@ -275,6 +294,7 @@ func (b *Broker) await(stop <-chan struct{}, s *session) error {
 // open finds or makes the session for a CONNECT and ties c to it. It ends a
 // connection that the client id has already.
 func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
+	var due *wire.Will
 	for {
 		b.mu.Lock()
 		if b.closed {
@@ -298,15 +318,20 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 			if s.timer != nil {
 				s.timer.Stop()
 			}
-			if s.will != nil && s.will.Stop() {
-				s.will = nil
+			if w := s.will; w != nil && w.timer.Stop() && p.CleanStart {
+				due = w.Will // its session ends here (3.1.2.5)
 			}
+			s.will = nil
 			if p.CleanStart {
 				b.endLocked(s)
 				s = nil
 			}
 		}
 		present = s != nil
+		if s == nil && len(b.sessions) >= b.limits.Sessions {
+			b.mu.Unlock()
+			return false, &wire.Error{Code: wire.QuotaExceeded, Reason: "as many sessions as allowed are kept"}
+		}
 		if s == nil {
 			s = &session{id: p.ClientID}
 			b.sessions[s.id] = s
@@ -315,8 +340,17 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 		c.session = s
 		s.attach(c)
 		b.mu.Unlock()
+		if due != nil {
+			b.publishWill(due)
+		}
 		return present, nil
 	}
+}
+
+// delayedWill is a will that is published unless its session is taken up.
+type delayedWill struct {
+	*wire.Will
+	timer *time.Timer
 }
 
 // release unties a connection that ended from its session, which ends too or
@@ -334,7 +368,7 @@ func (b *Broker) release(c *conn, will *wire.Will) {
 		will = nil // nobody is left to hear it
 	}
 	if will != nil && delay > 0 {
-		s.will = time.AfterFunc(delay, func() { b.publishWill(will) })
+		s.will = &delayedWill{will, time.AfterFunc(delay, func() { b.publishWill(will) })}
 	}
 	if expiry == 0 {
 		b.endLocked(s)
@@ -356,7 +390,7 @@ func (b *Broker) release(c *conn, will *wire.Will) {
 func (b *Broker) publishWill(w *wire.Will) {
 	m := newMessage(&w.Publish)
 	if m.Retain {
-		b.retained.set(m)
+		b.retained.set(m, b.limits.RetainedBytes)
 	}
 	_ = b.deliver(b.stop, nil, m, b.subs.match(m.Topic)) // ends only with the broker
 }
@@ -398,10 +432,11 @@ func (b *Broker) Close(ctx context.Context) {
 		conns = append(conns, c)
 	}
 	for _, s := range b.sessions {
-		for _, timer := range []*time.Timer{s.timer, s.will} {
-			if timer != nil {
-				timer.Stop()
-			}
+		if s.timer != nil {
+			s.timer.Stop()
+		}
+		if s.will != nil {
+			s.will.timer.Stop()
 		}
 	}
 	b.mu.Unlock()

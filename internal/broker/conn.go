@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,9 +21,14 @@ const (
 	flushAt = 32 << 10
 	// farewell is how long a client may take to read why it is cut off.
 	farewell = 500 * time.Millisecond
-	// maxBacklog bounds the messages of one publisher that wait for slow
-	// subscribers; beyond it nothing more is read from the publisher.
-	maxBacklog = 1024
+	// maxBacklog and maxBacklogBytes bound the messages of one publisher that
+	// wait for slow subscribers; beyond them nothing more is read from it.
+	maxBacklog      = 1024
+	maxBacklogBytes = 1 << 20
+	// maxControl bounds the answers that a client does not read, in bytes.
+	maxControl = 1 << 20
+	// maxDue bounds the subscriptions whose retained messages are yet to come.
+	maxDue = 8192
 )
 
 // conn is one network connection. Two goroutines own it: run reads, write
@@ -45,24 +51,30 @@ type conn struct {
 	matched uint64 // of the trie, for targets
 
 	// session.mu guards these.
-	control  []byte // encoded packets to write before messages
-	resend   []uint16
-	idle     bool // the writer waits for wake
-	draining bool
-	closing  bool
-	bye      []byte
-	letGo    bool // of the writer: all was delivered and acknowledged
+	control []byte // encoded packets to write before messages
+	resend  []uint16
+	// due are subscriptions whose retained messages are queued one after the
+	// other, each when the queue is empty.
+	due        []retainedDue
+	unanswered int  // QoS 1 and 2 messages that this connection has sent
+	idle       bool // the writer waits for wake
+	draining   bool
+	closing    bool
+	bye        []byte
+	letGo      bool // of the writer: all was delivered and acknowledged
 
 	wake     chan struct{} // cap 1
-	progress atomic.Int64  // unix nanoseconds of the last sign that the client reads
+	progress atomic.Int64  // when the client last took a message, since born
+	born     time.Time
 
-	backlogMu sync.Mutex
-	backlog   fifo[parked]
-	parking   bool // passOn runs
-	unparked  *sync.Cond
-	stopped   chan struct{} // closed when the connection ends
-	stopOnce  sync.Once
-	wg        sync.WaitGroup // write and passOn
+	backlogMu   sync.Mutex
+	backlog     fifo[parked]
+	parkedBytes int
+	parking     bool // passOn runs
+	unparked    *sync.Cond
+	stopped     chan struct{} // closed when the connection ends
+	stopOnce    sync.Once
+	wg          sync.WaitGroup // write and passOn
 }
 
 // parked is a message whose remaining targets have no room.
@@ -73,25 +85,33 @@ type parked struct {
 }
 
 func newConn(b *Broker, nc net.Conn) *conn {
-	c := &conn{b: b, nc: nc, done: make(chan struct{}), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+	c := &conn{b: b, nc: nc, born: time.Now(), done: make(chan struct{}), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	c.unparked = sync.NewCond(&c.backlogMu)
 	c.reader = wire.NewReader(timedReader{c}, min(maxConnect, b.limits.PacketSize))
 	return c
 }
 
-// timedReader sets the deadline that the keep alive asks for.
+// retainedDue is a subscription that has yet to be given what is retained.
+type retainedDue struct {
+	filter wire.Filter
+	id     uint32
+}
+
+// timedReader hands out the answers to all that was read, and sets the
+// deadline that the keep alive asks for, before it waits for more.
 type timedReader struct{ c *conn }
 
 func (r timedReader) Read(p []byte) (int, error) {
+	if r.c.session != nil {
+		r.c.flushAcks()
+	}
 	if r.c.timeout > 0 {
 		if err := r.c.nc.SetReadDeadline(time.Now().Add(r.c.timeout)); err != nil {
 			return 0, err
 		}
-		// shut may have set a deadline that must stay.
-		select {
-		case <-r.c.stopped:
-			return 0, net.ErrClosed
-		default:
+		// The end of the connection may have set a deadline that must stay.
+		if r.c.session != nil && r.c.isEnding() {
+			_ = r.c.nc.SetReadDeadline(time.Now().Add(farewell))
 		}
 	}
 	return r.c.nc.Read(p)
@@ -199,7 +219,11 @@ func (c *conn) handshake() (*wire.Connect, error) {
 		return nil, err
 	}
 	c.sign()
-	return p, c.nc.SetDeadline(time.Time{})
+	if err := c.nc.SetDeadline(time.Time{}); err != nil {
+		c.b.release(c, p.Will)
+		return nil, err
+	}
+	return p, nil
 }
 
 func (c *conn) answer(ack wire.Connack) error {
@@ -233,9 +257,6 @@ func publishable(topic string) bool {
 // DISCONNECT, if that was the end.
 func (c *conn) read() (*wire.Disconnect, error) {
 	for {
-		if c.reader.Buffered() == 0 {
-			c.flushAcks() // all that came is handled: answer before waiting
-		}
 		header, body, err := c.reader.Next()
 		if err != nil {
 			return nil, c.readError(err)
@@ -258,7 +279,7 @@ func (c *conn) read() (*wire.Disconnect, error) {
 }
 
 func (c *conn) readError(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) && !c.isStopped() {
+	if errors.Is(err, os.ErrDeadlineExceeded) && !c.isEnding() {
 		return &wire.Error{Code: wire.KeepAliveTimeout, Reason: "nothing heard within 1.5 times the keep alive"}
 	}
 	if errors.Is(err, io.EOF) {
@@ -276,7 +297,6 @@ func (c *conn) handle(header byte, body []byte) error {
 		if err != nil {
 			return err
 		}
-		c.sign()
 		if answer := c.session.acknowledged(c, t, a); answer != nil {
 			c.acks = wire.AppendAck(c.acks, c.version, wire.PUBREL, *answer)
 		}
@@ -344,8 +364,12 @@ func (c *conn) publish(header byte, body []byte) error {
 	p.Payload = append([]byte(nil), p.Payload...)
 	p.Properties = append([]byte(nil), p.Properties...)
 	m := newMessage(&p)
-	if m.Retain {
-		c.b.retained.set(m)
+	if m.Retain && !c.b.retained.set(m, c.b.limits.RetainedBytes) {
+		c.b.counters.dropped.Add(1)
+		if m.QoS > 0 {
+			c.acks = c.appendPassed(c.acks, m.QoS, p.PacketID, wire.QuotaExceeded)
+		}
+		return nil
 	}
 	targets := c.match(m.Topic)
 	if m.QoS == 0 {
@@ -401,10 +425,12 @@ func (c *conn) park(m *Message, targets []target, packetID uint16) error {
 	if c.version == wire.V5 && c.backlog.len() >= c.b.limits.Inflight {
 		return &wire.Error{Code: wire.ReceiveMaxExceeded, Reason: "more unanswered messages than the receive maximum"} // MQTT-3.3.4-9
 	}
-	for c.backlog.len() >= maxBacklog && !c.isStopped() {
+	for (c.backlog.len() >= maxBacklog || c.parkedBytes > maxBacklogBytes) && !c.isStopped() {
+		c.flushAcks()
 		c.unparked.Wait()
 	}
 	c.backlog.push(parked{m, targets, packetID})
+	c.parkedBytes += len(m.Payload) + len(m.properties)
 	if !c.parking {
 		c.parking = true
 		c.flushAcks() // answers go out in order (MQTT-4.6.0-2)
@@ -425,13 +451,15 @@ func (c *conn) passOn() {
 		}
 		p := *c.backlog.peek()
 		c.backlogMu.Unlock()
-		if c.b.deliver(c.stopped, c.session, p.message, p.targets) == nil {
-			c.send(c.appendPassed(nil, p.message.QoS, p.packetID, wire.Success))
-		}
-		c.backlogMu.Lock()
+		err := c.b.deliver(c.stopped, c.session, p.message, p.targets)
+		c.backlogMu.Lock() // before the answer lets the client send one more
 		c.backlog.pop()
+		c.parkedBytes -= len(p.message.Payload) + len(p.message.properties)
 		c.unparked.Signal()
 		c.backlogMu.Unlock()
+		if err == nil {
+			c.send(c.appendPassed(nil, p.message.QoS, p.packetID, wire.Success))
+		}
 	}
 }
 
@@ -493,19 +521,27 @@ func (c *conn) subscribe(body []byte) error {
 	// The SUBACK is queued before the retained messages.
 	c.acks = wire.AppendSuback(c.acks, c.version, wire.SUBACK, p.PacketID, codes)
 	c.flushAcks()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i, f := range p.Filters {
 		if codes[i] >= wire.Unspecified || f.RetainHandling == 2 || f.RetainHandling == 1 && !fresh[i] {
 			continue
 		}
-		c.sendRetained(f, p.SubscriptionID)
+		if len(c.due) == maxDue {
+			return &wire.Error{Code: wire.QuotaExceeded, Reason: "more subscriptions than retained messages are taken for"}
+		}
+		c.due = append(c.due, retainedDue{f, p.SubscriptionID})
 	}
+	c.wakeWriter()
 	return nil
 }
 
-func (c *conn) sendRetained(f wire.Filter, id uint32) {
+// queueRetained queues what is retained for a subscription, whatever its size:
+// it is held once already.
+func (c *conn) queueRetained(d retainedDue) {
 	var ids []uint32
-	if id != 0 {
-		ids = []uint32{id}
+	if d.id != 0 {
+		ids = []uint32{d.id}
 	}
 	r := &c.b.retained
 	r.mu.RLock()
@@ -513,9 +549,8 @@ func (c *conn) sendRetained(f wire.Filter, id uint32) {
 	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.each(f.Filter, func(m *Message) {
-		// Beyond the queue's limits: what is retained is held once already.
-		s.push(outgoing{message: m, ids: ids, qos: min(f.QoS, m.QoS), retain: true})
+	r.each(d.filter.Filter, func(m *Message) {
+		s.push(outgoing{message: m, ids: ids, qos: min(d.filter.QoS, m.QoS), retain: true})
 	})
 }
 
@@ -545,12 +580,17 @@ func (c *conn) flushAcks() {
 	}
 }
 
-// send queues encoded packets to be written before messages.
+// send queues encoded packets to be written before messages. A client that
+// does not read them is cut off.
 func (c *conn) send(b []byte) {
 	c.session.mu.Lock()
-	defer c.session.mu.Unlock()
 	c.control = append(c.control, b...)
+	tooMany := len(c.control) > maxControl
 	c.wakeWriter()
+	c.session.mu.Unlock()
+	if tooMany {
+		c.shut(wire.QuotaExceeded, "answers were not read")
+	}
 }
 
 // wakeWriter makes the writer look again. session.mu is held.
@@ -578,9 +618,18 @@ func (c *conn) write() {
 	var buf []byte
 	var slots [64]packet
 	var p wire.Publish
+	messages := false // buf holds some
 	for {
 		s.mu.Lock()
-		for len(c.control) == 0 && !c.closing && !s.canSend(c) {
+		for len(c.control) == 0 && !c.closing && !s.canSend(c, &c.b.limits) {
+			if len(c.due) > 0 && s.queue.len() == 0 {
+				d := c.due[0]
+				c.due = c.due[1:]
+				s.mu.Unlock()
+				c.queueRetained(d)
+				s.mu.Lock()
+				continue
+			}
 			if c.draining && len(s.inflight) == 0 {
 				c.closing, c.letGo = true, true
 				c.bye = wire.AppendDisconnect(nil, c.version, wire.ShuttingDown, "")
@@ -600,16 +649,17 @@ func (c *conn) write() {
 		if !closing {
 			batch = s.pop(c, batch, &c.b.limits)
 		}
-		more := s.canSend(c)
+		more := s.canSend(c, &c.b.limits)
 		s.mu.Unlock()
 
 		for i := range batch {
 			buf = c.appendPacket(buf, &p, &batch[i])
+			messages = true
 			if len(buf) >= flushAt {
-				if !c.flush(buf) {
+				if !c.flush(buf, messages) {
 					return
 				}
-				buf = buf[:0]
+				buf, messages = buf[:0], false
 			}
 		}
 		clear(batch)
@@ -617,10 +667,10 @@ func (c *conn) write() {
 			buf = append(buf, bye...)
 		}
 		if len(buf) > 0 && (!more || closing) {
-			if !c.flush(buf) {
+			if !c.flush(buf, messages) {
 				return
 			}
-			if buf = buf[:0]; cap(buf) > 2*flushAt {
+			if buf, messages = buf[:0], false; cap(buf) > 2*flushAt {
 				buf = nil
 			}
 		}
@@ -630,18 +680,34 @@ func (c *conn) write() {
 	}
 }
 
-func (c *conn) flush(buf []byte) bool {
-	if _, err := c.nc.Write(buf); err != nil {
-		return false
+// flush writes buf. messages tells whether it holds some: that they are taken
+// is progress, also if it is a part of a large one at a time.
+func (c *conn) flush(buf []byte, messages bool) bool {
+	for part := range slices.Chunk(buf, flushAt) {
+		if _, err := c.nc.Write(part); err != nil {
+			return false
+		}
+		if messages {
+			c.sign()
+		}
 	}
-	c.sign()
 	return true
 }
 
-// sign notes that the client reads.
-func (c *conn) sign() { c.progress.Store(time.Now().UnixNano()) }
+// sign notes that the client takes messages.
+func (c *conn) sign() { c.progress.Store(int64(time.Since(c.born))) }
 
-func (c *conn) lastProgress() time.Time { return time.Unix(0, c.progress.Load()) }
+func (c *conn) lastProgress() time.Time { return c.born.Add(time.Duration(c.progress.Load())) }
+
+// overrun marks the session as one that does not take its messages and
+// reports whether it was not marked before.
+func (c *conn) overrun() bool {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	first := !c.session.overrun
+	c.session.overrun = true
+	return first
+}
 
 func (c *conn) appendPacket(buf []byte, p *wire.Publish, out *packet) []byte {
 	if out.release {
@@ -655,7 +721,7 @@ func (c *conn) appendPacket(buf []byte, p *wire.Publish, out *packet) []byte {
 			c.forget(out.id)
 			return buf
 		}
-		p.HasExpiry, p.Expiry = true, uint32(max(0, left)/time.Second)
+		p.HasExpiry, p.Expiry = true, uint32((max(0, left)+time.Second-1)/time.Second)
 	}
 	if c.maxSend > 0 && wire.PublishSize(c.version, p) > c.maxSend { // MQTT-3.1.2-25
 		c.b.counters.dropped.Add(1)
@@ -670,7 +736,7 @@ func (c *conn) appendPacket(buf []byte, p *wire.Publish, out *packet) []byte {
 func (c *conn) forget(id uint16) {
 	if id != 0 {
 		c.session.mu.Lock()
-		delete(c.session.inflight, id)
+		c.session.forget(id)
 		c.session.mu.Unlock()
 	}
 }
@@ -707,6 +773,16 @@ func (c *conn) shut(code wire.Code, reason string) {
 		}
 		c.wakeWriter()
 	})
+}
+
+// isEnding reports whether the broker has ended the connection.
+func (c *conn) isEnding() bool {
+	if c.isStopped() {
+		return true
+	}
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	return c.closing
 }
 
 func (c *conn) isStopped() bool {

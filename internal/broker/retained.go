@@ -13,15 +13,19 @@ type retained struct {
 	mu    sync.RWMutex
 	root  retainedNode
 	count int
+	bytes int
 }
+
+func retainedSize(m *Message) int { return len(m.Topic) + len(m.Payload) + len(m.properties) + 256 }
 
 type retainedNode struct {
 	children map[string]*retainedNode
 	message  *Message
 }
 
-// set stores m, or clears its topic if m's payload is empty.
-func (r *retained) set(m *Message) {
+// set stores m, or clears its topic if m's payload is empty. It reports false
+// if m does not fit within limit bytes; what was retained then stays.
+func (r *retained) set(m *Message, limit int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	path := []*retainedNode{&r.root}
@@ -32,7 +36,10 @@ func (r *retained) set(m *Message) {
 		child := n.children[level]
 		if child == nil {
 			if clearing {
-				return
+				return true
+			}
+			if r.bytes+retainedSize(m) > limit {
+				return false
 			}
 			child = &retainedNode{}
 			if n.children == nil {
@@ -43,15 +50,24 @@ func (r *retained) set(m *Message) {
 		path = append(path, child)
 	}
 	last := path[len(path)-1]
+	size := 0
+	if last.message != nil {
+		size = -retainedSize(last.message)
+	}
 	if !clearing {
+		if size += retainedSize(m); r.bytes+size > limit {
+			return false
+		}
 		if last.message == nil {
 			r.count++
 		}
+		r.bytes += size
 		last.message = m
-		return
+		return true
 	}
 	if last.message != nil {
 		r.count--
+		r.bytes += size
 	}
 	last.message = nil
 	for i := len(levels) - 1; i >= 0; i-- {
@@ -60,6 +76,7 @@ func (r *retained) set(m *Message) {
 		}
 		delete(path[i].children, levels[i])
 	}
+	return true
 }
 
 // each calls use with every live retained message that filter matches. r.mu

@@ -21,10 +21,18 @@ type session struct {
 	queue      fifo[outgoing]
 	queueBytes int
 	inflight   map[uint16]inflight // sent with QoS 1 or 2, not yet complete
-	lastID     uint16
-	sent       uint64
-	room       chan struct{} // closed when the queue has room again; nil if nobody waits
-	filters    map[string]subscription
+	// inflightBytes is the size of those that may have to be sent again.
+	inflightBytes int
+	lastID        uint16
+	sent          uint64
+	// room is there while somebody waits for room; it is closed when there
+	// may be some. fullSince is when the waiting began.
+	room      chan struct{}
+	fullSince time.Time
+	// overrun is set when the client was cut off for not taking its messages:
+	// until it has taken a good part, more are dropped instead of waited with.
+	overrun bool
+	filters map[string]subscription
 	// received are the QoS 2 messages from the client that were not yet
 	// released; true once they were passed on.
 	received map[uint16]bool
@@ -32,7 +40,7 @@ type session struct {
 	// b.mu guards these.
 	expiry uint32 // seconds
 	timer  *time.Timer
-	will   *time.Timer // a delayed will
+	will   *delayedWill
 }
 
 // outgoing is a message on its way to a session.
@@ -43,12 +51,15 @@ type outgoing struct {
 	retain  bool
 }
 
-func (o *outgoing) size() int { return len(o.message.Topic) + len(o.message.Payload) + 64 }
+func (o *outgoing) size() int {
+	return len(o.message.Topic) + len(o.message.Payload) + len(o.message.properties) + 4*len(o.ids) + 64
+}
 
 type inflight struct {
 	outgoing
 	order    uint64
-	released bool // PUBREC came; a PUBREL is due
+	released bool  // PUBREC came; a PUBREL is due
+	by       *conn // that sent it last
 }
 
 type verdict int
@@ -71,8 +82,14 @@ func (s *session) offer(o outgoing, limit *Limits) verdict {
 		maxCount, maxBytes = maxCount/2, maxBytes/2 // leave room for what must not be lost
 	}
 	if n := s.queue.len(); n > 0 && (n >= maxCount || s.queueBytes+o.size() > maxBytes) {
-		if o.qos == 0 || s.conn == nil {
+		if o.qos == 0 || s.conn == nil || s.overrun {
 			return dropped
+		}
+		if s.room == nil {
+			s.room = make(chan struct{})
+		}
+		if s.fullSince.IsZero() {
+			s.fullSince = time.Now()
 		}
 		return full
 	}
@@ -89,31 +106,27 @@ func (s *session) push(o outgoing) {
 	}
 }
 
-// waitRoom returns a channel that is closed when the queue has room, or its
-// connection is gone; nil if there is room already.
-func (s *session) waitRoom(limit *Limits) (<-chan struct{}, *conn) {
+// waiting returns a channel that is closed when there may be room for what was
+// offered, since when the queue is full, and the connection to blame; nil if
+// there may be room by now.
+func (s *session) waiting() (room <-chan struct{}, since time.Time, c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || s.conn == nil || s.hasRoom(limit) {
-		return nil, nil
+	if s.room == nil || s.conn == nil {
+		return nil, time.Time{}, nil
 	}
-	if s.room == nil {
-		s.room = make(chan struct{})
-	}
-	return s.room, s.conn
+	return s.room, s.fullSince, s.conn
 }
 
-// hasRoom waits for a good part of the queue to be free, so that publishers
-// are not woken for each message. s.mu is held.
-func (s *session) hasRoom(limit *Limits) bool {
-	return s.queue.len() <= limit.QueuedMessages*3/4 && s.queueBytes <= limit.QueuedBytes*3/4
-}
-
-// tellRoom wakes publishers that wait. s.mu is held.
-func (s *session) tellRoom() {
+// tellRoom wakes publishers that wait. With all, the queue has room for more
+// than one message. s.mu is held.
+func (s *session) tellRoom(all bool) {
 	if s.room != nil {
 		close(s.room)
 		s.room = nil
+	}
+	if all {
+		s.fullSince, s.overrun = time.Time{}, false
 	}
 }
 
@@ -127,43 +140,57 @@ type packet struct {
 
 // pop appends what may be sent now to batch, up to its capacity. s.mu is held.
 func (s *session) pop(c *conn, batch []packet, limit *Limits) []packet {
-	for len(batch) < cap(batch) && len(c.resend) > 0 {
+	for len(batch) < cap(batch) && len(c.resend) > 0 && c.unanswered < c.window {
 		id := c.resend[0]
 		c.resend = c.resend[1:]
 		if f, ok := s.inflight[id]; ok {
+			f.by = c
+			c.unanswered++
+			s.inflight[id] = f
 			batch = append(batch, packet{f.outgoing, id, true, f.released})
 		}
 	}
-	for len(batch) < cap(batch) && s.queue.len() > 0 {
-		o := s.queue.peek()
-		p := packet{outgoing: *o}
+	popped := false
+	for len(batch) < cap(batch) && s.queueReady(c, limit) {
+		o := s.queue.pop()
+		popped = true
+		s.queueBytes -= o.size()
+		p := packet{outgoing: o}
 		if o.qos > 0 {
-			if len(s.inflight) >= c.window {
-				break
-			}
 			p.id = s.nextID()
 			if s.inflight == nil {
 				s.inflight = map[uint16]inflight{}
 			}
 			s.sent++
-			s.inflight[p.id] = inflight{outgoing: *o, order: s.sent}
+			c.unanswered++
+			s.inflightBytes += o.size()
+			s.inflight[p.id] = inflight{outgoing: o, order: s.sent, by: c}
 		}
-		s.queueBytes -= o.size()
-		s.queue.pop()
 		batch = append(batch, p)
 	}
-	if s.room != nil && s.hasRoom(limit) {
-		s.tellRoom()
+	if popped {
+		// Publishers are woken when a good part is free, not for each message,
+		// but that one message may be larger than that part.
+		all := s.queue.len() <= limit.QueuedMessages*3/4 && s.queueBytes <= limit.QueuedBytes*3/4
+		if all || s.queue.len() == 0 {
+			s.tellRoom(all)
+		}
 	}
 	return batch
 }
 
-// canSend reports whether pop would find something. s.mu is held.
-func (s *session) canSend(c *conn) bool {
-	if len(c.resend) > 0 {
-		return true
+// queueReady reports whether the next message in the queue may be sent. With
+// QoS 1 and 2 the answers to those before it may have to come first. s.mu is held.
+func (s *session) queueReady(c *conn, limit *Limits) bool {
+	if s.queue.len() == 0 || len(c.resend) > 0 {
+		return false
 	}
-	return s.queue.len() > 0 && (s.queue.peek().qos == 0 || len(s.inflight) < c.window)
+	return s.queue.peek().qos == 0 || c.unanswered < c.window && s.inflightBytes <= limit.QueuedBytes
+}
+
+// canSend reports whether pop would find something. s.mu is held.
+func (s *session) canSend(c *conn, limit *Limits) bool {
+	return len(c.resend) > 0 && c.unanswered < c.window || s.queueReady(c, limit)
 }
 
 func (s *session) nextID() uint16 {
@@ -185,19 +212,36 @@ func (s *session) acknowledged(c *conn, t wire.Type, a wire.Ack) *wire.Ack {
 	case t == wire.PUBREC && !ok:
 		return &wire.Ack{PacketID: a.PacketID, Code: wire.PacketIDNotFound}
 	case !ok || (f.qos == 2) == (t == wire.PUBACK):
-		return nil // an answer to nothing that is on the way
+		return nil // nothing with this id is on the way, or with another QoS
 	case t == wire.PUBREC && a.Code < wire.Unspecified:
-		f.released = true
-		f.message = nil // the client has it
-		s.inflight[a.PacketID] = f
+		if !f.released {
+			f.released = true
+			s.inflightBytes -= f.size()
+			f.message = nil // the client has it
+			s.inflight[a.PacketID] = f
+			c.sign()
+		}
 		return &wire.Ack{PacketID: a.PacketID}
 	}
-	wasFull := len(s.inflight) >= c.window
-	delete(s.inflight, a.PacketID)
-	if wasFull || c.draining {
-		c.wakeWriter()
-	}
+	c.sign()
+	s.forget(a.PacketID)
+	c.wakeWriter()
 	return nil
+}
+
+// forget takes a message off those on the way. s.mu is held.
+func (s *session) forget(id uint16) {
+	f, ok := s.inflight[id]
+	if !ok {
+		return
+	}
+	if !f.released {
+		s.inflightBytes -= f.size()
+	}
+	if f.by == s.conn && s.conn != nil {
+		s.conn.unanswered--
+	}
+	delete(s.inflight, id)
 }
 
 // attach makes c the session's connection and has it send again what is not
@@ -228,7 +272,8 @@ func (s *session) detach() {
 		}
 		return o.qos > 0
 	})
-	s.tellRoom()
+	s.tellRoom(false)
+	s.fullSince = time.Time{}
 }
 
 // end frees what the session holds.
@@ -237,8 +282,8 @@ func (s *session) end() {
 	defer s.mu.Unlock()
 	s.gone = true
 	s.queue, s.inflight, s.received = fifo[outgoing]{}, nil, nil
-	s.queueBytes = 0
-	s.tellRoom()
+	s.queueBytes, s.inflightBytes = 0, 0
+	s.tellRoom(true)
 }
 
 // fifo is a queue that keeps its memory small when it is empty.

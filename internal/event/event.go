@@ -18,6 +18,9 @@ type Event struct {
 	// Payload is JSON. Before Normalise it may be any JSON value or nothing;
 	// after it, always an object that begins with the event's name and time.
 	Payload []byte
+	// Checked is set by a source that has put the payload through Check
+	// itself and not changed it but by this package's functions.
+	Checked bool
 	// Position, if set, is where the source read the event.
 	Position Position
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -79,8 +80,10 @@ func (n Normaliser) Normalise(e *Event) error {
 		return &Refused{TooLarge: true, Reason: fmt.Sprintf("the payload has %d bytes; at most %d are allowed", len(e.Payload), limit)}
 	}
 	body := bytes.TrimSpace(e.Payload)
-	if err := Check(body); err != nil {
-		return err
+	if !e.Checked {
+		if err := Check(body); err != nil {
+			return err
+		}
 	}
 
 	out := make([]byte, 0, len(body)+len(e.Name)+len(stamp)+48)
@@ -156,11 +159,7 @@ func depth(body []byte) int {
 	for i := 0; i < len(body); i++ {
 		switch body[i] {
 		case '"':
-			for i++; i < len(body) && body[i] != '"'; i++ {
-				if body[i] == '\\' {
-					i++
-				}
-			}
+			i = stringEnd(body, i) - 1
 		case '{', '[':
 			if d++; d > deepest {
 				deepest = d
@@ -172,14 +171,23 @@ func depth(body []byte) int {
 	return deepest
 }
 
-// stringEnd returns the index after the string that begins at i in valid JSON.
+// stringEnd returns the index after the string that begins at i, or after the
+// whole text if the string does not end.
 func stringEnd(body []byte, i int) int {
-	for i++; body[i] != '"'; i++ {
-		if body[i] == '\\' {
-			i++
+	for i++; ; {
+		n := bytes.IndexByte(body[i:], '"')
+		if n < 0 {
+			return len(body)
+		}
+		end, escapes := i+n, 0
+		for k := end - 1; k >= i && body[k] == '\\'; k-- {
+			escapes++
+		}
+		i = end + 1
+		if escapes%2 == 0 {
+			return i
 		}
 	}
-	return i + 1
 }
 
 // members calls use with each member of a valid JSON object, as it stands
@@ -203,7 +211,7 @@ func members(object []byte, use func(member, key, value []byte)) {
 // comma, but those whose key is one of drop.
 func appendMembers(out, object []byte, drop ...string) []byte {
 	members(object, func(member, key, _ []byte) {
-		if !isKey(key, drop) {
+		if indexKey(key, drop) < 0 {
 			out = append(out, ',')
 			out = append(out, member...)
 		}
@@ -223,14 +231,17 @@ func Without(object []byte, keys ...string) []byte {
 
 // Member returns the value of a member of a valid JSON object: the last, if
 // there are several of that name, as most parsers have it; nil if none.
-func Member(object []byte, key string) []byte {
-	var found []byte
-	members(object, func(_, k, value []byte) {
-		if isKey(k, []string{key}) {
-			found = value
+func Member(object []byte, key string) []byte { return Pick(object, key)[0] }
+
+// Pick is Member for several keys at once.
+func Pick(object []byte, keys ...string) [][]byte {
+	values := make([][]byte, len(keys))
+	members(object, func(_, quoted, value []byte) {
+		if i := indexKey(quoted, keys); i >= 0 {
+			values[i] = value
 		}
 	})
-	return found
+	return values
 }
 
 // Text returns the text of a JSON string, the spelling of a number, and "" for
@@ -281,26 +292,22 @@ func skipSpace(body []byte, i int) int {
 	return i
 }
 
-// isKey reports whether the quoted key, escapes undone, is one of names.
-func isKey(quoted []byte, names []string) bool {
-	if bytes.IndexByte(quoted, '\\') < 0 {
-		for _, name := range names {
-			if string(quoted[1:len(quoted)-1]) == name {
-				return true
-			}
+// indexKey returns which of names the quoted key is, escapes undone, or -1.
+func indexKey(quoted []byte, names []string) int {
+	key := quoted[1 : len(quoted)-1]
+	if bytes.IndexByte(key, '\\') >= 0 {
+		var text string
+		if json.Unmarshal(quoted, &text) != nil {
+			return -1
 		}
-		return false
+		return slices.Index(names, text)
 	}
-	var key string
-	if json.Unmarshal(quoted, &key) != nil {
-		return false
-	}
-	for _, name := range names {
-		if key == name {
-			return true
+	for i, name := range names {
+		if string(key) == name {
+			return i
 		}
 	}
-	return false
+	return -1
 }
 
 // AddField returns a normalised payload with one more string member at its

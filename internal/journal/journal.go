@@ -137,7 +137,9 @@ type Journal struct {
 	setAside  map[string]bool // damaged stretches already reported
 	reserved  bool            // the reserve file is there
 
-	// The writer goroutine alone uses these.
+	// writing is held, by a value in it, by whoever writes: it guards what
+	// follows. Who holds it may take mu, not the other way round.
+	writing  chan struct{}
 	active   File     // nil if the next commit must begin a segment
 	current  *segment // of active
 	alloc    int64    // length of active's file
@@ -147,7 +149,6 @@ type Journal struct {
 	litter   string   // a segment whose beginning failed, to be removed first
 	buf      []byte
 
-	wake     chan struct{} // cap 1: pending has something, or closing
 	stop     chan struct{} // closed by Close
 	wg       sync.WaitGroup
 	closeErr error
@@ -193,7 +194,7 @@ func Open(opt Options) (*Journal, error) {
 		positions: map[string]map[string][]byte{},
 		cursors:   map[string]*Cursor{},
 		setAside:  map[string]bool{},
-		wake:      make(chan struct{}, 1),
+		writing:   make(chan struct{}, 1),
 		stop:      make(chan struct{}),
 	}
 	j.recent.limit = opt.Memory
@@ -202,7 +203,6 @@ func Open(opt Options) (*Journal, error) {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	j.keepReserve() // what recovery cut off may be the room that was missing
-	j.wg.Go(j.write)
 	j.wg.Go(j.keepHouse)
 	return j, nil
 }
@@ -339,8 +339,16 @@ func (j *Journal) Append(ctx context.Context, events ...event.Event) (uint64, er
 	}
 	j.pending = append(j.pending, a)
 	j.mu.Unlock()
-	signal(j.wake)
-	<-a.done
+	// Whoever comes first writes for all who wait by then; the others wait
+	// for that, or for their turn. No goroutine stands between a caller and
+	// the disk.
+	select {
+	case <-a.done:
+	case j.writing <- struct{}{}:
+		j.writePending()
+		<-j.writing
+		<-a.done
+	}
 	return a.last, a.err
 }
 
@@ -351,49 +359,28 @@ func signal(c chan struct{}) {
 	}
 }
 
-// write is the writer goroutine: it takes all that waits, writes and syncs it
-// at once, and answers everybody.
-func (j *Journal) write() {
-	defer j.sealActive()
-	var syncDue <-chan time.Time
-	var batch []*appender
-	for {
-		j.mu.Lock()
-		batch, j.pending = j.pending, batch[:0]
-		closing := j.closing
-		j.mu.Unlock()
-		if len(batch) == 0 {
-			if closing {
-				return
+// writePending stores all that waits, with one write and one sync for as many
+// as fit, and answers everybody. writing is held.
+func (j *Journal) writePending() {
+	j.mu.Lock()
+	rest := j.pending
+	j.pending = nil
+	j.mu.Unlock()
+	for len(rest) > 0 {
+		n, size := 0, 0
+		for n < len(rest) && (n == 0 || size < maxBatch) {
+			for i := range rest[n].events {
+				size += recordSize(&rest[n].events[i])
 			}
-			select {
-			case <-j.wake:
-			case <-syncDue:
-				syncDue = nil
-				j.syncLate()
-			}
-			continue
+			n++
 		}
-		for rest := batch; len(rest) > 0; {
-			n, size := 0, 0
-			for n < len(rest) && (n == 0 || size < maxBatch) {
-				for i := range rest[n].events {
-					size += recordSize(&rest[n].events[i])
-				}
-				n++
-			}
-			j.commit(rest[:n], int64(size))
-			rest = rest[n:]
-		}
-		clear(batch)
-		if j.opt.Sync == SyncInterval && syncDue == nil && j.unsynced < j.next {
-			syncDue = time.After(j.opt.SyncEvery)
-		}
+		j.commit(rest[:n], int64(size))
+		rest = rest[n:]
 	}
 }
 
 // commit stores the events of all appenders, or of none, and answers them.
-// size is an upper bound of the bytes.
+// size is an upper bound of the bytes. writing is held.
 func (j *Journal) commit(batch []*appender, size int64) {
 	if len(batch) > 1 && !j.makeRoom(size) {
 		// Together they do not fit; some alone still may.
@@ -700,8 +687,8 @@ func (j *Journal) bytes() int64 {
 }
 
 // dropOldest removes the oldest segment if every cursor is past it, or in any
-// case with force, and reports whether it did. The writer alone calls it: it
-// may have to end the active segment.
+// case with force, and reports whether it did. writing is held: it may have to
+// end the active segment.
 func (j *Journal) dropOldest(force bool) bool {
 	j.mu.Lock()
 	if len(j.segments) == 0 {
@@ -780,15 +767,28 @@ func (j *Journal) retire() {
 	}
 }
 
-// keepHouse saves the marks that moved and removes history that is over.
+// keepHouse saves the marks that moved, removes history that is over, and does
+// the syncs that SyncInterval has put off.
 func (j *Journal) keepHouse() {
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
-	for ticks := 1; ; ticks++ {
+	var syncs <-chan time.Time
+	if j.opt.Sync == SyncInterval {
+		t := time.NewTicker(j.opt.SyncEvery)
+		defer t.Stop()
+		syncs = t.C
+	}
+	for ticks := 1; ; {
 		select {
 		case <-j.stop:
 			return
+		case <-syncs:
+			j.writing <- struct{}{}
+			j.syncLate()
+			<-j.writing
+			continue
 		case <-tick.C:
+			ticks++
 		}
 		j.keepReserve()
 		if err := j.saveMarks(); err != nil && ticks%60 == 1 {
@@ -841,9 +841,12 @@ func (j *Journal) Close() error {
 	if already {
 		return j.closeErr
 	}
-	signal(j.wake)
 	close(j.stop)
 	j.wg.Wait()
+	j.writing <- struct{}{}
+	j.writePending()
+	j.sealActive()
+	<-j.writing
 	if err := j.saveMarks(); err != nil {
 		j.closeErr = fmt.Errorf("close journal: save cursors: %w", err)
 	}

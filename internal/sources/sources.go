@@ -63,12 +63,11 @@ func DefaultKeys() []string { return []string{"_event", "event", "type", "topic"
 // Name returns the name of an event, "" if there is none. label is what is
 // known of it beside the payload, which must be a valid JSON object or empty.
 func (n *Naming) Name(label string, object []byte) string {
-	if len(object) > 0 {
-		for _, key := range n.Keys {
-			if label != "" {
+	if label == "" && len(object) > 0 {
+		for _, value := range event.Pick(object, n.Keys...) {
+			if label = event.Text(value); label != "" {
 				break
 			}
-			label = event.Text(event.Member(object, key))
 		}
 	}
 	if label == "" {

@@ -49,7 +49,7 @@ type Connack struct {
 // AppendConnack appends a CONNACK packet for a client of the given version.
 func AppendConnack(b []byte, version byte, c Connack) []byte {
 	present := byte(0)
-	if c.SessionPresent {
+	if c.SessionPresent && version != V31 { // a reserved byte then
 		present = 1
 	}
 	if version != V5 {

@@ -92,9 +92,10 @@ func (d *decoder) properties(allowed propertySet, use func(property, value) erro
 	block := decoder{data: d.take(int(d.varint()))}
 	var seen propertySet
 	for len(block.data) > 0 && d.err == nil {
-		id := property(block.varint())
-		if block.err == nil && (int(id) >= len(forms) || forms[id] == 0) {
-			block.fail(malformed("unknown property 0x%02x", byte(id)))
+		number := block.varint()
+		id := property(number)
+		if block.err == nil && (number >= uint32(len(forms)) || forms[id] == 0) {
+			block.fail(malformed("unknown property 0x%02x", number))
 		}
 		if block.err == nil && allowed&(1<<id) == 0 {
 			block.fail(violation("property 0x%02x does not belong here", byte(id)))

@@ -41,7 +41,7 @@ func (r *Reader) Next() (header byte, body []byte, err error) {
 		b := r.buf[r.start:r.end]
 		need := 2
 		if len(b) > 0 {
-			if err := checkHeader(b[0]); err != nil {
+			if err := checkHeader(b[0], r.Version); err != nil {
 				return 0, nil, err
 			}
 			length, n := varint(b[1:])
@@ -110,7 +110,7 @@ func (r *Reader) fill(need int) error {
 }
 
 // checkHeader checks a packet's type and its flags (2.1.3).
-func checkHeader(b byte) error {
+func checkHeader(b, version byte) error {
 	t, flags := Type(b>>4), b&15
 	want := byte(0)
 	switch t {
@@ -120,6 +120,9 @@ func checkHeader(b byte) error {
 		return nil
 	case PUBREL, SUBSCRIBE, UNSUBSCRIBE:
 		want = 2
+	}
+	if version == V31 && want == 2 {
+		flags &^= 8 // 3.1 sets DUP on these
 	}
 	if flags != want {
 		return malformed("%s with flags 0x%x", t, flags) // MQTT-2.1.3-1

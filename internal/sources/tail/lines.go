@@ -36,7 +36,7 @@ func (p *parser) parse(line []byte, cut bool) (e event.Event, why string, ok boo
 		payload = appendText([]byte(`{"line":`), line)
 		payload = append(payload, '}')
 	}
-	e.Payload, e.Time = payload, time.Now()
+	e.Payload, e.Checked, e.Time = payload, true, time.Now()
 	var object []byte
 	if len(payload) > 0 && payload[0] == '{' {
 		object = payload

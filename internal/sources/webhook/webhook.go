@@ -220,7 +220,7 @@ func (s *Source) nameInURL(r *http.Request) (string, *problem.Details) {
 
 // event makes one event of a JSON value.
 func (s *Source) event(name string, payload []byte, now time.Time) (event.Event, *problem.Details) {
-	e := event.Event{Source: s.config.Name, Time: now, Payload: payload}
+	e := event.Event{Source: s.config.Name, Time: now, Payload: payload, Checked: true}
 	isObject := len(payload) > 0 && payload[0] == '{'
 	if isObject && s.config.Preset == "octoprint" && name == "" {
 		if inner := event.Member(payload, "event"); len(inner) > 0 && inner[0] == '{' { // the push API's form

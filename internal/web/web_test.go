@@ -1,0 +1,128 @@
+package web_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/web"
+)
+
+func serve(t *testing.T, c web.Config, health func() (bool, []web.Component)) (*web.Server, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := web.New(c, health, zerolog.Nop())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Serve(ctx, l, time.Second) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s, "http://" + l.Addr().String()
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	r, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, _ := io.ReadAll(r.Body)
+	return r.StatusCode, string(text)
+}
+
+func TestHooksComeAndGo(t *testing.T) {
+	s, url := serve(t, web.Defaults(), nil)
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
+	unmount, err := s.Mount("a", h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Mount("a", h); err == nil {
+		t.Error("mounted twice")
+	}
+	for _, path := range []string{"/hooks/a", "/hooks/a/b/c"} {
+		if status, text := get(t, url+path); status != 200 || text != path {
+			t.Errorf("%s: %d %s", path, status, text)
+		}
+	}
+	for _, path := range []string{"/hooks/", "/hooks/b", "/hooks/ab", "/", "/x"} {
+		if status, text := get(t, url+path); status != 404 || !strings.Contains(text, `"detail":"`) {
+			t.Errorf("%s: %d %s", path, status, text)
+		}
+	}
+	unmount()
+	if status, _ := get(t, url+"/hooks/a"); status != 404 {
+		t.Errorf("after unmount: %d", status)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	ready := true
+	_, url := serve(t, web.Defaults(), func() (bool, []web.Component) {
+		return ready, []web.Component{{Name: "sink mqtt", OK: false, Detail: "connecting"}}
+	})
+	if status, text := get(t, url+"/healthz"); status != 200 || text != "ok\n" {
+		t.Errorf("healthz: %d %s", status, text)
+	}
+	if status, text := get(t, url+"/readyz"); status != 200 || !strings.Contains(text, `"connecting"`) {
+		t.Errorf("readyz: %d %s", status, text)
+	}
+	ready = false
+	if status, _ := get(t, url+"/readyz"); status != 503 {
+		t.Errorf("readyz: %d", status)
+	}
+}
+
+// TestSlowAndManyPeersAreBounded: the third connection waits until one of two
+// ends; headers without end are refused.
+func TestSlowAndManyPeersAreBounded(t *testing.T) {
+	_, url := serve(t, web.Config{MaxConnections: 2}, nil)
+	address := strings.TrimPrefix(url, "http://")
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		return c
+	}
+	first, second := dial(), dial()
+	for _, c := range []net.Conn{first, second} {
+		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		if r, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || r.StatusCode != 200 {
+			t.Fatalf("%v, %v", r, err)
+		}
+	}
+	third := dial()
+	fmt.Fprint(third, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+	_ = third.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := third.Read(make([]byte, 1)); err == nil {
+		t.Error("the third was served beside two")
+	}
+	first.Close()
+	_ = third.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if r, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil || r.StatusCode != 200 {
+		t.Errorf("after one has gone: %v, %v", r, err)
+	}
+	fmt.Fprintf(second, "GET /healthz HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n", strings.Repeat("x", 40<<10))
+	if r, err := http.ReadResponse(bufio.NewReader(second), nil); err != nil || r.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("large headers: %v, %v", r, err)
+	}
+}

@@ -6,11 +6,13 @@ package bridge
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,13 +23,12 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/broker"
+	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/web"
-
-	"crypto/rand"
 )
 
 // mainSink is the name of the cursor of the sink that the mqtt section
@@ -49,6 +50,8 @@ type Bridge struct {
 	web        *web.Server
 	sources    []*component
 	sinkPart   *component
+
+	unlockJournal func()
 }
 
 // New returns a bridge that keeps its files below stateDir.
@@ -88,6 +91,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		if err := b.journal.Close(); err != nil {
 			b.log.Error().Err(err).Msg("journal was not closed cleanly; some events may be sent twice after the next start")
 		}
+		b.unlockJournal()
 	}()
 	if err := b.build(); err != nil {
 		_ = httpListener.Close()
@@ -179,10 +183,16 @@ func (b *Bridge) openJournal() (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the journal's folder: %w", err)
 	}
+	if b.unlockJournal, err = lockDir(dir); err != nil { // it may be elsewhere, and shared
+		return err
+	}
 	b.journal, err = journal.Open(journal.Options{
 		FS: journal.DirFS(dir), MaxSize: int64(c.MaxSize), MaxAge: c.MaxAge, Sync: c.Sync, SyncEvery: c.SyncInterval,
 		WhenFull: c.WhenFull, Log: b.log,
 	})
+	if err != nil {
+		b.unlockJournal()
+	}
 	return err
 }
 
@@ -250,11 +260,16 @@ func (b *Bridge) drain() {
 func (b *Bridge) health() (bool, []web.Component) {
 	stats := b.journal.Stats()
 	sink := b.sink.Health()
+	failure := b.journal.Failure()
+	detail := fmt.Sprintf("%s in %d files; newest event %d", config.Size(stats.Bytes), stats.Segments, stats.Last)
+	if failure != nil {
+		detail = fmt.Sprintf("cannot store events: %v", failure)
+	}
 	parts := []web.Component{
-		{Name: "journal", OK: true, Detail: fmt.Sprintf("%d bytes in %d segments; newest event %d", stats.Bytes, stats.Segments, stats.Last)},
+		{Name: "journal", OK: failure == nil, Detail: detail},
 		{Name: "sink " + mainSink, OK: sink.OK, Detail: fmt.Sprintf("%s; %d events wait", sink.Detail, b.cursor.Lag())},
 	}
-	ready := true
+	ready := failure == nil
 	for _, c := range b.sources {
 		h := c.health()
 		ready = ready && h.OK
@@ -264,7 +279,7 @@ func (b *Bridge) health() (bool, []web.Component) {
 }
 
 // notifySystemd says that the bridge is ready, and then that it is alive for
-// as long as the journal answers, if the service manager wants to know.
+// as long as the disk lets the journal write, if the service manager wants to know.
 func (b *Bridge) notifySystemd(ctx context.Context) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
@@ -280,8 +295,9 @@ func (b *Bridge) notifySystemd(ctx context.Context) *sync.WaitGroup {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				b.journal.Stats()
-				_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+				if b.journal.Alive(interval / 3) {
+					_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+				}
 			}
 		}
 	})
@@ -297,6 +313,7 @@ type output struct {
 var _ sources.Output = output{}
 
 func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receipt, error) {
+	events = slices.Clone(events) // the caller may offer them again as they were
 	for i := range events {
 		events[i].Source = o.source
 		if err := o.b.normaliser.Normalise(&events[i]); err != nil {
@@ -304,6 +321,9 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 		}
 	}
 	seq, err := o.b.journal.Append(ctx, events...)
+	if errors.Is(err, journal.ErrTooLarge) {
+		return nil, &event.Refused{TooLarge: true, Reason: err.Error()}
+	}
 	if err != nil {
 		return nil, err
 	}

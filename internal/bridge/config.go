@@ -157,6 +157,9 @@ func Load(file string, environ []string) (*Plan, error) {
 	if p.MaxPayload < 1 || p.MaxPayload > 64<<20 {
 		note("", config.Errorf("max_payload", "%s is not between 1B and 64MiB", p.MaxPayload))
 	}
+	if p.Journal.MaxSize < 2*p.MaxPayload {
+		note("journal", config.Errorf("max_size", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
+	}
 	if p.ShutdownTimeout < 0 {
 		note("", config.Errorf("shutdown_timeout", "%s is negative", p.ShutdownTimeout))
 	}

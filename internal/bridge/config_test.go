@@ -90,12 +90,12 @@ func TestBadFilesSayWhatIsWrong(t *testing.T) {
 func TestTheEnvironmentOverridesTheFile(t *testing.T) {
 	plan, err := bridge.Load(example, []string{
 		"E2M_MQTT_URL=mqtt://a:1,mqtt://b:2", "E2M_MQTT_USERNAME=u", "E2M_MQTT_PASSWORD=12345", "E2M_PUBLISH_QOS=2", "E2M_MQTT_WILL_RETAIN=false",
-		"E2M_JOURNAL_MAX_SIZE=1MiB", "E2M_JOURNAL_MAX_AGE=2d", "OTHER=x",
+		"E2M_JOURNAL_MAX_SIZE=8MiB", "E2M_JOURNAL_MAX_AGE=2d", "OTHER=x",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(plan.MQTT.URL) != 2 || plan.MQTT.Password != "12345" || plan.Publish.QoS != 2 || plan.MQTT.Will.Retain || plan.Journal.MaxSize != 1<<20 || plan.Journal.MaxAge.Hours() != 48 {
+	if len(plan.MQTT.URL) != 2 || plan.MQTT.Password != "12345" || plan.Publish.QoS != 2 || plan.MQTT.Will.Retain || plan.Journal.MaxSize != 8<<20 || plan.Journal.MaxAge.Hours() != 48 {
 		t.Errorf("got %+v", plan.Config)
 	}
 	for env, want := range map[string]string{

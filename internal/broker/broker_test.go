@@ -533,6 +533,140 @@ func TestOneStalledClientSlowsNobody(t *testing.T) {
 	}
 }
 
+// TestAClientThatFillsItsOwnQueueHurtsItselfAlone: it publishes to itself,
+// reads nothing, and may ping all the while.
+func TestAClientThatFillsItsOwnQueueHurtsItselfAlone(t *testing.T) {
+	b, addr := start(t, broker.Limits{QueuedMessages: 10, StallTimeout: 100 * time.Millisecond})
+	self := dial(t, addr, mqttest.Options{ID: "self"})
+	subscribe(t, self, "t", 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := range 5000 {
+			if self.Send(wire.Publish{Topic: "t", Payload: make([]byte, 10<<10), QoS: 1, PacketID: uint16(i + 1)}) != nil {
+				return
+			}
+			_, _ = self.Write([]byte{byte(wire.PINGREQ) << 4, 0})
+		}
+	})
+	for deadline := time.Now().Add(mqttest.Patience); b.Stats().Clients > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not cut off")
+		}
+	}
+	wg.Wait()
+	dial(t, addr, mqttest.Options{ID: "self"}) // the id is free again
+}
+
+// TestPingsAreNoProgress: a client that pings and never acknowledges holds up
+// its publishers for the stall time only, and not again when it comes back.
+func TestPingsAreNoProgress(t *testing.T) {
+	b, addr := start(t, broker.Limits{QueuedMessages: 10, Inflight: 5, StallTimeout: 200 * time.Millisecond})
+	o := mqttest.Options{ID: "lazy", Keep: true, KeepAlive: 60}
+	for round := range 2 {
+		lazy := dial(t, addr, o)
+		if round == 0 {
+			subscribe(t, lazy, "t", 1)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				if _, err := lazy.Write([]byte{byte(wire.PINGREQ) << 4, 0}); err != nil {
+					return
+				}
+				if _, _, err := lazy.Reader.Next(); err != nil {
+					return
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		}()
+		began := time.Now()
+		for range 50 {
+			ok(t, b.Publish(context.Background(), &broker.Message{Topic: "t", Payload: []byte("x"), QoS: 1}))
+		}
+		if took := time.Since(began); round == 1 && took > 150*time.Millisecond {
+			t.Errorf("its publishers waited again, %s", took)
+		}
+		lazy.Close()
+		<-done
+	}
+	if b.Stats().Dropped == 0 {
+		t.Error("what its session could not take was not counted")
+	}
+}
+
+// TestWhatOnePeerCanPin floods the broker in each way that makes it keep
+// something for a client that does not read.
+func TestWhatOnePeerCanPin(t *testing.T) {
+	b, addr := start(t, broker.Limits{QueuedBytes: 1 << 20})
+	for i := range 1000 {
+		ok(t, b.Publish(context.Background(), &broker.Message{Topic: fmt.Sprint("kept/", i), Payload: make([]byte, 100), Retain: true}))
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for name, packet := range map[string][]byte{
+		"pings":         {byte(wire.PINGREQ) << 4, 0},
+		"releases":      wire.AppendAck(nil, wire.V311, wire.PUBREL, wire.Ack{PacketID: 7}),
+		"subscriptions": mqttest.AppendSubscribe(nil, wire.V311, 1, "#", 0, nil),
+	} {
+		c := dial(t, addr, mqttest.Options{ID: name})
+		flood := []byte(strings.Repeat(string(packet), 10000))
+		_ = c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		for range 200 {
+			if _, err := c.Write(flood); err != nil {
+				break // cut off, or not read from any more
+			}
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {
+		t.Errorf("three clients pin %d MiB", grown>>20)
+	}
+	dial(t, addr, mqttest.Options{}) // and the broker is well
+}
+
+// TestAMessageLargerThanTheQueueIsNotSpunOn: it waits its turn, and the
+// publisher's context still counts.
+func TestAMessageLargerThanTheQueueIsNotSpunOn(t *testing.T) {
+	b, addr := start(t, broker.Limits{QueuedBytes: 1000, StallTimeout: time.Hour})
+	c := dial(t, addr, mqttest.Options{})
+	subscribe(t, c, "#", 1)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	var err error
+	for err == nil {
+		err = b.Publish(ctx, &broker.Message{Topic: "x", Payload: make([]byte, 900), QoS: 1})
+	}
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestADelayedWillIsDueWhenItsSessionEnds(t *testing.T) {
+	_, addr := start(t, broker.Limits{})
+	s := dial(t, addr, mqttest.Options{})
+	subscribe(t, s, "w", 0)
+	o := mqttest.Options{
+		Version: wire.V5, ID: "c", Properties: []byte{0x11, 0, 0, 1, 0},
+		Will: &wire.Publish{Topic: "w", Payload: []byte("gone"), Properties: []byte{0x18, 0, 0, 1, 0}},
+	}
+	dial(t, addr, o).Close()
+	o.Keep = true
+	o.Will = nil
+	back := dial(t, addr, o)
+	ok(t, s.Quiet()) // it came back in time
+	o.Will = &wire.Publish{Topic: "w", Payload: []byte("gone"), Properties: []byte{0x18, 0, 0, 1, 0}}
+	back.Close()
+	dial(t, addr, o).Close()
+	o.Keep, o.Will = false, nil
+	dial(t, addr, o)
+	if m := next(t, s); string(m.Payload) != "gone" {
+		t.Errorf("got %+v", m)
+	}
+}
+
 func TestInProcessPublishEndsWithItsContext(t *testing.T) {
 	b, addr := start(t, broker.Limits{QueuedMessages: 2, StallTimeout: time.Hour})
 	stalled := dial(t, addr, mqttest.Options{})

@@ -124,7 +124,7 @@ type Cursor struct {
 	acked   uint64
 	next    uint64 // to read
 	rewound bool   // next was set back: what disk holds must be looked up anew
-	waiting []delivery
+	waiting []*delivery
 
 	disk diskReader // of Next's caller
 }
@@ -132,16 +132,31 @@ type Cursor struct {
 type delivery struct {
 	seq  uint64
 	done chan struct{}
+	err  error // set before done is closed
 }
 
 // Cursor opens the cursor of a name. One that was never opened before begins
 // at the end of the journal; any other goes on behind its mark. While it is
 // open, no event behind its mark is removed, but as DropOldest says.
 func (j *Journal) Cursor(name string) (*Cursor, error) {
+	c, fresh, err := j.openCursor(name)
+	if err == nil && fresh {
+		// Were its mark lost in a crash it would begin at a later end. In an
+		// empty journal it cannot.
+		if err = j.saveMarks(); err != nil && j.Stats().Last > 0 {
+			c.Close()
+			return nil, fmt.Errorf("save cursor %q: %w", name, err)
+		}
+		err = nil
+	}
+	return c, err
+}
+
+func (j *Journal) openCursor(name string) (c *Cursor, fresh bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.cursors[name] != nil {
-		return nil, fmt.Errorf("cursor %q is already open", name)
+		return nil, false, fmt.Errorf("cursor %q is already open", name)
 	}
 	mark, known := j.marks[name]
 	if !known {
@@ -149,14 +164,14 @@ func (j *Journal) Cursor(name string) (*Cursor, error) {
 		j.marks[name] = mark
 		j.dirty = true
 	}
-	c := &Cursor{j: j, name: name, wake: make(chan struct{}, 1), acked: mark, next: mark + 1}
+	c = &Cursor{j: j, name: name, wake: make(chan struct{}, 1), acked: mark, next: mark + 1}
 	if len(j.segments) > 0 && mark+1 < j.segments[0].first {
 		// Closed for so long that its events were removed as history.
 		c.acked = j.segments[0].first - 1
 		c.next = c.acked + 1
 	}
 	j.cursors[name] = c
-	return c, nil
+	return c, !known, nil
 }
 
 // Close gives the cursor's name free again; its mark is kept.
@@ -213,16 +228,17 @@ func (c *Cursor) Ack(seq uint64) {
 	if seq <= c.acked {
 		return
 	}
-	c.setAcked(seq)
+	c.setAcked(seq, nil)
 }
 
 // setAcked moves the mark and answers who waits for it. j.mu is held.
-func (c *Cursor) setAcked(seq uint64) {
+func (c *Cursor) setAcked(seq uint64, err error) {
 	c.acked = seq
 	c.j.marks[c.name] = seq
 	c.j.dirty = true
 	n := 0
 	for n < len(c.waiting) && c.waiting[n].seq <= seq {
+		c.waiting[n].err = err
 		close(c.waiting[n].done)
 		n++
 	}
@@ -236,7 +252,7 @@ func (c *Cursor) skipTo(seq uint64) uint64 {
 		return 0
 	}
 	lost := seq - c.acked
-	c.setAcked(seq)
+	c.setAcked(seq, ErrDropped)
 	if c.next <= seq {
 		c.next, c.rewound = seq+1, true
 	}
@@ -259,34 +275,29 @@ func (c *Cursor) Lag() uint64 {
 	return c.j.last - min(c.acked, c.j.last)
 }
 
-// Delivered waits until seq is acknowledged.
+// Delivered waits until seq is acknowledged; the error is ctx's, or ErrDropped.
 func (c *Cursor) Delivered(ctx context.Context, seq uint64) error {
 	c.j.mu.Lock()
 	if c.acked >= seq {
 		c.j.mu.Unlock()
 		return nil
 	}
-	d := delivery{seq, make(chan struct{})}
+	d := &delivery{seq: seq, done: make(chan struct{})}
 	i := len(c.waiting)
 	for i > 0 && c.waiting[i-1].seq > seq {
 		i--
 	}
-	c.waiting = append(c.waiting, delivery{})
+	c.waiting = append(c.waiting, nil)
 	copy(c.waiting[i+1:], c.waiting[i:])
 	c.waiting[i] = d
 	c.j.mu.Unlock()
 	select {
 	case <-d.done:
-		return nil
+		return d.err
 	case <-ctx.Done():
 		c.j.mu.Lock()
 		defer c.j.mu.Unlock()
-		for i := range c.waiting {
-			if c.waiting[i].done == d.done {
-				c.waiting = append(c.waiting[:i], c.waiting[i+1:]...)
-				break
-			}
-		}
+		c.waiting = slices.DeleteFunc(c.waiting, func(w *delivery) bool { return w == d })
 		return ctx.Err()
 	}
 }
@@ -362,7 +373,13 @@ func (c *Cursor) loadSegment(seq uint64) (found bool, err error) {
 		base = c.disk.base + int64(c.disk.scan.off)
 	}
 	data, err := readFile(c.j.opt.FS, seg.name, base, max(size, base))
-	if errors.Is(err, fs.ErrNotExist) && !c.j.holds(seg) {
+	if errors.Is(err, fs.ErrNotExist) {
+		c.j.mu.Lock()
+		defer c.j.mu.Unlock()
+		if slices.Contains(c.j.segments, seg) && !c.rewound { // somebody removed it
+			c.j.opt.Log.Error().Str("segment", seg.name).Msg("journal: a segment is gone, and with it the events in it")
+			c.next = max(c.next, upTo+1)
+		}
 		return false, nil
 	}
 	if err != nil {
@@ -370,10 +387,4 @@ func (c *Cursor) loadSegment(seq uint64) (found bool, err error) {
 	}
 	c.disk = diskReader{seg: seg, base: base, upTo: upTo, scan: scanner{data: data, salt: seg.salt}}
 	return true, nil
-}
-
-func (j *Journal) holds(seg *segment) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return slices.Contains(j.segments, seg)
 }

@@ -1,10 +1,12 @@
 package journal
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -130,7 +132,8 @@ func replaceFile(fsys FS, name string, content []byte) error {
 	return fsys.SyncDir()
 }
 
-// readFile reads bytes [from, to) of a file.
+// readFile reads bytes [from, to) of a file. What the disk cannot read comes
+// back as zeros: it is damage like any other.
 func readFile(fsys FS, name string, from, to int64) ([]byte, error) {
 	f, err := fsys.Open(name)
 	if err != nil {
@@ -139,6 +142,16 @@ func readFile(fsys FS, name string, from, to int64) ([]byte, error) {
 	defer f.Close()
 	data := make([]byte, to-from)
 	n, err := f.ReadAt(data, from)
+	if errors.Is(err, syscall.EIO) {
+		const block = 4 << 10
+		for n = 0; n < len(data); n += block {
+			part := data[n:min(n+block, len(data))]
+			if got, err := f.ReadAt(part, from+int64(n)); err != nil {
+				clear(part[got:])
+			}
+		}
+		return data, nil
+	}
 	if err == io.EOF {
 		err = nil
 	}

@@ -32,6 +32,12 @@ import (
 // by events that not every sink has delivered, or the disk is full.
 var ErrFull = errors.New("journal is full")
 
+// ErrTooLarge is returned for events that would not fit into an empty journal.
+var ErrTooLarge = errors.New("larger than the journal can take")
+
+// ErrDropped is what Delivered returns for events that DropOldest threw away.
+var ErrDropped = errors.New("dropped undelivered")
+
 // ErrClosed is returned after Close.
 var ErrClosed = errors.New("journal is closed")
 
@@ -46,7 +52,8 @@ const (
 	SyncNever    SyncMode = "never"    // when the system sees fit
 )
 
-// FullPolicy says what to do when nothing more fits.
+// FullPolicy says what to do when nothing more fits within MaxSize. On a full
+// disk events are always refused.
 type FullPolicy string
 
 // The policies.
@@ -99,6 +106,11 @@ const (
 	growBy = 128 << 10
 	// maxBatch bounds the bytes of one write.
 	maxBatch = 1 << 20
+	// skipAhead is added to the next number where numbers behind the end of
+	// the log may have been given out.
+	skipAhead = 1 << 20
+	// damagedSuffix ends the names of what was set aside.
+	damagedSuffix = ".damaged"
 	// maxCopies bounds the damaged stretches set aside by one process.
 	maxCopies = 32
 	// reserveFile is given up when the disk is full, so that what was
@@ -133,6 +145,7 @@ type Journal struct {
 	marks     map[string]uint64  // of all cursors ever, in use or not
 	dirty     bool               // marks differ from the file
 	closing   bool
+	failure   error // of the last write, nil once one worked
 	stats     Stats
 	setAside  map[string]bool // damaged stretches already reported
 	reserved  bool            // the reserve file is there
@@ -142,8 +155,9 @@ type Journal struct {
 	writing  chan struct{}
 	active   File     // nil if the next commit must begin a segment
 	current  *segment // of active
+	late     bool     // active holds bytes that were not synced
 	alloc    int64    // length of active's file
-	next     uint64   // seq for the next event
+	next     uint64   // seq for the next event; see skipAhead
 	unsynced uint64   // first seq not known to be on disk
 	broken   bool     // current holds bytes of a failed write that must go first
 	litter   string   // a segment whose beginning failed, to be removed first
@@ -173,6 +187,14 @@ type appender struct {
 	last   uint64
 	err    error
 	done   chan struct{} // cap 1
+}
+
+// size is an upper bound of the bytes that the events take.
+func (a *appender) size() (n int64) {
+	for i := range a.events {
+		n += int64(recordSize(&a.events[i]))
+	}
+	return n
 }
 
 // count is how many of the events are more than a position.
@@ -231,10 +253,15 @@ func (j *Journal) recover() error {
 				// Nothing good in it: most likely a crash came between
 				// creating the file and its first write.
 				j.segments = j.segments[:i]
-				if err := j.opt.FS.Remove(seg.name); err != nil {
+				if err := j.putAway(seg, len(r.damage) > 0); err != nil {
 					return err
 				}
 				continue
+			}
+			if n := len(r.damage); n > 0 && r.damage[n-1].offset >= r.end || j.opt.Sync != SyncAlways {
+				// What was cut off, or never reached the disk, may have been
+				// sent: its numbers are not used again.
+				j.next += skipAhead
 			}
 			newest = false
 			j.next = max(j.next, r.last+1)
@@ -254,6 +281,15 @@ func (j *Journal) recover() error {
 		}
 	}
 	return j.loadMarks(fallback)
+}
+
+// putAway removes a segment without a good record, or keeps it for whoever
+// wants to look if there are bytes in it.
+func (j *Journal) putAway(seg *segment, keep bool) error {
+	if keep {
+		return j.opt.FS.Rename(seg.name, seg.name+damagedSuffix)
+	}
+	return j.opt.FS.Remove(seg.name)
 }
 
 // addPositions takes over those of which no newer one is known.
@@ -296,7 +332,7 @@ func (j *Journal) reopen(seg *segment, end int64) error {
 // them, once each.
 func (j *Journal) reportDamage(seg *segment, found []damage) {
 	for _, d := range found {
-		name := fmt.Sprintf("%s-%d.damaged", strings.TrimSuffix(seg.name, segmentSuffix), d.offset)
+		name := fmt.Sprintf("%s-%d"+damagedSuffix, strings.TrimSuffix(seg.name, segmentSuffix), d.offset)
 		j.mu.Lock()
 		known := j.setAside[name]
 		j.setAside[name] = true
@@ -324,7 +360,7 @@ func (j *Journal) reportDamage(seg *segment, found []damage) {
 // Append stores events in their order and returns the seq of the last. When it
 // returns without error they are durable, as far as the sync mode promises;
 // on error none was kept and they may be offered again: ErrFull and errors of
-// the disk may pass. Once begun it does not give up when ctx ends, since the
+// the disk may pass, ErrTooLarge may not. Once begun it does not give up when ctx ends, since the
 // events may be on disk already. The payloads must not be changed afterwards.
 // An event without a name stores its position and is seen by no cursor.
 func (j *Journal) Append(ctx context.Context, events ...event.Event) (uint64, error) {
@@ -332,6 +368,9 @@ func (j *Journal) Append(ctx context.Context, events ...event.Event) (uint64, er
 		return 0, err
 	}
 	a := &appender{events: events, done: make(chan struct{}, 1)}
+	if size := a.size(); size > j.maxAppend() {
+		return 0, fmt.Errorf("%w: %d bytes, of at most %d", ErrTooLarge, size, j.maxAppend())
+	}
 	j.mu.Lock()
 	if j.closing {
 		j.mu.Unlock()
@@ -352,6 +391,10 @@ func (j *Journal) Append(ctx context.Context, events ...event.Event) (uint64, er
 	return a.last, a.err
 }
 
+// maxAppend is the most that may be stored at once, in bytes: what leaves room
+// for a checkpoint in an empty journal, and for a record that can be read back.
+func (j *Journal) maxAppend() int64 { return min(j.opt.MaxSize*3/4, maxBody/2) }
+
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -367,14 +410,12 @@ func (j *Journal) writePending() {
 	j.pending = nil
 	j.mu.Unlock()
 	for len(rest) > 0 {
-		n, size := 0, 0
-		for n < len(rest) && (n == 0 || size < maxBatch) {
-			for i := range rest[n].events {
-				size += recordSize(&rest[n].events[i])
-			}
+		n, size := 1, rest[0].size()
+		for n < len(rest) && size+rest[n].size() <= min(maxBatch, j.opt.SegmentSize) {
+			size += rest[n].size()
 			n++
 		}
-		j.commit(rest[:n], int64(size))
+		j.commit(rest[:n], size)
 		rest = rest[n:]
 	}
 }
@@ -385,19 +426,15 @@ func (j *Journal) commit(batch []*appender, size int64) {
 	if len(batch) > 1 && !j.makeRoom(size) {
 		// Together they do not fit; some alone still may.
 		for _, a := range batch {
-			var size int64
-			for i := range a.events {
-				size += int64(recordSize(&a.events[i]))
-			}
-			j.commit([]*appender{a}, size)
+			j.commit([]*appender{a}, a.size())
 		}
 		return
 	}
 	err := j.store(batch, size)
-	if errors.Is(err, syscall.ENOSPC) && j.dropOldest(false) {
+	if noSpace(err) && j.dropOldest(false) {
 		err = j.store(batch, size) // history had to go
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if noSpace(err) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
 
@@ -406,6 +443,7 @@ func (j *Journal) commit(batch []*appender, size int64) {
 		count += a.count()
 	}
 	j.mu.Lock()
+	j.failure = err
 	switch {
 	case err == nil:
 		for _, a := range batch {
@@ -427,6 +465,10 @@ func (j *Journal) commit(batch []*appender, size int64) {
 	}
 }
 
+func noSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 // show makes an appender's events, now stored, visible. j.mu is held.
 func (j *Journal) show(a *appender) {
 	seq := a.last - a.count()
@@ -440,7 +482,9 @@ func (j *Journal) show(a *appender) {
 			setPosition(j.positions, e.Source, e.Position.Key, e.Position.Value)
 		}
 	}
-	j.last = a.last
+	if a.count() > 0 {
+		j.last = a.last
+	}
 }
 
 // store writes and syncs the events of a batch. On error nothing of it will
@@ -503,6 +547,7 @@ func (j *Journal) put(records []byte) error {
 	}
 	n, err := j.active.WriteAt(out, j.current.size)
 	j.alloc = max(j.alloc, j.current.size+int64(n))
+	j.late = true
 	if n >= len(records) {
 		return nil // the zeros are a convenience
 	}
@@ -513,7 +558,7 @@ func (j *Journal) sync() error {
 	if err := j.active.Sync(); err != nil {
 		return err
 	}
-	j.unsynced = j.next
+	j.unsynced, j.late = j.next, false
 	j.mu.Lock()
 	j.stats.Syncs++
 	j.mu.Unlock()
@@ -522,7 +567,7 @@ func (j *Journal) sync() error {
 
 // syncLate does what SyncInterval has put off.
 func (j *Journal) syncLate() {
-	if j.active == nil || j.unsynced == j.next {
+	if j.active == nil || !j.late {
 		return
 	}
 	if err := j.sync(); err != nil {
@@ -544,6 +589,11 @@ func (j *Journal) begin() error {
 	if err != nil {
 		return err
 	}
+	j.mu.Lock()
+	if n := len(j.segments); n > 0 { // no two begin with the same number
+		j.next = max(j.next, j.segments[n-1].first+1)
+	}
+	j.mu.Unlock()
 	seg := newSegment(j.next)
 	f, err := j.opt.FS.Create(seg.name)
 	if err != nil {
@@ -579,7 +629,7 @@ func (j *Journal) begin() error {
 func (j *Journal) renew(old *segment) bool {
 	j.sealActive()
 	err := j.begin()
-	if errors.Is(err, syscall.ENOSPC) && j.opt.FS.Remove(reserveFile) == nil {
+	if noSpace(err) && j.opt.FS.Remove(reserveFile) == nil {
 		j.mu.Lock()
 		j.reserved = false
 		j.mu.Unlock()
@@ -592,7 +642,8 @@ func (j *Journal) renew(old *segment) bool {
 	return true
 }
 
-// keepReserve makes the file that renew gives up, if it is not there.
+// keepReserve makes the file that renew gives up, if it is not there. writing
+// is held, or nothing runs yet.
 func (j *Journal) keepReserve() {
 	j.mu.Lock()
 	reserved := j.reserved
@@ -617,9 +668,7 @@ func (j *Journal) sealActive() {
 	if j.active == nil {
 		return
 	}
-	if j.opt.Sync != SyncAlways && j.unsynced < j.next {
-		j.syncLate()
-	}
+	j.syncLate()
 	if j.active != nil {
 		_ = j.active.Truncate(j.current.size) // saves space; zeros would do no harm
 		j.closeActive()
@@ -749,7 +798,8 @@ func (j *Journal) deliveredTo() uint64 {
 	return low
 }
 
-// retire removes delivered segments, but the newest, whose time is over.
+// retire removes delivered segments, but the newest, whose time is over, and
+// what was set aside as damaged.
 func (j *Journal) retire() {
 	for {
 		j.mu.Lock()
@@ -762,7 +812,16 @@ func (j *Journal) retire() {
 		}
 		j.mu.Unlock()
 		if due == nil || !j.removeSegment(due) {
-			return
+			break
+		}
+	}
+	files, err := j.opt.FS.List()
+	if err != nil {
+		return
+	}
+	for _, f := range files {
+		if strings.HasSuffix(f.Name, damagedSuffix) && time.Since(f.Modified) > j.opt.MaxAge {
+			_ = j.opt.FS.Remove(f.Name)
 		}
 	}
 }
@@ -790,7 +849,9 @@ func (j *Journal) keepHouse() {
 		case <-tick.C:
 			ticks++
 		}
+		j.writing <- struct{}{}
 		j.keepReserve()
+		<-j.writing
 		if err := j.saveMarks(); err != nil && ticks%60 == 1 {
 			j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
 		}
@@ -820,6 +881,24 @@ func (j *Journal) ID(seq uint64) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return fmt.Sprintf("%s-%d", j.id, seq)
+}
+
+// Alive reports whether the disk lets writers go on within d.
+func (j *Journal) Alive(d time.Duration) bool {
+	select {
+	case j.writing <- struct{}{}:
+		<-j.writing
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+// Failure returns why the newest events could not be stored, nil if they were.
+func (j *Journal) Failure() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.failure
 }
 
 // Stats returns the counters.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -258,6 +259,125 @@ func TestDeliveredWaitsForTheAcknowledgement(t *testing.T) {
 	c.Ack(2)
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMarksAndEventsDoNotGetInEachOthersWay: positions alone fill segments,
+// and a write of one fails, before events come and the journal is reopened.
+func TestMarksAndEventsDoNotGetInEachOthersWay(t *testing.T) {
+	mark := event.Event{Source: "s", Position: event.Position{Key: "k", Value: []byte(strings.Repeat("x", 200))}}
+	for round := range 10 { // segments of one number would be sorted at random
+		fs := newMemFS(uint64(round))
+		opt := journal.Options{FS: fs, SegmentSize: 4 << 10}
+		j := open(t, opt)
+		c := cursor(t, j, "sink")
+		for i := range 50 {
+			if i == 25 {
+				fs.fail = func(op, name string) error {
+					if op == "sync" {
+						fs.fail = nil
+						return errIO
+					}
+					return nil
+				}
+			}
+			_, _ = j.Append(context.Background(), mark)
+		}
+		if lag := c.Lag(); lag != 0 {
+			t.Errorf("%d events wait where there is none", lag)
+		}
+		appendN(t, j, 0, 5)
+		j.Close()
+		j = open(t, opt)
+		c = cursor(t, j, "sink")
+		appendN(t, j, 5, 1)
+		if got := names(take(t, c, 6)); !slices.Equal(got, counting(0, 6)) {
+			t.Fatalf("got %v", got)
+		}
+		if got := j.Positions("s")["k"]; len(got) != 200 {
+			t.Fatalf("position %q", got)
+		}
+		j.Close()
+	}
+}
+
+func TestWhatCannotFitIsRefusedAndCostsNothing(t *testing.T) {
+	j := open(t, journal.Options{FS: newMemFS(1), MaxSize: 64 << 10, WhenFull: journal.DropOldest})
+	c := cursor(t, j, "sink")
+	appendN(t, j, 0, 50)
+	huge := event.Event{Name: "huge", Payload: make([]byte, 100<<10)}
+	if _, err := j.Append(context.Background(), huge); !errors.Is(err, journal.ErrTooLarge) {
+		t.Errorf("got %v", err)
+	}
+	if got := names(take(t, c, 50)); !slices.Equal(got, counting(0, 50)) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestAQuotaIsAFullDisk(t *testing.T) {
+	fs := newMemFS(1)
+	j := open(t, journal.Options{FS: fs, SegmentSize: 4 << 10})
+	c := cursor(t, j, "sink")
+	appendN(t, j, 0, 50)
+	c.Ack(take(t, c, 50)[49].Seq)
+	quota := true
+	fs.fail = func(op, name string) error {
+		if op == "remove" {
+			quota = false
+		}
+		if op == "write" && quota {
+			return syscall.EDQUOT
+		}
+		return nil
+	}
+	for i := 50; quota; i++ { // a write may fail in its zeros only
+		if i == 100 {
+			t.Fatal("no history went")
+		}
+		appendN(t, j, i, 1)
+	}
+}
+
+// TestWhatTheDiskCannotReadIsDamageLikeAnyOther: a sector of an old segment,
+// then one of the newest at the next start.
+func TestWhatTheDiskCannotReadIsDamageLikeAnyOther(t *testing.T) {
+	fs := newMemFS(1)
+	opt := journal.Options{FS: fs, SegmentSize: 16 << 10}
+	j := open(t, opt)
+	cursor(t, j, "sink")
+	appendN(t, j, 0, 100)
+	j.Close()
+	reads := 0
+	fs.fail = func(op, name string) error {
+		if op != "read" || !strings.HasSuffix(name, ".seg") {
+			return nil
+		}
+		if reads++; reads%3 == 1 { // the whole, and then every third block
+			return errIO
+		}
+		return nil
+	}
+	j = open(t, opt)
+	c := cursor(t, j, "sink")
+	appendN(t, j, 1000, 1)
+	var got []string
+	for len(got) == 0 || got[len(got)-1] != "1000" {
+		got = append(got, names(take(t, c, 1))...)
+	}
+	if len(got) < 40 || j.Stats().Damaged == 0 {
+		t.Errorf("%d events came back, %d stretches reported", len(got), j.Stats().Damaged)
+	}
+}
+
+func TestDeliveredTellsWhatWasDropped(t *testing.T) {
+	j := open(t, journal.Options{FS: newMemFS(1), MaxSize: 32 << 10, WhenFull: journal.DropOldest})
+	c := cursor(t, j, "sink")
+	appendN(t, j, 0, 1)
+	done := make(chan error)
+	go func() { done <- c.Delivered(context.Background(), 1) }()
+	appendN(t, j, 1, 500)
+	if err := <-done; !errors.Is(err, journal.ErrDropped) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 	marker     = "\xe2\x1amq"
 	headerSize = len(marker) + 4 + 4
 	// maxBody bounds what a length field may claim.
-	maxBody = 64 << 20
+	maxBody = 256 << 20
 )
 
 type kind byte

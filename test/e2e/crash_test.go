@@ -101,7 +101,7 @@ func TestNothingIsLostWhenTheJournalRunsFull(t *testing.T) {
 		journal string
 		folder  func(*testing.T) string
 	}{
-		"max_size":  {"journal: {max_size: 256KiB}", nil},
+		"max_size":  {"max_payload: 64KiB\njournal: {max_size: 256KiB}", nil},
 		"full disk": {"journal: {path: \"%s\"}", smallDisk},
 	} {
 		t.Run(name, func(t *testing.T) {

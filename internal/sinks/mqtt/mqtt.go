@@ -119,9 +119,13 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 	watch := states.Watch()
 	defer watch.Close()
 	for {
+		started := time.Now()
 		err := s.session(ctx, in, watch)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if time.Since(started) > steady {
+			s.failed, s.reported = 0, ""
 		}
 		s.report(err)
 		if !sleep(ctx, s.pause()) {
@@ -129,6 +133,11 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 		}
 	}
 }
+
+// steady is how long a connection must have lasted for the failures before it
+// to be forgotten. Two bridges with one client id, which end each other's
+// connections, so slow down instead of racing.
+const steady = 10 * time.Second
 
 // session is the life of one connection.
 func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.StateWatch) error {
@@ -308,7 +317,6 @@ func (s *Sink) connected() {
 		log = log.Int("attempts", s.failed+1)
 	}
 	log.Msgf("mqtt: connected to %s", at)
-	s.failed, s.reported = 0, ""
 }
 
 // report logs a failure if it is not the same as the one before.

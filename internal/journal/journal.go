@@ -160,8 +160,11 @@ type Journal struct {
 	next     uint64   // seq for the next event; see skipAhead
 	unsynced uint64   // first seq not known to be on disk
 	broken   bool     // current holds bytes of a failed write that must go first
-	litter   string   // a segment whose beginning failed, to be removed first
-	buf      []byte
+	// distrusted is set when the disk failed current in another way than being
+	// full: after a failed sync nobody knows what the cache still holds.
+	distrusted bool
+	litter     string // a segment whose beginning failed, to be removed first
+	buf        []byte
 
 	stop     chan struct{} // closed by Close
 	wg       sync.WaitGroup
@@ -431,7 +434,7 @@ func (j *Journal) commit(batch []*appender, size int64) {
 		return
 	}
 	err := j.store(batch, size)
-	if noSpace(err) && j.dropOldest(false) {
+	for noSpace(err) && (j.dropDamaged(0) || j.dropOldest(false)) {
 		err = j.store(batch, size) // history had to go
 	}
 	if noSpace(err) {
@@ -525,7 +528,7 @@ func (j *Journal) store(batch []*appender, size int64) error {
 		j.buf = buf
 	}
 	if err != nil {
-		j.broken = true
+		j.broken, j.distrusted = true, j.distrusted || !noSpace(err)
 		j.unsynced = j.next
 		_ = j.repair() // or the next store tries again
 		return fmt.Errorf("write journal: %w", err)
@@ -538,19 +541,26 @@ func (j *Journal) store(batch []*appender, size int64) error {
 }
 
 // put writes records at the end of the active segment, and zeros behind them
-// where the file must grow.
+// where the file must grow. On a disk that is nearly full it does without the
+// zeros: events must not be refused for them, nor may they take the last room.
 func (j *Journal) put(records []byte) error {
-	out := records
-	if end := j.current.size + int64(len(records)); end > j.alloc {
-		grown := (end + growBy - 1) / growBy * growBy
-		out = append(out, make([]byte, grown-end)...)
-	}
-	n, err := j.active.WriteAt(out, j.current.size)
-	j.alloc = max(j.alloc, j.current.size+int64(n))
+	start := j.current.size
+	end := start + int64(len(records))
 	j.late = true
-	if n >= len(records) {
-		return nil // the zeros are a convenience
+	if end <= j.alloc {
+		_, err := j.active.WriteAt(records, start)
+		return err
 	}
+	grown := (end + growBy - 1) / growBy * growBy
+	if _, err := j.active.WriteAt(append(records, make([]byte, grown-end)...), start); err == nil {
+		j.alloc = grown
+		return nil
+	}
+	err := j.active.Truncate(start)
+	if err == nil {
+		_, err = j.active.WriteAt(records, start)
+	}
+	j.alloc = end
 	return err
 }
 
@@ -681,7 +691,7 @@ func (j *Journal) closeActive() {
 }
 
 // repair takes the bytes of a failed write off the current segment's end, and
-// ends the segment. Until that works nothing can be stored: those bytes could
+// ends the segment if it is not to be trusted. Until that works nothing can be stored: those bytes could
 // come back after a crash as events that were never accepted.
 func (j *Journal) repair() error {
 	if !j.broken {
@@ -693,8 +703,11 @@ func (j *Journal) repair() error {
 	if err := j.active.Sync(); err != nil {
 		return fmt.Errorf("repair journal: %w", err)
 	}
-	j.closeActive()
-	j.broken = false
+	j.alloc = j.current.size
+	if j.distrusted {
+		j.closeActive()
+	}
+	j.broken, j.distrusted = false, false
 	return nil
 }
 
@@ -815,15 +828,22 @@ func (j *Journal) retire() {
 			break
 		}
 	}
+	j.dropDamaged(j.opt.MaxAge)
+}
+
+// dropDamaged removes what was set aside longer than age ago, and reports
+// whether there was something.
+func (j *Journal) dropDamaged(age time.Duration) (dropped bool) {
 	files, err := j.opt.FS.List()
 	if err != nil {
-		return
+		return false
 	}
 	for _, f := range files {
-		if strings.HasSuffix(f.Name, damagedSuffix) && time.Since(f.Modified) > j.opt.MaxAge {
-			_ = j.opt.FS.Remove(f.Name)
+		if strings.HasSuffix(f.Name, damagedSuffix) && time.Since(f.Modified) >= age && j.opt.FS.Remove(f.Name) == nil {
+			dropped = true
 		}
 	}
+	return dropped
 }
 
 // keepHouse saves the marks that moved, removes history that is over, and does
@@ -851,6 +871,7 @@ func (j *Journal) keepHouse() {
 		}
 		j.writing <- struct{}{}
 		j.keepReserve()
+		j.reconsider()
 		<-j.writing
 		if err := j.saveMarks(); err != nil && ticks%60 == 1 {
 			j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
@@ -894,7 +915,23 @@ func (j *Journal) Alive(d time.Duration) bool {
 	}
 }
 
-// Failure returns why the newest events could not be stored, nil if they were.
+// reconsider takes a failure back as soon as the next write may work: nobody
+// may try if it is told that none does. writing is held.
+func (j *Journal) reconsider() {
+	if j.Failure() == nil {
+		return
+	}
+	err := ErrFull
+	if j.makeRoom(4 << 10) {
+		err = j.repair()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.failure = err
+}
+
+// Failure returns why the newest events could not be stored, nil if they were
+// or if the next may be.
 func (j *Journal) Failure() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

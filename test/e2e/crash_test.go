@@ -151,6 +151,12 @@ func smallDisk(t *testing.T) string {
 		t.Skipf("mount a small disk: %v", err)
 	}
 	t.Cleanup(func() {
+		if files, err := os.ReadDir(dir); err == nil && t.Failed() {
+			for _, f := range files {
+				info, _ := f.Info()
+				t.Logf("on the small disk: %s, %d bytes", f.Name(), info.Size())
+			}
+		}
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}

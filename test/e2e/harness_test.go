@@ -117,7 +117,7 @@ func lastLines(s string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// start runs the program and waits until it takes events.
+// start runs the program and waits until it answers.
 func (p *program) start() {
 	p.t.Helper()
 	p.cmd = exec.Command(binary, "--config", p.config, "--state-dir", p.state)
@@ -125,8 +125,8 @@ func (p *program) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	eventually(p.t, "the program is ready", func() bool {
-		r, err := http.Get("http://" + p.http + "/readyz")
+	eventually(p.t, "the program answers", func() bool {
+		r, err := http.Get("http://" + p.http + "/healthz")
 		if err != nil {
 			return false
 		}

@@ -224,7 +224,7 @@ func startWriter(t *testing.T, dir string) *writer {
 		for ; err == nil; w.last++ {
 			select {
 			case <-w.stop:
-				err = f.Close()
+				_ = f.Close()
 				return
 			default:
 			}

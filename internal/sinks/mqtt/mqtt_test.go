@@ -360,6 +360,26 @@ func TestEventsAreNeverRetainedAndMayCarryAnID(t *testing.T) {
 	ok(t, subscriber(t, addr, "b/#").Quiet()) // nothing retained
 }
 
+func TestEveryQoSDelivers(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	addr := l.Addr().String()
+	serve(t, l)
+	for qos := range 3 {
+		s := subscriber(t, addr, fmt.Sprintf("q%d/event/#", qos))
+		r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.QoS, p.BaseTopic = qos, fmt.Sprint("q", qos) }, "mqtt://"+addr)
+		r.emit(300)
+		for i := 1; i <= 300; i++ {
+			m, err := s.Next()
+			ok(t, err)
+			if !strings.HasSuffix(string(m.Payload), fmt.Sprintf(`"n":%d}`, i)) || int(m.QoS) != min(qos, 1) {
+				t.Fatalf("QoS %d: message %d is %s with QoS %d", qos, i, m.Payload, m.QoS)
+			}
+		}
+		r.delivered()
+		r.stop()
+	}
+}
+
 func TestAnEventThatCannotBePublishedHoldsUpNoOther(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	addr := l.Addr().String()

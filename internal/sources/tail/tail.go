@@ -49,6 +49,8 @@ type Source struct {
 	paused    bool
 	skipped   int // lines that made no event
 	lastSkip  time.Time
+	cut       int // lines that were too long
+	lastCut   time.Time
 }
 
 // startedKey is the key of a position that says that the source has run: what
@@ -530,7 +532,10 @@ func (s *Source) cutLine(ctx context.Context, f *file) (done bool, err error) {
 }
 
 func (s *Source) addCut(f *file, head, last []byte, to int64) {
-	s.log.Warn().Str("path", f.path).Int64("offset", f.offset).Msgf("tail: a line is longer than max_line (%s) and was cut", s.config.MaxLine)
+	if s.cut++; time.Since(s.lastCut) > time.Minute { // without filling the log
+		s.lastCut = time.Now()
+		s.log.Warn().Str("path", f.path).Int64("offset", f.offset).Int("cut", s.cut).Msgf("tail: a line is longer than max_line (%s) and was cut", s.config.MaxLine)
+	}
 	s.addLine(f, head, last, to, true)
 }
 

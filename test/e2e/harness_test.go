@@ -208,7 +208,9 @@ func (s *senders) finish() []int {
 	return s.last
 }
 
-// writer appends numbered lines to a log that it rotates by renaming.
+// writer appends numbered lines to a log that it rotates by renaming. Some of
+// its files live for less than file systems can tell times apart; their names
+// then tell which is older.
 type writer struct {
 	wg   sync.WaitGroup
 	stop chan struct{}
@@ -242,7 +244,7 @@ func startWriter(t *testing.T, dir string) *writer {
 			if rand.IntN(500) == 0 {
 				rotated++
 				_ = f.Close()
-				if err = os.Rename(path, fmt.Sprintf("%s.%d", path, rotated)); err != nil {
+				if err = os.Rename(path, fmt.Sprintf("%s.%06d", path, rotated)); err != nil {
 					break
 				}
 				f, err = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

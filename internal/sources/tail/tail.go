@@ -47,6 +47,7 @@ type Source struct {
 	batch     []event.Event
 	positions []byte // memory of the batch's positions
 	paused    bool
+	thorough  bool // this round looks at everything
 	skipped   int // lines that made no event
 	lastSkip  time.Time
 	cut       int // lines that were too long
@@ -71,6 +72,8 @@ type file struct {
 	longTo int64
 	// written is when it was written to last, as of opening it.
 	written time.Time
+	// seen is when it had been written to last when it was read last.
+	seen time.Time
 	// rotated is when no path led to the file any more; zero while one does.
 	rotated time.Time
 	grew    time.Time
@@ -111,6 +114,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 				return nil // ctx has ended
 			}
 		}
+		s.thorough = look
 		if err := s.readAll(ctx); err != nil {
 			return err
 		}
@@ -435,9 +439,12 @@ func (s *Source) readFile(ctx context.Context, f *file) error {
 	if err != nil {
 		return err
 	}
-	if info.Size() == f.offset && f.offset > 0 {
+	// A file that was truncated and has grown to the very same size is told by
+	// its time, or, where that is too coarse, at the next look at all files.
+	if info.Size() == f.offset && f.offset > 0 && info.ModTime().Equal(f.seen) && !s.thorough {
 		return nil
 	}
+	f.seen = info.ModTime()
 	if info.Size() < f.offset || !f.matches(f.File) {
 		s.log.Info().Str("path", f.path).Msg("tail: the file was truncated; reading it from its beginning")
 		if err := s.releaseCopies(ctx, f); err != nil {

@@ -48,7 +48,7 @@ type Source struct {
 	positions []byte // memory of the batch's positions
 	paused    bool
 	thorough  bool // this round looks at everything
-	skipped   int // lines that made no event
+	skipped   int  // lines that made no event
 	lastSkip  time.Time
 	cut       int // lines that were too long
 	lastCut   time.Time

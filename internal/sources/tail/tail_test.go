@@ -277,7 +277,7 @@ func TestDeletedFilesAreReadToTheirEnd(t *testing.T) {
 
 func TestTruncationIsNoticed(t *testing.T) {
 	for name, truncate := range map[string]func(a string) error{
-		"to nothing, then shorter": func(a string) error { return os.WriteFile(a, []byte(line("3")), 0o600) },
+		"to nothing, then shorter":        func(a string) error { return os.WriteFile(a, []byte(line("3")), 0o600) },
 		"and grown to the very same size": func(a string) error { return os.WriteFile(a, []byte(line("3", "4")), 0o600) },
 		"and grown beyond the old size": func(a string) error {
 			return os.WriteFile(a, []byte(line("3")+strings.Repeat("\n", 500)), 0o600)

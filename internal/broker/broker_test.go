@@ -560,7 +560,7 @@ func TestAClientThatFillsItsOwnQueueHurtsItselfAlone(t *testing.T) {
 // TestPingsAreNoProgress: a client that pings and never acknowledges holds up
 // its publishers for the stall time only, and not again when it comes back.
 func TestPingsAreNoProgress(t *testing.T) {
-	b, addr := start(t, broker.Limits{QueuedMessages: 10, Inflight: 5, StallTimeout: 200 * time.Millisecond})
+	b, addr := start(t, broker.Limits{QueuedMessages: 10, Inflight: 5, StallTimeout: 2 * time.Second})
 	o := mqttest.Options{ID: "lazy", Keep: true, KeepAlive: 60}
 	for round := range 2 {
 		lazy := dial(t, addr, o)
@@ -584,7 +584,7 @@ func TestPingsAreNoProgress(t *testing.T) {
 		for range 50 {
 			ok(t, b.Publish(context.Background(), &broker.Message{Topic: "t", Payload: []byte("x"), QoS: 1}))
 		}
-		if took := time.Since(began); round == 1 && took > 150*time.Millisecond {
+		if took := time.Since(began); round == 1 && took > 1500*time.Millisecond {
 			t.Errorf("its publishers waited again, %s", took)
 		}
 		lazy.Close()

@@ -1,0 +1,226 @@
+package journal
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+)
+
+// This file decides what goes: to make room, or because its time is over.
+
+// makeRoom frees delivered segments, oldest first, until size more bytes fit
+// within MaxSize, and undelivered ones too where that is configured.
+func (j *Journal) makeRoom(size int64) bool {
+	for {
+		j.mu.Lock()
+		fits := j.bytes()+size <= j.opt.MaxSize
+		j.mu.Unlock()
+		if fits {
+			return true
+		}
+		if j.dropOldest(j.opt.WhenFull == DropOldest) {
+			continue
+		}
+		return false
+	}
+}
+
+// bytes is the log's size on disk. j.mu is held.
+func (j *Journal) bytes() int64 {
+	var sum int64
+	for _, s := range j.segments {
+		sum += s.size
+	}
+	return sum
+}
+
+// dropOldest removes the oldest segment if every cursor is past it, or in any
+// case with force, and reports whether it did. writing is held: it may have to
+// end the active segment.
+func (j *Journal) dropOldest(force bool) bool {
+	j.mu.Lock()
+	if len(j.segments) == 0 {
+		j.mu.Unlock()
+		return false
+	}
+	oldest, end := j.segments[0], j.lastOf(0)
+	delivered := j.deliveredTo() >= end
+	only := len(j.segments) == 1
+	empty := oldest.size == oldest.head
+	if !delivered && !force || only && empty || oldest == j.current && j.broken {
+		j.mu.Unlock()
+		return false
+	}
+	if !delivered {
+		lost := uint64(0)
+		for _, c := range j.cursors {
+			lost = max(lost, c.skipTo(end))
+		}
+		j.stats.Dropped += lost
+		defer func() {
+			j.opt.Log.Warn().Uint64("events", lost).Msg("journal: full; dropped the oldest undelivered events, as journal.when_full says")
+		}()
+	}
+	j.mu.Unlock()
+	if only {
+		return j.renew(oldest)
+	}
+	return j.removeSegment(oldest)
+}
+
+// renew begins a segment and removes the one before it, which is no longer
+// needed, though it was the only one: that held the positions. Where the disk
+// is full, the reserve makes room for the checkpoint.
+func (j *Journal) renew(old *segment) bool {
+	j.sealActive()
+	err := j.begin()
+	if noSpace(err) && j.opt.FS.Remove(reserveFile) == nil {
+		j.mu.Lock()
+		j.reserved = false
+		j.mu.Unlock()
+		err = j.begin()
+	}
+	if err != nil || !j.removeSegment(old) {
+		return false
+	}
+	j.keepReserve() // before events take the room that was made
+	return true
+}
+
+// keepReserve makes the file that renew gives up, if it is not there. writing
+// is held, or nothing runs yet.
+func (j *Journal) keepReserve() {
+	j.mu.Lock()
+	reserved := j.reserved
+	j.mu.Unlock()
+	if reserved {
+		return
+	}
+	files, err := j.opt.FS.List()
+	if err != nil {
+		return
+	}
+	there := slices.ContainsFunc(files, func(f FileInfo) bool { return f.Name == reserveFile && f.Size == reserveSize })
+	if there || replaceFile(j.opt.FS, reserveFile, make([]byte, reserveSize)) == nil {
+		j.mu.Lock()
+		j.reserved = true
+		j.mu.Unlock()
+	}
+}
+
+func (j *Journal) removeSegment(seg *segment) bool {
+	if err := j.opt.FS.Remove(seg.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		j.opt.Log.Error().Err(err).Str("segment", seg.name).Msg("journal: could not remove a segment that is no longer needed")
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.segments = slices.DeleteFunc(j.segments, func(s *segment) bool { return s == seg })
+	return true
+}
+
+// lastOf is the seq that no event of segment i is above. j.mu is held.
+func (j *Journal) lastOf(i int) uint64 {
+	if i+1 < len(j.segments) {
+		return min(j.segments[i+1].first-1, j.last)
+	}
+	return j.last
+}
+
+// deliveredTo is the seq up to which every cursor in use has acknowledged.
+// j.mu is held.
+func (j *Journal) deliveredTo() uint64 {
+	low := j.last
+	for _, c := range j.cursors {
+		low = min(low, c.acked)
+	}
+	return low
+}
+
+// retire removes delivered segments, but the newest, whose time is over, and
+// what was set aside as damaged.
+func (j *Journal) retire() {
+	for {
+		j.mu.Lock()
+		var due *segment
+		if len(j.segments) > 1 {
+			oldest := j.segments[0]
+			if j.deliveredTo() >= j.lastOf(0) && time.Since(oldest.modified) > j.opt.MaxAge {
+				due = oldest
+			}
+		}
+		j.mu.Unlock()
+		if due == nil || !j.removeSegment(due) {
+			break
+		}
+	}
+	j.dropDamaged(j.opt.MaxAge)
+}
+
+// dropDamaged removes what was set aside longer than age ago, and reports
+// whether there was something.
+func (j *Journal) dropDamaged(age time.Duration) (dropped bool) {
+	files, err := j.opt.FS.List()
+	if err != nil {
+		return false
+	}
+	for _, f := range files {
+		if strings.HasSuffix(f.Name, damagedSuffix) && time.Since(f.Modified) >= age && j.opt.FS.Remove(f.Name) == nil {
+			dropped = true
+		}
+	}
+	return dropped
+}
+
+// keepHouse saves the marks that moved, removes history that is over, and does
+// the syncs that SyncInterval has put off.
+func (j *Journal) keepHouse() {
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	var syncs <-chan time.Time
+	if j.opt.Sync == SyncInterval {
+		t := time.NewTicker(j.opt.SyncEvery)
+		defer t.Stop()
+		syncs = t.C
+	}
+	for ticks := 1; ; {
+		select {
+		case <-j.stop:
+			return
+		case <-syncs:
+			j.writing <- struct{}{}
+			j.syncLate()
+			<-j.writing
+			continue
+		case <-tick.C:
+			ticks++
+		}
+		j.writing <- struct{}{}
+		j.keepReserve()
+		j.reconsider()
+		<-j.writing
+		if err := j.saveMarks(); err != nil && ticks%60 == 1 {
+			j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
+		}
+		if ticks%60 == 0 {
+			j.retire()
+		}
+	}
+}
+
+// reconsider takes a failure back as soon as the next write may work: nobody
+// may try if it is told that none does. writing is held.
+func (j *Journal) reconsider() {
+	if j.Failure() == nil {
+		return
+	}
+	err := ErrFull
+	if j.makeRoom(4 << 10) {
+		err = j.repair()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.failure = err
+}

@@ -32,6 +32,7 @@ type bench struct {
 	bridge    string // binary
 	mosquitto string // binary
 	rows      []row
+	started   []*process // to be ended, however the run goes
 }
 
 // row is a line of the table.
@@ -49,6 +50,11 @@ func run(args []string) error {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{dir: dir, bridge: filepath.Join(dir, "bridge")}
+	defer func() {
+		for _, p := range b.started {
+			p.end()
+		}
+	}()
 	for _, path := range []string{"mosquitto", "/usr/sbin/mosquitto"} {
 		if p, err := exec.LookPath(path); err == nil {
 			b.mosquitto = p

@@ -21,7 +21,11 @@ type process struct {
 	http string
 }
 
+// end ends the process, if that was not done before.
 func (p *process) end() {
+	if p.cmd.ProcessState != nil {
+		return
+	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait()
 }
@@ -102,10 +106,7 @@ func (b *bench) startBridge(yaml string) (*process, error) {
 	if os.Getenv("BENCH_VERBOSE") == "" {
 		p.cmd.Stderr = nil
 	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	return p, waitFor(p.http)
+	return p, b.start(p, p.http)
 }
 
 func (b *bench) startMosquitto() (*process, error) {
@@ -121,10 +122,7 @@ func (b *bench) startMosquitto() (*process, error) {
 		return nil, err
 	}
 	p.cmd = exec.Command(b.mosquitto, "-c", config)
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	return p, waitFor(p.mqtt)
+	return p, b.start(p, p.mqtt)
 }
 
 // startBare runs this program again as a bare one.
@@ -135,5 +133,17 @@ func (b *bench) startBare(args ...string) (*process, error) {
 	}
 	p := &process{cmd: exec.Command(self, append([]string{"bare"}, args...)...)}
 	p.cmd.Stderr = os.Stderr
-	return p, p.cmd.Start()
+	return p, b.start(p, "")
+}
+
+// start starts a process and waits until it listens on address, if it does.
+func (b *bench) start(p *process, address string) error {
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	b.started = append(b.started, p)
+	if address == "" {
+		return nil
+	}
+	return waitFor(address)
 }

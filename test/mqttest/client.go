@@ -33,8 +33,7 @@ type Options struct {
 
 // Dial connects to addr and checks that the broker accepts.
 func Dial(addr string, o Options) (*Client, error) {
-	c, present, code, err := Connect(addr, o)
-	_ = present
+	c, _, code, err := Connect(addr, o)
 	if err == nil && code != 0 {
 		c.Close()
 		err = fmt.Errorf("connection refused with code 0x%02x", byte(code))

@@ -16,14 +16,18 @@ func checkCommand(f *flags) *cobra.Command {
 		Short: "Check the configuration and tell everything that is wrong with it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := bridge.Load(f.config, os.Environ()); err != nil {
+			dir, err := stateDir(f.stateDir)
+			if err != nil {
+				return err
+			}
+			if _, err := bridge.Load(f.config, os.Environ(), dir); err != nil {
 				return explain(err)
 			}
 			what := f.config
 			if what == "" {
 				what = "the default configuration"
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", what)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", what)
 			return err
 		},
 	}

@@ -46,19 +46,20 @@ Options can also be set in the environment: E2M_MQTT_URL sets mqtt.url.`,
 			Use: "run", Short: "Run the bridge (the default)", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 		},
-		checkCommand(&f), versionCommand())
+		checkCommand(&f), userCommand(&f), deviceCommand(&f), versionCommand())
 	return root
 }
 
 func run(ctx context.Context, f flags) error {
-	plan, err := bridge.Load(f.config, os.Environ())
-	if err != nil {
-		return explain(err)
-	}
 	dir, err := stateDir(f.stateDir)
 	if err != nil {
 		return err
 	}
+	plan, err := bridge.Load(f.config, os.Environ(), dir)
+	if err != nil {
+		return explain(err)
+	}
+	plan.Version = versionText()
 	if ctx == nil {
 		ctx = context.Background()
 	}

@@ -45,7 +45,7 @@ type Bridge struct {
 	cursor     *journal.Cursor
 	states     *event.States
 	normaliser event.Normaliser
-	broker     *broker.Broker // nil with an external one
+	broker     *bundledBroker // nil with an external one
 	sink       *mqtt.Sink
 	web        *web.Server
 	sources    []*component
@@ -76,15 +76,18 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	httpListener, mqttListener, err := b.listen()
+	httpListener, err := listenOn("http.listen", b.plan.HTTP.Listen)
 	if err != nil {
 		return err
 	}
-	if err := b.openJournal(); err != nil {
-		_ = httpListener.Close()
-		if mqttListener != nil {
-			_ = mqttListener.Close()
+	defer httpListener.Close()
+	if len(b.plan.MQTT.URL) == 0 {
+		if b.broker, err = openBroker(b.plan, b.stateDir, b.log); err != nil {
+			return err
 		}
+		defer b.broker.close()
+	}
+	if err := b.openJournal(); err != nil {
 		return err
 	}
 	defer func() {
@@ -94,20 +97,16 @@ func (b *Bridge) Run(ctx context.Context) error {
 		b.unlockJournal()
 	}()
 	if err := b.build(); err != nil {
-		_ = httpListener.Close()
-		if mqttListener != nil {
-			_ = mqttListener.Close()
-		}
 		return err
 	}
-	b.greet(httpListener, mqttListener)
+	b.greet(httpListener)
 
 	// Later ones depend on earlier ones, so they stop in the other order.
-	var brokerGroup, sinkGroup, sourceGroup sync.WaitGroup
+	var sinkGroup, sourceGroup sync.WaitGroup
 	sinkCtx, stopSinks := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSinks()
 	if b.broker != nil {
-		brokerGroup.Go(func() { _ = b.broker.Serve(mqttListener) })
+		b.broker.serve()
 	}
 	sinkGroup.Go(func() {
 		b.sinkPart.keepRunning(sinkCtx, func(ctx context.Context) error { return b.sink.Run(ctx, b.cursor, b.states) })
@@ -135,30 +134,13 @@ func (b *Bridge) Run(ctx context.Context) error {
 	stopSinks()
 	sinkGroup.Wait()
 	if b.broker != nil {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		b.broker.Close(last)
-		brokerGroup.Wait()
+		b.broker.close()
 	}
 	watchdog.Wait()
 	return nil
 }
 
-// listen opens the sockets.
-func (b *Bridge) listen() (httpListener, mqttListener net.Listener, err error) {
-	if httpListener, err = listenOn("http.listen", b.plan.HTTP.Listen); err != nil {
-		return nil, nil, err
-	}
-	if len(b.plan.MQTT.URL) > 0 {
-		return httpListener, nil, nil
-	}
-	if mqttListener, err = listenOn("broker.listen", b.plan.Broker.Listen); err != nil {
-		_ = httpListener.Close()
-		return nil, nil, err
-	}
-	return httpListener, mqttListener, nil
-}
-
+// listenOn opens a TCP socket.
 func listenOn(key, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	switch {
@@ -203,8 +185,7 @@ func (b *Bridge) build() (err error) {
 	}
 	options := mqtt.Options{Config: b.plan.MQTT, Publish: b.plan.Publish, ID: b.journal.ID, Log: b.log}
 	if len(options.Config.URL) == 0 {
-		b.broker = broker.New(b.plan.Broker.limits(), b.log)
-		options.Bundled = bundled{b.broker}
+		options.Bundled = b.broker
 	}
 	if options.Config.ClientID == "" {
 		if options.Config.ClientID, err = clientID(b.stateDir); err != nil {
@@ -216,6 +197,9 @@ func (b *Bridge) build() (err error) {
 	}
 	b.sinkPart = newComponent("sink "+mainSink, b.log)
 	b.web = web.New(b.plan.HTTP, b.health, b.log)
+	if b.broker != nil && b.plan.Broker.WebSocket.HTTP {
+		b.web.Handle(broker.WebSocketPath, b.broker.WebSocket(b.plan.Broker.WebSocket.Origins))
+	}
 	for _, o := range b.plan.sources {
 		name := o.common().Name
 		source, err := o.build(deps{b.web, b.log.With().Str("source", name).Logger()})
@@ -230,9 +214,9 @@ func (b *Bridge) build() (err error) {
 }
 
 // greet says where everything is and what to try.
-func (b *Bridge) greet(httpListener, mqttListener net.Listener) {
-	if mqttListener != nil {
-		b.log.Info().Msgf("MQTT broker listens on %s", mqttListener.Addr())
+func (b *Bridge) greet(httpListener net.Listener) {
+	if b.broker != nil {
+		b.log.Info().Msgf("MQTT broker listens on %s", b.broker.addresses())
 	} else {
 		b.log.Info().Msgf("events go to %s", strings.Join(b.plan.MQTT.URL, ", "))
 	}
@@ -351,13 +335,6 @@ type receipt struct {
 }
 
 func (r receipt) Delivered(ctx context.Context) error { return r.cursor.Delivered(ctx, r.seq) }
-
-// bundled fits the broker to what the sink wants.
-type bundled struct{ *broker.Broker }
-
-func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) error {
-	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
-}
 
 // clientID returns the MQTT client id of this installation, made once.
 func clientID(stateDir string) (string, error) {

@@ -3,13 +3,11 @@ package bridge
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 
-	"event2mqtt/internal/broker"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sinks/mqtt"
@@ -30,19 +28,6 @@ type Config struct {
 	Log             LogConfig          `koanf:"log"`
 	MaxPayload      config.Size        `koanf:"max_payload"`
 	ShutdownTimeout time.Duration      `koanf:"shutdown_timeout"`
-}
-
-// BrokerConfig are the options of the broker section: the bundled broker,
-// which runs while mqtt.url is not set.
-type BrokerConfig struct {
-	Listen         string        `koanf:"listen"`
-	AllowAnonymous bool          `koanf:"allow_anonymous"`
-	MaxClients     int           `koanf:"max_clients"`
-	MaxPacket      config.Size   `koanf:"max_packet"`
-	MaxQueued      int           `koanf:"max_queued"`
-	MaxQueuedBytes config.Size   `koanf:"max_queued_bytes"`
-	SessionExpiry  time.Duration `koanf:"session_expiry"`
-	StallTimeout   time.Duration `koanf:"stall_timeout"`
 }
 
 // JournalConfig are the options of the journal section.
@@ -66,10 +51,7 @@ func Defaults() Config {
 	m, p := mqtt.Defaults()
 	return Config{
 		MQTT: m, Publish: p, HTTP: web.Defaults(),
-		Broker: BrokerConfig{
-			Listen: "127.0.0.1:1883", MaxClients: 1024, MaxPacket: 1 << 20, MaxQueued: 16384,
-			MaxQueuedBytes: 8 << 20, SessionExpiry: 24 * time.Hour, StallTimeout: 5 * time.Second,
-		},
+		Broker: brokerDefaults(),
 		Journal: JournalConfig{
 			MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour, Sync: journal.SyncAlways,
 			SyncInterval: time.Second, WhenFull: journal.Refuse,
@@ -128,13 +110,16 @@ func (o *tailOptions) build(d deps) (sources.Source, error) {
 // Plan is a configuration that was found good.
 type Plan struct {
 	Config
+	// Version is the program's, as it shows it.
+	Version string
 	sources []sourceOptions
 }
 
 // Load reads and checks a configuration: file may be empty, environ is as
-// os.Environ has it. The error is config.Problems, all of them, or that of
-// reading the file. What Load accepts can be run.
-func Load(file string, environ []string) (*Plan, error) {
+// os.Environ has it, stateDir is where the broker's accounts are. The error is
+// config.Problems, all of them, or that of reading the file. What Load accepts
+// can be run.
+func Load(file string, environ []string, stateDir string) (*Plan, error) {
 	p := &Plan{Config: Defaults()}
 	doc, err := config.Load(file, environ, &p.Config)
 	if err != nil {
@@ -150,7 +135,7 @@ func Load(file string, environ []string) (*Plan, error) {
 	note("", mqtt.Check(p.MQTT, p.Publish))
 	note("http", p.HTTP.Check())
 	if len(p.MQTT.URL) == 0 {
-		note("broker", p.Broker.check())
+		note("broker", p.Broker.check(accountsFile(stateDir)))
 	}
 	note("journal", p.Journal.check())
 	note("log", p.Log.check())
@@ -213,49 +198,6 @@ func decodeSource(doc *config.Document, path string, raw map[string]any) (source
 		text += fmt.Sprintf("; did you mean %s?", near)
 	}
 	return nil, config.Errorf("type", "%s", text)
-}
-
-func (c BrokerConfig) check() error {
-	var errs []error
-	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
-	host, _, err := net.SplitHostPort(c.Listen)
-	switch {
-	case err != nil:
-		bad("listen", "%q is not an address; write for example 127.0.0.1:1883", c.Listen)
-	case !isLoopback(host) && !c.AllowAnonymous:
-		bad("listen", "%s can be reached from other machines, and anybody there could read and send everything; set broker.allow_anonymous: true if that is meant, or listen on 127.0.0.1", c.Listen)
-	}
-	positive := func(key string, n int64) {
-		if n < 1 {
-			bad(key, "%d is not at least 1", n)
-		}
-	}
-	positive("max_clients", int64(c.MaxClients))
-	positive("max_packet", int64(c.MaxPacket))
-	positive("max_queued", int64(c.MaxQueued))
-	positive("max_queued_bytes", int64(c.MaxQueuedBytes))
-	if c.MaxPacket > 256<<20 {
-		bad("max_packet", "%s is more than MQTT's 256MiB", c.MaxPacket)
-	}
-	if c.SessionExpiry < time.Second {
-		bad("session_expiry", "%s is not at least 1s", c.SessionExpiry)
-	}
-	if c.StallTimeout < 100*time.Millisecond {
-		bad("stall_timeout", "%s is not at least 100ms", c.StallTimeout)
-	}
-	return errors.Join(errs...)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-func (c BrokerConfig) limits() broker.Limits {
-	return broker.Limits{
-		Clients: c.MaxClients, PacketSize: int(c.MaxPacket), QueuedMessages: c.MaxQueued,
-		QueuedBytes: int(c.MaxQueuedBytes), SessionExpiry: c.SessionExpiry, StallTimeout: c.StallTimeout,
-	}
 }
 
 func (c JournalConfig) check() error {

@@ -17,7 +17,7 @@ import (
 const example = "../../config.example.yaml"
 
 func TestTheExampleIsGoodAndHoldsTheDefaults(t *testing.T) {
-	plan, err := bridge.Load(example, nil)
+	plan, err := bridge.Load(example, nil, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestBadFilesSayWhatIsWrong(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			_, err := bridge.Load(file, nil)
+			_, err := bridge.Load(file, nil, t.TempDir())
 			if err == nil {
 				t.Fatal("nothing is wrong with it")
 			}
@@ -91,7 +91,7 @@ func TestTheEnvironmentOverridesTheFile(t *testing.T) {
 	plan, err := bridge.Load(example, []string{
 		"E2M_MQTT_URL=mqtt://a:1,mqtt://b:2", "E2M_MQTT_USERNAME=u", "E2M_MQTT_PASSWORD=12345", "E2M_PUBLISH_QOS=2", "E2M_MQTT_WILL_RETAIN=false",
 		"E2M_JOURNAL_MAX_SIZE=8MiB", "E2M_JOURNAL_MAX_AGE=2d", "OTHER=x",
-	})
+	}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestTheEnvironmentOverridesTheFile(t *testing.T) {
 		"E2M_MQTT_URLL=x":      "environment variable E2M_MQTT_URLL: there is no such option; did you mean E2M_MQTT_URL?",
 		"E2M_PUBLISH_QOS=five": "environment variable E2M_PUBLISH_QOS: publish.qos: a number is needed here, not the text \"five\"",
 	} {
-		if _, err := bridge.Load("", []string{env}); err == nil || err.Error() != want {
+		if _, err := bridge.Load("", []string{env}, t.TempDir()); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v\nwant %s", env, err, want)
 		}
 	}
@@ -114,11 +114,12 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	const secret = "hunter2hunter2"
 	file := filepath.Join(t.TempDir(), "c.yaml")
 	text := "mqtt: {username: u, password: " + secret + ", url: 'mqtt://h', websocket: {headers: {A: " + secret + "}}}\n" +
+		"broker: {users: [{name: u, password: " + secret + "}, {name: v, hash: $6$" + secret + "AA==$" + strings.Repeat("A", 22) + "==}]}\n" +
 		"sources: [{name: w, type: webhook, auth: {token: " + secret + ", body_secret: " + secret + ", body_key: k, hmac: {scheme: github, secret: " + secret + "}}}]\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	plan, err := bridge.Load(file, nil)
+	plan, err := bridge.Load(file, nil, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("mqtt: {url: ['mqtt://u:"+secret+"@h', 'mqtt://u:"+secret+"@h:x y'], password: ["+secret+"]}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bridge.Load(bad, nil); err == nil || strings.Contains(err.Error(), secret) {
+	if _, err := bridge.Load(bad, nil, t.TempDir()); err == nil || strings.Contains(err.Error(), secret) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -2,8 +2,9 @@
 // inside the program. Any peer may be hostile: nothing is allocated on a
 // claim, every queue is bounded, and a client that does not read its messages
 // slows nobody but the publishers whose QoS 1 and 2 messages it must not lose,
-// and those only until it is cut off. It does not store anything on disk and
-// knows nothing of events.
+// and those only until it is cut off. Sessions, their queues and what is
+// retained survive a crash: what was acknowledged is on disk. It knows nothing
+// of events.
 package broker
 
 import (
@@ -11,6 +12,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,74 +20,33 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/journal"
 )
-
-// maxLevels bounds topics and filters. Deeper ones are an attack
-// (CVE-2019-11779), not a use.
-const maxLevels = 200
 
 // ErrClosed is returned by Serve after Close, and by a Publish that Close ends.
 var ErrClosed = errors.New("broker is closed")
 
-// Limits bound what clients can use up. Zero values mean the defaults.
-type Limits struct {
-	// Clients is how many may be connected. Default 1024.
-	Clients int
-	// PacketSize is the most a client may send in one packet, in bytes.
-	// Default 1 MiB.
-	PacketSize int
-	// ConnectTimeout is how long a client may take to say CONNECT. Default 10 s.
-	ConnectTimeout time.Duration
-	// Inflight is how many QoS 1 and 2 messages may be unanswered in each
-	// direction. Default 1024; a client may ask for less.
-	Inflight int
-	// QueuedMessages and QueuedBytes bound what waits for one client.
-	// Defaults 16,384 and 8 MiB.
-	QueuedMessages int
-	QueuedBytes    int
-	// Subscriptions is how many filters a client may have. Default 8192.
-	Subscriptions int
-	// Sessions is how many are kept, connected or not. Default 4 * Clients.
-	Sessions int
-	// RetainedBytes bounds all retained messages. Default 64 MiB.
-	RetainedBytes int
-	// SessionExpiry is how long an offline session is kept at most. Default 24 h.
-	SessionExpiry time.Duration
-	// StallTimeout is how long a client whose queue is full may take nothing
-	// before it is cut off, and a twelfth of how long its queue may stay full
-	// at all. Default 5 s.
-	StallTimeout time.Duration
+// Options configure a Broker. The zero value is a broker in memory that lets
+// everybody do everything.
+type Options struct {
+	Limits Limits
+	// Accounts decide who may connect, and what each may do.
+	Accounts *accounts.Accounts
+	// Folder is where sessions and retained messages are kept. Without one
+	// they end with the program.
+	Folder journal.FS
+	// SaveInterval is how long a retained QoS 0 message may be in memory only,
+	// so that values which change all the time do not wear out a flash card.
+	// Default 5 s.
+	SaveInterval time.Duration
+	// SysInterval is how often $SYS topics are brought up to date. 0 is never.
+	SysInterval time.Duration
+	// Version is shown at $SYS/broker/version.
+	Version string
+	Log     zerolog.Logger
 }
-
-func (l *Limits) setDefaults() {
-	for _, d := range []struct {
-		field *int
-		value int
-	}{
-		{&l.Clients, 1024}, {&l.PacketSize, 1 << 20}, {&l.Inflight, 1024},
-		{&l.QueuedMessages, 16384}, {&l.QueuedBytes, 8 << 20}, {&l.Subscriptions, 8192}, {&l.RetainedBytes, 64 << 20},
-	} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
-	if l.Sessions == 0 {
-		l.Sessions = 4 * l.Clients
-	}
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{{&l.ConnectTimeout, 10 * time.Second}, {&l.SessionExpiry, 24 * time.Hour}, {&l.StallTimeout, 5 * time.Second}} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
-}
-
-// maxConnect bounds the first packet, which comes before anything is known
-// about the peer.
-const maxConnect = 64 << 10
 
 // Message is an application message.
 type Message struct {
@@ -96,66 +57,84 @@ type Message struct {
 	// properties are those of MQTT 5 that are passed on, encoded.
 	properties []byte
 	expires    time.Time // zero is never
+	// source is the user who published it, for what is retained.
+	source string
 }
 
 func (m *Message) expired(now time.Time) bool { return !m.expires.IsZero() && !now.Before(m.expires) }
 
+func newMessage(p *wire.Publish, source string) *Message {
+	m := &Message{Topic: p.Topic, Payload: p.Payload, QoS: p.QoS, Retain: p.Retain, properties: p.Properties, source: source}
+	if p.HasExpiry {
+		m.expires = time.Now().Add(time.Duration(p.Expiry) * time.Second)
+	}
+	return m
+}
+
 // Broker is a running broker. New makes one; Close ends it.
+//
+// Locks are taken in this order: Broker.mu, store.mu, retained.mu, session.mu.
 type Broker struct {
 	limits   Limits
+	accounts *accounts.Accounts
 	log      zerolog.Logger
 	subs     trie
 	retained retained
+	store    *store // nil without a folder
 	counters counters
+	began    time.Time
+	version  string
 
 	mu        sync.Mutex
 	sessions  map[string]*session
 	conns     map[*conn]struct{}
+	perAddr   map[netip.Addr]int
+	pending   int // conns that have not finished their CONNECT
 	listeners map[net.Listener]struct{}
+	warned    map[string]time.Time
 	closed    bool
+
+	queued  atomic.Int64 // bytes in all queues
+	writers sync.Pool    // of *writer
 
 	stop chan struct{} // closed by Close
 	wg   sync.WaitGroup
 }
 
-type counters struct {
-	received, sent, dropped, refused atomic.Uint64
-}
-
-// Stats are counters since the start, and what is there now.
-type Stats struct {
-	Clients, Sessions, Retained int
-	Received                    uint64 // messages from clients and Publish
-	Sent                        uint64 // messages to clients
-	Dropped                     uint64 // messages to clients that could not take them
-	Refused                     uint64 // connections
-}
-
-// New returns a broker without listeners.
-func New(limits Limits, log zerolog.Logger) *Broker {
-	limits.setDefaults()
-	return &Broker{
-		limits: limits, log: log,
+// New returns a broker without listeners. The error is one of reading back
+// what was stored.
+func New(o Options) (*Broker, error) {
+	o.Limits.setDefaults()
+	if o.SaveInterval == 0 {
+		o.SaveInterval = 5 * time.Second
+	}
+	b := &Broker{
+		limits: o.Limits, accounts: o.Accounts, log: o.Log, began: time.Now(), version: o.Version,
 		sessions: map[string]*session{}, conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
+		perAddr: map[netip.Addr]int{}, warned: map[string]time.Time{},
 		stop: make(chan struct{}),
 	}
+	b.writers.New = func() any { return new(writer) }
+	if o.Folder != nil {
+		if err := b.openStore(o.Folder, o.SaveInterval); err != nil {
+			return nil, err
+		}
+		b.wg.Go(b.keepStore)
+	}
+	b.wg.Go(b.sweep)
+	if o.SysInterval > 0 {
+		b.wg.Go(func() { b.publishSys(o.SysInterval) })
+	}
+	return b, nil
 }
 
 // Serve accepts clients on l until l or the broker is closed. It closes l.
 func (b *Broker) Serve(l net.Listener) error {
 	defer l.Close()
-	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
+	if !b.addListener(l) {
 		return ErrClosed
 	}
-	b.listeners[l] = struct{}{}
-	b.mu.Unlock()
-	defer func() {
-		b.mu.Lock()
-		delete(b.listeners, l)
-		b.mu.Unlock()
-	}()
+	defer b.removeListener(l)
 	var pause time.Duration
 	for {
 		nc, err := l.Accept()
@@ -164,9 +143,7 @@ func (b *Broker) Serve(l net.Listener) error {
 				return ErrClosed
 			}
 			// Out of descriptors, most likely: wait for some to come back.
-			if pause == 0 {
-				b.log.Error().Err(err).Msg("broker: cannot accept a client; trying again")
-			}
+			b.warn("accept").Err(err).Msg("broker: cannot accept a client; trying again")
 			pause = min(max(2*pause, 10*time.Millisecond), time.Second)
 			select {
 			case <-b.stop:
@@ -176,33 +153,114 @@ func (b *Broker) Serve(l net.Listener) error {
 			continue
 		}
 		pause = 0
-		c := b.admit(nc)
-		if c == nil {
+		if c := b.admit(nc); c != nil {
+			go func() {
+				defer b.wg.Done()
+				c.run()
+			}()
+		} else {
 			_ = nc.Close()
-			continue
 		}
-		go func() {
-			defer b.wg.Done()
-			c.run()
-		}()
 	}
 }
 
-// admit counts a connection in, b.wg included, or returns nil if there are too
-// many.
-func (b *Broker) admit(nc net.Conn) *conn {
+func (b *Broker) addListener(l net.Listener) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || len(b.conns) >= b.limits.Clients {
-		if b.counters.refused.Add(1) == 1 {
-			b.log.Warn().Int("clients", b.limits.Clients).Msg("broker: as many clients as allowed are connected; refusing more")
-		}
+	if !b.closed {
+		b.listeners[l] = struct{}{}
+	}
+	return !b.closed
+}
+
+func (b *Broker) removeListener(l net.Listener) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.listeners, l)
+}
+
+// admit counts a connection in, b.wg included, or returns nil if there are too
+// many from its address. Where too many have not said CONNECT yet, the one
+// that takes longest has to go.
+func (b *Broker) admit(nc net.Conn) *conn {
+	c := newConn(b, nc)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
 		return nil
 	}
-	c := newConn(b, nc)
+	if c.addr.IsValid() && b.perAddr[c.addr] >= b.limits.PerAddress {
+		b.counters.refused.Add(1)
+		b.warnLocked("address").Stringer("from", c.addr).Int("max_per_address", b.limits.PerAddress).Msg("broker: as many connections as allowed come from this address; refusing more")
+		return nil
+	}
+	if b.pending >= b.limits.Pending {
+		b.dropPending()
+	}
+	if c.addr.IsValid() {
+		b.perAddr[c.addr]++
+	}
 	b.conns[c] = struct{}{}
+	b.pending++
 	b.wg.Add(1) // before Close can wait
 	return c
+}
+
+// dropPending ends the connection that has waited longest with its CONNECT.
+// b.mu is held.
+func (b *Broker) dropPending() {
+	var oldest *conn
+	for c := range b.conns {
+		if c.pending && (oldest == nil || c.born.Before(oldest.born)) {
+			oldest = c
+		}
+	}
+	if oldest == nil {
+		return
+	}
+	b.counters.refused.Add(1)
+	b.warnLocked("pending").Stringer("from", oldest.addr).Msg("broker: too many connections have not said CONNECT; ending the oldest of them")
+	oldest.admittedLocked()
+	_ = oldest.nc.Close()
+}
+
+// admittedLocked takes a connection off those that have not said CONNECT.
+// b.mu is held.
+func (c *conn) admittedLocked() {
+	if c.pending {
+		c.pending = false
+		c.b.pending--
+	}
+}
+
+// left takes a connection off the books.
+func (b *Broker) left(c *conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c.admittedLocked()
+	delete(b.conns, c)
+	if c.addr.IsValid() {
+		if b.perAddr[c.addr]--; b.perAddr[c.addr] <= 0 {
+			delete(b.perAddr, c.addr)
+		}
+	}
+}
+
+// warn returns a log line that is written at most once a minute for each key.
+func (b *Broker) warn(key string) *zerolog.Event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.warnLocked(key)
+}
+
+func (b *Broker) warnLocked(key string) *zerolog.Event {
+	const quiet, maxKeys = time.Minute, 1024
+	now := time.Now()
+	if now.Sub(b.warned[key]) < quiet || len(b.warned) >= maxKeys && b.warned[key].IsZero() {
+		return nil // zerolog takes it for a line that is not to be written
+	}
+	b.warned[key] = now
+	return b.log.Warn()
 }
 
 func (b *Broker) isClosed() bool {
@@ -211,210 +269,36 @@ func (b *Broker) isClosed() bool {
 	return b.closed
 }
 
-// Publish passes a message to every subscriber's queue as a client's PUBLISH
-// would. It returns when all have it, after waiting for those whose queue is
-// full, or with context.Canceled when ctx ends before. The message must not be
-// changed afterwards.
-func (b *Broker) Publish(ctx context.Context, m *Message) error {
-	b.counters.received.Add(1)
-	if m.Retain && !b.retained.set(m, b.limits.RetainedBytes) {
-		return errRetainedFull
-	}
-	return b.deliver(ctx.Done(), nil, m, b.subs.match(m.Topic))
-}
-
-var errRetainedFull = errors.New("as many bytes are retained as allowed")
-
-// deliver queues m for all targets and waits where it must. from is the
-// session that published it, if any.
-func (b *Broker) deliver(stop <-chan struct{}, from *session, m *Message, targets []target) error {
-	for {
-		if targets = b.try(from, m, targets); len(targets) == 0 {
-			return nil
-		}
-		if err := b.await(stop, targets[0].session); err != nil {
-			return err
-		}
-	}
-}
-
-// try queues m for those targets that have room and returns the others.
-func (b *Broker) try(from *session, m *Message, targets []target) (rest []target) {
-	for i := range targets {
-		t := &targets[i]
-		if t.session == from && !t.local {
-			continue
-		}
-		o := outgoing{message: m, ids: t.ids, qos: min(t.qos, m.QoS), retain: m.Retain && t.retain}
-		switch t.session.offer(o, &b.limits) {
-		case full:
-			rest = append(rest, *t)
-		case dropped:
-			b.counters.dropped.Add(1)
-		}
-	}
-	return rest
-}
-
-// patience is how many stall time-outs a queue may stay full though its client
-// takes a message now and then.
-const patience = 12
-
-// await waits for room in a session's queue. A client that takes nothing for
-// the stall time, or too little for a multiple of it, is cut off: publishers
-// are not to wait for it.
-func (b *Broker) await(stop <-chan struct{}, s *session) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		room, since, c := s.waiting()
-		if room == nil {
-			return nil
-		}
-		limit := b.limits.StallTimeout
-		progress := max(0, min(time.Since(since), time.Since(c.lastProgress())))
-		left := min(limit-progress, patience*limit-time.Since(since))
-		if left <= 0 && c.overrun() {
-			b.log.Warn().Str("client", s.id).Dur("full_for", time.Since(since)).Msg("broker: cut off a client that does not take its messages")
-			c.shut(wire.QuotaExceeded, "messages were not taken")
-		}
-		timer.Reset(max(left, 10*time.Millisecond))
-		select {
-		case <-room:
-			return nil
-		case <-stop:
-			return context.Canceled
-		case <-b.stop:
-			return ErrClosed
-		case <-timer.C:
-		}
-	}
-}
-
-// open finds or makes the session for a CONNECT and ties c to it. It ends a
-// connection that the client id has already.
-func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
-	var due *wire.Will
-	for {
-		b.mu.Lock()
-		if b.closed {
-			b.mu.Unlock()
-			return false, &wire.Error{Code: wire.ShuttingDown, Reason: "shutting down"}
-		}
-		s := b.sessions[p.ClientID]
-		if s != nil {
-			s.mu.Lock()
-			old := s.conn
-			s.mu.Unlock()
-			if old != nil {
-				b.mu.Unlock()
-				old.shut(wire.TakenOver, "another client connected with this id")
-				select {
-				case <-old.done:
-				case <-b.stop:
-				}
-				continue
-			}
-			if s.timer != nil {
-				s.timer.Stop()
-			}
-			if w := s.will; w != nil && w.timer.Stop() && p.CleanStart {
-				due = w.Will // its session ends here (3.1.2.5)
-			}
-			s.will = nil
-			if p.CleanStart {
-				b.endLocked(s)
-				s = nil
-			}
-		}
-		present = s != nil
-		if s == nil && len(b.sessions) >= b.limits.Sessions {
-			b.mu.Unlock()
-			return false, &wire.Error{Code: wire.QuotaExceeded, Reason: "as many sessions as allowed are kept"}
-		}
-		if s == nil {
-			s = &session{id: p.ClientID}
-			b.sessions[s.id] = s
-		}
-		s.expiry = p.SessionExpiry
-		c.session = s
-		s.attach(c)
-		b.mu.Unlock()
-		if due != nil {
-			b.publishWill(due)
-		}
-		return present, nil
-	}
-}
-
-// delayedWill is a will that is published unless its session is taken up.
-type delayedWill struct {
-	*wire.Will
-	timer *time.Timer
-}
-
-// release unties a connection that ended from its session, which ends too or
-// waits to be taken up again. It publishes the will, now or when it is due.
-func (b *Broker) release(c *conn, will *wire.Will) {
-	s := c.session
+// AccountsChanged makes connections and sessions follow the accounts as they
+// are now: who would not be let in any more is cut off, and what may not be
+// read any more is not sent.
+func (b *Broker) AccountsChanged() {
 	b.mu.Lock()
-	s.detach()
-	expiry := time.Duration(s.expiry) * time.Second
-	delay := time.Duration(0)
-	if will != nil {
-		delay = min(time.Duration(will.Delay)*time.Second, expiry)
+	var cut []*conn
+	for _, s := range b.sessions {
+		s.mu.Lock()
+		c := s.conn
+		var rules accounts.Rules
+		allowed := true
+		if c != nil {
+			rules, allowed = b.accounts.Still(c.grant, s.id, c.addr)
+		} else {
+			rules, allowed = b.accounts.Rules(s.user, s.id)
+		}
+		s.rules.Store(&rules)
+		s.purge()
+		s.mu.Unlock()
+		if !allowed && c != nil {
+			cut = append(cut, c)
+		} else if !allowed {
+			b.endLocked(s)
+		}
 	}
-	if b.closed {
-		will = nil // nobody is left to hear it
-	}
-	if will != nil && delay > 0 {
-		s.will = &delayedWill{will, time.AfterFunc(delay, func() { b.publishWill(will) })}
-	}
-	if expiry == 0 {
-		b.endLocked(s)
-	} else {
-		s.timer = time.AfterFunc(expiry, func() {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			if s.conn == nil && b.sessions[s.id] == s {
-				b.endLocked(s)
-			}
-		})
-	}
+	b.subs.version.Add(1) // what publishers found for a topic may have changed
 	b.mu.Unlock()
-	if will != nil && delay == 0 {
-		b.publishWill(will)
-	}
-}
-
-func (b *Broker) publishWill(w *wire.Will) {
-	m := newMessage(&w.Publish)
-	if m.Retain {
-		b.retained.set(m, b.limits.RetainedBytes)
-	}
-	_ = b.deliver(b.stop, nil, m, b.subs.match(m.Topic)) // ends only with the broker
-}
-
-// endLocked ends a session. b.mu is held.
-func (b *Broker) endLocked(s *session) {
-	delete(b.sessions, s.id)
-	for filter := range s.filters {
-		b.subs.remove(filter, s)
-	}
-	s.end()
-}
-
-// Stats returns the counters.
-func (b *Broker) Stats() Stats {
-	b.retained.mu.RLock()
-	kept := b.retained.count
-	b.retained.mu.RUnlock()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return Stats{
-		Clients: len(b.conns), Sessions: len(b.sessions), Retained: kept,
-		Received: b.counters.received.Load(), Sent: b.counters.sent.Load(),
-		Dropped: b.counters.dropped.Load(), Refused: b.counters.refused.Load(),
+	for _, c := range cut {
+		b.log.Info().Str("client", c.session.id).Str("user", c.grant.User).Msg("broker: cut off: its account was changed")
+		c.shut(wire.NotAuthorized, "the account was changed")
 	}
 }
 
@@ -456,7 +340,18 @@ func (b *Broker) Close(ctx context.Context) {
 		}
 		<-done
 	}
+	if !already && b.store != nil {
+		b.store.close(b)
+	}
 }
 
 // assignedID makes a client id for a client that leaves it to us.
 func assignedID() string { return "auto-" + strings.ToLower(rand.Text()[:16]) }
+
+// addressOf is the address of a peer, if it is one that can be told apart.
+func addressOf(nc net.Conn) netip.Addr {
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}

@@ -5,124 +5,138 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
 )
 
-const (
-	// flushAt is how many bytes are gathered before they are written even if
-	// more wait.
-	flushAt = 32 << 10
-	// farewell is how long a client may take to read why it is cut off.
-	farewell = 500 * time.Millisecond
-	// maxBacklog and maxBacklogBytes bound the messages of one publisher that
-	// wait for slow subscribers; beyond them nothing more is read from it.
-	maxBacklog      = 1024
-	maxBacklogBytes = 1 << 20
-	// maxControl bounds the answers that a client does not read, in bytes.
-	maxControl = 1 << 20
-	// maxDue bounds the subscriptions whose retained messages are yet to come.
-	maxDue = 8192
-)
-
-// conn is one network connection. Two goroutines own it: run reads, write
-// writes; a third, passOn, exists while messages from it wait for room.
+// conn is one network connection. run reads in a goroutine of its own; others
+// exist while there is something to write, and while messages from it wait
+// for room.
 type conn struct {
 	b       *Broker
 	nc      net.Conn
-	reader  *wire.Reader
-	version byte
-	session *session
-	window  int // QoS 1 and 2 messages on the way to the client
-	maxSend int // bytes of a packet to the client; 0 is unlimited
+	addr    netip.Addr
+	pending bool // no CONNECT was accepted yet; b.mu guards it
 	done    chan struct{}
-	timeout time.Duration // between two reads; 0 is none
+	born    time.Time
+
+	// Set by the handshake.
+	version    byte
+	session    *session
+	grant      accounts.Grant
+	noProblems bool          // no reason strings in answers
+	window     int           // QoS 1 and 2 messages on the way to the client
+	maxSend    int           // bytes of a packet to the client; 0 is unlimited
+	aliasMax   int           // topic aliases towards the client
+	timeout    time.Duration // between two reads; 0 is none
 
 	// Of the reading goroutine.
-	acks    []byte // answers not yet handed to the writer
-	topic   string // the last topic published to, and who gets it
-	targets []target
-	matched uint64 // of the trie, for targets
+	reader  *wire.Reader
+	acks    []byte  // answers not yet handed to the writer
+	news    changes // of a stored session, not yet handed to the store
+	ticket  ticket  // what has to be on disk before acks are sent
+	limiter *rate.Limiter
+	aliases []string // topics by alias, from 1
+	packets uint64   // since the counters were brought up to date
+	topic   string   // the last topic published to, and who gets it
+	matched uint64   // of the trie, for targets and writable
+	targets matched
+	allowed bool // to publish to topic
 
 	// session.mu guards these.
-	control []byte // encoded packets to write before messages
-	resend  []uint16
-	// due are subscriptions whose retained messages are queued one after the
-	// other, each when the queue is empty.
-	due        []retainedDue
+	control    []byte // encoded packets to write before messages
+	resend     []uint16
 	unanswered int  // QoS 1 and 2 messages that this connection has sent
-	idle       bool // the writer waits for wake
+	ready      bool // CONNACK was sent
+	writing    bool // a writer is at work
+	finished   bool // the last one was
 	draining   bool
 	closing    bool
 	bye        []byte
-	letGo      bool // of the writer: all was delivered and acknowledged
+	letGo      bool // all was delivered and acknowledged
 
-	wake     chan struct{} // cap 1
-	progress atomic.Int64  // when the client last took a message, since born
-	born     time.Time
+	sent     map[string]uint16 // aliases towards the client; of the writer
+	written  chan struct{}     // closed by the last writer
+	progress atomic.Int64      // when the client last took a message, since born
 
 	backlogMu   sync.Mutex
 	backlog     fifo[parked]
 	parkedBytes int
 	parking     bool // passOn runs
-	unparked    *sync.Cond
+	unparked    sync.Cond
 	stopped     chan struct{} // closed when the connection ends
 	stopOnce    sync.Once
-	wg          sync.WaitGroup // write and passOn
+	wg          sync.WaitGroup // passOn
 }
 
-// parked is a message whose remaining targets have no room.
+// changes are what a client's answers change in a stored session.
+type changes struct {
+	done     []uint64 // messages that it has
+	received []uint64 // QoS 2 messages that it has not released
+	released []uint16 // QoS 2 ids of its own
+}
+
+func (n *changes) empty() bool { return len(n.done)+len(n.received)+len(n.released) == 0 }
+
+// parked is a message that waits for room in a subscriber's queue.
 type parked struct {
 	message  *Message
-	targets  []target
+	targets  matched
 	packetID uint16
 }
 
 func newConn(b *Broker, nc net.Conn) *conn {
-	c := &conn{b: b, nc: nc, born: time.Now(), done: make(chan struct{}), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
-	c.unparked = sync.NewCond(&c.backlogMu)
-	c.reader = wire.NewReader(timedReader{c}, min(maxConnect, b.limits.PacketSize))
+	c := &conn{
+		b: b, nc: nc, addr: addressOf(nc), pending: true, born: time.Now(),
+		done: make(chan struct{}), stopped: make(chan struct{}), written: make(chan struct{}),
+	}
+	c.unparked.L = &c.backlogMu
+	c.reader = wire.NewReader(timedReader{c}, maxConnect)
+	if r := b.limits.PublishRate; r > 0 {
+		c.limiter = rate.NewLimiter(rate.Limit(r), 2*r)
+	}
 	return c
 }
 
-// retainedDue is a subscription that has yet to be given what is retained.
-type retainedDue struct {
-	filter wire.Filter
-	id     uint32
-}
-
-// timedReader hands out the answers to all that was read, and sets the
-// deadline that the keep alive asks for, before it waits for more.
+// timedReader hands over the answers to what was read so far before it waits
+// for more, and ends a client that is silent for longer than its keep alive
+// allows.
 type timedReader struct{ c *conn }
 
 func (r timedReader) Read(p []byte) (int, error) {
-	if r.c.session != nil {
-		r.c.flushAcks()
+	c := r.c
+	if c.session != nil {
+		c.flushAcks()
 	}
-	if r.c.timeout > 0 {
-		if err := r.c.nc.SetReadDeadline(time.Now().Add(r.c.timeout)); err != nil {
+	if c.timeout > 0 {
+		if err := c.nc.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
 			return 0, err
 		}
 		// The end of the connection may have set a deadline that must stay.
-		if r.c.session != nil && r.c.isEnding() {
-			_ = r.c.nc.SetReadDeadline(time.Now().Add(farewell))
+		if c.session != nil && c.isEnding() {
+			_ = c.nc.SetReadDeadline(time.Now().Add(farewell))
 		}
 	}
-	return r.c.nc.Read(p)
+	n, err := c.nc.Read(p)
+	c.b.counters.bytesIn.Add(uint64(n))
+	return n, err
 }
 
 // run serves the connection from its first byte to its end.
 func (c *conn) run() {
 	defer func() {
 		_ = c.nc.Close()
-		c.b.mu.Lock()
-		delete(c.b.conns, c)
-		c.b.mu.Unlock()
+		c.b.left(c)
 		close(c.done)
 	}()
 	connect, err := c.handshake()
@@ -130,9 +144,9 @@ func (c *conn) run() {
 		c.b.log.Debug().Err(err).Stringer("from", c.nc.RemoteAddr()).Msg("broker: connection refused")
 		return
 	}
+	c.b.counters.connections.Add(1)
 	log := c.b.log.With().Str("client", c.session.id).Logger()
 	log.Debug().Stringer("from", c.nc.RemoteAddr()).Uint8("version", c.version).Msg("broker: client connected")
-	c.wg.Go(c.write)
 
 	will := connect.Will
 	goodbye, err := c.read()
@@ -152,104 +166,19 @@ func (c *conn) run() {
 	} else {
 		c.shut(wire.Success, "")
 	}
+	<-c.written
 	c.wg.Wait()
+	c.tell()
 	c.b.release(c, will)
 	switch {
 	case violated != nil:
-		log.Info().Err(err).Msg("broker: client broke the protocol and was cut off")
+		c.b.counters.cutOff.Add(1)
+		log.Info().Err(err).Msg("broker: client was cut off: it broke the protocol or a limit")
 	case err != nil:
 		log.Debug().Err(err).Msg("broker: client lost")
 	default:
 		log.Debug().Msg("broker: client disconnected")
 	}
-}
-
-// handshake reads CONNECT, opens the session and answers.
-func (c *conn) handshake() (*wire.Connect, error) {
-	deadline := time.Now().Add(c.b.limits.ConnectTimeout)
-	if err := c.nc.SetDeadline(deadline); err != nil {
-		return nil, err
-	}
-	if c.b.isClosed() {
-		return nil, ErrClosed // and the deadline that drain has set is gone
-	}
-	header, body, err := c.reader.Next()
-	if err != nil {
-		return nil, err
-	}
-	if wire.Type(header>>4) != wire.CONNECT {
-		return nil, fmt.Errorf("first packet is %s", wire.Type(header>>4)) // MQTT-3.1.0-1
-	}
-	p, err := wire.DecodeConnect(body)
-	if err == nil {
-		c.version = p.Version
-		err = c.check(p)
-	} else if wire.CodeOf(err) == wire.UnsupportedVersion {
-		c.version = wire.V311 // the answer that older clients understand
-	} else {
-		return nil, err
-	}
-	if err != nil {
-		c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
-		return nil, err
-	}
-	ack := wire.Connack{}
-	if p.ClientID == "" {
-		p.ClientID = assignedID()
-		ack.AssignedID = p.ClientID
-	}
-	if bounded := c.b.boundExpiry(p.SessionExpiry); bounded != p.SessionExpiry {
-		p.SessionExpiry = bounded
-		ack.SessionExpiry = &bounded
-	}
-	c.window = min(int(p.ReceiveMaximum), c.b.limits.Inflight)
-	c.maxSend = int(p.MaximumPacket)
-	c.timeout = time.Duration(p.KeepAlive) * time.Second * 3 / 2 // 3.1.2.10
-	c.reader.Version = p.Version
-	c.reader.SetLimit(c.b.limits.PacketSize)
-	if ack.SessionPresent, err = c.b.open(c, p); err != nil {
-		c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
-		return nil, err
-	}
-	ack.ReceiveMaximum = uint16(min(c.b.limits.Inflight, 65535))
-	ack.MaximumPacket = uint32(c.b.limits.PacketSize)
-	if err := c.answer(ack); err != nil {
-		c.b.release(c, p.Will)
-		return nil, err
-	}
-	c.sign()
-	if err := c.nc.SetDeadline(time.Time{}); err != nil {
-		c.b.release(c, p.Will)
-		return nil, err
-	}
-	return p, nil
-}
-
-func (c *conn) answer(ack wire.Connack) error {
-	_, err := c.nc.Write(wire.AppendConnack(nil, c.version, ack))
-	return err
-}
-
-// check refuses what a CONNECT must not ask for.
-func (c *conn) check(p *wire.Connect) error {
-	switch {
-	case p.AuthMethod != "":
-		return &wire.Error{Code: wire.BadAuthMethod, Reason: "enhanced authentication is not supported"}
-	case p.ClientID == "" && !p.CleanStart && p.Version < wire.V5, p.ClientID == "" && p.Version == wire.V31:
-		return &wire.Error{Code: wire.BadClientID, Reason: "a client without an id must ask for a clean session"} // MQTT-3.1.3-8
-	case p.Will != nil && !publishable(p.Will.Topic):
-		return &wire.Error{Code: wire.BadTopic, Reason: "the will's topic is not allowed"}
-	}
-	return nil
-}
-
-func (b *Broker) boundExpiry(seconds uint32) uint32 {
-	return min(seconds, uint32(b.limits.SessionExpiry/time.Second))
-}
-
-// publishable reports whether clients may publish to a topic.
-func publishable(topic string) bool {
-	return !strings.HasPrefix(topic, "$") && strings.Count(topic, "/") < maxLevels
 }
 
 // read handles packets until the connection ends. It returns the client's
@@ -260,8 +189,12 @@ func (c *conn) read() (*wire.Disconnect, error) {
 		if err != nil {
 			return nil, c.readError(err)
 		}
+		c.packets++
 		if t := wire.Type(header >> 4); t == wire.DISCONNECT {
 			d, err := wire.DecodeDisconnect(c.version, body)
+			if err == nil && d.HasSessionExpiry && d.SessionExpiry > 0 && !c.session.stored {
+				err = &wire.Error{Code: wire.ProtocolError, Reason: "a session that was to end with its connection cannot be kept"} // 3.14.2.2.2
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -296,7 +229,7 @@ func (c *conn) handle(header byte, body []byte) error {
 		if err != nil {
 			return err
 		}
-		if answer := c.session.acknowledged(c, t, a); answer != nil {
+		if answer := c.session.acknowledged(c, t, a, &c.news); answer != nil {
 			c.acks = wire.AppendAck(c.acks, c.version, wire.PUBREL, *answer)
 		}
 	case wire.PUBREL:
@@ -311,6 +244,8 @@ func (c *conn) handle(header byte, body []byte) error {
 		answer := wire.Ack{PacketID: a.PacketID}
 		if !known {
 			answer.Code = wire.PacketIDNotFound
+		} else if c.session.stored {
+			c.news.released = append(c.news.released, a.PacketID)
 		}
 		c.acks = wire.AppendAck(c.acks, c.version, wire.PUBCOMP, answer)
 	case wire.SUBSCRIBE:
@@ -334,48 +269,80 @@ func (c *conn) handle(header byte, body []byte) error {
 }
 
 // publish handles a PUBLISH from the client: its answer is given when every
-// subscriber's queue has the message.
+// subscriber's queue has the message, on disk where it must be.
 func (c *conn) publish(header byte, body []byte) error {
 	var p wire.Publish
 	if err := wire.DecodePublish(&p, c.version, header, body, c.topic); err != nil {
 		return err
 	}
 	if p.Alias != 0 {
-		return &wire.Error{Code: wire.BadTopicAlias, Reason: "topic aliases were not offered"}
+		if err := c.alias(&p); err != nil {
+			return err
+		}
 	}
 	if len(p.SubscriptionIDs) > 0 {
 		return &wire.Error{Code: wire.ProtocolError, Reason: "subscription identifier from a client"} // MQTT-3.3.4-6
+	}
+	if c.limiter != nil && !c.limiter.Allow() {
+		return &wire.Error{Code: wire.MessageRateTooHigh, Reason: fmt.Sprintf("more than %d messages a second", c.b.limits.PublishRate)}
 	}
 	if p.QoS == 2 {
 		if done, err := c.receive(p.PacketID); done || err != nil {
 			return err
 		}
 	}
-	if !publishable(p.Topic) {
-		// 3.1.1 has no way to refuse a message but to take it and drop it.
-		c.b.counters.dropped.Add(1)
-		if p.QoS > 0 {
-			c.acks = c.appendPassed(c.acks, p.QoS, p.PacketID, wire.BadTopic)
-		}
-		return nil
+	c.look(p.Topic)
+	switch {
+	case !c.b.publishable(p.Topic):
+		return c.refuse(&p, wire.BadTopic, "this topic is not for clients, too long or too deep")
+	case !c.allowed:
+		c.b.counters.denied.Add(1)
+		c.b.warn("write "+c.session.id+" "+p.Topic).Str("client", c.session.id).Str("user", c.session.user).Str("topic", p.Topic).Msg("broker: a message was refused: its user may not write to the topic")
+		return c.refuse(&p, wire.NotAuthorized, "the user may not publish to this topic")
 	}
 	c.b.counters.received.Add(1)
 	p.Payload = append([]byte(nil), p.Payload...)
 	p.Properties = append([]byte(nil), p.Properties...)
-	m := newMessage(&p)
-	if m.Retain && !c.b.retained.set(m, c.b.limits.RetainedBytes) {
+	m := newMessage(&p, c.session.user)
+	if m.QoS > 0 {
+		return c.park(m, c.targets, p.PacketID)
+	}
+	_, _, err := c.b.pass(c.session, m, c.targets, 0)
+	if err != nil {
 		c.b.counters.dropped.Add(1)
-		if m.QoS > 0 {
-			c.acks = c.appendPassed(c.acks, m.QoS, p.PacketID, wire.QuotaExceeded)
+	}
+	return nil
+}
+
+// alias puts in the topic that a topic alias stands for (3.3.2.3.4).
+func (c *conn) alias(p *wire.Publish) error {
+	i := int(p.Alias) - 1
+	switch {
+	case i >= aliases:
+		return &wire.Error{Code: wire.BadTopicAlias, Reason: fmt.Sprintf("topic alias %d; at most %d were offered", p.Alias, aliases)}
+	case p.Topic != "" && len(p.Topic) > c.b.limits.TopicLength:
+		return nil // the message is refused, and nobody remembers its topic
+	case p.Topic != "":
+		if c.aliases == nil {
+			c.aliases = make([]string, aliases)
 		}
-		return nil
+		c.aliases[i] = p.Topic
+	case c.aliases == nil || c.aliases[i] == "":
+		return &wire.Error{Code: wire.ProtocolError, Reason: fmt.Sprintf("topic alias %d stands for nothing", p.Alias)}
+	default:
+		p.Topic = c.aliases[i]
 	}
-	targets := c.match(m.Topic)
-	if m.QoS == 0 {
-		c.b.try(c.session, m, targets)
-		return nil
+	return nil
+}
+
+// refuse answers a message that is not taken. 3.1.1 has no way to refuse one
+// but to answer and drop it.
+func (c *conn) refuse(p *wire.Publish, code wire.Code, why string) error {
+	c.b.counters.dropped.Add(1)
+	if p.QoS > 0 {
+		c.acks = c.appendPassed(c.acks, p.QoS, p.PacketID, code, why)
 	}
-	return c.park(m, targets, p.PacketID)
+	return nil
 }
 
 // receive notes a QoS 2 message. done means that it came before and nothing
@@ -400,41 +367,69 @@ func (c *conn) receive(id uint16) (done bool, err error) {
 	return false, nil
 }
 
-// match finds who gets a topic; publishers tend to use the same one again.
-func (c *conn) match(topic string) []target {
+// look finds who gets a topic, and whether the client may publish to it;
+// publishers tend to use the same one again.
+func (c *conn) look(topic string) {
 	version := c.b.subs.version.Load()
-	if topic != c.topic || version != c.matched || c.targets == nil {
+	if topic != c.topic || version != c.matched {
+		c.allowed = c.session.mayWrite(topic)
 		c.topic, c.matched, c.targets = topic, version, c.b.subs.match(topic)
 	}
-	return c.targets
 }
 
 // park delivers a QoS 1 or 2 message. If a queue is full it, and all that
 // come after it, wait for room in the order they came, while the connection
 // goes on to be read: answers that make room may be behind.
-func (c *conn) park(m *Message, targets []target, packetID uint16) error {
+func (c *conn) park(m *Message, targets matched, packetID uint16) error {
+	if m.QoS == 2 {
+		c.tell() // an id may be used again
+	}
 	c.backlogMu.Lock()
 	defer c.backlogMu.Unlock()
 	if !c.parking {
-		if targets = c.b.try(c.session, m, targets); len(targets) == 0 {
-			c.acks = c.appendPassed(c.acks, m.QoS, packetID, wire.Success)
-			return nil
+		t, full, err := c.b.pass(c.session, m, targets, packetID)
+		if full == nil {
+			return c.passed(m, packetID, t, err)
 		}
 	}
 	if c.version == wire.V5 && c.backlog.len() >= c.b.limits.Inflight {
 		return &wire.Error{Code: wire.ReceiveMaxExceeded, Reason: "more unanswered messages than the receive maximum"} // MQTT-3.3.4-9
 	}
-	for (c.backlog.len() >= maxBacklog || c.parkedBytes > maxBacklogBytes) && !c.isStopped() {
+	if !c.parking || c.backlogFull() {
+		// Answers go out in order (MQTT-4.6.0-2), and before this waits.
+		c.backlogMu.Unlock()
 		c.flushAcks()
+		c.backlogMu.Lock()
+	}
+	for c.backlogFull() && !c.isStopped() {
 		c.unparked.Wait()
 	}
 	c.backlog.push(parked{m, targets, packetID})
 	c.parkedBytes += len(m.Payload) + len(m.properties)
 	if !c.parking {
 		c.parking = true
-		c.flushAcks() // answers go out in order (MQTT-4.6.0-2)
 		c.wg.Go(c.passOn)
 	}
+	return nil
+}
+
+func (c *conn) backlogFull() bool {
+	return c.backlog.len() >= maxBacklog || c.parkedBytes > maxBacklogBytes
+}
+
+// passed answers a message that was passed on, as soon as t is on disk, or
+// refused with err.
+func (c *conn) passed(m *Message, packetID uint16, t ticket, err error) error {
+	if err != nil {
+		if c.version < wire.V5 && errors.Is(err, errNotStored) {
+			return &wire.Error{Code: wire.QuotaExceeded, Reason: err.Error()} // it will send it again
+		}
+		c.b.counters.dropped.Add(1)
+		c.acks = c.appendPassed(c.acks, m.QoS, packetID, wire.QuotaExceeded, err.Error())
+		return nil
+	}
+	c.ticket = c.ticket.then(t)
+	c.acks = c.appendPassed(c.acks, m.QoS, packetID, wire.Success, "")
 	return nil
 }
 
@@ -450,22 +445,32 @@ func (c *conn) passOn() {
 		}
 		p := *c.backlog.peek()
 		c.backlogMu.Unlock()
-		err := c.b.deliver(c.stopped, c.session, p.message, p.targets)
+		t, err := c.b.deliver(c.stopped, c.session, p.message, p.targets, p.packetID)
+		stored := err == nil && c.b.store.wait(t)
 		c.backlogMu.Lock() // before the answer lets the client send one more
 		c.backlog.pop()
 		c.parkedBytes -= len(p.message.Payload) + len(p.message.properties)
 		c.unparked.Signal()
 		c.backlogMu.Unlock()
-		if err == nil {
-			c.send(c.appendPassed(nil, p.message.QoS, p.packetID, wire.Success))
+		switch {
+		case stored:
+			c.send(c.appendPassed(nil, p.message.QoS, p.packetID, wire.Success, ""))
+		case err == nil || errors.Is(err, errNotStored):
+			c.shut(wire.QuotaExceeded, errNotStored.Error())
+		case errors.Is(err, errRetainedFull):
+			c.send(c.appendPassed(nil, p.message.QoS, p.packetID, wire.QuotaExceeded, err.Error()))
 		}
 	}
 }
 
 // appendPassed appends the answer to a QoS 1 or 2 message.
-func (c *conn) appendPassed(b []byte, qos byte, packetID uint16, code wire.Code) []byte {
+func (c *conn) appendPassed(b []byte, qos byte, packetID uint16, code wire.Code, why string) []byte {
+	if c.noProblems || c.maxSend > 0 && len(why)+16 > c.maxSend {
+		why = "" // MQTT-3.1.2-29, MQTT-3.4.2-2
+	}
+	answer := wire.Ack{PacketID: packetID, Code: code, Reason: why}
 	if qos == 1 {
-		return wire.AppendAck(b, c.version, wire.PUBACK, wire.Ack{PacketID: packetID, Code: code})
+		return wire.AppendAck(b, c.version, wire.PUBACK, answer)
 	}
 	c.session.mu.Lock()
 	if code < wire.Unspecified || c.version < wire.V5 {
@@ -474,15 +479,7 @@ func (c *conn) appendPassed(b []byte, qos byte, packetID uint16, code wire.Code)
 		delete(c.session.received, packetID)
 	}
 	c.session.mu.Unlock()
-	return wire.AppendAck(b, c.version, wire.PUBREC, wire.Ack{PacketID: packetID, Code: code})
-}
-
-func newMessage(p *wire.Publish) *Message {
-	m := &Message{Topic: p.Topic, Payload: p.Payload, QoS: p.QoS, Retain: p.Retain, properties: p.Properties}
-	if p.HasExpiry {
-		m.expires = time.Now().Add(time.Duration(p.Expiry) * time.Second)
-	}
-	return m
+	return wire.AppendAck(b, c.version, wire.PUBREC, answer)
 }
 
 func (c *conn) subscribe(body []byte) error {
@@ -492,47 +489,84 @@ func (c *conn) subscribe(body []byte) error {
 	}
 	codes := make([]wire.Code, len(p.Filters))
 	fresh := make([]bool, len(p.Filters))
-	s := c.session
 	for i, f := range p.Filters {
-		s.mu.Lock()
-		_, known := s.filters[f.Filter]
-		count := len(s.filters)
-		s.mu.Unlock()
-		switch {
-		case strings.HasPrefix(f.Filter, "$share/"):
-			codes[i] = wire.SharedNotSupported
-		case !validFilter(f.Filter):
-			codes[i] = wire.BadFilter
-		case !known && count >= c.b.limits.Subscriptions:
-			codes[i] = wire.QuotaExceeded
-		default:
+		if f.NoLocal && strings.HasPrefix(f.Filter, "$share/") {
+			return &wire.Error{Code: wire.ProtocolError, Reason: "no local on a shared subscription"} // MQTT-3.8.3-4
+		}
+		if codes[i] = c.subscribable(f.Filter); codes[i] == wire.Success {
 			codes[i] = wire.Code(f.QoS)
-			sub := subscription{f.QoS, f.NoLocal, f.RetainAsPublished, p.SubscriptionID}
-			fresh[i] = c.b.subs.set(f.Filter, s, sub)
-			s.mu.Lock()
-			if s.filters == nil {
-				s.filters = map[string]subscription{}
-			}
-			s.filters[f.Filter] = sub
-			s.mu.Unlock()
+			fresh[i] = c.addFilter(f, p.SubscriptionID)
 		}
 	}
 	// The SUBACK is queued before the retained messages.
 	c.acks = wire.AppendSuback(c.acks, c.version, wire.SUBACK, p.PacketID, codes)
 	c.flushAcks()
+	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, f := range p.Filters {
-		if codes[i] >= wire.Unspecified || f.RetainHandling == 2 || f.RetainHandling == 1 && !fresh[i] {
+		if codes[i] >= wire.Unspecified || !wantsRetained(f, fresh[i]) {
 			continue
 		}
-		if len(c.due) == maxDue {
+		if len(s.due) >= maxDue {
 			return &wire.Error{Code: wire.QuotaExceeded, Reason: "more subscriptions than retained messages are taken for"}
 		}
-		c.due = append(c.due, retainedDue{f, p.SubscriptionID})
+		s.due = append(s.due, retainedDue{f.Filter, f.QoS, p.SubscriptionID})
 	}
 	c.wakeWriter()
 	return nil
+}
+
+// wantsRetained reports whether a subscription is to be sent what is retained.
+func wantsRetained(f wire.Filter, fresh bool) bool {
+	return (f.RetainHandling == 0 || f.RetainHandling == 1 && fresh) && !strings.HasPrefix(f.Filter, "$share/")
+}
+
+// subscribable returns why a filter is refused, or Success.
+func (c *conn) subscribable(filter string) wire.Code {
+	s := c.session
+	s.mu.Lock()
+	_, known := s.filters[filter]
+	count := len(s.filters)
+	s.mu.Unlock()
+	_, rest, ok := splitShared(filter)
+	switch {
+	case !ok || !c.b.subscribable(rest):
+		return wire.BadFilter
+	case !known && count >= c.b.limits.Subscriptions:
+		c.b.warn("subscriptions "+s.id).Str("client", s.id).Int("max_subscriptions", count).Msg("broker: a client has as many subscriptions as allowed; refusing more")
+		return wire.QuotaExceeded
+	case s.stored && c.b.store != nil && c.b.store.behind():
+		return wire.QuotaExceeded
+	}
+	if rules := s.rules.Load(); rules != nil && !rules.MayReadSome(rest) {
+		c.b.counters.denied.Add(1)
+		c.b.warn("read "+s.id+" "+filter).Str("client", s.id).Str("user", s.user).Str("filter", filter).Msg("broker: a subscription was refused: its user may read nothing of it")
+		return wire.NotAuthorized
+	}
+	return wire.Success
+}
+
+// addFilter subscribes the session and reports whether the filter is new.
+func (c *conn) addFilter(f wire.Filter, id uint32) (fresh bool) {
+	s := c.session
+	sub := subscription{f.QoS, f.NoLocal, f.RetainAsPublished, id}
+	if c.b.store != nil && s.stored {
+		c.b.store.mu.Lock()
+		defer c.b.store.mu.Unlock()
+	}
+	fresh = c.b.subs.set(f.Filter, s, sub)
+	s.mu.Lock()
+	if s.filters == nil {
+		s.filters = map[string]subscription{}
+	}
+	s.filters[f.Filter] = sub
+	s.mu.Unlock()
+	if c.b.store != nil && s.stored {
+		rec := appendSubscription(appendString(nil, s.id), f.Filter, sub, wantsRetained(f, fresh))
+		c.ticket = c.ticket.then(c.b.store.submit(recordSubscribe, rec))
+	}
+	return fresh
 }
 
 func (c *conn) unsubscribe(body []byte) error {
@@ -542,15 +576,32 @@ func (c *conn) unsubscribe(body []byte) error {
 	}
 	codes := make([]wire.Code, len(p.Filters))
 	for i, f := range p.Filters {
-		if !c.b.subs.remove(f, c.session) {
+		if !c.removeFilter(f) {
 			codes[i] = wire.NoSubscriptionExisted
 		}
-		c.session.mu.Lock()
-		delete(c.session.filters, f)
-		c.session.mu.Unlock()
 	}
 	c.acks = wire.AppendSuback(c.acks, c.version, wire.UNSUBACK, p.PacketID, codes)
 	return nil
+}
+
+func (c *conn) removeFilter(filter string) bool {
+	s := c.session
+	if c.b.store != nil && s.stored {
+		c.b.store.mu.Lock()
+		defer c.b.store.mu.Unlock()
+	}
+	if !c.b.subs.remove(filter, s) {
+		return false
+	}
+	s.mu.Lock()
+	delete(s.filters, filter)
+	gone := func(d retainedDue) bool { return d.filter == filter }
+	s.due = slices.DeleteFunc(s.due, gone)
+	s.mu.Unlock()
+	if c.b.store != nil && s.stored {
+		c.ticket = c.ticket.then(c.b.store.submit(recordUnsubscribe, appendString(appendString(nil, s.id), filter)))
+	}
+	return true
 }
 
 // drain ends the connection as soon as all that is queued was written.
@@ -581,7 +632,7 @@ func (c *conn) shut(code wire.Code, reason string) {
 		defer c.session.mu.Unlock()
 		c.closing = true
 		if code >= wire.Unspecified {
-			c.bye = wire.AppendDisconnect(nil, c.version, code, reason)
+			c.bye = wire.AppendDisconnect(nil, c.version, code, reason, c.maxSend)
 		}
 		c.wakeWriter()
 	})

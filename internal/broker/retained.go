@@ -24,8 +24,8 @@ type retainedNode struct {
 }
 
 // set stores m, or clears its topic if m's payload is empty. It reports false
-// if m does not fit within limit bytes; what was retained then stays.
-func (r *retained) set(m *Message, limit int) bool {
+// if m does not fit within the limits; what was retained then stays.
+func (r *retained) set(m *Message, limit *Limits) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	path := []*retainedNode{&r.root}
@@ -38,7 +38,7 @@ func (r *retained) set(m *Message, limit int) bool {
 			if clearing {
 				return true
 			}
-			if r.bytes+retainedSize(m) > limit {
+			if r.bytes+retainedSize(m) > limit.RetainedBytes || r.count >= limit.Retained {
 				return false
 			}
 			child = &retainedNode{}
@@ -55,7 +55,7 @@ func (r *retained) set(m *Message, limit int) bool {
 		size = -retainedSize(last.message)
 	}
 	if !clearing {
-		if size += retainedSize(m); r.bytes+size > limit {
+		if size += retainedSize(m); r.bytes+size > limit.RetainedBytes || last.message == nil && r.count >= limit.Retained {
 			return false
 		}
 		if last.message == nil {
@@ -70,13 +70,70 @@ func (r *retained) set(m *Message, limit int) bool {
 		r.bytes += size
 	}
 	last.message = nil
+	r.prune(path, levels)
+	return true
+}
+
+// prune leaves no empty branch behind. r.mu is held.
+func (*retained) prune(path []*retainedNode, levels []string) {
 	for i := len(levels) - 1; i >= 0; i-- {
 		if n := path[i+1]; n.message != nil || len(n.children) > 0 {
 			break
 		}
 		delete(path[i].children, levels[i])
 	}
-	return true
+}
+
+// get returns what is retained for a topic, or nil.
+func (r *retained) get(topic string) *Message {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	n := &r.root
+	for level := range strings.SplitSeq(topic, "/") {
+		if n = n.children[level]; n == nil {
+			return nil
+		}
+	}
+	return n.message
+}
+
+// all returns everything that is retained, expired or not.
+func (r *retained) all() []*Message {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := make([]*Message, 0, r.count)
+	var walk func(*retainedNode)
+	walk = func(n *retainedNode) {
+		if n.message != nil {
+			out = append(out, n.message)
+		}
+		for _, child := range n.children {
+			walk(child)
+		}
+	}
+	walk(&r.root)
+	return out
+}
+
+// remove takes m off, if it is still what its topic retains.
+func (r *retained) remove(m *Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	path := []*retainedNode{&r.root}
+	levels := strings.Split(m.Topic, "/")
+	for _, level := range levels {
+		child := path[len(path)-1].children[level]
+		if child == nil {
+			return
+		}
+		path = append(path, child)
+	}
+	if last := path[len(path)-1]; last.message == m {
+		last.message = nil
+		r.count--
+		r.bytes -= retainedSize(m)
+		r.prune(path, levels)
+	}
 }
 
 // each calls use with every live retained message that filter matches. r.mu

@@ -1,17 +1,26 @@
 package broker
 
 import (
+	"cmp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
 )
 
 // session is what the broker keeps for a client id: its subscriptions and
 // what is on the way to it. It may outlive the connection.
 type session struct {
-	id string
+	id   string
+	user string // who it belongs to; empty for anonymous clients
+	// stored sessions outlive the connection, and the program if it has a store.
+	stored bool
+	// rules are what the user may do, as it is now; nil is everything.
+	rules atomic.Pointer[accounts.Rules]
+	total *atomic.Int64 // bytes in the queues of all sessions
 
 	// mu guards what follows, and those fields of conn that say so. It is
 	// held for short; never while waiting or across network calls.
@@ -25,6 +34,7 @@ type session struct {
 	inflightBytes int
 	lastID        uint16
 	sent          uint64
+	order         uint64 // of the newest message queued, if stored
 	// room is there while somebody waits for room; it is closed when there
 	// may be some. fullSince is when the waiting began.
 	room      chan struct{}
@@ -33,86 +43,153 @@ type session struct {
 	// until it has taken a good part, more are dropped instead of waited with.
 	overrun bool
 	filters map[string]subscription
+	// due are subscriptions whose retained messages are queued one after the
+	// other, each when the queue is empty.
+	due []retainedDue
 	// received are the QoS 2 messages from the client that were not yet
 	// released; true once they were passed on.
 	received map[uint16]bool
 
 	// b.mu guards these.
-	expiry uint32 // seconds
-	timer  *time.Timer
-	will   *delayedWill
+	expiry  uint32    // seconds
+	expires time.Time // of an offline session that was restored
+	timer   *time.Timer
+	will    *delayedWill
+}
+
+// retainedDue is a subscription whose retained messages are to be sent.
+type retainedDue struct {
+	filter string
+	qos    byte
+	id     uint32
 }
 
 // outgoing is a message on its way to a session.
 type outgoing struct {
 	message *Message
 	ids     []uint32
+	order   uint64 // within a stored session; 0 for what is not stored
 	qos     byte
 	retain  bool
+	dup     bool // may have been sent before a crash
 }
 
-func (o *outgoing) size() int {
-	return len(o.message.Topic) + len(o.message.Payload) + len(o.message.properties) + 4*len(o.ids) + 64
-}
+func (o *outgoing) size() int { return o.message.size() + 4*len(o.ids) }
+
+func (m *Message) size() int { return len(m.Topic) + len(m.Payload) + len(m.properties) + 64 }
 
 type inflight struct {
 	outgoing
-	order    uint64
-	released bool  // PUBREC came; a PUBREL is due
-	by       *conn // that sent it last
+	sent     uint64 // the order in which they were sent first
+	released bool   // PUBREC came; a PUBREL is due
+	by       *conn  // that sent it last
 }
 
-type verdict int
+func (s *session) mayRead(topic string) bool {
+	rules := s.rules.Load()
+	return rules == nil || rules.MayRead(topic)
+}
 
+func (s *session) mayWrite(topic string) bool {
+	rules := s.rules.Load()
+	return rules == nil || rules.MayWrite(topic)
+}
+
+// isFull reports whether m has no place in the queue. s.mu is held.
+func (s *session) isFull(size int, qos byte, limit *Limits) bool {
+	maxCount, maxBytes, maxTotal := limit.QueuedMessages, limit.QueuedBytes, limit.QueuedTotal
+	if qos == 0 { // leave room for what must not be lost
+		maxCount, maxBytes, maxTotal = maxCount/2, maxBytes/2, maxTotal/2
+	}
+	n := s.queue.len()
+	if n == 0 && s.conn != nil {
+		return false
+	}
+	return n >= maxCount || s.queueBytes+size > maxBytes || s.total.Load()+int64(size) > int64(maxTotal)
+}
+
+// waits reports whether publishers wait for this session when its queue is
+// full, rather than seeing their messages dropped. s.mu is held.
+func (s *session) waits() bool { return !s.gone && s.conn != nil && !s.overrun }
+
+// hasRoom reports whether a QoS 1 or 2 message can be queued, or need not be.
+// If not, the session is marked as one that is waited for.
+func (s *session) hasRoom(m *Message, limit *Limits) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.waits() || !s.isFull(m.size(), m.QoS, limit) {
+		return true
+	}
+	if s.room == nil {
+		s.room = make(chan struct{})
+	}
+	if s.fullSince.IsZero() {
+		s.fullSince = time.Now()
+	}
+	return false
+}
+
+// How fit a session is for a message of a shared subscription.
 const (
-	taken   verdict = iota // queued, or not wanted
-	dropped                // lost, and counted
-	full                   // ask again when there is room
+	fit = 3 // connected, and has room
 )
 
-// offer queues a message for the session.
-func (s *session) offer(o outgoing, limit *Limits) verdict {
+func (s *session) fitness(m *Message, limit *Limits) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.gone || s.conn == nil && m.QoS == 0:
+		return 0
+	case s.conn == nil:
+		return 1
+	case s.isFull(m.size(), m.QoS, limit):
+		return 2
+	}
+	return fit
+}
+
+// put queues a message, though the queue be full if publishers wait for the
+// session: they have done so. It returns the message's order if it is to be
+// stored; ok is false if the message is dropped.
+func (s *session) put(o outgoing, limit *Limits) (order uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || s.conn == nil && o.qos == 0 {
-		return taken
+		return 0, true // not wanted
 	}
-	maxCount, maxBytes := limit.QueuedMessages, limit.QueuedBytes
-	if o.qos == 0 {
-		maxCount, maxBytes = maxCount/2, maxBytes/2 // leave room for what must not be lost
+	if (o.qos == 0 || !s.waits()) && s.isFull(o.size(), o.qos, limit) {
+		return 0, false
 	}
-	if n := s.queue.len(); n > 0 && (n >= maxCount || s.queueBytes+o.size() > maxBytes) {
-		if o.qos == 0 || s.conn == nil || s.overrun {
-			return dropped
-		}
-		if s.room == nil {
-			s.room = make(chan struct{})
-		}
-		if s.fullSince.IsZero() {
-			s.fullSince = time.Now()
-		}
-		return full
+	if s.stored && o.qos > 0 {
+		s.order++
+		o.order = s.order
 	}
 	s.push(o)
-	return taken
+	return o.order, true
 }
 
 // push queues without regard to limits. s.mu is held.
 func (s *session) push(o outgoing) {
 	s.queue.push(o)
-	s.queueBytes += o.size()
+	s.account(o.size())
 	if s.conn != nil {
 		s.conn.wakeWriter()
 	}
 }
 
+// account notes bytes that came into the queue, or went. s.mu is held.
+func (s *session) account(bytes int) {
+	s.queueBytes += bytes
+	s.total.Add(int64(bytes))
+}
+
 // waiting returns a channel that is closed when there may be room for what was
 // offered, since when the queue is full, and the connection to blame; nil if
 // there may be room by now.
-func (s *session) waiting() (room <-chan struct{}, since time.Time, c *conn) {
+func (s *session) waiting(limit *Limits) (room <-chan struct{}, since time.Time, c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.room == nil || s.conn == nil {
+	if s.room == nil || !s.waits() {
 		return nil, time.Time{}, nil
 	}
 	return s.room, s.fullSince, s.conn
@@ -134,7 +211,6 @@ func (s *session) tellRoom(all bool) {
 type packet struct {
 	outgoing
 	id      uint16
-	dup     bool
 	release bool
 }
 
@@ -144,31 +220,26 @@ func (s *session) pop(c *conn, batch []packet, limit *Limits) []packet {
 		id := c.resend[0]
 		c.resend = c.resend[1:]
 		if f, ok := s.inflight[id]; ok {
-			f.by = c
+			f.by, f.dup = c, true
 			c.unanswered++
 			s.inflight[id] = f
-			batch = append(batch, packet{f.outgoing, id, true, f.released})
+			batch = append(batch, packet{f.outgoing, id, f.released})
 		}
 	}
-	popped := false
+	popped := 0
 	for len(batch) < cap(batch) && s.queueReady(c, limit) {
 		o := s.queue.pop()
-		popped = true
-		s.queueBytes -= o.size()
+		popped += o.size()
 		p := packet{outgoing: o}
 		if o.qos > 0 {
 			p.id = s.nextID()
-			if s.inflight == nil {
-				s.inflight = map[uint16]inflight{}
-			}
-			s.sent++
 			c.unanswered++
-			s.inflightBytes += o.size()
-			s.inflight[p.id] = inflight{outgoing: o, order: s.sent, by: c}
+			s.fly(p.id, inflight{outgoing: o, by: c})
 		}
 		batch = append(batch, p)
 	}
-	if popped {
+	if popped > 0 {
+		s.account(-popped)
 		// Publishers are woken when a good part is free, not for each message,
 		// but that one message may be larger than that part.
 		all := s.queue.len() <= limit.QueuedMessages*3/4 && s.queueBytes <= limit.QueuedBytes*3/4
@@ -177,6 +248,19 @@ func (s *session) pop(c *conn, batch []packet, limit *Limits) []packet {
 		}
 	}
 	return batch
+}
+
+// fly notes a message that is on its way. s.mu is held.
+func (s *session) fly(id uint16, f inflight) {
+	if s.inflight == nil {
+		s.inflight = map[uint16]inflight{}
+	}
+	s.sent++
+	f.sent = s.sent
+	if f.message != nil {
+		s.inflightBytes += f.size()
+	}
+	s.inflight[id] = f
 }
 
 // queueReady reports whether the next message in the queue may be sent. With
@@ -203,8 +287,9 @@ func (s *session) nextID() uint16 {
 }
 
 // acknowledged handles a PUBACK, PUBREC or PUBCOMP from the client. The
-// answer is a PUBREL for a PUBREC and nil otherwise.
-func (s *session) acknowledged(c *conn, t wire.Type, a wire.Ack) *wire.Ack {
+// answer is a PUBREL for a PUBREC and nil otherwise. What changed for a stored
+// session goes into news.
+func (s *session) acknowledged(c *conn, t wire.Type, a wire.Ack, news *changes) *wire.Ack {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f, ok := s.inflight[a.PacketID]
@@ -220,10 +305,16 @@ func (s *session) acknowledged(c *conn, t wire.Type, a wire.Ack) *wire.Ack {
 			f.message = nil // the client has it
 			s.inflight[a.PacketID] = f
 			c.sign()
+			if f.order != 0 {
+				news.received = append(news.received, f.order)
+			}
 		}
 		return &wire.Ack{PacketID: a.PacketID}
 	}
 	c.sign()
+	if f.order != 0 {
+		news.done = append(news.done, f.order)
+	}
 	s.forget(a.PacketID)
 	c.wakeWriter()
 	return nil
@@ -250,10 +341,12 @@ func (s *session) attach(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn = c
+	s.rules.Store(c.rules())
+	s.purge()
 	for id := range s.inflight {
 		c.resend = append(c.resend, id)
 	}
-	slices.SortFunc(c.resend, func(a, b uint16) int { return int(s.inflight[a].order) - int(s.inflight[b].order) })
+	slices.SortFunc(c.resend, func(a, b uint16) int { return cmp.Compare(s.inflight[a].sent, s.inflight[b].sent) })
 	for id, passedOn := range s.received {
 		if !passedOn { // the client will send it again
 			delete(s.received, id)
@@ -261,17 +354,37 @@ func (s *session) attach(c *conn) {
 	}
 }
 
+// purge drops what is on the way and may not be read any more. s.mu is held.
+func (s *session) purge() {
+	if s.rules.Load() == nil {
+		return
+	}
+	s.filterQueue(func(o *outgoing) bool { return s.mayRead(o.message.Topic) })
+	for id, f := range s.inflight {
+		if s.conn == nil && !f.released && !s.mayRead(f.message.Topic) {
+			s.forget(id)
+		}
+	}
+}
+
+func (s *session) filterQueue(keep func(*outgoing) bool) {
+	gone := 0
+	s.queue.filter(func(o *outgoing) bool {
+		if keep(o) {
+			return true
+		}
+		gone += o.size()
+		return false
+	})
+	s.account(-gone)
+}
+
 // detach takes the connection off. QoS 0 messages do not wait for the next.
 func (s *session) detach() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn = nil
-	s.queue.filter(func(o *outgoing) bool {
-		if o.qos == 0 {
-			s.queueBytes -= o.size()
-		}
-		return o.qos > 0
-	})
+	s.filterQueue(func(o *outgoing) bool { return o.qos > 0 })
 	s.tellRoom(false)
 	s.fullSince = time.Time{}
 }
@@ -281,8 +394,9 @@ func (s *session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
-	s.queue, s.inflight, s.received = fifo[outgoing]{}, nil, nil
-	s.queueBytes, s.inflightBytes = 0, 0
+	s.account(-s.queueBytes)
+	s.queue, s.inflight, s.received, s.due = fifo[outgoing]{}, nil, nil, nil
+	s.inflightBytes = 0
 	s.tellRoom(true)
 }
 
@@ -322,3 +436,6 @@ func (f *fifo[T]) filter(keep func(*T) bool) {
 	f.items = slices.DeleteFunc(f.items[f.head:], func(v T) bool { return !keep(&v) })
 	f.head = 0
 }
+
+// at returns the i-th item from the front.
+func (f *fifo[T]) at(i int) *T { return &f.items[f.head+i] }

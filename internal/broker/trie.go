@@ -4,6 +4,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"event2mqtt/internal/broker/accounts"
 )
 
 // subscription is what a session asked for with one filter.
@@ -24,6 +26,52 @@ type target struct {
 	ids     []uint32
 }
 
+// matched are those who get a topic: every target, and one of each group.
+type matched struct {
+	targets []target
+	groups  []group
+}
+
+// group are the subscribers that share a subscription (4.8.2).
+type group struct {
+	members []target
+	turn    *atomic.Uint32
+}
+
+// choose adds one member of each group to the targets: in turn, and better
+// one that is connected and has room.
+func (to matched) choose(m *Message, limit *Limits) []target {
+	targets := append([]target(nil), to.targets...)
+	for _, g := range to.groups {
+		n := len(g.members)
+		first := int(g.turn.Add(1))
+		best, rank := 0, 0
+		for i := range n {
+			k := (first + i) % n
+			if r := g.members[k].session.fitness(m, limit); r > rank {
+				if best, rank = k, r; r == fit {
+					break
+				}
+			}
+		}
+		if rank > 0 {
+			targets = append(targets, g.members[best])
+		}
+	}
+	return targets
+}
+
+// splitShared takes a shared subscription's filter apart: "$share/NAME/FILTER".
+// ok is false if it should be one and is malformed.
+func splitShared(filter string) (name, rest string, ok bool) {
+	rest, shared := strings.CutPrefix(filter, "$share/")
+	if !shared {
+		return "", filter, filter != "$share"
+	}
+	name, rest, found := strings.Cut(rest, "/")
+	return name, rest, found && name != "" && rest != "" && !strings.ContainsAny(name, "+#")
+}
+
 // trie finds the subscriptions that match a topic.
 type trie struct {
 	mu   sync.RWMutex
@@ -31,18 +79,28 @@ type trie struct {
 	// version changes with every subscription, so that what a publisher
 	// found for a topic can be used again until then.
 	version atomic.Uint64
+	count   atomic.Int64 // of subscriptions
 }
 
 type node struct {
 	children map[string]*node
 	subs     map[*session]subscription
+	shared   map[string]*sharing // by name
 }
+
+type sharing struct {
+	subs map[*session]subscription
+	turn atomic.Uint32
+}
+
+func (n *node) empty() bool { return len(n.subs) == 0 && len(n.children) == 0 && len(n.shared) == 0 }
 
 // set stores s's subscription to filter and reports whether it is new.
 func (t *trie) set(filter string, s *session, sub subscription) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := &t.root
+	share, filter, _ := splitShared(filter)
 	for level := range strings.SplitSeq(filter, "/") {
 		child := n.children[level]
 		if child == nil {
@@ -54,11 +112,24 @@ func (t *trie) set(filter string, s *session, sub subscription) bool {
 		}
 		n = child
 	}
-	if n.subs == nil {
-		n.subs = map[*session]subscription{}
+	subs := &n.subs
+	if share != "" {
+		if n.shared == nil {
+			n.shared = map[string]*sharing{}
+		}
+		if n.shared[share] == nil {
+			n.shared[share] = &sharing{}
+		}
+		subs = &n.shared[share].subs
 	}
-	_, known := n.subs[s]
-	n.subs[s] = sub
+	if *subs == nil {
+		*subs = map[*session]subscription{}
+	}
+	_, known := (*subs)[s]
+	(*subs)[s] = sub
+	if !known {
+		t.count.Add(1)
+	}
 	t.version.Add(1)
 	return !known
 }
@@ -68,6 +139,7 @@ func (t *trie) remove(filter string, s *session) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	path := []*node{&t.root}
+	share, filter, _ := splitShared(filter)
 	levels := strings.Split(filter, "/")
 	for _, level := range levels {
 		child := path[len(path)-1].children[level]
@@ -77,12 +149,23 @@ func (t *trie) remove(filter string, s *session) bool {
 		path = append(path, child)
 	}
 	last := path[len(path)-1]
-	if _, ok := last.subs[s]; !ok {
+	subs := last.subs
+	if share != "" {
+		if last.shared[share] == nil {
+			return false
+		}
+		subs = last.shared[share].subs
+	}
+	if _, ok := subs[s]; !ok {
 		return false
 	}
-	delete(last.subs, s)
+	delete(subs, s)
+	if share != "" && len(subs) == 0 {
+		delete(last.shared, share)
+	}
+	t.count.Add(-1)
 	for i := len(levels) - 1; i >= 0; i-- { // leave no empty branch behind
-		if n := path[i+1]; len(n.subs) > 0 || len(n.children) > 0 {
+		if !path[i+1].empty() {
 			break
 		}
 		delete(path[i].children, levels[i])
@@ -91,20 +174,21 @@ func (t *trie) remove(filter string, s *session) bool {
 	return true
 }
 
-// match returns the sessions whose filters match topic. The result is shared
-// and must not be changed.
-func (t *trie) match(topic string) []target {
-	m := matcher{system: strings.HasPrefix(topic, "$")}
+// match returns those whose filters match topic and who may read it. The
+// result is shared and must not be changed.
+func (t *trie) match(topic string) matched {
+	m := matcher{topic: topic, system: strings.HasPrefix(topic, "$")}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	m.walk(&t.root, topic, true, true)
-	return m.targets
+	return m.matched
 }
 
 type matcher struct {
-	system  bool // wildcards at the first level do not match (4.7.2)
-	targets []target
-	index   map[*session]int // of targets, once there are many
+	topic  string
+	system bool // wildcards at the first level do not match (4.7.2)
+	matched
+	index map[*session]int // of targets, once there are many
 }
 
 // walk goes down from n with what is left of the topic; more is false behind
@@ -113,11 +197,11 @@ func (m *matcher) walk(n *node, rest string, more, first bool) {
 	wild := !(first && m.system)
 	if wild {
 		if hash := n.children["#"]; hash != nil { // also the parent level itself (4.7.1.2)
-			m.add(hash.subs)
+			m.add(hash)
 		}
 	}
 	if !more {
-		m.add(n.subs)
+		m.add(n)
 		return
 	}
 	level, rest, more := strings.Cut(rest, "/")
@@ -131,15 +215,33 @@ func (m *matcher) walk(n *node, rest string, more, first bool) {
 	}
 }
 
-func (m *matcher) add(subs map[*session]subscription) {
-	for s, sub := range subs {
-		t := m.find(s)
-		t.qos = max(t.qos, sub.qos)
-		t.retain = t.retain || sub.retainAsPublished
-		t.local = t.local || !sub.noLocal
-		if sub.id != 0 {
-			t.ids = append(t.ids, sub.id)
+func (m *matcher) add(n *node) {
+	for s, sub := range n.subs {
+		if s.mayRead(m.topic) {
+			m.find(s).add(sub)
 		}
+	}
+	for _, share := range n.shared {
+		g := group{turn: &share.turn}
+		for s, sub := range share.subs {
+			if s.mayRead(m.topic) {
+				t := target{session: s}
+				t.add(sub)
+				g.members = append(g.members, t)
+			}
+		}
+		if len(g.members) > 0 {
+			m.groups = append(m.groups, g)
+		}
+	}
+}
+
+func (t *target) add(sub subscription) {
+	t.qos = max(t.qos, sub.qos)
+	t.retain = t.retain || sub.retainAsPublished
+	t.local = t.local || !sub.noLocal
+	if sub.id != 0 {
+		t.ids = append(t.ids, sub.id)
 	}
 }
 
@@ -166,18 +268,8 @@ func (m *matcher) find(s *session) *target {
 	return &m.targets[len(m.targets)-1]
 }
 
-// validFilter reports whether a topic filter is well formed (4.7.1) and of
-// bounded depth.
-func validFilter(filter string) bool {
-	if filter == "" || strings.Count(filter, "/") >= maxLevels {
-		return false
-	}
-	for rest, more := filter, true; more; {
-		var level string
-		level, rest, more = strings.Cut(rest, "/")
-		if strings.Contains(level, "#") && (level != "#" || more) || strings.Contains(level, "+") && level != "+" {
-			return false
-		}
-	}
-	return true
+// subscribable reports whether a filter, without the name of a share, is well
+// formed and within the limits.
+func (b *Broker) subscribable(filter string) bool {
+	return len(filter) <= b.limits.TopicLength && strings.Count(filter, "/") < b.limits.TopicLevels && accounts.ValidFilter(filter)
 }

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"net"
 	"slices"
 	"time"
 
@@ -10,12 +9,40 @@ import (
 
 // This file is the way to a client: what waits is gathered and written.
 
-// flushAcks hands the answers gathered by the reading goroutine to the writer.
+// flushAcks hands the answers gathered by the reading goroutine to the writer,
+// as soon as what they promise is on disk.
 func (c *conn) flushAcks() {
+	if c.packets > 0 {
+		c.b.counters.packetsIn.Add(c.packets)
+		c.packets = 0
+	}
+	c.tell()
+	if !c.b.store.wait(c.ticket) {
+		c.shut(wire.QuotaExceeded, errNotStored.Error())
+		c.acks = c.acks[:0] // the client must ask again
+	}
+	c.ticket = ticket{}
 	if len(c.acks) > 0 {
 		c.send(c.acks)
 		c.acks = c.acks[:0]
 	}
+}
+
+// tell hands what the client's answers changed to the store. What lets an id
+// be used again has to be on disk before the answer goes out.
+func (c *conn) tell() {
+	if c.b.store == nil || c.news.empty() {
+		return
+	}
+	rec := appendChanges(appendString(nil, c.session.id), &c.news)
+	c.b.store.mu.Lock()
+	t := c.b.store.submit(recordChanges, rec)
+	c.b.store.mu.Unlock()
+	if len(c.news.received)+len(c.news.released) > 0 {
+		c.ticket = c.ticket.then(t)
+	}
+	n := &c.news
+	*n = changes{done: n.done[:0], received: n.received[:0], released: n.released[:0]}
 }
 
 // send queues encoded packets to be written before messages. A client that
@@ -31,38 +58,44 @@ func (c *conn) send(b []byte) {
 	}
 }
 
-// wakeWriter makes the writer look again. session.mu is held.
+// start lets the connection write: its CONNACK was sent.
+func (c *conn) start() {
+	c.sign()
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	c.ready = true
+	c.wakeWriter()
+}
+
+// wakeWriter has a writer look at what there is. session.mu is held.
 func (c *conn) wakeWriter() {
-	if c.idle {
-		c.idle = false
-		c.wake <- struct{}{} // never blocks: idle is set once a turn
+	if c.ready && !c.writing && !c.finished {
+		c.writing = true
+		go c.write() // run waits for written
 	}
 }
 
-// write is the writer goroutine. It gathers what waits and writes when the
-// queue is empty or enough is there.
+// writer is what a writing goroutine works with; an idle client has none.
+type writer struct {
+	buf   []byte
+	slots [64]packet
+	p     wire.Publish
+}
+
+// write gathers what waits and writes when the queue is empty or enough is
+// there. It ends when nothing is left, or with the connection.
 func (c *conn) write() {
+	w := c.b.writers.Get().(*writer)
+	defer c.b.writers.Put(w)
 	s := c.session
-	defer func() {
-		// A client that is let go in peace has its last answers read: closing
-		// over them would reset the connection and take what it has not read.
-		if tcp, ok := c.nc.(*net.TCPConn); ok && c.letGo {
-			_ = c.nc.SetReadDeadline(time.Now().Add(farewell))
-			_ = tcp.CloseWrite()
-			return
-		}
-		_ = c.nc.Close() // ends the reader too
-	}()
-	var buf []byte
-	var slots [64]packet
-	var p wire.Publish
+	buf := w.buf[:0]
 	messages := false // buf holds some
 	for {
 		s.mu.Lock()
 		for len(c.control) == 0 && !c.closing && !s.canSend(c, &c.b.limits) {
-			if len(c.due) > 0 && s.queue.len() == 0 {
-				d := c.due[0]
-				c.due = c.due[1:]
+			if len(s.due) > 0 && s.queue.len() == 0 {
+				d := s.due[0]
+				s.due = s.due[1:]
 				s.mu.Unlock()
 				c.queueRetained(d)
 				s.mu.Lock()
@@ -70,52 +103,97 @@ func (c *conn) write() {
 			}
 			if c.draining && len(s.inflight) == 0 {
 				c.closing, c.letGo = true, true
-				c.bye = wire.AppendDisconnect(nil, c.version, wire.ShuttingDown, "")
+				c.bye = wire.AppendDisconnect(nil, c.version, wire.ShuttingDown, "", 0)
 				break
 			}
-			c.idle = true
+			c.writing = false
 			s.mu.Unlock()
-			<-c.wake
-			s.mu.Lock()
+			if w.buf = buf; cap(buf) > 2*flushAt {
+				w.buf = nil
+			}
+			return
 		}
 		buf = append(buf, c.control...)
-		if c.control = c.control[:0]; cap(c.control) > flushAt {
+		if c.control = c.control[:0]; cap(c.control) > 1<<10 {
 			c.control = nil
 		}
 		closing, bye := c.closing, c.bye
-		batch := slots[:0]
+		batch := w.slots[:0]
 		if !closing {
 			batch = s.pop(c, batch, &c.b.limits)
 		}
 		more := s.canSend(c, &c.b.limits)
 		s.mu.Unlock()
 
+		if !c.storeIDs(batch) {
+			c.shut(wire.QuotaExceeded, errNotStored.Error())
+			clear(batch)
+			continue
+		}
+		ok := true
 		for i := range batch {
-			buf = c.appendPacket(buf, &p, &batch[i])
+			buf = c.appendPacket(buf, &w.p, &batch[i])
 			messages = true
-			if len(buf) >= flushAt {
-				if !c.flush(buf, messages) {
-					return
-				}
+			if ok && len(buf) >= flushAt {
+				ok = c.flush(buf, messages)
 				buf, messages = buf[:0], false
 			}
 		}
 		clear(batch)
+		w.p = wire.Publish{}
 		if closing {
 			buf = append(buf, bye...)
 		}
-		if len(buf) > 0 && (!more || closing) {
-			if !c.flush(buf, messages) {
-				return
-			}
-			if buf, messages = buf[:0], false; cap(buf) > 2*flushAt {
-				buf = nil
-			}
+		if ok && len(buf) > 0 && (!more || closing) {
+			ok = c.flush(buf, messages)
+			buf, messages = buf[:0], false
 		}
-		if closing {
+		if closing || !ok {
+			c.finish()
 			return
 		}
 	}
+}
+
+// finish is the last thing that is written: no writer starts after it.
+func (c *conn) finish() {
+	c.session.mu.Lock()
+	c.finished = true
+	c.session.mu.Unlock()
+	defer close(c.written)
+	// A client that is let go in peace has its last answers read: closing
+	// over them would reset the connection and take what it has not read.
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && c.letGo {
+		_ = c.nc.SetReadDeadline(time.Now().Add(farewell))
+		_ = half.CloseWrite()
+		return
+	}
+	_ = c.nc.Close() // ends the reader too
+}
+
+// storeIDs has the packet ids of QoS 2 messages of a stored session on disk
+// before the client sees them: sent under another id after a crash, it would
+// take them for new ones.
+func (c *conn) storeIDs(batch []packet) bool {
+	if c.b.store == nil || !c.session.stored {
+		return true
+	}
+	var rec []byte
+	for i := range batch {
+		if p := &batch[i]; p.qos == 2 && !p.dup && p.order != 0 {
+			if rec == nil {
+				rec = appendString(nil, c.session.id)
+			}
+			rec = appendID(rec, p.order, p.id)
+		}
+	}
+	if rec == nil {
+		return true
+	}
+	c.b.store.mu.Lock()
+	t := c.b.store.submit(recordIDs, rec)
+	c.b.store.mu.Unlock()
+	return c.b.store.wait(t)
 }
 
 // flush writes buf. messages tells whether it holds some: that they are taken
@@ -125,6 +203,7 @@ func (c *conn) flush(buf []byte, messages bool) bool {
 		if _, err := c.nc.Write(part); err != nil {
 			return false
 		}
+		c.b.counters.bytesOut.Add(uint64(len(part)))
 		if messages {
 			c.sign()
 		}
@@ -133,26 +212,53 @@ func (c *conn) flush(buf []byte, messages bool) bool {
 }
 
 func (c *conn) appendPacket(buf []byte, p *wire.Publish, out *packet) []byte {
+	c.b.counters.packetsOut.Add(1)
 	if out.release {
 		return wire.AppendAck(buf, c.version, wire.PUBREL, wire.Ack{PacketID: out.id})
 	}
 	m := out.message
-	*p = wire.Publish{Topic: m.Topic, Payload: m.Payload, QoS: out.qos, Retain: out.retain, Dup: out.dup, PacketID: out.id, Properties: m.properties, SubscriptionIDs: out.ids}
+	*p = wire.Publish{Topic: m.Topic, Payload: m.Payload, QoS: out.qos, Retain: out.retain, Dup: out.dup && out.qos > 0, PacketID: out.id, Properties: m.properties, SubscriptionIDs: out.ids}
 	if !m.expires.IsZero() {
 		left := time.Until(m.expires)
 		if left <= 0 && !out.dup { // MQTT-3.3.2-5
-			c.forget(out.id)
+			c.forget(out)
 			return buf
 		}
 		p.HasExpiry, p.Expiry = true, uint32((max(0, left)+time.Second-1)/time.Second)
 	}
+	fresh := c.useAlias(p)
 	if c.maxSend > 0 && wire.PublishSize(c.version, p) > c.maxSend { // MQTT-3.1.2-25
-		c.b.counters.dropped.Add(1)
-		c.forget(out.id)
+		if fresh {
+			delete(c.sent, m.Topic)
+		}
+		c.b.counters.tooLarge.Add(1)
+		c.b.warn("size "+c.session.id).Str("client", c.session.id).Str("topic", m.Topic).Int("takes", c.maxSend).Msg("broker: a message is larger than its subscriber takes and is not sent to it")
+		c.forget(out)
 		return buf
 	}
 	c.b.counters.sent.Add(1)
 	return wire.AppendPublish(buf, c.version, p)
+}
+
+// useAlias replaces a topic that the client has seen by its alias, as long as
+// there are some (3.3.2.3.4). fresh tells that the client sees it now.
+func (c *conn) useAlias(p *wire.Publish) (fresh bool) {
+	if c.aliasMax == 0 {
+		return false
+	}
+	if id := c.sent[p.Topic]; id != 0 {
+		p.Topic, p.Alias = "", id
+		return false
+	}
+	if len(c.sent) == c.aliasMax {
+		return false
+	}
+	if c.sent == nil {
+		c.sent = map[string]uint16{}
+	}
+	p.Alias = uint16(len(c.sent) + 1)
+	c.sent[p.Topic] = p.Alias
+	return true
 }
 
 // queueRetained queues what is retained for a subscription, whatever its size:
@@ -162,23 +268,57 @@ func (c *conn) queueRetained(d retainedDue) {
 	if d.id != 0 {
 		ids = []uint32{d.id}
 	}
+	s := c.session
+	stored := c.b.store != nil && s.stored
+	if stored {
+		c.b.store.mu.Lock()
+		defer c.b.store.mu.Unlock()
+	}
 	r := &c.b.retained
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.each(d.filter.Filter, func(m *Message) {
-		s.push(outgoing{message: m, ids: ids, qos: min(d.filter.QoS, m.QoS), retain: true})
+	r.each(d.filter, func(m *Message) {
+		if !s.mayRead(m.Topic) || !c.b.maySource(m) {
+			return
+		}
+		o := outgoing{message: m, ids: ids, qos: min(d.qos, m.QoS), retain: true}
+		if stored && o.qos > 0 {
+			s.order++
+			o.order = s.order
+			c.b.store.submit(recordMessage, appendTarget(messageRecord(m, false, nil, 0), s, o.order, &o))
+		}
+		s.push(o)
 	})
+	if stored {
+		c.b.store.submit(recordCaughtUp, appendString(appendString(nil, s.id), d.filter))
+	}
+}
+
+// maySource reports whether whoever retained a message may still do that: what
+// was retained must not outlive the right to do so (CVE-2018-12546).
+func (b *Broker) maySource(m *Message) bool {
+	if b.accounts == nil || m.source == "" {
+		return true
+	}
+	rules, ok := b.accounts.Rules(m.source, "")
+	return ok && rules.MayWrite(m.Topic)
 }
 
 // forget takes back a message that was popped and is not sent.
-func (c *conn) forget(id uint16) {
-	if id != 0 {
-		c.session.mu.Lock()
-		c.session.forget(id)
-		c.session.mu.Unlock()
+func (c *conn) forget(out *packet) {
+	if out.id == 0 {
+		return
+	}
+	c.session.mu.Lock()
+	c.session.forget(out.id)
+	c.session.mu.Unlock()
+	if out.order != 0 && c.b.store != nil {
+		rec := appendChanges(appendString(nil, c.session.id), &changes{done: []uint64{out.order}})
+		c.b.store.mu.Lock()
+		c.b.store.submit(recordChanges, rec)
+		c.b.store.mu.Unlock()
 	}
 }
 

@@ -184,8 +184,8 @@ type Stats struct {
 type appender struct {
 	events []event.Event
 	last   uint64
-	err    error
-	done   chan struct{} // cap 1
+	err    error // with last, set before done is closed
+	done   chan struct{}
 }
 
 // size is an upper bound of the bytes that the events take.
@@ -238,28 +238,60 @@ func (j *Journal) Append(ctx context.Context, events ...event.Event) (uint64, er
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	a := &appender{events: events, done: make(chan struct{}, 1)}
+	p, err := j.Submit(events...)
+	if err != nil {
+		return 0, err
+	}
+	return p.Wait()
+}
+
+// Pending are events that were submitted.
+type Pending struct {
+	j *Journal
+	a *appender
+}
+
+// Submit queues events to be stored in the order of the calls and returns at
+// once. They are stored when somebody waits for them, for later ones, or
+// appends, and in any case within about a second. The error is ErrTooLarge or
+// ErrClosed; all others come from Wait, and are counted in Failures.
+func (j *Journal) Submit(events ...event.Event) (*Pending, error) {
+	a := &appender{events: events, done: make(chan struct{})}
 	if size := a.size(); size > j.maxAppend() {
-		return 0, fmt.Errorf("%w: %d bytes, of at most %d", ErrTooLarge, size, j.maxAppend())
+		return nil, fmt.Errorf("%w: %d bytes, of at most %d", ErrTooLarge, size, j.maxAppend())
 	}
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	if j.closing {
-		j.mu.Unlock()
-		return 0, ErrClosed
+		return nil, ErrClosed
 	}
 	j.pending = append(j.pending, a)
-	j.mu.Unlock()
+	return &Pending{j, a}, nil
+}
+
+// Wait has the events stored, as Append does, with all that was submitted
+// before them, and returns the seq of the last. It may be called by many.
+func (p *Pending) Wait() (uint64, error) {
 	// Whoever comes first writes for all who wait by then; the others wait
 	// for that, or for their turn. No goroutine stands between a caller and
 	// the disk.
 	select {
-	case <-a.done:
-	case j.writing <- struct{}{}:
-		j.writePending()
-		<-j.writing
-		<-a.done
+	case <-p.a.done:
+	case p.j.writing <- struct{}{}:
+		p.j.writePending()
+		<-p.j.writing
+		<-p.a.done
 	}
-	return a.last, a.err
+	return p.a.last, p.a.err
+}
+
+// Failures is how many events could not be stored since the journal was
+// opened. While it stays the same, all that was submitted before something
+// that was waited for is stored too.
+func (j *Journal) Failures() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.stats.Refused + j.stats.Failed
 }
 
 // maxAppend is the most that may be stored at once, in bytes: what leaves room

@@ -139,9 +139,9 @@ func (j *Journal) deliveredTo() uint64 {
 	return low
 }
 
-// retire removes delivered segments, but the newest, whose time is over, and
-// what was set aside as damaged.
-func (j *Journal) retire() {
+// Retire removes delivered segments, but the newest, whose time is over, and
+// what was set aside as damaged. It also happens by itself every minute.
+func (j *Journal) Retire() {
 	for {
 		j.mu.Lock()
 		var due *segment
@@ -198,6 +198,7 @@ func (j *Journal) keepHouse() {
 			ticks++
 		}
 		j.writing <- struct{}{}
+		j.writePending()
 		j.keepReserve()
 		j.reconsider()
 		<-j.writing
@@ -205,7 +206,7 @@ func (j *Journal) keepHouse() {
 			j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
 		}
 		if ticks%60 == 0 {
-			j.retire()
+			j.Retire()
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (j *Journal) commit(batch []*appender, size int64) {
 	j.mu.Unlock()
 	for _, a := range batch {
 		a.err = err
-		a.done <- struct{}{}
+		close(a.done)
 	}
 }
 

@@ -65,14 +65,19 @@ type Server struct {
 	log    zerolog.Logger
 	health func() (ready bool, parts []Component)
 
+	extra map[string]http.Handler
+
 	mu    sync.RWMutex
 	hooks map[string]http.Handler
 }
 
 // New returns a server that reports what health says.
 func New(c Config, health func() (bool, []Component), log zerolog.Logger) *Server {
-	return &Server{config: c, log: log, health: health, hooks: map[string]http.Handler{}}
+	return &Server{config: c, log: log, health: health, hooks: map[string]http.Handler{}, extra: map[string]http.Handler{}}
 }
+
+// Handle serves a path by h. It is called before Serve.
+func (s *Server) Handle(path string, h http.Handler) { s.extra[path] = h }
 
 // Mount serves /hooks/NAME and what is below it by h until unmount is called.
 func (s *Server) Mount(name string, h http.Handler) (unmount func(), err error) {
@@ -94,6 +99,9 @@ func (s *Server) Mount(name string, h http.Handler) (unmount func(), err error) 
 func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc(HooksPath, s.hook)
+	for path, h := range s.extra {
+		mux.Handle(path, h)
+	}
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"event2mqtt/internal/broker"
 )
 
@@ -23,7 +21,10 @@ func unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 // ownBroker runs our broker in this process, so that it outlives the program.
 func ownBroker(t *testing.T) string {
 	t.Helper()
-	b := broker.New(broker.Limits{}, zerolog.Nop())
+	b, err := broker.New(broker.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

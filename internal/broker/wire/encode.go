@@ -41,9 +41,12 @@ type Connack struct {
 	SessionExpiry  *uint32
 	ReceiveMaximum uint16
 	MaximumPacket  uint32
+	TopicAliasMax  uint16
 	AssignedID     string
-	ServerKeep     uint16
-	Reason         string
+	ServerKeep     *uint16
+	Reason         string // left out where the packet would be too large for the client
+	// Fits is the largest packet that the client takes; 0 is any.
+	Fits int
 }
 
 // AppendConnack appends a CONNACK packet for a client of the given version.
@@ -65,23 +68,31 @@ func AppendConnack(b []byte, version byte, c Connack) []byte {
 	if c.MaximumPacket != 0 {
 		props = appendProperty(props, propMaxPacket, c.MaximumPacket)
 	}
+	if c.TopicAliasMax != 0 {
+		props = appendProperty(props, propTopicAliasMax, c.TopicAliasMax)
+	}
 	if c.AssignedID != "" {
 		props = appendString(append(props, byte(propAssignedID)), c.AssignedID)
 	}
-	if c.ServerKeep != 0 {
-		props = appendProperty(props, propServerKeepAlive, c.ServerKeep)
+	if c.ServerKeep != nil {
+		props = appendProperty(props, propServerKeepAlive, *c.ServerKeep)
 	}
-	if c.Code == Success {
-		props = appendProperty(props, propShared, byte(0))
-	}
-	if c.Reason != "" {
-		props = appendString(append(props, byte(propReasonString)), c.Reason)
-	}
+	props = appendReason(props, c.Reason, 2, c.Fits)
 	b = append(b, byte(CONNACK)<<4)
 	b = appendVarint(b, uint32(2+varintLen(uint32(len(props)))+len(props)))
 	b = append(b, present, byte(c.Code))
 	b = appendVarint(b, uint32(len(props)))
 	return append(b, props...)
+}
+
+// appendReason appends a reason string, unless a packet of other bytes beside
+// the properties would not fit then (MQTT-3.2.2-19, MQTT-3.14.2-3).
+func appendReason(props []byte, reason string, other, fits int) []byte {
+	const headers = 1 + 4 + 4 // first byte and both lengths at their longest
+	if reason == "" || fits > 0 && headers+other+len(props)+3+len(reason) > fits {
+		return props
+	}
+	return appendString(append(props, byte(propReasonString)), reason)
 }
 
 // connackCode3 translates to the return codes of 3.1.1, table 3.1.
@@ -95,7 +106,7 @@ func connackCode3(c Code) byte {
 		return 2
 	case BadCredentials:
 		return 4
-	case NotAuthorized:
+	case NotAuthorized, Banned:
 		return 5
 	}
 	return 3
@@ -172,10 +183,18 @@ func AppendAck(b []byte, version byte, t Type, a Ack) []byte {
 	if t == PUBREL {
 		header |= 2
 	}
-	if version != V5 || a.Code == Success {
+	switch {
+	case version != V5 || a.Code == Success:
 		return append(b, header, 2, byte(a.PacketID>>8), byte(a.PacketID))
+	case a.Reason == "":
+		return append(b, header, 3, byte(a.PacketID>>8), byte(a.PacketID), byte(a.Code))
 	}
-	return append(b, header, 3, byte(a.PacketID>>8), byte(a.PacketID), byte(a.Code))
+	props := appendReason(nil, a.Reason, 0, 0)
+	b = append(b, header)
+	b = appendVarint(b, uint32(3+varintLen(uint32(len(props)))+len(props)))
+	b = append(b, byte(a.PacketID>>8), byte(a.PacketID), byte(a.Code))
+	b = appendVarint(b, uint32(len(props)))
+	return append(b, props...)
 }
 
 // AppendSuback appends a SUBACK or UNSUBACK packet with a code a filter.
@@ -207,15 +226,13 @@ func AppendSuback(b []byte, version byte, t Type, packetID uint16, codes []Code)
 func AppendPingresp(b []byte) []byte { return append(b, byte(PINGRESP)<<4, 0) }
 
 // AppendDisconnect appends a DISCONNECT packet from the server, which only
-// version 5 knows.
-func AppendDisconnect(b []byte, version byte, c Code, reason string) []byte {
+// version 5 knows. The reason is left out where the packet would be larger
+// than fits, unless that is 0.
+func AppendDisconnect(b []byte, version byte, c Code, reason string, fits int) []byte {
 	if version != V5 {
 		return b
 	}
-	if reason == "" {
-		return append(b, byte(DISCONNECT)<<4, 2, byte(c), 0)
-	}
-	props := appendString([]byte{byte(propReasonString)}, reason)
+	props := appendReason(nil, reason, 1, fits)
 	b = append(b, byte(DISCONNECT)<<4)
 	b = appendVarint(b, uint32(1+varintLen(uint32(len(props)))+len(props)))
 	b = append(b, byte(c))

@@ -154,6 +154,10 @@ func (c *Connect) properties(d *decoder) {
 				return violation("maximum packet size is 0")
 			}
 			c.MaximumPacket = v.num
+		case propTopicAliasMax:
+			c.TopicAliasMax = uint16(v.num)
+		case propRequestProblem:
+			c.NoProblems = v.num == 0
 		case propAuthMethod:
 			c.AuthMethod = v.str
 		case propAuthData:

@@ -66,6 +66,7 @@ const (
 	NotAuthorized          Code = 0x87
 	ServerUnavailable      Code = 0x88
 	ServerBusy             Code = 0x89
+	Banned                 Code = 0x8A
 	ShuttingDown           Code = 0x8B
 	BadAuthMethod          Code = 0x8C
 	KeepAliveTimeout       Code = 0x8D
@@ -77,9 +78,10 @@ const (
 	ReceiveMaxExceeded     Code = 0x93
 	BadTopicAlias          Code = 0x94
 	PacketTooLarge         Code = 0x95
+	MessageRateTooHigh     Code = 0x96
 	QuotaExceeded          Code = 0x97
-	RetainNotSupported     Code = 0x9A
-	SharedNotSupported     Code = 0x9E
+	AdministrativeAction   Code = 0x98
+	RateExceeded           Code = 0x9F
 )
 
 // Error is a violation of the protocol, with the code to answer it.
@@ -122,7 +124,10 @@ type Connect struct {
 	SessionExpiry  uint32 // seconds; 0xFFFFFFFF is never
 	ReceiveMaximum uint16
 	MaximumPacket  uint32 // 0 is unlimited
-	AuthMethod     string
+	TopicAliasMax  uint16
+	// NoProblems asks for no reason strings but where a packet ends things.
+	NoProblems bool
+	AuthMethod string
 }
 
 // Will is the message a client leaves for its sudden end.
@@ -152,6 +157,7 @@ type Publish struct {
 type Ack struct {
 	PacketID uint16
 	Code     Code
+	Reason   string // sent, not read
 }
 
 // Subscribe is a SUBSCRIBE packet (3.8).

@@ -53,7 +53,8 @@ func listen(t testing.TB, address string) net.Listener {
 
 // serve runs a broker on l until the returned function ends it.
 func serve(t testing.TB, l net.Listener) (stop func()) {
-	b := broker.New(broker.Limits{}, zerolog.Nop())
+	b, err := broker.New(broker.Options{})
+	ok(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = b.Serve(l) })
 	stop = sync.OnceFunc(func() {
@@ -489,7 +490,8 @@ func TestRefusedLoginsSayWhichKeyToLookAt(t *testing.T) {
 
 func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
-	b := broker.New(broker.Limits{}, zerolog.Nop())
+	b, err := broker.New(broker.Options{})
+	ok(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = b.Serve(l) })
 	defer wg.Wait()
@@ -523,6 +525,6 @@ func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
 
 type bundled struct{ *broker.Broker }
 
-func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) error {
+func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (mqtt.Receipt, error) {
 	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
 }

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/broker/accounts"
+)
+
+// deviceCommand manages devices: accounts with a client id and a password of
+// their own, made here and shown once.
+func deviceCommand(f *flags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "device",
+		Short: "Manage the devices that use the bundled broker",
+		Long: `Makes credentials for one device each: a client id, a user name and a
+password, which are shown once. The device may use no other client id and do
+nothing but what its rules allow. A running broker follows at once.`,
+	}
+	cmd.AddCommand(deviceAdd(f), deviceReset(f), userRemove(f, "device"), accountList(f, "device"))
+	return cmd
+}
+
+// credentials are what a device needs to know.
+type credentials struct {
+	Host     string   `json:"host"`
+	Port     int      `json:"port"`
+	ClientID string   `json:"client_id"`
+	Username string   `json:"username"`
+	Password string   `json:"password"`
+	Allow    []string `json:"allow"`
+}
+
+// output says how credentials are shown.
+type output struct {
+	host   string
+	json   bool
+	format string
+}
+
+func (o *output) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.host, "host", "", "the broker's address as the device sees it (default this machine's)")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	cmd.Flags().StringVar(&o.format, "for", "", "print a snippet for tasmota, esphome or homeassistant")
+}
+
+func (o *output) check() error {
+	switch o.format {
+	case "", "tasmota", "esphome", "homeassistant":
+		return nil
+	}
+	return fmt.Errorf("--for %s: there are snippets for tasmota, esphome and homeassistant", o.format)
+}
+
+func deviceAdd(f *flags) *cobra.Command {
+	var allow []string
+	var out output
+	cmd := &cobra.Command{
+		Use:     "add NAME --allow RULE",
+		Short:   "Make credentials for a device and show them, once",
+		Example: "  bridge device add kitchen --allow 'tele/kitchen/#:rw' --allow 'cmnd/kitchen/#:r' --for tasmota",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			if len(allow) == 0 {
+				return fmt.Errorf("what may %s do? give at least one rule, such as --allow 'tele/%s/#:rw'", args[0], args[0])
+			}
+			rules, err := accounts.ParseRules(allow)
+			if err != nil {
+				return err
+			}
+			if err := accounts.CheckName(args[0]); err != nil {
+				return err
+			}
+			file, err := openAccounts(f)
+			if err != nil {
+				return err
+			}
+			password := newPassword()
+			u := accounts.User{Name: args[0], Hash: accounts.Hash(password), ClientID: strings.ReplaceAll(args[0], " ", "_") + "-" + strings.ToLower(rand.Text()[:6]), Allow: rules.Strings()}
+			if err := addAccount(cmd, file, u); err != nil {
+				return err
+			}
+			return out.show(cmd.OutOrStdout(), f, u, password)
+		},
+	}
+	cmd.Flags().StringArrayVar(&allow, "allow", nil, "a rule such as 'tele/kitchen/#:rw'; may be given again")
+	out.addFlags(cmd)
+	return cmd
+}
+
+func deviceReset(f *flags) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "reset NAME",
+		Short: "Make a new password for a device, show it, and cut off what uses the old one",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			password := newPassword()
+			var device accounts.User
+			err := changeUser(f, args[0], func(u *accounts.User) error {
+				if !u.IsDevice() {
+					return fmt.Errorf("%s is a user; see \"bridge user passwd\"", u.Name)
+				}
+				u.Hash = accounts.Hash(password)
+				device = *u
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			return out.show(cmd.OutOrStdout(), f, device, password)
+		},
+	}
+	out.addFlags(cmd)
+	return cmd
+}
+
+// newPassword makes a password of 130 bits that can be typed.
+func newPassword() string { return strings.ToLower(rand.Text()) }
+
+func (o *output) show(w io.Writer, f *flags, u accounts.User, password string) error {
+	c := credentials{Host: o.host, Port: 1883, ClientID: u.ClientID, Username: u.Name, Password: password, Allow: u.Allow}
+	listen := ""
+	if dir, err := stateDir(f.stateDir); err == nil {
+		if plan, err := bridge.Load(f.config, os.Environ(), dir); err == nil {
+			listen = plan.Broker.Listen
+		}
+	}
+	if host, port, err := net.SplitHostPort(listen); err == nil {
+		if n, err := net.LookupPort("tcp", port); err == nil {
+			c.Port = n
+		}
+		if ip := net.ParseIP(host); c.Host == "" && ip != nil && !ip.IsUnspecified() {
+			c.Host = host
+		}
+	}
+	if c.Host == "" {
+		c.Host = ownAddress()
+	}
+	if o.json {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(c)
+	}
+	var err error
+	switch o.format {
+	case "tasmota":
+		_, err = fmt.Fprintf(w, "Backlog MqttHost %s; MqttPort %d; MqttClient %s; MqttUser %s; MqttPassword %s\n", c.Host, c.Port, c.ClientID, c.Username, c.Password)
+	case "esphome":
+		_, err = fmt.Fprintf(w, "mqtt:\n  broker: %s\n  port: %d\n  client_id: %s\n  username: %q\n  password: %q\n", c.Host, c.Port, c.ClientID, c.Username, c.Password)
+	case "homeassistant":
+		_, err = fmt.Fprintf(w, "In Home Assistant: Settings, Devices & services, Add integration, MQTT. Enter\n"+
+			"  Broker            %s\n  Port              %d\n  Username          %s\n  Password          %s\nand under advanced options\n  Client ID         %s\n  MQTT protocol     5\n",
+			c.Host, c.Port, c.Username, c.Password, c.ClientID)
+	default:
+		_, err = fmt.Fprintf(w, "host       %s\nport       %d\nclient id  %s\nuser       %s\npassword   %s\nallowed    %s\n\nThe password is not shown again; \"bridge device reset %s\" makes a new one.\n",
+			c.Host, c.Port, c.ClientID, c.Username, c.Password, strings.Join(c.Allow, ", "), c.Username)
+	}
+	return err
+}
+
+// ownAddress is how other machines most likely reach this one.
+func ownAddress() string {
+	addresses, _ := net.InterfaceAddrs()
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsPrivate() {
+			return n.IP.String()
+		}
+	}
+	return "127.0.0.1"
+}

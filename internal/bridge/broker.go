@@ -1,0 +1,459 @@
+package bridge
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/broker"
+	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks/mqtt"
+)
+
+// This file fits the bundled broker into the bridge: its options, its
+// listeners, its accounts, its folder.
+
+// BrokerConfig are the options of the broker section: the bundled broker,
+// which runs while mqtt.url is not set.
+type BrokerConfig struct {
+	Listen         string                `koanf:"listen"`
+	Unix           string                `koanf:"unix"`
+	TLS            BrokerTLSConfig       `koanf:"tls"`
+	WebSocket      BrokerWebSocketConfig `koanf:"websocket"`
+	AllowAnonymous bool                  `koanf:"allow_anonymous"`
+	Users          []BrokerUser          `koanf:"users"`
+	LoginFailures  int                   `koanf:"login_failures"`
+	LockOut        time.Duration         `koanf:"lock_out"`
+	Persistence    bool                  `koanf:"persistence"`
+	SaveInterval   time.Duration         `koanf:"save_interval"`
+	SysInterval    time.Duration         `koanf:"sys_interval"`
+
+	MaxClients       int           `koanf:"max_clients"`
+	MaxPerAddress    int           `koanf:"max_per_address"`
+	MaxPending       int           `koanf:"max_pending"`
+	ConnectTimeout   time.Duration `koanf:"connect_timeout"`
+	MaxKeepAlive     time.Duration `koanf:"max_keepalive"`
+	MaxPacket        config.Size   `koanf:"max_packet"`
+	MaxInFlight      int           `koanf:"max_in_flight"`
+	MaxQueued        int           `koanf:"max_queued"`
+	MaxQueuedBytes   config.Size   `koanf:"max_queued_bytes"`
+	MaxQueuedTotal   config.Size   `koanf:"max_queued_total"`
+	MaxSubscriptions int           `koanf:"max_subscriptions"`
+	MaxSessions      int           `koanf:"max_sessions"`
+	MaxRetained      int           `koanf:"max_retained"`
+	MaxRetainedBytes config.Size   `koanf:"max_retained_bytes"`
+	MaxTopicLength   int           `koanf:"max_topic_length"`
+	MaxTopicLevels   int           `koanf:"max_topic_levels"`
+	PublishRate      int           `koanf:"publish_rate"`
+	SessionExpiry    time.Duration `koanf:"session_expiry"`
+	StallTimeout     time.Duration `koanf:"stall_timeout"`
+}
+
+// BrokerTLSConfig are the options of the broker.tls section.
+type BrokerTLSConfig struct {
+	Listen             string `koanf:"listen"`
+	Cert               string `koanf:"cert"`
+	Key                string `koanf:"key"`
+	ClientCA           string `koanf:"client_ca"`
+	RequireCertificate bool   `koanf:"require_certificate"`
+	MinVersion         string `koanf:"min_version"`
+}
+
+// BrokerWebSocketConfig are the options of the broker.websocket section.
+type BrokerWebSocketConfig struct {
+	HTTP      bool     `koanf:"http"`
+	Listen    string   `koanf:"listen"`
+	TLSListen string   `koanf:"tls_listen"`
+	Origins   []string `koanf:"origins"`
+}
+
+// BrokerUser is an account that the configuration names.
+type BrokerUser struct {
+	Name     string        `koanf:"name"`
+	Password config.Secret `koanf:"password"`
+	Hash     config.Secret `koanf:"hash"`
+	ClientID string        `koanf:"client_id"`
+	Allow    []string      `koanf:"allow"`
+}
+
+// off is how a listener is turned off that is on by default.
+const off = "off"
+
+func brokerDefaults() BrokerConfig {
+	return BrokerConfig{
+		Listen: "127.0.0.1:1883", TLS: BrokerTLSConfig{MinVersion: "1.2"}, WebSocket: BrokerWebSocketConfig{HTTP: true},
+		LoginFailures: 5, LockOut: time.Minute, Persistence: true, SaveInterval: 5 * time.Second, SysInterval: 10 * time.Second,
+		MaxClients: 1024, MaxPerAddress: 256, MaxPending: 512, ConnectTimeout: 10 * time.Second, MaxPacket: 1 << 20, MaxInFlight: 1024,
+		MaxQueued: 16384, MaxQueuedBytes: 8 << 20, MaxQueuedTotal: 128 << 20, MaxSubscriptions: 8192, MaxSessions: 4096,
+		MaxRetained: 100_000, MaxRetainedBytes: 64 << 20, MaxTopicLength: 1024, MaxTopicLevels: 200,
+		SessionExpiry: 24 * time.Hour, StallTimeout: 5 * time.Second,
+	}
+}
+
+func accountsFile(stateDir string) accounts.File {
+	return accounts.File(filepath.Join(stateDir, accounts.FileName))
+}
+
+// AccountsFile is where the broker's accounts are kept.
+func AccountsFile(stateDir string) accounts.File { return accountsFile(stateDir) }
+
+// check tells what is wrong, as KeyErrors.
+func (c BrokerConfig) check(file accounts.File) error {
+	errs := errorList{c.checkLimits(), c.checkUsers()}
+	users, err := file.Load()
+	if err != nil {
+		errs.bad("", "%v; repair it, or restore it from a backup", err)
+	}
+	guarded := len(users)+len(c.Users) > 0 || c.AllowAnonymous
+	for _, l := range []struct {
+		key, address string
+		guarded      bool
+	}{
+		{"listen", c.Listen, guarded},
+		{"tls.listen", c.TLS.Listen, guarded || c.TLS.RequireCertificate},
+		{"websocket.listen", c.WebSocket.Listen, guarded},
+		{"websocket.tls_listen", c.WebSocket.TLSListen, guarded || c.TLS.RequireCertificate},
+	} {
+		if l.address == "" && l.key != "listen" || l.address == off {
+			continue
+		}
+		host, _, err := net.SplitHostPort(l.address)
+		switch {
+		case err != nil:
+			errs.bad(l.key, "%q is not an address; write for example 127.0.0.1:1883, or off", l.address)
+		case !isLoopback(host) && !l.guarded:
+			errs.bad(l.key, "%s can be reached from other machines, and anybody there could read and send everything: there are no users; add one with \"bridge user add NAME\", set broker.allow_anonymous: true if it is meant, or listen on 127.0.0.1", l.address)
+		}
+	}
+	needsTLS := c.TLS.Listen != "" || c.WebSocket.TLSListen != ""
+	switch {
+	case needsTLS && (c.TLS.Cert == "" || c.TLS.Key == ""):
+		errs.bad("tls.cert", "a certificate and its key are needed to listen with TLS; set broker.tls.cert and broker.tls.key")
+	case needsTLS:
+		if _, err := broker.NewTLS(c.tlsOptions(zerolog.Nop())); err != nil {
+			errs.bad("tls", "%v", err)
+		}
+	}
+	errs = append(errs, config.OneOf("tls.min_version", c.TLS.MinVersion, "1.0", "1.1", "1.2", "1.3"))
+	for i, pattern := range c.WebSocket.Origins {
+		if _, err := path.Match(pattern, ""); err != nil || strings.Contains(pattern, "/") {
+			errs.bad(fmt.Sprintf("websocket.origins[%d]", i), "%q is not a host; write for example example.org, *.example.org or example.org:8080", pattern)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// errorList gathers KeyErrors.
+type errorList []error
+
+func (e *errorList) bad(key, format string, args ...any) {
+	*e = append(*e, config.Errorf(key, format, args...))
+}
+
+func (c BrokerConfig) checkUsers() error {
+	var errs errorList
+	names := map[string]int{}
+	for i, u := range c.Users {
+		key := func(name string) string { return fmt.Sprintf("users[%d].%s", i, name) }
+		if err := accounts.CheckName(u.Name); err != nil {
+			errs.bad(key("name"), "%v", err)
+		}
+		if first, taken := names[u.Name]; taken {
+			errs.bad(key("name"), "%q is the name of users[%d] already", u.Name, first)
+		}
+		names[u.Name] = i
+		switch {
+		case u.Password == "" && u.Hash == "" && !c.TLS.RequireCertificate:
+			errs.bad(key("password"), "a password is needed, or a hash of one")
+		case u.Password != "" && u.Hash != "":
+			errs.bad(key("hash"), "there is a password already; leave one of them out")
+		case u.Hash != "":
+			if err := accounts.CheckHash(string(u.Hash)); err != nil {
+				errs.bad(key("hash"), "%v", err)
+			}
+		}
+		if _, err := accounts.ParseRules(u.Allow); err != nil {
+			errs.bad(key("allow"), "%v", err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c BrokerConfig) checkLimits() error {
+	var errs errorList
+	for _, o := range []struct {
+		key   string
+		value int64
+		least int64
+		most  int64
+	}{
+		{"max_clients", int64(c.MaxClients), 1, 1 << 20}, {"max_per_address", int64(c.MaxPerAddress), 1, 1 << 20},
+		{"max_pending", int64(c.MaxPending), 1, 1 << 20}, {"max_in_flight", int64(c.MaxInFlight), 1, 65535},
+		{"max_queued", int64(c.MaxQueued), 1, 1 << 24}, {"max_subscriptions", int64(c.MaxSubscriptions), 1, 1 << 24},
+		{"max_sessions", int64(c.MaxSessions), 1, 1 << 24}, {"max_retained", int64(c.MaxRetained), 1, 1 << 30},
+		{"max_topic_length", int64(c.MaxTopicLength), 1, 65535}, {"max_topic_levels", int64(c.MaxTopicLevels), 1, 200},
+		{"publish_rate", int64(c.PublishRate), 0, 1 << 30}, {"login_failures", int64(c.LoginFailures), 1, 1000},
+	} {
+		if o.value < o.least || o.value > o.most {
+			errs.bad(o.key, "%d is not between %d and %d", o.value, o.least, o.most)
+		}
+	}
+	for _, o := range []struct {
+		key         string
+		value       config.Size
+		least, most config.Size
+	}{
+		{"max_packet", c.MaxPacket, 1 << 10, 256<<20 - 1<<10}, {"max_queued_bytes", c.MaxQueuedBytes, 1 << 10, 1 << 34},
+		{"max_queued_total", c.MaxQueuedTotal, 1 << 10, 1 << 36}, {"max_retained_bytes", c.MaxRetainedBytes, 1 << 10, 1 << 36},
+	} {
+		if o.value < o.least || o.value > o.most {
+			errs.bad(o.key, "%s is not between %s and %s", o.value, o.least, o.most)
+		}
+	}
+	for _, o := range []struct {
+		key         string
+		value       time.Duration
+		least, most time.Duration
+	}{
+		{"session_expiry", c.SessionExpiry, time.Second, 10 * 365 * 24 * time.Hour}, {"stall_timeout", c.StallTimeout, 100 * time.Millisecond, time.Hour},
+		{"connect_timeout", c.ConnectTimeout, time.Second, 10 * time.Minute}, {"lock_out", c.LockOut, time.Second, 30 * time.Minute},
+		{"save_interval", c.SaveInterval, 100 * time.Millisecond, time.Hour},
+	} {
+		if o.value < o.least || o.value > o.most {
+			errs.bad(o.key, "%s is not between %s and %s", o.value, o.least, o.most)
+		}
+	}
+	if d := c.MaxKeepAlive; d != 0 && (d < 5*time.Second || d > 65535*time.Second) {
+		errs.bad("max_keepalive", "%s is neither 0s, which is off, nor between 5s and 18h", d)
+	}
+	if d := c.SysInterval; d != 0 && (d < time.Second || d > time.Hour) {
+		errs.bad("sys_interval", "%s is neither 0s, which is off, nor between 1s and 1h", d)
+	}
+	return errors.Join(errs...)
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (c BrokerConfig) limits() broker.Limits {
+	return broker.Limits{
+		Clients: c.MaxClients, PerAddress: c.MaxPerAddress, Pending: c.MaxPending, PacketSize: int(c.MaxPacket),
+		ConnectTimeout: c.ConnectTimeout, KeepAlive: c.MaxKeepAlive, Inflight: c.MaxInFlight, QueuedMessages: c.MaxQueued,
+		QueuedBytes: int(c.MaxQueuedBytes), QueuedTotal: int(c.MaxQueuedTotal), Subscriptions: c.MaxSubscriptions,
+		Sessions: c.MaxSessions, Retained: c.MaxRetained, RetainedBytes: int(c.MaxRetainedBytes), TopicLength: c.MaxTopicLength,
+		TopicLevels: c.MaxTopicLevels, PublishRate: c.PublishRate, SessionExpiry: c.SessionExpiry, StallTimeout: c.StallTimeout,
+	}
+}
+
+func (c BrokerConfig) tlsOptions(log zerolog.Logger) broker.TLSOptions {
+	version := map[string]uint16{"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[c.TLS.MinVersion]
+	return broker.TLSOptions{
+		Cert: c.TLS.Cert, Key: c.TLS.Key, ClientCA: c.TLS.ClientCA, RequireCertificate: c.TLS.RequireCertificate,
+		MinVersion: version, Log: log,
+	}
+}
+
+// configured are the accounts that the configuration names.
+func (c BrokerConfig) configured() []accounts.User {
+	var users []accounts.User
+	for _, u := range c.Users {
+		user := accounts.User{Name: u.Name, Hash: string(u.Hash), ClientID: u.ClientID, Allow: u.Allow}
+		if u.Password != "" {
+			user.Hash = accounts.PlainHash(string(u.Password))
+		}
+		if u.Allow == nil {
+			user.Allow = accounts.Everything().Strings()
+		}
+		users = append(users, user)
+	}
+	return users
+}
+
+// bundledBroker is the broker with what it listens on.
+type bundledBroker struct {
+	*broker.Broker
+	config    BrokerConfig
+	accounts  *accounts.Accounts
+	listeners []brokerListener
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	once      sync.Once
+	log       zerolog.Logger
+}
+
+type brokerListener struct {
+	net.Listener
+	kind  string
+	serve func(net.Listener) error
+}
+
+// openBroker opens the listeners and reads the broker's state. Nobody is
+// served before serve is called.
+func openBroker(plan *Plan, stateDir string, log zerolog.Logger) (*bundledBroker, error) {
+	b := &bundledBroker{config: plan.Broker, log: log}
+	err := b.listen()
+	if err == nil {
+		err = b.open(plan, stateDir)
+	}
+	if err != nil {
+		b.closeListeners()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bundledBroker) open(plan *Plan, stateDir string) (err error) {
+	b.accounts, err = accounts.New(accounts.Options{
+		File: accountsFile(stateDir), Configured: plan.Broker.configured(), AllowAnonymous: plan.Broker.AllowAnonymous,
+		Failures: plan.Broker.LoginFailures, LockOut: plan.Broker.LockOut, Log: b.log,
+	})
+	if err != nil {
+		return err
+	}
+	options := broker.Options{
+		Limits: plan.Broker.limits(), Accounts: b.accounts, SaveInterval: plan.Broker.SaveInterval,
+		SysInterval: plan.Broker.SysInterval, Version: plan.Version, Log: b.log,
+	}
+	if plan.Broker.Persistence {
+		dir := filepath.Join(stateDir, "broker")
+		if err = os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make the broker's folder: %w", err)
+		}
+		options.Folder = journal.DirFS(dir)
+	}
+	b.Broker, err = broker.New(options)
+	return err
+}
+
+func (b *bundledBroker) listen() error {
+	c := b.config
+	webSocket := func(l net.Listener) error { return b.ServeWebSocket(l, c.WebSocket.Origins) }
+	plain := func(l net.Listener) error { return b.Serve(l) }
+	var secure *tls.Config
+	if c.TLS.Listen != "" || c.WebSocket.TLSListen != "" {
+		var err error
+		if secure, err = broker.NewTLS(c.tlsOptions(b.log)); err != nil {
+			return err
+		}
+	}
+	for _, l := range []struct {
+		kind, key, address string
+		tls                bool
+		serve              func(net.Listener) error
+	}{
+		{"", "broker.listen", c.Listen, false, plain},
+		{"TLS", "broker.tls.listen", c.TLS.Listen, true, plain},
+		{"WebSocket", "broker.websocket.listen", c.WebSocket.Listen, false, webSocket},
+		{"secure WebSocket", "broker.websocket.tls_listen", c.WebSocket.TLSListen, true, webSocket},
+	} {
+		if l.address == "" || l.address == off {
+			continue
+		}
+		listener, err := listenOn(l.key, l.address)
+		if err != nil {
+			return err
+		}
+		if l.tls {
+			listener = tls.NewListener(listener, secure)
+		}
+		b.listeners = append(b.listeners, brokerListener{listener, l.kind, l.serve})
+	}
+	if c.Unix != "" {
+		listener, err := listenUnix(c.Unix)
+		if err != nil {
+			return err
+		}
+		b.listeners = append(b.listeners, brokerListener{listener, "", plain})
+	}
+	return nil
+}
+
+// listenUnix opens a unix socket, in place of one that a crash left behind.
+// The owner and its group may connect.
+func listenUnix(path string) (net.Listener, error) {
+	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if c, err := net.Dial("unix", path); err == nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("cannot listen on %s: another program listens there already; stop it, or choose another path with broker.unix", path)
+		}
+		_ = os.Remove(path)
+	}
+	l, err := net.Listen("unix", path)
+	if err == nil {
+		err = os.Chmod(path, 0o660)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s (broker.unix): %w", path, err)
+	}
+	return l, nil
+}
+
+// addresses names what is listened on.
+func (b *bundledBroker) addresses() string {
+	var out []string
+	for _, l := range b.listeners {
+		text := l.Addr().String()
+		if l.kind != "" {
+			text += " (" + l.kind + ")"
+		}
+		out = append(out, text)
+	}
+	if len(out) == 0 {
+		return "nothing"
+	}
+	return strings.Join(out, ", ")
+}
+
+// serve lets clients in until close.
+func (b *bundledBroker) serve() {
+	ctx, cancel := context.WithCancel(context.Background())
+	b.cancel = cancel
+	for _, l := range b.listeners {
+		b.wg.Go(func() {
+			if err := l.serve(l.Listener); !errors.Is(err, broker.ErrClosed) {
+				b.log.Error().Err(err).Stringer("listener", l.Addr()).Msg("broker: stopped listening")
+			}
+		})
+	}
+	b.wg.Go(func() { b.accounts.Watch(ctx, b.AccountsChanged) })
+}
+
+// close lets clients have what waits for them, for a moment, and stops. It may
+// be called again.
+func (b *bundledBroker) close() {
+	b.once.Do(func() {
+		if b.cancel != nil {
+			b.cancel()
+		}
+		last, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		b.closeListeners()
+		b.Close(last)
+		b.wg.Wait()
+	})
+}
+
+func (b *bundledBroker) closeListeners() {
+	for _, l := range b.listeners {
+		_ = l.Close()
+	}
+}
+
+// Publish implements mqtt.Broker.
+func (b *bundledBroker) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (mqtt.Receipt, error) {
+	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
+}

@@ -1,0 +1,182 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"event2mqtt/internal/broker/wire"
+)
+
+// This file is the way of a message from its publisher to the queues.
+
+var errRetainedFull = errors.New("as many messages are retained as allowed")
+
+// errNotStored is why messages for stored sessions are refused.
+var errNotStored = errors.New("messages cannot be stored at the moment")
+
+// Receipt is the promise that a message is on disk where it must be.
+type Receipt struct {
+	b *Broker
+	ticket
+}
+
+// Wait waits until the message cannot be lost any more. The error says that
+// it could be; it should be published again.
+func (r Receipt) Wait() error {
+	if !r.b.store.wait(r.ticket) {
+		return errNotStored
+	}
+	return nil
+}
+
+// Publish passes a message to every subscriber's queue as a client's PUBLISH
+// would. It returns when all have it, after waiting for those whose queue is
+// full, or with context.Canceled when ctx ends before. The message must not be
+// changed afterwards. What it retains is stored within the save interval.
+func (b *Broker) Publish(ctx context.Context, m *Message) (Receipt, error) {
+	b.counters.received.Add(1)
+	t, err := b.deliver(ctx.Done(), nil, m, b.subs.match(m.Topic), 0)
+	return Receipt{b, t}, err
+}
+
+// deliver queues m for all who want it and waits where it must: a QoS 1 or 2
+// message comes into all queues at once, so that a publisher who has to send
+// it again does not send it twice to some. from is the session that published
+// it with packetID, if any.
+func (b *Broker) deliver(stop <-chan struct{}, from *session, m *Message, to matched, packetID uint16) (ticket, error) {
+	for {
+		t, full, err := b.pass(from, m, to, packetID)
+		if full == nil || err != nil {
+			return t, err
+		}
+		if err := b.await(stop, full); err != nil {
+			return ticket{}, err
+		}
+	}
+}
+
+// pass queues m for all targets, or returns one whose queue has no room. The
+// ticket is for what has to be on disk before m may be acknowledged.
+func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t ticket, full *session, err error) {
+	targets := to.targets
+	if len(to.groups) > 0 {
+		targets = to.choose(m, &b.limits)
+	}
+	stored := b.store != nil && (packetID != 0 && m.QoS == 2 && from.stored)
+	if m.QoS > 0 {
+		for i := range targets {
+			s := targets[i].session
+			if s == from && !targets[i].local || min(targets[i].qos, m.QoS) == 0 {
+				continue
+			}
+			stored = stored || s.stored
+			if !s.hasRoom(m, &b.limits) {
+				return ticket{}, s, nil
+			}
+		}
+	}
+	durable := m.Retain && m.QoS > 0 && from != nil // what we retain ourselves, we retain again
+	if b.store == nil || !stored && !m.Retain {
+		return ticket{}, nil, b.queue(from, m, targets, nil)
+	}
+	if (stored || durable) && b.store.behind() {
+		return ticket{}, nil, errNotStored
+	}
+	b.store.mu.Lock()
+	defer b.store.mu.Unlock()
+	if !stored {
+		if err = b.queue(from, m, targets, nil); err == nil {
+			t = b.store.retain(m, durable)
+		}
+		return t, nil, err
+	}
+	rec := messageRecord(m, durable, from, packetID)
+	if err = b.queue(from, m, targets, &rec); err != nil {
+		return ticket{}, nil, err
+	}
+	if durable {
+		delete(b.store.unsaved, m.Topic) // rec has it
+	} else if m.Retain {
+		b.store.retain(m, false)
+	}
+	return b.store.submit(recordMessage, rec), nil, nil
+}
+
+// queue retains m if it says so, and queues it for all targets. Those that
+// are stored are added to rec. With a store, its lock is held if m is retained
+// or rec is given.
+func (b *Broker) queue(from *session, m *Message, targets []target, rec *[]byte) error {
+	if m.Retain && !b.retained.set(m, &b.limits) {
+		b.counters.retainedRefused.Add(1)
+		b.warn("retained").Str("topic", m.Topic).Msg("broker: as many messages are retained as allowed (broker.max_retained, max_retained_bytes); refusing more")
+		return errRetainedFull
+	}
+	for i := range targets {
+		t := &targets[i]
+		if t.session == from && !t.local {
+			continue
+		}
+		o := outgoing{message: m, ids: t.ids, qos: min(t.qos, m.QoS), retain: m.Retain && t.retain}
+		order, ok := t.session.put(o, &b.limits)
+		if !ok {
+			b.counters.dropped.Add(1)
+			if o.qos > 0 {
+				b.warn("queue "+t.session.id).Str("client", t.session.id).Msg("broker: the queue of an absent or slow client is full; its newest messages are dropped")
+			}
+			continue
+		}
+		if rec != nil && order != 0 {
+			*rec = appendTarget(*rec, t.session, order, &o)
+		}
+	}
+	return nil
+}
+
+// await waits for room in a session's queue. A client that takes nothing for
+// the stall time, or too little for a multiple of it, is cut off: publishers
+// are not to wait for it.
+func (b *Broker) await(stop <-chan struct{}, s *session) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		room, since, c := s.waiting(&b.limits)
+		if room == nil {
+			return nil
+		}
+		limit := b.limits.StallTimeout
+		progress := max(0, min(time.Since(since), time.Since(c.lastProgress())))
+		left := min(limit-progress, patience*limit-time.Since(since))
+		if left <= 0 && c.overrun() {
+			b.log.Warn().Str("client", s.id).Dur("full_for", time.Since(since)).Msg("broker: cut off a client that does not take its messages")
+			c.shut(wire.QuotaExceeded, "messages were not taken")
+		}
+		timer.Reset(max(left, 10*time.Millisecond))
+		select {
+		case <-room:
+			return nil
+		case <-stop:
+			return context.Canceled
+		case <-b.stop:
+			return ErrClosed
+		case <-timer.C:
+		}
+	}
+}
+
+// publishable reports whether clients may publish to a topic at all.
+func (b *Broker) publishable(topic string) bool {
+	return !strings.HasPrefix(topic, "$") && len(topic) <= b.limits.TopicLength && strings.Count(topic, "/") < b.limits.TopicLevels
+}
+
+// publishWill publishes a will, if its client may still do that.
+func (b *Broker) publishWill(s *session, w *wire.Will) {
+	if !s.mayWrite(w.Topic) {
+		b.counters.denied.Add(1)
+		b.log.Info().Str("client", s.id).Str("topic", w.Topic).Msg("broker: a will was not published: its user may not write to the topic")
+		return
+	}
+	m := newMessage(&w.Publish, s.user)
+	_, _ = b.deliver(b.stop, nil, m, b.subs.match(m.Topic), 0) // ends only with the broker
+}

@@ -1,0 +1,196 @@
+package broker
+
+import (
+	"time"
+
+	"event2mqtt/internal/broker/wire"
+)
+
+// This file is the life of sessions: how connections find theirs, and when
+// they end.
+
+// open finds or makes the session for a CONNECT and ties c to it. It ends a
+// connection that the client id has already.
+func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
+	var due *delayedWill
+	for {
+		b.mu.Lock()
+		if b.closed {
+			b.mu.Unlock()
+			return false, &wire.Error{Code: wire.ShuttingDown, Reason: "shutting down"}
+		}
+		s := b.sessions[p.ClientID]
+		if s != nil && !c.mayTake(s) {
+			b.mu.Unlock()
+			return false, &wire.Error{Code: wire.NotAuthorized, Reason: "this client id belongs to another user"}
+		}
+		if s != nil {
+			s.mu.Lock()
+			old := s.conn
+			s.mu.Unlock()
+			if old != nil {
+				b.mu.Unlock()
+				old.shut(wire.TakenOver, "another client connected with this id")
+				select {
+				case <-old.done:
+				case <-b.stop:
+				}
+				continue
+			}
+		}
+		if len(b.conns)-b.pending >= b.limits.Clients {
+			b.counters.refused.Add(1)
+			b.warnLocked("clients").Int("max_clients", b.limits.Clients).Msg("broker: as many clients as allowed are connected; refusing more")
+			b.mu.Unlock()
+			return false, &wire.Error{Code: wire.ServerBusy, Reason: "as many clients as allowed are connected"}
+		}
+		if s != nil {
+			if s.timer != nil {
+				s.timer.Stop()
+			}
+			clean := p.CleanStart || s.user != c.grant.User
+			if w := s.will; w != nil && w.timer.Stop() && clean {
+				due = w // its session ends here (3.1.2.5)
+			}
+			s.will = nil
+			if clean {
+				b.endLocked(s)
+				s = nil
+			}
+		}
+		present = s != nil
+		if s == nil {
+			if s, err = b.newSessionLocked(c, p); err != nil {
+				b.mu.Unlock()
+				return false, err
+			}
+		}
+		s.expiry, s.expires = p.SessionExpiry, time.Time{}
+		c.session = s
+		c.admittedLocked()
+		s.attach(c)
+		b.storeOpen(s)
+		b.mu.Unlock()
+		if due != nil {
+			b.publishWill(due.session, due.Will)
+		}
+		return present, nil
+	}
+}
+
+// mayTake reports whether a client may have a session that is there. One
+// user's may not be another's; what an anonymous client left ends when a user
+// comes with its id.
+func (c *conn) mayTake(s *session) bool { return s.user == "" || s.user == c.grant.User }
+
+// newSessionLocked makes a session. b.mu is held.
+func (b *Broker) newSessionLocked(c *conn, p *wire.Connect) (*session, error) {
+	if len(b.sessions) >= b.limits.Sessions {
+		b.warnLocked("sessions").Int("sessions", b.limits.Sessions).Msg("broker: as many sessions as allowed are kept; refusing new clients")
+		return nil, &wire.Error{Code: wire.QuotaExceeded, Reason: "as many sessions as allowed are kept"}
+	}
+	stored := p.SessionExpiry > 0
+	if stored && b.store != nil && b.store.behind() {
+		return nil, &wire.Error{Code: wire.ServerUnavailable, Reason: errNotStored.Error()}
+	}
+	s := &session{id: p.ClientID, user: c.grant.User, stored: stored, total: &b.queued}
+	b.sessions[s.id] = s
+	return s, nil
+}
+
+// delayedWill is a will that is published unless its session is taken up.
+type delayedWill struct {
+	*wire.Will
+	session *session
+	timer   *time.Timer
+}
+
+// release unties a connection that ended from its session, which ends too or
+// waits to be taken up again. It publishes the will, now or when it is due.
+func (b *Broker) release(c *conn, will *wire.Will) {
+	s := c.session
+	b.mu.Lock()
+	s.detach()
+	expiry := time.Duration(s.expiry) * time.Second
+	delay := time.Duration(0)
+	if will != nil {
+		delay = min(time.Duration(will.Delay)*time.Second, expiry)
+	}
+	if b.closed {
+		will = nil // nobody is left to hear it
+	}
+	if will != nil && delay > 0 {
+		s.will = &delayedWill{will, s, time.AfterFunc(delay, func() { b.publishWill(s, will) })}
+	}
+	if expiry == 0 {
+		b.endLocked(s)
+	} else {
+		s.expires = time.Now().Add(expiry)
+		b.expireLater(s)
+		b.storeOpen(s)
+	}
+	b.mu.Unlock()
+	if will != nil && delay == 0 {
+		b.publishWill(s, will)
+	}
+}
+
+// expireLater ends an offline session when its time is over. b.mu is held.
+func (b *Broker) expireLater(s *session) {
+	s.timer = time.AfterFunc(time.Until(s.expires), func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if s.conn == nil && b.sessions[s.id] == s && !time.Now().Before(s.expires) {
+			b.counters.expired.Add(1)
+			b.endLocked(s)
+		}
+	})
+}
+
+// endLocked ends a session. b.mu is held.
+func (b *Broker) endLocked(s *session) {
+	delete(b.sessions, s.id)
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Lock()
+	filters := s.filters
+	s.filters = nil
+	s.mu.Unlock()
+	for filter := range filters {
+		b.subs.remove(filter, s)
+	}
+	if b.store != nil && s.stored {
+		b.store.mu.Lock()
+		defer b.store.mu.Unlock()
+		b.store.submit(recordEnd, appendString(nil, s.id))
+	}
+	s.end()
+}
+
+// storeOpen notes that a session was taken up or left. b.mu is held.
+func (b *Broker) storeOpen(s *session) {
+	if b.store != nil && s.stored {
+		b.store.mu.Lock()
+		defer b.store.mu.Unlock()
+		b.store.submit(recordOpen, appendHeader(nil, s))
+	}
+}
+
+// sweep ends what has expired among the retained messages, once a minute.
+func (b *Broker) sweep() {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-b.stop:
+			return
+		case now := <-tick.C:
+			for _, m := range b.retained.all() {
+				if m.expired(now) {
+					b.retained.remove(m)
+				}
+			}
+		}
+	}
+}

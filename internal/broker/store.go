@@ -1,0 +1,279 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/journal"
+)
+
+// store keeps sessions, what is queued for them and retained messages across
+// a crash. It is a journal of changes, which is read back at the start and
+// written anew, as it then is, when most of it is of no more use. What is in
+// memory is what counts: should the disk fail, everything is written anew as
+// soon as it works again, and until then nothing is acknowledged that has to
+// be stored.
+type store struct {
+	journal *journal.Journal
+	cursor  *journal.Cursor // at where the last snapshot begins
+	save    time.Duration
+
+	// mu orders what is recorded as it happened: whoever changes a stored
+	// session or a retained message holds it for the change and the record.
+	mu sync.Mutex
+	// unsaved are topics whose retained message is not yet recorded.
+	unsaved map[string]struct{}
+
+	// resynced is the number of failures that the last snapshot made good.
+	resynced atomic.Uint64
+
+	// Of keepStore.
+	live int64 // bytes of the last snapshot
+}
+
+// The kinds of record, as names of the journal's entries.
+const (
+	recordMessage     = "message"     // for sessions; and retained, if it says so
+	recordRetained    = "retained"    // an empty one clears its topic
+	recordOpen        = "open"        // a session was taken up, or left
+	recordEnd         = "end"         // of a session
+	recordSubscribe   = "subscribe"   //
+	recordUnsubscribe = "unsubscribe" //
+	recordCaughtUp    = "caught up"   // what is retained for a filter was queued
+	recordChanges     = "changes"     // see type changes
+	recordIDs         = "ids"         // of QoS 2 messages
+	recordKept        = "kept"        // a message of the session that follows
+	recordSession     = "session"     // all of a session, in place of what was known
+)
+
+// ticket is for something that was submitted; the zero value for nothing.
+type ticket struct {
+	pending  *journal.Pending
+	failures uint64
+}
+
+// then is for both, u being the later.
+func (t ticket) then(u ticket) ticket {
+	switch {
+	case t.pending == nil:
+		return u
+	case u.pending == nil:
+		return t
+	}
+	return ticket{u.pending, min(t.failures, u.failures)}
+}
+
+// submit records a change. mu is held.
+func (s *store) submit(kind string, rec []byte) ticket {
+	t := ticket{failures: s.journal.Failures()}
+	var err error
+	if t.pending, err = s.journal.Submit(event.Event{Name: kind, Payload: rec}); err != nil {
+		t.failures-- // never good; happens only after close
+	}
+	return t
+}
+
+// wait waits until what t is for cannot be lost any more, and reports whether
+// that worked. Nothing has to be waited for without a store.
+func (s *store) wait(t ticket) bool {
+	if s == nil || t == (ticket{}) {
+		return true
+	}
+	if t.pending == nil || t.failures != s.resynced.Load() {
+		return false
+	}
+	_, err := t.pending.Wait()
+	return err == nil && s.journal.Failures() == t.failures
+}
+
+// behind reports whether changes are in memory that are not on disk and will
+// not be before the next snapshot.
+func (s *store) behind() bool { return s.journal.Failures() != s.resynced.Load() }
+
+// retain records a retained message: at once, or within the save interval,
+// so that only the newest of many is written. mu is held.
+func (s *store) retain(m *Message, now bool) ticket {
+	switch {
+	case strings.HasPrefix(m.Topic, "$"):
+		return ticket{}
+	case now:
+		delete(s.unsaved, m.Topic)
+		return s.submit(recordRetained, appendMessage(nil, m))
+	}
+	s.unsaved[m.Topic] = struct{}{}
+	return ticket{}
+}
+
+// openStore reads back what was stored.
+func (b *Broker) openStore(folder journal.FS, save time.Duration) error {
+	bound := int64(b.limits.RetainedBytes) + int64(b.limits.QueuedTotal) + int64(b.limits.PacketSize)
+	j, err := journal.Open(journal.Options{
+		FS: folder, MaxSize: 4*bound + 64<<20, MaxAge: 1, Memory: 1,
+		Log: b.log.With().Str("of", "broker").Logger(),
+	})
+	if err != nil {
+		return fmt.Errorf("open the broker's store: %w", err)
+	}
+	s := &store{journal: j, save: save, unsaved: map[string]struct{}{}}
+	if s.cursor, err = j.Cursor("snapshot"); err == nil {
+		err = b.restore(s)
+	}
+	if err != nil {
+		_ = j.Close()
+		return fmt.Errorf("read the broker's store: %w", err)
+	}
+	b.store = s
+	return nil
+}
+
+// restore builds sessions and retained messages of what is stored.
+func (b *Broker) restore(s *store) error {
+	r := newRestorer(b)
+	ended, cancel := context.WithCancel(context.Background())
+	cancel() // to read what there is and not wait for more
+	buf := make([]journal.Entry, 0, 64)
+	for {
+		entries, err := s.cursor.Next(ended, buf)
+		if errors.Is(err, context.Canceled) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		for i := range entries {
+			r.apply(&entries[i].Event)
+		}
+		clear(entries)
+	}
+	r.finish()
+	if r.bad > 0 {
+		b.log.Error().Int("records", r.bad).Msg("broker: some stored records could not be read and were skipped")
+	}
+	if len(b.sessions)+b.retained.count > 0 {
+		b.log.Info().Int("sessions", len(b.sessions)).Int("retained", b.retained.count).Msg("broker: taken up again from disk")
+	}
+	return nil
+}
+
+// keepStore records what may wait, and writes everything anew when that saves
+// space or makes a failure good.
+func (b *Broker) keepStore() {
+	const look, tooMuch = time.Second, 4 << 20
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	saved, tried := time.Now(), time.Time{}
+	for {
+		select {
+		case <-b.stop:
+			return
+		case <-tick.C:
+		}
+		s := b.store
+		if time.Since(saved) >= s.save {
+			saved = time.Now()
+			b.saveRetained()
+		}
+		due := s.journal.Stats().Bytes > tooMuch+3*s.live && time.Since(tried) > 10*look
+		if due || s.behind() {
+			failed := s.behind()
+			tried = time.Now()
+			switch err := b.snapshot(); {
+			case err != nil:
+				b.warn("store").Err(err).Msg("broker: sessions and retained messages cannot be stored; QoS 1 and 2 messages for stored sessions are refused until that works again")
+			case failed:
+				b.log.Info().Msg("broker: sessions and retained messages are stored again")
+			}
+		}
+	}
+}
+
+// saveRetained records the retained messages that changed.
+func (b *Broker) saveRetained() {
+	s := b.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for topic := range s.unsaved {
+		m := b.retained.get(topic)
+		if m == nil {
+			m = &Message{Topic: topic, Retain: true}
+		}
+		s.retain(m, true)
+	}
+}
+
+// snapshot writes everything anew. It takes turns with changes: each session
+// and each retained message is recorded as it is at some moment, in order
+// with the changes before and after.
+func (b *Broker) snapshot() error {
+	const part = 1 << 20
+	s := b.store
+	failures, begin := s.journal.Failures(), s.journal.Stats().Last
+	var size, unwritten int64
+	var last *journal.Pending
+	submit := func(kind string, rec []byte) {
+		if p, err := s.journal.Submit(event.Event{Name: kind, Payload: rec}); err == nil {
+			last = p
+			size += int64(len(rec))
+			unwritten += int64(len(rec))
+		}
+	}
+	flush := func(atLeast int64) {
+		if last != nil && unwritten >= atLeast {
+			_, _ = last.Wait() // failures are counted
+			unwritten = 0
+		}
+	}
+	b.mu.Lock()
+	var sessions []*session
+	for _, session := range b.sessions {
+		if session.stored {
+			sessions = append(sessions, session)
+		}
+	}
+	b.mu.Unlock()
+	for _, session := range sessions {
+		b.mu.Lock() // for what it guards of the session
+		s.mu.Lock()
+		session.mu.Lock()
+		if !session.gone {
+			submitSession(session, submit)
+		}
+		session.mu.Unlock()
+		s.mu.Unlock()
+		b.mu.Unlock()
+		flush(part)
+	}
+	now := time.Now()
+	for _, m := range b.retained.all() {
+		s.mu.Lock()
+		if _, later := s.unsaved[m.Topic]; !later && !m.expired(now) && m.Topic[0] != '$' && b.retained.get(m.Topic) == m {
+			submit(recordRetained, appendMessage(nil, m))
+		}
+		s.mu.Unlock()
+		flush(part)
+	}
+	flush(0)
+	if s.journal.Failures() != failures {
+		return cmp.Or(s.journal.Failure(), errors.New("a write failed"))
+	}
+	s.live = size
+	s.resynced.Store(failures)
+	s.cursor.Ack(begin)
+	s.journal.Retire()
+	return nil
+}
+
+// close records what waits and ends the store.
+func (s *store) close(b *Broker) {
+	b.saveRetained()
+	if err := s.journal.Close(); err != nil {
+		b.log.Error().Err(err).Msg("broker: the store was not closed cleanly")
+	}
+}

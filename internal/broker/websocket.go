@@ -1,0 +1,189 @@
+package broker
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/net/netutil"
+)
+
+// WebSocketPath is where MQTT over WebSocket is spoken.
+const WebSocketPath = "/mqtt"
+
+// ServeWebSocket accepts clients that speak MQTT over WebSocket on l until l
+// or the broker is closed. It closes l.
+func (b *Broker) ServeWebSocket(l net.Listener, origins []string) error {
+	defer l.Close()
+	if !b.addListener(l) {
+		return ErrClosed
+	}
+	defer b.removeListener(l)
+	mux := http.NewServeMux()
+	mux.Handle(WebSocketPath, b.WebSocket(origins))
+	mux.Handle("/{$}", b.WebSocket(origins)) // what some clients ask for by default
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: b.limits.ConnectTimeout, ReadTimeout: b.limits.ConnectTimeout,
+		MaxHeaderBytes: 8 << 10, ErrorLog: nil,
+	}
+	server.SetKeepAlivesEnabled(false)
+	err := server.Serve(netutil.LimitListener(l, b.limits.Clients+b.limits.Pending))
+	_ = server.Close() // those that have not become connections of ours
+	if b.isClosed() || errors.Is(err, net.ErrClosed) {
+		return ErrClosed
+	}
+	return err
+}
+
+// WebSocket returns a handler for MQTT over WebSocket (section 6). Pages of
+// other origins than its own may use it if origins names them: hosts, with *
+// for any letters in them.
+func (b *Broker) WebSocket(origins []string) http.Handler {
+	upgrader := &websocket.Upgrader{
+		HandshakeTimeout: b.limits.ConnectTimeout,
+		ReadBufferSize:   1 << 10,
+		WriteBufferSize:  4 << 10,
+		WriteBufferPool:  &sync.Pool{},
+		Subprotocols:     []string{"mqtt", "mqttv3.1"}, // MQTT-6.0.0-4; the other is that of 3.1
+		CheckOrigin:      func(r *http.Request) bool { return originAllowed(r, origins) },
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !websocket.IsWebSocketUpgrade(r) {
+			http.Error(w, "MQTT is spoken here over WebSocket, sub-protocol mqtt", http.StatusUpgradeRequired)
+			return
+		}
+		if len(websocket.Subprotocols(r)) == 0 { // MQTT-6.0.0-3
+			http.Error(w, "the WebSocket sub-protocol mqtt is needed", http.StatusBadRequest)
+			return
+		}
+		ws, err := upgrader.Upgrade(w, r, nil)
+		if err != nil {
+			return // the client was told
+		}
+		if ws.Subprotocol() == "" {
+			_ = ws.Close()
+			return
+		}
+		nc := &wsConn{Conn: ws, remote: remoteAddr(r, ws.RemoteAddr())}
+		c := b.admit(nc)
+		if c == nil {
+			_ = nc.Close()
+			return
+		}
+		go func() { // lets the HTTP server's memory go
+			defer b.wg.Done()
+			c.run()
+		}()
+	})
+}
+
+// originAllowed reports whether a browser may connect from the page that it
+// shows; other programs send no origin.
+func originAllowed(r *http.Request, origins []string) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	if err != nil {
+		return false
+	}
+	if strings.EqualFold(u.Host, r.Host) {
+		return true
+	}
+	for _, pattern := range origins {
+		if ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(u.Host)); ok && err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// remoteAddr is who connects. Behind a proxy on this machine it is the peer
+// that the proxy names: such a client must not pass for a local one.
+func remoteAddr(r *http.Request, peer net.Addr) net.Addr {
+	tcp, ok := peer.(*net.TCPAddr)
+	forwarded := r.Header.Get("X-Forwarded-For")
+	if !ok || !tcp.IP.IsLoopback() || forwarded == "" && r.Header.Get("Forwarded") == "" && r.Header.Get("X-Real-Ip") == "" {
+		return peer
+	}
+	last := strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:])
+	addr, err := netip.ParseAddr(last)
+	if err != nil {
+		addr = netip.IPv4Unspecified() // somebody, somewhere else
+	}
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0))
+}
+
+// wsConn makes a stream of a WebSocket: packets need not begin or end with its
+// messages (MQTT-6.0.0-2).
+type wsConn struct {
+	*websocket.Conn
+	remote net.Addr
+	reader io.Reader // of the current message
+}
+
+func (c *wsConn) RemoteAddr() net.Addr { return c.remote }
+
+func (c *wsConn) Read(p []byte) (int, error) {
+	for {
+		if c.reader == nil {
+			kind, r, err := c.NextReader()
+			if err != nil {
+				if websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseGoingAway) {
+					err = io.EOF
+				}
+				return 0, err
+			}
+			if kind != websocket.BinaryMessage {
+				return 0, errors.New("a WebSocket message is not binary") // MQTT-6.0.0-1
+			}
+			c.reader = r
+		}
+		n, err := c.reader.Read(p)
+		if errors.Is(err, io.EOF) {
+			c.reader, err = nil, nil
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+func (c *wsConn) Write(p []byte) (int, error) {
+	if err := c.WriteMessage(websocket.BinaryMessage, p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (c *wsConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// CloseWrite says goodbye as WebSockets do.
+func (c *wsConn) CloseWrite() error {
+	return c.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(farewell))
+}
+
+func (c *wsConn) Close() error {
+	_ = c.CloseWrite()
+	return c.Conn.Close()
+}
+
+// ConnectionState is that of TLS, or zero without it.
+func (c *wsConn) ConnectionState() tls.ConnectionState {
+	if t, ok := c.NetConn().(*tls.Conn); ok {
+		return t.ConnectionState()
+	}
+	return tls.ConnectionState{}
+}

@@ -4,6 +4,7 @@
 package mqttest
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ type Client struct {
 	net.Conn
 	Reader  *wire.Reader
 	Version byte
+	Connack []byte // its body
 	nextID  uint16
 }
 
@@ -29,6 +31,11 @@ type Options struct {
 	KeepAlive  uint16
 	Will       *wire.Publish
 	Properties []byte // CONNECT properties, encoded, version 5
+	NoID       bool   // send an empty client id
+	User       string // sent if it is not empty, with Password
+	Password   string
+	// Dial makes the connection; net.Dial for TCP by default.
+	Dial func(addr string) (net.Conn, error)
 }
 
 // Dial connects to addr and checks that the broker accepts.
@@ -43,15 +50,18 @@ func Dial(addr string, o Options) (*Client, error) {
 
 // Connect connects to addr and returns what CONNACK says.
 func Connect(addr string, o Options) (c *Client, present bool, code wire.Code, err error) {
-	nc, err := net.Dial("tcp", addr)
+	if o.Dial == nil {
+		o.Dial = func(addr string) (net.Conn, error) { return net.Dial("tcp", addr) }
+	}
+	nc, err := o.Dial(addr)
 	if err != nil {
 		return nil, false, 0, err
 	}
 	if o.Version == 0 {
 		o.Version = wire.V311
 	}
-	if o.ID == "" {
-		o.ID = fmt.Sprintf("test-%d", nc.LocalAddr().(*net.TCPAddr).Port)
+	if o.ID == "" && !o.NoID {
+		o.ID = "test-" + rand.Text()[:12]
 	}
 	c = &Client{Conn: nc, Reader: wire.NewReader(nc, 256<<20), Version: o.Version}
 	if _, err = nc.Write(AppendConnect(nil, o)); err != nil {
@@ -66,6 +76,7 @@ func Connect(addr string, o Options) (c *Client, present bool, code wire.Code, e
 		nc.Close()
 		return c, false, 0, fmt.Errorf("got %s % x, not CONNACK", wire.Type(header>>4), body)
 	}
+	c.Connack = append([]byte(nil), body...)
 	return c, body[0] == 1, wire.Code(body[1]), nil
 }
 
@@ -93,14 +104,20 @@ func AppendConnect(b []byte, o Options) []byte {
 		tail = str(tail, w.Topic)
 		tail = str(tail, string(w.Payload))
 	}
-	body = append(body, o.Version, flags)
+	flagsAt := len(body) + 1
+	body = append(body, o.Version, 0)
 	body = binary.BigEndian.AppendUint16(body, o.KeepAlive)
 	if o.Version == wire.V5 {
 		body = append(body, byte(len(o.Properties)))
 		body = append(body, o.Properties...)
 	}
 	body = str(body, o.ID)
-	return packet(b, wire.CONNECT, 0, append(body, tail...))
+	if o.User != "" {
+		flags |= 0xC0
+		tail = str(str(tail, o.User), o.Password)
+	}
+	body[flagsAt] = flags
+	return Packet(b, wire.CONNECT, 0, append(body, tail...))
 }
 
 func str(b []byte, s string) []byte {
@@ -108,7 +125,8 @@ func str(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-func packet(b []byte, t wire.Type, flags byte, body []byte) []byte {
+// Packet appends a packet.
+func Packet(b []byte, t wire.Type, flags byte, body []byte) []byte {
 	b = append(b, byte(t)<<4|flags)
 	n := len(body)
 	for n >= 128 {
@@ -126,7 +144,7 @@ func AppendSubscribe(b []byte, version byte, id uint16, filter string, options b
 		body = append(append(body, byte(len(props))), props...)
 	}
 	body = append(str(body, filter), options)
-	return packet(b, wire.SUBSCRIBE, 2, body)
+	return Packet(b, wire.SUBSCRIBE, 2, body)
 }
 
 // Subscribe subscribes and returns the code of the SUBACK. Messages that come
@@ -150,7 +168,7 @@ func (c *Client) Unsubscribe(filter string) error {
 	if c.Version == wire.V5 {
 		body = append(body, 0)
 	}
-	if _, err := c.Write(packet(nil, wire.UNSUBSCRIBE, 2, str(body, filter))); err != nil {
+	if _, err := c.Write(Packet(nil, wire.UNSUBSCRIBE, 2, str(body, filter))); err != nil {
 		return err
 	}
 	_, err := c.Expect(wire.UNSUBACK)
@@ -251,8 +269,14 @@ func (c *Client) Ping() error {
 	return err
 }
 
-// Quiet reports whether nothing comes before the answer to a ping.
-func (c *Client) Quiet() error { return c.Ping() }
+// Quiet reports whether nothing comes before the answers to two pings: one may
+// overtake messages.
+func (c *Client) Quiet() error {
+	if err := c.Ping(); err != nil {
+		return err
+	}
+	return c.Ping()
+}
 
 // Disconnect says goodbye and closes.
 func (c *Client) Disconnect() error {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -59,6 +60,7 @@ type Message struct {
 	expires    time.Time // zero is never
 	// source is the user who published it, for what is retained.
 	source string
+	kept   uint64 // when it was retained, as retained counts
 }
 
 func (m *Message) expired(now time.Time) bool { return !m.expires.IsZero() && !now.Before(m.expires) }
@@ -91,8 +93,10 @@ type Broker struct {
 	perAddr   map[netip.Addr]int
 	pending   int // conns that have not finished their CONNECT
 	listeners map[net.Listener]struct{}
-	warned    map[string]time.Time
 	closed    bool
+
+	warnMu sync.Mutex
+	warned map[string]time.Time // when each key was last logged
 
 	queued  atomic.Int64 // bytes in all queues
 	writers sync.Pool    // of *writer
@@ -191,7 +195,7 @@ func (b *Broker) admit(nc net.Conn) *conn {
 	}
 	if c.addr.IsValid() && b.perAddr[c.addr] >= b.limits.PerAddress {
 		b.counters.refused.Add(1)
-		b.warnLocked("address").Stringer("from", c.addr).Int("max_per_address", b.limits.PerAddress).Msg("broker: as many connections as allowed come from this address; refusing more")
+		b.warn("address").Stringer("from", c.addr).Int("max_per_address", b.limits.PerAddress).Msg("broker: as many connections as allowed come from this address; refusing more")
 		return nil
 	}
 	if b.pending >= b.limits.Pending {
@@ -219,7 +223,7 @@ func (b *Broker) dropPending() {
 		return
 	}
 	b.counters.refused.Add(1)
-	b.warnLocked("pending").Stringer("from", oldest.addr).Msg("broker: too many connections have not said CONNECT; ending the oldest of them")
+	b.warn("pending").Stringer("from", oldest.addr).Msg("broker: too many connections have not said CONNECT; ending the oldest of them")
 	oldest.admittedLocked()
 	_ = oldest.nc.Close()
 }
@@ -247,17 +251,21 @@ func (b *Broker) left(c *conn) {
 }
 
 // warn returns a log line that is written at most once a minute for each key.
+// It may be called with any lock held.
 func (b *Broker) warn(key string) *zerolog.Event {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.warnLocked(key)
-}
-
-func (b *Broker) warnLocked(key string) *zerolog.Event {
 	const quiet, maxKeys = time.Minute, 1024
+	b.warnMu.Lock()
+	defer b.warnMu.Unlock()
 	now := time.Now()
-	if now.Sub(b.warned[key]) < quiet || len(b.warned) >= maxKeys && b.warned[key].IsZero() {
+	last, known := b.warned[key]
+	if known && now.Sub(last) < quiet {
 		return nil // zerolog takes it for a line that is not to be written
+	}
+	if len(b.warned) >= maxKeys {
+		maps.DeleteFunc(b.warned, func(_ string, last time.Time) bool { return now.Sub(last) >= quiet })
+		if len(b.warned) >= maxKeys {
+			return nil
+		}
 	}
 	b.warned[key] = now
 	return b.log.Warn()

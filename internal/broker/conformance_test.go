@@ -71,6 +71,9 @@ func TestConformance(t *testing.T) {
 				spec.title, tested+omitted, tested, omitted, clients, table.String())
 		})
 	}
+	if strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
+		return // not all of it ran
+	}
 	if *update {
 		ok(t, os.WriteFile(conformanceDoc, []byte(doc.String()), 0o644))
 	}

@@ -49,7 +49,6 @@ type conn struct {
 	aliases []string // topics by alias, from 1
 	packets uint64   // since the counters were brought up to date
 	topic   string   // the last topic published to, and who gets it
-	matched uint64   // of the trie, for targets and writable
 	targets matched
 	allowed bool // to publish to topic
 
@@ -370,10 +369,9 @@ func (c *conn) receive(id uint16) (done bool, err error) {
 // look finds who gets a topic, and whether the client may publish to it;
 // publishers tend to use the same one again.
 func (c *conn) look(topic string) {
-	version := c.b.subs.version.Load()
-	if topic != c.topic || version != c.matched {
+	if topic != c.topic || c.b.subs.version.Load() != c.targets.version {
 		c.allowed = c.session.mayWrite(topic)
-		c.topic, c.matched, c.targets = topic, version, c.b.subs.match(topic)
+		c.topic, c.targets = topic, c.b.subs.match(topic)
 	}
 }
 
@@ -488,14 +486,16 @@ func (c *conn) subscribe(body []byte) error {
 		return err
 	}
 	codes := make([]wire.Code, len(p.Filters))
-	fresh := make([]bool, len(p.Filters))
+	var due []retainedDue
 	for i, f := range p.Filters {
 		if f.NoLocal && strings.HasPrefix(f.Filter, "$share/") {
 			return &wire.Error{Code: wire.ProtocolError, Reason: "no local on a shared subscription"} // MQTT-3.8.3-4
 		}
 		if codes[i] = c.subscribable(f.Filter); codes[i] == wire.Success {
 			codes[i] = wire.Code(f.QoS)
-			fresh[i] = c.addFilter(f, p.SubscriptionID)
+			if d, ok := c.addFilter(f, p.SubscriptionID); ok {
+				due = append(due, d)
+			}
 		}
 	}
 	// The SUBACK is queued before the retained messages.
@@ -504,15 +504,10 @@ func (c *conn) subscribe(body []byte) error {
 	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, f := range p.Filters {
-		if codes[i] >= wire.Unspecified || !wantsRetained(f, fresh[i]) {
-			continue
-		}
-		if len(s.due) >= maxDue {
-			return &wire.Error{Code: wire.QuotaExceeded, Reason: "more subscriptions than retained messages are taken for"}
-		}
-		s.due = append(s.due, retainedDue{f.Filter, f.QoS, p.SubscriptionID})
+	if len(s.due)+len(due) > maxDue {
+		return &wire.Error{Code: wire.QuotaExceeded, Reason: "more subscriptions than retained messages are taken for"}
 	}
+	s.due = append(s.due, due...)
 	c.wakeWriter()
 	return nil
 }
@@ -547,26 +542,30 @@ func (c *conn) subscribable(filter string) wire.Code {
 	return wire.Success
 }
 
-// addFilter subscribes the session and reports whether the filter is new.
-func (c *conn) addFilter(f wire.Filter, id uint32) (fresh bool) {
-	s := c.session
+// addFilter subscribes the session, and tells whether what is retained is due.
+func (c *conn) addFilter(f wire.Filter, id uint32) (due retainedDue, isDue bool) {
+	s, r := c.session, &c.b.retained
 	sub := subscription{f.QoS, f.NoLocal, f.RetainAsPublished, id}
 	if c.b.store != nil && s.stored {
 		c.b.store.mu.Lock()
 		defer c.b.store.mu.Unlock()
 	}
-	fresh = c.b.subs.set(f.Filter, s, sub)
+	r.mu.RLock()
+	fresh := c.b.subs.set(f.Filter, s, sub)
+	turn := r.turn
+	r.mu.RUnlock()
 	s.mu.Lock()
 	if s.filters == nil {
 		s.filters = map[string]subscription{}
 	}
 	s.filters[f.Filter] = sub
 	s.mu.Unlock()
+	isDue = wantsRetained(f, fresh)
 	if c.b.store != nil && s.stored {
-		rec := appendSubscription(appendString(nil, s.id), f.Filter, sub, wantsRetained(f, fresh))
+		rec := appendSubscription(appendString(nil, s.id), f.Filter, sub, isDue)
 		c.ticket = c.ticket.then(c.b.store.submit(recordSubscribe, rec))
 	}
-	return fresh
+	return retainedDue{f.Filter, f.QoS, id, turn}, isDue
 }
 
 func (c *conn) unsubscribe(body []byte) error {

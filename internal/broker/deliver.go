@@ -60,59 +60,77 @@ func (b *Broker) deliver(stop <-chan struct{}, from *session, m *Message, to mat
 // pass queues m for all targets, or returns one whose queue has no room. The
 // ticket is for what has to be on disk before m may be acknowledged.
 func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t ticket, full *session, err error) {
-	targets := to.targets
-	if len(to.groups) > 0 {
-		targets = to.choose(m, &b.limits)
-	}
-	stored := b.store != nil && (packetID != 0 && m.QoS == 2 && from.stored)
+	targets := to.choose(m, &b.limits)
+	stored := b.store != nil && m.QoS == 2 && packetID != 0 && from.stored
 	if m.QoS > 0 {
 		for i := range targets {
 			s := targets[i].session
 			if s == from && !targets[i].local || min(targets[i].qos, m.QoS) == 0 {
 				continue
 			}
-			stored = stored || s.stored
+			stored = stored || s.stored && b.store != nil
 			if !s.hasRoom(m, &b.limits) {
 				return ticket{}, s, nil
 			}
 		}
 	}
+	if !m.Retain && !stored {
+		b.queue(from, m, targets, nil)
+		return ticket{}, nil, nil
+	}
 	durable := m.Retain && m.QoS > 0 && from != nil // what we retain ourselves, we retain again
-	if b.store == nil || !stored && !m.Retain {
-		return ticket{}, nil, b.queue(from, m, targets, nil)
-	}
-	if (stored || durable) && b.store.behind() {
-		return ticket{}, nil, errNotStored
-	}
-	b.store.mu.Lock()
-	defer b.store.mu.Unlock()
-	if !stored {
-		if err = b.queue(from, m, targets, nil); err == nil {
-			t = b.store.retain(m, durable)
+	if b.store != nil {
+		if (stored || durable) && b.store.behind() {
+			return ticket{}, nil, errNotStored
 		}
-		return t, nil, err
+		b.store.mu.Lock()
+		defer b.store.mu.Unlock()
 	}
-	rec := messageRecord(m, durable, from, packetID)
-	if err = b.queue(from, m, targets, &rec); err != nil {
-		return ticket{}, nil, err
+	var rec []byte
+	if b.store != nil && m.QoS > 0 {
+		rec = messageRecord(m, durable, from, packetID)
+	}
+	none := len(rec)
+	if m.Retain {
+		if targets, err = b.retain(m, to, targets); err != nil {
+			return ticket{}, nil, err
+		}
+	}
+	rec = b.queue(from, m, targets, rec)
+	switch {
+	case b.store == nil:
+		return ticket{}, nil, nil
+	case stored || durable || len(rec) > none:
+		t = b.store.submit(recordMessage, rec)
 	}
 	if durable {
 		delete(b.store.unsaved, m.Topic) // rec has it
 	} else if m.Retain {
 		b.store.retain(m, false)
 	}
-	return b.store.submit(recordMessage, rec), nil, nil
+	return t, nil, nil
 }
 
-// queue retains m if it says so, and queues it for all targets. Those that
-// are stored are added to rec. With a store, its lock is held if m is retained
-// or rec is given.
-func (b *Broker) queue(from *session, m *Message, targets []target, rec *[]byte) error {
-	if m.Retain && !b.retained.set(m, &b.limits) {
+// retain makes m the retained message of its topic and returns the targets as
+// they are at that moment: whoever subscribes later is given it as retained.
+func (b *Broker) retain(m *Message, to matched, targets []target) ([]target, error) {
+	r := &b.retained
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.set(m, &b.limits) {
 		b.counters.retainedRefused.Add(1)
 		b.warn("retained").Str("topic", m.Topic).Msg("broker: as many messages are retained as allowed (broker.max_retained, max_retained_bytes); refusing more")
-		return errRetainedFull
+		return nil, errRetainedFull
 	}
+	if b.subs.version.Load() != to.version {
+		return b.subs.match(m.Topic).choose(m, &b.limits), nil
+	}
+	return targets, nil
+}
+
+// queue queues m for all targets and returns rec with those that are stored,
+// if it was begun.
+func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) []byte {
 	for i := range targets {
 		t := &targets[i]
 		if t.session == from && !t.local {
@@ -128,10 +146,10 @@ func (b *Broker) queue(from *session, m *Message, targets []target, rec *[]byte)
 			continue
 		}
 		if rec != nil && order != 0 {
-			*rec = appendTarget(*rec, t.session, order, &o)
+			rec = appendTarget(rec, t.session, order, &o)
 		}
 	}
-	return nil
+	return rec
 }
 
 // await waits for room in a session's queue. A client that takes nothing for

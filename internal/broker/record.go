@@ -430,7 +430,7 @@ func (r *restorer) finish() {
 		for filter, sub := range st.filters {
 			b.subs.set(filter, s, sub)
 			if st.due[filter] {
-				s.due = append(s.due, retainedDue{filter, sub.qos, sub.id})
+				s.due = append(s.due, retainedDue{filter, sub.qos, sub.id, b.retained.turn})
 			}
 		}
 		entries := make([]*entry, 0, len(st.entries))

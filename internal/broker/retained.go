@@ -8,12 +8,16 @@ import (
 
 // retained keeps the newest retained message of each topic.
 type retained struct {
-	// mu is held for reading while a subscriber is given what is retained,
-	// so that nothing older can reach it behind something newer.
+	// mu is held for reading while a subscriber is given what is retained, so
+	// that nothing older can reach it behind something newer, and for a change
+	// of a subscription or a topic together with what follows from it: a
+	// message reaches a new subscriber as a retained one or as a live one,
+	// never as both or as neither.
 	mu    sync.RWMutex
 	root  retainedNode
 	count int
 	bytes int
+	turn  uint64 // counts what was retained
 }
 
 func retainedSize(m *Message) int { return len(m.Topic) + len(m.Payload) + len(m.properties) + 256 }
@@ -24,10 +28,10 @@ type retainedNode struct {
 }
 
 // set stores m, or clears its topic if m's payload is empty. It reports false
-// if m does not fit within the limits; what was retained then stays.
+// if m does not fit within the limits; what was retained then stays. r.mu is held.
 func (r *retained) set(m *Message, limit *Limits) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.turn++
+	m.kept = r.turn
 	path := []*retainedNode{&r.root}
 	levels := strings.Split(m.Topic, "/")
 	clearing := len(m.Payload) == 0
@@ -136,10 +140,14 @@ func (r *retained) remove(m *Message) {
 	}
 }
 
-// each calls use with every live retained message that filter matches. r.mu
-// is held by the caller.
-func (r *retained) each(filter string, use func(*Message)) {
-	r.root.each(filter, true, time.Now(), use)
+// each calls use with every live message that filter matches and that was
+// retained up to a turn. r.mu is held by the caller.
+func (r *retained) each(filter string, turn uint64, use func(*Message)) {
+	r.root.each(filter, true, time.Now(), func(m *Message) {
+		if m.kept <= turn {
+			use(m)
+		}
+	})
 }
 
 func (n *retainedNode) each(rest string, first bool, now time.Time, use func(*Message)) {

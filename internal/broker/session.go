@@ -62,6 +62,7 @@ type retainedDue struct {
 	filter string
 	qos    byte
 	id     uint32
+	turn   uint64 // later ones come by themselves
 }
 
 // outgoing is a message on its way to a session.

@@ -30,6 +30,7 @@ type target struct {
 type matched struct {
 	targets []target
 	groups  []group
+	version uint64 // of the trie
 }
 
 // group are the subscribers that share a subscription (4.8.2).
@@ -41,6 +42,9 @@ type group struct {
 // choose adds one member of each group to the targets: in turn, and better
 // one that is connected and has room.
 func (to matched) choose(m *Message, limit *Limits) []target {
+	if len(to.groups) == 0 {
+		return to.targets
+	}
 	targets := append([]target(nil), to.targets...)
 	for _, g := range to.groups {
 		n := len(g.members)
@@ -180,6 +184,7 @@ func (t *trie) match(topic string) matched {
 	m := matcher{topic: topic, system: strings.HasPrefix(topic, "$")}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	m.version = t.version.Load()
 	m.walk(&t.root, topic, true, true)
 	return m.matched
 }

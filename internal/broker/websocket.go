@@ -130,6 +130,9 @@ type wsConn struct {
 	*websocket.Conn
 	remote net.Addr
 	reader io.Reader // of the current message
+
+	mu  sync.Mutex
+	end *time.Timer // closes the connection at the write deadline
 }
 
 func (c *wsConn) RemoteAddr() net.Addr { return c.remote }
@@ -166,6 +169,21 @@ func (c *wsConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// SetWriteDeadline has the connection closed at t: the library's own deadline
+// is for one goroutine, and does not end a write that is under way.
+func (c *wsConn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end != nil {
+		c.end.Stop()
+		c.end = nil
+	}
+	if !t.IsZero() {
+		c.end = time.AfterFunc(time.Until(t), func() { _ = c.NetConn().Close() })
+	}
+	return nil
+}
+
 func (c *wsConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
@@ -176,6 +194,7 @@ func (c *wsConn) CloseWrite() error {
 }
 
 func (c *wsConn) Close() error {
+	_ = c.SetWriteDeadline(time.Time{})
 	_ = c.CloseWrite()
 	return c.Conn.Close()
 }

@@ -279,7 +279,7 @@ func (c *conn) queueRetained(d retainedDue) {
 	defer r.mu.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.each(d.filter, func(m *Message) {
+	r.each(d.filter, d.turn, func(m *Message) {
 		if !s.mayRead(m.Topic) || !c.b.maySource(m) {
 			return
 		}

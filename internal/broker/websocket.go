@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,10 +12,10 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
-	"golang.org/x/net/netutil"
 )
 
 // WebSocketPath is where MQTT over WebSocket is spoken.
@@ -33,15 +34,33 @@ func (b *Broker) ServeWebSocket(l net.Listener, origins []string) error {
 	mux.Handle("/{$}", b.WebSocket(origins)) // what some clients ask for by default
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: b.limits.ConnectTimeout, ReadTimeout: b.limits.ConnectTimeout,
-		MaxHeaderBytes: 8 << 10, ErrorLog: nil,
+		MaxHeaderBytes: 8 << 10, ErrorLog: log.New(io.Discard, "", 0), // of peers that do not speak HTTP
+		ConnState: b.limitHTTP(),
 	}
 	server.SetKeepAlivesEnabled(false)
-	err := server.Serve(netutil.LimitListener(l, b.limits.Clients+b.limits.Pending))
+	err := server.Serve(l)
 	_ = server.Close() // those that have not become connections of ours
 	if b.isClosed() || errors.Is(err, net.ErrClosed) {
 		return ErrClosed
 	}
 	return err
+}
+
+// limitHTTP bounds the connections that have not become WebSockets.
+func (b *Broker) limitHTTP() func(net.Conn, http.ConnState) {
+	var open atomic.Int64
+	return func(nc net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if open.Add(1) > int64(b.limits.Pending) {
+				b.counters.refused.Add(1)
+				b.warn("http").Msg("broker: too many connections have not become WebSockets; refusing more")
+				_ = nc.Close()
+			}
+		case http.StateHijacked, http.StateClosed:
+			open.Add(-1)
+		}
+	}
 }
 
 // WebSocket returns a handler for MQTT over WebSocket (section 6). Pages of

@@ -1,0 +1,227 @@
+package broker_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"event2mqtt/internal/broker"
+	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/journal"
+	"event2mqtt/test/mqttest"
+)
+
+// house is a broker with accounts in a file.
+type house struct {
+	t        testing.TB
+	b        *broker.Broker
+	addr     string
+	file     accounts.File
+	accounts *accounts.Accounts
+}
+
+func newHouse(t testing.TB, allow map[string][]string) *house {
+	t.Helper()
+	h := &house{t: t, file: accounts.File(filepath.Join(t.TempDir(), "accounts.json"))}
+	h.set(allow)
+	var err error
+	h.accounts, err = accounts.New(accounts.Options{File: h.file, Delay: time.Millisecond, Failures: 1000})
+	ok(t, err)
+	h.b, h.addr = startWith(t, broker.Options{Accounts: h.accounts, Folder: journal.DirFS(t.TempDir())})
+	return h
+}
+
+// set replaces the accounts: names with their rules. The password is the name.
+func (h *house) set(allow map[string][]string) {
+	h.t.Helper()
+	ok(h.t, h.file.Update(func(old []accounts.User) (users []accounts.User, _ error) {
+		for name, rules := range allow {
+			hash := accounts.PlainHash(name)
+			users = append(users, accounts.User{Name: name, Hash: hash, Allow: rules})
+		}
+		return users, nil
+	}))
+	if h.b != nil {
+		_, err := h.accounts.Reload()
+		ok(h.t, err)
+		h.b.AccountsChanged()
+	}
+}
+
+func (h *house) dial(user string, o mqttest.Options) *mqttest.Client {
+	h.t.Helper()
+	o.User, o.Password = user, user
+	if o.Version == 0 {
+		o.Version = wire.V5
+	}
+	return dial(h.t, h.addr, o)
+}
+
+func TestUsersDoWhatTheirRulesAllow(t *testing.T) {
+	h := newHouse(t, map[string][]string{"all": {"#:rw"}, "ann": {"ann/#:rw", "news/#:r", "ann/secret:deny"}, "none": nil})
+	all, ann := h.dial("all", mqttest.Options{}), h.dial("ann", mqttest.Options{})
+	for topic, want := range map[string]wire.Code{"ann/x": 0, "news/x": wire.NotAuthorized, "ann/secret": wire.NotAuthorized, "bob/x": wire.NotAuthorized} {
+		ok(t, ann.Send(wire.Publish{Topic: topic, QoS: 1, PacketID: 1}))
+		body, err := ann.Expect(wire.PUBACK)
+		ok(t, err)
+		if code := wire.Code(codeOf(body)); code != want {
+			t.Errorf("publish %s: 0x%02x", topic, byte(code))
+		}
+	}
+	for filter, want := range map[string]wire.Code{"#": 0, "ann/+": 0, "bob/#": wire.NotAuthorized, "ann/secret": wire.NotAuthorized, "$share/g/bob/x": wire.NotAuthorized, "$share/g/news/x": 0} {
+		if code, err := ann.Subscribe(filter, 0); err != nil || code != want {
+			t.Errorf("subscribe %s: 0x%02x, %v", filter, byte(code), err)
+		}
+		ok(t, ann.Unsubscribe(filter))
+	}
+	// A wide subscription receives what may be read, retained or live.
+	ok(t, all.Publish(wire.Publish{Topic: "ann/secret", Payload: []byte("x"), Retain: true, QoS: 1}))
+	ok(t, all.Publish(wire.Publish{Topic: "news/x", Payload: []byte("kept"), Retain: true, QoS: 1}))
+	subscribe(t, ann, "#", 0)
+	if m := next(t, ann); m.Topic != "news/x" {
+		t.Errorf("got %+v", m)
+	}
+	for _, topic := range []string{"ann/secret", "bob/x", "news/y"} {
+		ok(t, all.Publish(wire.Publish{Topic: topic, Payload: []byte("live"), QoS: 1}))
+	}
+	if m := next(t, ann); m.Topic != "news/y" {
+		t.Errorf("got %+v", m)
+	}
+	ok(t, ann.Quiet())
+	// A share does not swallow what a member may not read.
+	subscribe(t, ann, "$share/g/#", 0)
+	subscribe(t, all, "$share/g/#", 0)
+	ok(t, ann.Unsubscribe("#"))
+	p := h.dial("all", mqttest.Options{})
+	for range 4 {
+		ok(t, p.Publish(wire.Publish{Topic: "bob/x", Payload: []byte("x"), QoS: 1}))
+		next(t, all)
+	}
+	none := h.dial("none", mqttest.Options{})
+	if code, err := none.Subscribe("#", 0); err != nil || code != wire.NotAuthorized {
+		t.Errorf("without rules: 0x%02x, %v", byte(code), err)
+	}
+	if h.b.Stats().Denied == 0 {
+		t.Error("nothing was counted")
+	}
+}
+
+func TestWillsObeyTheRulesOfTheMomentTheyAreSent(t *testing.T) {
+	h := newHouse(t, map[string][]string{"all": {"#:rw"}, "ann": {"ann/#:rw"}})
+	will := func(topic string) mqttest.Options {
+		return mqttest.Options{User: "ann", Password: "ann", Will: &wire.Publish{Topic: topic, Payload: []byte("gone")}}
+	}
+	if _, _, code, err := mqttest.Connect(h.addr, will("bob/x")); err != nil || code != 5 {
+		t.Errorf("a will that is not allowed: code %d, %v", code, err)
+	}
+	all := h.dial("all", mqttest.Options{})
+	subscribe(t, all, "#", 0)
+	c := dial(t, h.addr, will("ann/x"))
+	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"ann/y:rw"}})
+	ok(t, c.Quiet()) // still connected
+	c.Close()
+	eventually(t, "the client is gone", func() bool { return h.b.Stats().Clients == 1 })
+	ok(t, all.Quiet())
+}
+
+// TestWhatWasRetainedEndsWithTheRightToRetainIt: CVE-2018-12546.
+func TestWhatWasRetainedEndsWithTheRightToRetainIt(t *testing.T) {
+	everything := map[string][]string{"all": {"#:rw"}, "ann": {"#:rw"}, "bob": {"#:rw"}}
+	h := newHouse(t, everything)
+	for _, name := range []string{"ann", "bob"} {
+		c := h.dial(name, mqttest.Options{})
+		ok(t, c.Publish(wire.Publish{Topic: "from/" + name, Payload: []byte("x"), QoS: 1, Retain: true}))
+	}
+	h.set(map[string][]string{"all": {"#:rw"}, "bob": {"#:rw"}})
+	all := h.dial("all", mqttest.Options{})
+	subscribe(t, all, "from/+", 0)
+	if m := next(t, all); m.Topic != "from/bob" {
+		t.Errorf("got %+v", m)
+	}
+	ok(t, all.Quiet())
+	h.set(everything)
+	subscribe(t, all, "from/ann", 0) // given back
+	next(t, all)
+}
+
+func TestWhatWaitsIsCheckedAgain(t *testing.T) {
+	h := newHouse(t, map[string][]string{"all": {"#:rw"}, "ann": {"#:rw"}})
+	o := mqttest.Options{ID: "keep", Keep: true, Properties: kept5}
+	c := h.dial("ann", o)
+	subscribe(t, c, "#", 1)
+	c.Close()
+	all := h.dial("all", mqttest.Options{})
+	for _, topic := range []string{"secret/x", "news/x"} {
+		ok(t, all.Publish(wire.Publish{Topic: topic, Payload: []byte("x"), QoS: 1}))
+	}
+	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"news/#:r"}})
+	ok(t, all.Publish(wire.Publish{Topic: "secret/y", Payload: []byte("x"), QoS: 1}))
+	c = h.dial("ann", o)
+	if m := next(t, c); m.Topic != "news/x" {
+		t.Errorf("got %+v", m)
+	}
+	ok(t, c.Quiet())
+}
+
+func TestAChangedPasswordCutsConnectionsOff(t *testing.T) {
+	h := newHouse(t, map[string][]string{"ann": {"#:rw"}, "bob": {"#:rw"}})
+	ann, bob := h.dial("ann", mqttest.Options{}), h.dial("bob", mqttest.Options{})
+	ok(t, h.file.Update(func(users []accounts.User) ([]accounts.User, error) {
+		users[0].Hash = accounts.Hash("another")
+		return users, nil
+	}))
+	_, err := h.accounts.Reload()
+	ok(t, err)
+	h.b.AccountsChanged()
+	body, err := ann.Expect(wire.DISCONNECT)
+	ok(t, err)
+	if wire.Code(body[0]) != wire.NotAuthorized {
+		t.Errorf("code 0x%02x", body[0])
+	}
+	ok(t, bob.Quiet())
+	h.set(map[string][]string{"ann": {"#:rw"}})
+	_, err = bob.Expect(wire.DISCONNECT)
+	ok(t, err)
+}
+
+// TestAClientIDIsNotTakenFromAnotherUser: CVE-2026-33215 of another broker.
+func TestAClientIDIsNotTakenFromAnotherUser(t *testing.T) {
+	h := newHouse(t, map[string][]string{"ann": {"#:rw"}, "bob": {"#:rw"}})
+	o := mqttest.Options{ID: "hers", Keep: true, Properties: kept5}
+	ann := h.dial("ann", o)
+	subscribe(t, ann, "t", 1)
+	bobs := o
+	bobs.Version, bobs.User, bobs.Password = wire.V5, "bob", "bob"
+	for _, online := range []bool{true, false} {
+		if _, _, code, err := mqttest.Connect(h.addr, bobs); err != nil || code != wire.NotAuthorized {
+			t.Errorf("online %v: code 0x%02x, %v", online, byte(code), err)
+		}
+		ok(t, ann.Quiet())
+		if online {
+			ok(t, ann.Disconnect())
+			ann = h.dial("ann", mqttest.Options{})
+		}
+	}
+	// Her session ends with her account, and the id is free.
+	h.set(map[string][]string{"bob": {"#:rw"}})
+	h.dial("bob", bobs)
+}
+
+func TestNamesWithWildcardsMayConnectAndWidenNothing(t *testing.T) {
+	h := newHouse(t, map[string][]string{"ann": {"dev/%c/#:rw"}})
+	for _, id := range []string{"#", "+", "+/#", "a/b", "dev/#", strings.Repeat("+/", 50)} {
+		c := h.dial("ann", mqttest.Options{ID: id})
+		if code, err := c.Subscribe("dev/#", 0); err != nil || code != wire.NotAuthorized {
+			t.Errorf("%q subscribes to dev/#: 0x%02x, %v", id, byte(code), err)
+		}
+		ok(t, c.Send(wire.Publish{Topic: "dev/x/y", QoS: 1, PacketID: 1}))
+		body, err := c.Expect(wire.PUBACK)
+		ok(t, err)
+		if codeOf(body) != byte(wire.NotAuthorized) {
+			t.Errorf("%q publishes to dev/x/y: 0x%02x", id, codeOf(body))
+		}
+		c.Close()
+	}
+}

@@ -175,8 +175,8 @@ func (c BrokerConfig) checkUsers() error {
 		}
 		names[u.Name] = i
 		switch {
-		case u.Password == "" && u.Hash == "" && !c.TLS.RequireCertificate:
-			errs.bad(key("password"), "a password is needed, or a hash of one")
+		case u.Password == "" && u.Hash == "" && c.TLS.ClientCA == "":
+			errs.bad(key("password"), "a password is needed, or a hash of one, or broker.tls.client_ca for clients that show certificates")
 		case u.Password != "" && u.Hash != "":
 			errs.bad(key("hash"), "there is a password already; leave one of them out")
 		case u.Hash != "":

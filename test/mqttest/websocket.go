@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -32,6 +33,7 @@ type wsConn struct {
 	*websocket.Conn
 	frame  int
 	reader io.Reader
+	mu     sync.Mutex // one write at a time
 }
 
 func (c *wsConn) Read(p []byte) (int, error) {
@@ -57,6 +59,8 @@ func (c *wsConn) Read(p []byte) (int, error) {
 }
 
 func (c *wsConn) Write(p []byte) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for n < len(p) {
 		part := p[n:]
 		if c.frame > 0 && len(part) > c.frame {

@@ -77,7 +77,11 @@ type outgoing struct {
 
 func (o *outgoing) size() int { return o.message.size() + 4*len(o.ids) }
 
-func (m *Message) size() int { return len(m.Topic) + len(m.Payload) + len(m.properties) + 64 }
+// size is about what a queued message takes of memory.
+func (m *Message) size() int {
+	const overhead = 200
+	return len(m.Topic) + len(m.Payload) + len(m.properties) + overhead
+}
 
 type inflight struct {
 	outgoing

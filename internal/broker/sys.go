@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"runtime/metrics"
 	"time"
 )
@@ -73,6 +74,7 @@ func (b *Broker) sysTopics(s *Stats, l *loads) map[string]string {
 		"event2mqtt/clients/cut off":      n(s.CutOff),
 		"event2mqtt/messages/too large":   n(s.TooLarge),
 		"event2mqtt/messages/queue bytes": n(s.QueuedBytes),
+		"event2mqtt/goroutines":           n(runtime.NumGoroutine()),
 	}
 	l.each(func(name string, perMinute float64) { topics["load/"+name] = fmt.Sprintf("%.2f", perMinute) })
 	return topics

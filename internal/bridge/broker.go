@@ -235,6 +235,9 @@ func (c BrokerConfig) checkLimits() error {
 			errs.bad(o.key, "%s is not between %s and %s", o.value, o.least, o.most)
 		}
 	}
+	if c.MaxSessions < c.MaxClients {
+		errs.bad("max_sessions", "%d is less than max_clients, %d; every client has a session", c.MaxSessions, c.MaxClients)
+	}
 	if d := c.MaxKeepAlive; d != 0 && (d < 5*time.Second || d > 65535*time.Second) {
 		errs.bad("max_keepalive", "%s is neither 0s, which is off, nor between 5s and 18h", d)
 	}

@@ -144,6 +144,15 @@ func TestWhatWasRetainedEndsWithTheRightToRetainIt(t *testing.T) {
 	h.set(everything)
 	subscribe(t, all, "from/ann", 0) // given back
 	next(t, all)
+	// A right that goes with the client id is one, too.
+	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"from/%c/#:rw"}})
+	ann := h.dial("ann", mqttest.Options{ID: "c1"})
+	ok(t, ann.Publish(wire.Publish{Topic: "from/c1/x", Payload: []byte("x"), QoS: 1, Retain: true}))
+	subscribe(t, all, "from/+/x", 0)
+	if m := next(t, all); m.Topic != "from/c1/x" {
+		t.Errorf("got %+v", m)
+	}
+	ok(t, all.Quiet())
 }
 
 func TestWhatWaitsIsCheckedAgain(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
 )
 
@@ -279,8 +280,9 @@ func (c *conn) queueRetained(d retainedDue) {
 	defer r.mu.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	sources := sources{b: c.b}
 	r.each(d.filter, d.turn, func(m *Message) {
-		if !s.mayRead(m.Topic) || !c.b.maySource(m) {
+		if !s.mayRead(m.Topic) || !sources.may(m) {
 			return
 		}
 		o := outgoing{message: m, ids: ids, qos: min(d.qos, m.QoS), retain: true}
@@ -296,14 +298,27 @@ func (c *conn) queueRetained(d retainedDue) {
 	}
 }
 
-// maySource reports whether whoever retained a message may still do that: what
-// was retained must not outlive the right to do so (CVE-2018-12546).
-func (b *Broker) maySource(m *Message) bool {
-	if b.accounts == nil || m.source == "" {
+// sources tells whether whoever retained a message may still do that: what was
+// retained must not outlive the right to do so (CVE-2018-12546). It is asked
+// for many messages of few users.
+type sources struct {
+	b     *Broker
+	rules map[string]accounts.Rules
+}
+
+func (s *sources) may(m *Message) bool {
+	if s.b.accounts == nil || m.source == "" {
 		return true
 	}
-	rules, ok := b.accounts.Rules(m.source, "")
-	return ok && rules.MayWrite(m.Topic)
+	rules, known := s.rules[m.source]
+	if !known {
+		rules, _ = s.b.accounts.Writers(m.source) // nothing, if there is no such user
+		if s.rules == nil {
+			s.rules = map[string]accounts.Rules{}
+		}
+		s.rules[m.source] = rules
+	}
+	return rules.MayWrite(m.Topic)
 }
 
 // forget takes back a message that was popped and is not sent.

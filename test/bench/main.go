@@ -5,6 +5,7 @@
 //
 //	go run ./test/bench            all
 //	go run ./test/bench webhook    or tail, broker, size
+//	go run ./test/bench broker idle    or throughput, latency, safety, retained
 package main
 
 import (
@@ -32,6 +33,7 @@ type bench struct {
 	bridge    string // binary
 	mosquitto string // binary
 	rows      []row
+	only      string     // part of the broker's; empty is all
 	started   []*process // to be ended, however the run goes
 }
 
@@ -50,6 +52,9 @@ func run(args []string) error {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{dir: dir, bridge: filepath.Join(dir, "bridge")}
+	if len(args) > 1 {
+		b.only = args[1]
+	}
 	defer func() {
 		for _, p := range b.started {
 			p.end()

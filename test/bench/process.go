@@ -97,11 +97,12 @@ func (b *bench) startBridge(yaml string) (*process, error) {
 		return nil, err
 	}
 	config := filepath.Join(dir, "config.yaml")
-	text := fmt.Sprintf("http: {listen: %q}\nbroker: {listen: %q}\n%s", p.http, p.mqtt, yaml)
+	text := fmt.Sprintf("http: {listen: %q}\n%s", p.http, yaml)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	p.cmd = exec.Command(b.bridge, "--config", config, "--state-dir", dir)
+	p.cmd.Env = append(os.Environ(), "E2M_BROKER_LISTEN="+p.mqtt)
 	p.cmd.Stderr = os.Stderr
 	if os.Getenv("BENCH_VERBOSE") == "" {
 		p.cmd.Stderr = nil

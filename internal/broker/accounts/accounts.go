@@ -343,6 +343,20 @@ func (a *Accounts) Rules(user, clientID string) (Rules, bool) {
 	return a.grant(u, Attempt{ClientID: clientID}).Rules, true
 }
 
+// Writers returns what a user may do with whatever client id, for the check of
+// what was retained by a client that is not known any more; false if there is no
+// such user.
+func (a *Accounts) Writers(user string) (Rules, bool) {
+	a.mu.Lock()
+	u, exists := a.users[user]
+	a.mu.Unlock()
+	if !exists {
+		return nil, false
+	}
+	rules, _ := ParseRules(u.Allow) // were checked
+	return rules.forAnyClient(user), true
+}
+
 // Watch calls changed whenever the file was changed, until ctx ends. The
 // folder is watched, since the file is replaced as a whole.
 func (a *Accounts) Watch(ctx context.Context, changed func()) {

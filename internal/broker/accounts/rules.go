@@ -119,6 +119,27 @@ func (rules Rules) For(user, client string) Rules {
 	return out
 }
 
+// forAnyClient is For with a client id that is not known: what any one allows
+// is allowed.
+func (rules Rules) forAnyClient(user string) Rules {
+	var out Rules
+	for _, r := range rules {
+		switch {
+		case !strings.Contains(r.Filter, "%c"):
+			out = append(out, r)
+		case r.Read || r.Write:
+			levels := strings.Split(r.Filter, "/")
+			for i, level := range levels {
+				if strings.Contains(level, "%c") {
+					levels[i] = "+"
+				}
+			}
+			out = append(out, Rule{strings.Join(levels, "/"), r.Read, r.Write})
+		}
+	}
+	return out.For(user, "")
+}
+
 func expand(filter, placeholder, value string) (string, bool) {
 	if !strings.Contains(filter, placeholder) {
 		return filter, true

@@ -376,6 +376,34 @@ func TestFastPublishersAreCutOffWhereThatIsConfigured(t *testing.T) {
 	}
 }
 
+func TestTheServersKeepAliveHolds(t *testing.T) {
+	_, addr := start(t, broker.Limits{KeepAlive: time.Second})
+	for _, asked := range []uint16{0, 600} {
+		for name, version := range versions {
+			t.Run(fmt.Sprintf("%s asks for %d s", name, asked), func(t *testing.T) {
+				t.Parallel()
+				began := time.Now()
+				c := dial(t, addr, mqttest.Options{Version: version, KeepAlive: asked})
+				if version == wire.V5 && !strings.Contains(string(c.Connack), "\x13\x00\x01") {
+					t.Errorf("it is not told: % x", c.Connack)
+				}
+				for {
+					if _, _, err := c.Reader.Next(); err != nil {
+						break
+					}
+				}
+				if took := time.Since(began); took < 1400*time.Millisecond || took > 20*time.Second {
+					t.Errorf("cut off after %s", took)
+				}
+			})
+		}
+	}
+	short := dial(t, addr, mqttest.Options{Version: wire.V5, KeepAlive: 1})
+	if strings.Contains(string(short.Connack), "\x13\x00\x01") {
+		t.Error("told to one that asks for as much")
+	}
+}
+
 func TestRetainedMessagesAreBounded(t *testing.T) {
 	b, addr := start(t, broker.Limits{Retained: 10})
 	c := dial(t, addr, mqttest.Options{Version: wire.V5})

@@ -293,6 +293,7 @@ func (c *conn) publish(header byte, body []byte) error {
 	c.look(p.Topic)
 	switch {
 	case !c.b.publishable(p.Topic):
+		c.b.warn("topic "+c.session.id).Str("client", c.session.id).Str("topic", fmt.Sprintf("%.80s", p.Topic)).Int("length", len(p.Topic)).Msg("broker: a message was refused: its topic begins with $, is too long or too deep (broker.max_topic_length, max_topic_levels)")
 		return c.refuse(&p, wire.BadTopic, "this topic is not for clients, too long or too deep")
 	case !c.allowed:
 		c.b.counters.denied.Add(1)

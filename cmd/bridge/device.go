@@ -135,9 +135,12 @@ func newPassword() string { return strings.ToLower(rand.Text()) }
 func (o *output) show(w io.Writer, f *flags, u accounts.User, password string) error {
 	c := credentials{Host: o.host, Port: 1883, ClientID: u.ClientID, Username: u.Name, Password: password, Allow: u.Allow}
 	listen := ""
+	secure := false
 	if dir, err := stateDir(f.stateDir); err == nil {
 		if plan, err := bridge.Load(f.config, os.Environ(), dir); err == nil {
-			listen = plan.Broker.Listen
+			if listen = plan.Broker.Listen; listen == "off" && plan.Broker.TLS.Listen != "" {
+				listen, secure = plan.Broker.TLS.Listen, true
+			}
 		}
 	}
 	if host, port, err := net.SplitHostPort(listen); err == nil {
@@ -150,6 +153,12 @@ func (o *output) show(w io.Writer, f *flags, u accounts.User, password string) e
 	}
 	if c.Host == "" {
 		c.Host = ownAddress()
+	}
+	if ip := net.ParseIP(c.Host); ip != nil && ip.IsLoopback() && o.host == "" {
+		fmt.Fprintln(os.Stderr, "The broker listens on this machine alone; for devices elsewhere, set broker.listen to 0.0.0.0:1883.")
+	}
+	if secure {
+		fmt.Fprintln(os.Stderr, "The broker listens with TLS alone; the device has to speak it, too.")
 	}
 	if o.json {
 		e := json.NewEncoder(w)

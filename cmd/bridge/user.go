@@ -169,6 +169,9 @@ func userRemove(f *flags, what string) *cobra.Command {
 					if err != nil {
 						return nil, err
 					}
+					if users[i].IsDevice() != (what == "device") {
+						return nil, fmt.Errorf("%s is not a %s; nothing was removed", name, what)
+					}
 					users = slices.Delete(users, i, i+1)
 				}
 				return users, nil

@@ -215,8 +215,8 @@ func (c BrokerConfig) checkLimits() error {
 		value       config.Size
 		least, most config.Size
 	}{
-		{"max_packet", c.MaxPacket, 1 << 10, 256<<20 - 1<<10}, {"max_queued_bytes", c.MaxQueuedBytes, 1 << 10, 1 << 34},
-		{"max_queued_total", c.MaxQueuedTotal, 1 << 10, 1 << 36}, {"max_retained_bytes", c.MaxRetainedBytes, 1 << 10, 1 << 36},
+		{"max_packet", c.MaxPacket, 1 << 10, 64 << 20}, {"max_queued_bytes", c.MaxQueuedBytes, 1 << 10, 1 << 30},
+		{"max_queued_total", c.MaxQueuedTotal, 1 << 10, 1 << 30}, {"max_retained_bytes", c.MaxRetainedBytes, 1 << 10, 1 << 30},
 	} {
 		if o.value < o.least || o.value > o.most {
 			errs.bad(o.key, "%s is not between %s and %s", o.value, o.least, o.most)

@@ -90,7 +90,7 @@ type Broker struct {
 	mu        sync.Mutex
 	sessions  map[string]*session
 	conns     map[*conn]struct{}
-	perAddr   map[netip.Addr]int
+	perAddr   map[netip.Prefix]int
 	pending   int // conns that have not finished their CONNECT
 	listeners map[net.Listener]struct{}
 	closed    bool
@@ -115,7 +115,7 @@ func New(o Options) (*Broker, error) {
 	b := &Broker{
 		limits: o.Limits, accounts: o.Accounts, log: o.Log, began: time.Now(), version: o.Version,
 		sessions: map[string]*session{}, conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
-		perAddr: map[netip.Addr]int{}, warned: map[string]time.Time{},
+		perAddr: map[netip.Prefix]int{}, warned: map[string]time.Time{},
 		stop: make(chan struct{}),
 	}
 	b.writers.New = func() any { return new(writer) }
@@ -188,21 +188,28 @@ func (b *Broker) removeListener(l net.Listener) {
 // that takes longest has to go.
 func (b *Broker) admit(nc net.Conn) *conn {
 	c := newConn(b, nc)
+	c.network = accounts.Network(c.addr)
+	var late *conn
+	defer func() {
+		if late != nil {
+			_ = late.nc.Close() // may take a moment
+		}
+	}()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return nil
 	}
-	if c.addr.IsValid() && b.perAddr[c.addr] >= b.limits.PerAddress {
+	if c.addr.IsValid() && b.perAddr[c.network] >= b.limits.PerAddress {
 		b.counters.refused.Add(1)
 		b.warn("address").Stringer("from", c.addr).Int("max_per_address", b.limits.PerAddress).Msg("broker: as many connections as allowed come from this address; refusing more")
 		return nil
 	}
 	if b.pending >= b.limits.Pending {
-		b.dropPending()
+		late = b.dropPending()
 	}
 	if c.addr.IsValid() {
-		b.perAddr[c.addr]++
+		b.perAddr[c.network]++
 	}
 	b.conns[c] = struct{}{}
 	b.pending++
@@ -210,9 +217,9 @@ func (b *Broker) admit(nc net.Conn) *conn {
 	return c
 }
 
-// dropPending ends the connection that has waited longest with its CONNECT.
-// b.mu is held.
-func (b *Broker) dropPending() {
+// dropPending gives up the connection that has waited longest with its
+// CONNECT, and returns it to be closed. b.mu is held.
+func (b *Broker) dropPending() *conn {
 	var oldest *conn
 	for c := range b.conns {
 		if c.pending && (oldest == nil || c.born.Before(oldest.born)) {
@@ -220,12 +227,12 @@ func (b *Broker) dropPending() {
 		}
 	}
 	if oldest == nil {
-		return
+		return nil
 	}
 	b.counters.refused.Add(1)
 	b.warn("pending").Stringer("from", oldest.addr).Msg("broker: too many connections have not said CONNECT; ending the oldest of them")
 	oldest.admittedLocked()
-	_ = oldest.nc.Close()
+	return oldest
 }
 
 // admittedLocked takes a connection off those that have not said CONNECT.
@@ -244,8 +251,8 @@ func (b *Broker) left(c *conn) {
 	c.admittedLocked()
 	delete(b.conns, c)
 	if c.addr.IsValid() {
-		if b.perAddr[c.addr]--; b.perAddr[c.addr] <= 0 {
-			delete(b.perAddr, c.addr)
+		if b.perAddr[c.network]--; b.perAddr[c.network] <= 0 {
+			delete(b.perAddr, c.network)
 		}
 	}
 }

@@ -267,7 +267,7 @@ func willsAreSent(r *rig) {
 			r.sub(fresh, "w", 0)
 			if retain {
 				r.want("retained", r.next(fresh).Retain)
-				r.pub(fresh, wire.Publish{Topic: "w", Retain: true, QoS: 1})
+				r.pub(r.client(), wire.Publish{Topic: "w", Retain: true, QoS: 1})
 				_ = r.next(s)
 			} else {
 				r.quiet(fresh)

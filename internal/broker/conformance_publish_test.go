@@ -167,6 +167,7 @@ func messageExpiry(r *rig) {
 	c := r.dial(o)
 	r.sub(c, "t", 1)
 	c.Close()
+	eventually(r.T, "it is gone", func() bool { return r.b.Stats().Clients == 0 })
 	p := r.client()
 	r.pub(p, wire.Publish{Topic: "t", Payload: []byte("short"), QoS: 1, HasExpiry: true, Expiry: 1})
 	r.pub(p, wire.Publish{Topic: "t", Payload: []byte("long"), QoS: 1, HasExpiry: true, Expiry: 100})

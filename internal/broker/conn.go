@@ -26,7 +26,8 @@ type conn struct {
 	b       *Broker
 	nc      net.Conn
 	addr    netip.Addr
-	pending bool // no CONNECT was accepted yet; b.mu guards it
+	network netip.Prefix // of addr, as it is counted
+	pending bool         // no CONNECT was accepted yet; b.mu guards it
 	done    chan struct{}
 	born    time.Time
 
@@ -117,6 +118,9 @@ func (r timedReader) Read(p []byte) (int, error) {
 	if c.session != nil {
 		c.flushAcks()
 	}
+	if c.isStopped() {
+		return 0, os.ErrDeadlineExceeded // nothing more is taken from it
+	}
 	if c.timeout > 0 {
 		if err := c.nc.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
 			return 0, err
@@ -191,7 +195,7 @@ func (c *conn) read() (*wire.Disconnect, error) {
 		c.packets++
 		if t := wire.Type(header >> 4); t == wire.DISCONNECT {
 			d, err := wire.DecodeDisconnect(c.version, body)
-			if err == nil && d.HasSessionExpiry && d.SessionExpiry > 0 && !c.session.stored {
+			if err == nil && d.HasSessionExpiry && d.SessionExpiry > 0 && c.ends() {
 				err = &wire.Error{Code: wire.ProtocolError, Reason: "a session that was to end with its connection cannot be kept"} // 3.14.2.2.2
 			}
 			if err != nil {
@@ -207,6 +211,13 @@ func (c *conn) read() (*wire.Disconnect, error) {
 			c.flushAcks()
 		}
 	}
+}
+
+// ends reports whether the session is to end with the connection.
+func (c *conn) ends() bool {
+	c.b.mu.Lock()
+	defer c.b.mu.Unlock()
+	return c.session.expiry == 0
 }
 
 func (c *conn) readError(err error) error {
@@ -321,7 +332,9 @@ func (c *conn) alias(p *wire.Publish) error {
 	case i >= aliases:
 		return &wire.Error{Code: wire.BadTopicAlias, Reason: fmt.Sprintf("topic alias %d; at most %d were offered", p.Alias, aliases)}
 	case p.Topic != "" && len(p.Topic) > c.b.limits.TopicLength:
-		return nil // the message is refused, and nobody remembers its topic
+		if c.aliases != nil { // the message is refused, and nobody remembers its topic
+			c.aliases[i] = ""
+		}
 	case p.Topic != "":
 		if c.aliases == nil {
 			c.aliases = make([]string, aliases)
@@ -371,8 +384,8 @@ func (c *conn) receive(id uint16) (done bool, err error) {
 // publishers tend to use the same one again.
 func (c *conn) look(topic string) {
 	if topic != c.topic || c.b.subs.version.Load() != c.targets.version {
-		c.allowed = c.session.mayWrite(topic)
 		c.topic, c.targets = topic, c.b.subs.match(topic)
+		c.allowed = c.session.mayWrite(topic) // after the version was read
 	}
 }
 
@@ -523,14 +536,15 @@ func (c *conn) subscribable(filter string) wire.Code {
 	s := c.session
 	s.mu.Lock()
 	_, known := s.filters[filter]
-	count := len(s.filters)
+	more := s.weight + weight(filter)
 	s.mu.Unlock()
+	total := int(c.b.subs.weight.Load())
 	_, rest, ok := splitShared(filter)
 	switch {
 	case !ok || !c.b.subscribable(rest):
 		return wire.BadFilter
-	case !known && count >= c.b.limits.Subscriptions:
-		c.b.warn("subscriptions "+s.id).Str("client", s.id).Int("max_subscriptions", count).Msg("broker: a client has as many subscriptions as allowed; refusing more")
+	case !known && (more > c.b.limits.Subscriptions || total > sharedSubscriptions*c.b.limits.Subscriptions):
+		c.b.warn("subscriptions "+s.id).Str("client", s.id).Int("max_subscriptions", c.b.limits.Subscriptions).Msg("broker: a client has as many subscriptions as allowed; refusing more")
 		return wire.QuotaExceeded
 	case s.stored && c.b.store != nil && c.b.store.behind():
 		return wire.QuotaExceeded
@@ -558,6 +572,10 @@ func (c *conn) addFilter(f wire.Filter, id uint32) (due retainedDue, isDue bool)
 	s.mu.Lock()
 	if s.filters == nil {
 		s.filters = map[string]subscription{}
+	}
+	if _, known := s.filters[f.Filter]; !known {
+		s.weight += weight(f.Filter)
+		c.b.subs.weight.Add(int64(weight(f.Filter)))
 	}
 	s.filters[f.Filter] = sub
 	s.mu.Unlock()
@@ -595,6 +613,8 @@ func (c *conn) removeFilter(filter string) bool {
 	}
 	s.mu.Lock()
 	delete(s.filters, filter)
+	s.weight -= weight(filter)
+	c.b.subs.weight.Add(-int64(weight(filter)))
 	gone := func(d retainedDue) bool { return d.filter == filter }
 	s.due = slices.DeleteFunc(s.due, gone)
 	s.mu.Unlock()

@@ -47,6 +47,9 @@ func (b *Broker) Publish(ctx context.Context, m *Message) (Receipt, error) {
 // it with packetID, if any.
 func (b *Broker) deliver(stop <-chan struct{}, from *session, m *Message, to matched, packetID uint16) (ticket, error) {
 	for {
+		if to.version != b.subs.version.Load() { // subscribers, or their rights, have changed
+			to = b.subs.match(m.Topic)
+		}
 		t, full, err := b.pass(from, m, to, packetID)
 		if full == nil || err != nil {
 			return t, err
@@ -97,6 +100,9 @@ func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t
 		}
 	}
 	rec = b.queue(from, m, targets, rec)
+	if from != nil && packetID != 0 && m.QoS == 2 {
+		from.passedOn(packetID) // together with the record of it
+	}
 	switch {
 	case b.store == nil:
 		return ticket{}, nil, nil
@@ -196,5 +202,8 @@ func (b *Broker) publishWill(s *session, w *wire.Will) {
 		return
 	}
 	m := newMessage(&w.Publish, s.user)
-	_, _ = b.deliver(b.stop, nil, m, b.subs.match(m.Topic), 0) // ends only with the broker
+	if _, err := b.deliver(b.stop, nil, m, b.subs.match(m.Topic), 0); err != nil && !errors.Is(err, ErrClosed) {
+		b.counters.dropped.Add(1)
+		b.warn("will "+s.id).Err(err).Str("client", s.id).Str("topic", w.Topic).Msg("broker: a will was not published")
+	}
 }

@@ -36,10 +36,15 @@ func (c *conn) handshake() (*wire.Connect, error) {
 		return nil, fmt.Errorf("first packet is %s", wire.Type(header>>4)) // MQTT-3.1.0-1
 	}
 	p, err := wire.DecodeConnect(body)
+	ack := wire.Connack{TopicAliasMax: aliases}
 	switch {
 	case err == nil:
 		c.version, c.maxSend = p.Version, int(p.MaximumPacket)
-		if err = c.check(p); err == nil {
+		if err = c.check(p); err == nil && p.ClientID == "" {
+			p.ClientID = assignedID()
+			ack.AssignedID = p.ClientID
+		}
+		if err == nil {
 			err = c.login(ctx, p)
 		}
 	case wire.CodeOf(err) == wire.UnsupportedVersion:
@@ -50,11 +55,6 @@ func (c *conn) handshake() (*wire.Connect, error) {
 	if err != nil {
 		_ = c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
 		return nil, err
-	}
-	ack := wire.Connack{TopicAliasMax: aliases}
-	if p.ClientID == "" {
-		p.ClientID = assignedID()
-		ack.AssignedID = p.ClientID
 	}
 	if bounded := c.b.boundExpiry(p.SessionExpiry); bounded != p.SessionExpiry {
 		p.SessionExpiry = bounded
@@ -147,7 +147,8 @@ func (c *conn) rules() *accounts.Rules {
 	if c.b.accounts == nil {
 		return nil
 	}
-	return &c.grant.Rules
+	rules := c.grant.Rules // a pointer into c would keep all of it
+	return &rules
 }
 
 func (b *Broker) boundExpiry(seconds uint32) uint32 {

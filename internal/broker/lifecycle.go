@@ -38,6 +38,19 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 				continue
 			}
 		}
+		if b.accounts != nil { // they may have changed since the login
+			rules, ok := b.accounts.Still(c.grant, p.ClientID, c.addr)
+			if !ok {
+				b.mu.Unlock()
+				return false, &wire.Error{Code: wire.NotAuthorized, Reason: "the account was changed"}
+			}
+			c.grant.Rules = rules
+		}
+		if s != nil && s.stored && b.store != nil && b.store.behind() {
+			// What it would be told of its messages could be lost.
+			b.mu.Unlock()
+			return false, &wire.Error{Code: wire.ServerUnavailable, Reason: errNotStored.Error()}
+		}
 		if len(b.conns)-b.pending >= b.limits.Clients {
 			b.counters.refused.Add(1)
 			b.warn("clients").Int("max_clients", b.limits.Clients).Msg("broker: as many clients as allowed are connected; refusing more")
@@ -92,6 +105,12 @@ func (b *Broker) newSessionLocked(c *conn, p *wire.Connect) (*session, error) {
 	stored := p.SessionExpiry > 0
 	if stored && b.store != nil && b.store.behind() {
 		return nil, &wire.Error{Code: wire.ServerUnavailable, Reason: errNotStored.Error()}
+	}
+	if stored && b.store != nil {
+		// One that was not taken up after a restart must not come back in it.
+		b.store.mu.Lock()
+		b.store.submit(recordEnd, appendString(nil, p.ClientID))
+		b.store.mu.Unlock()
 	}
 	s := &session{id: p.ClientID, user: c.grant.User, stored: stored, total: &b.queued}
 	b.sessions[s.id] = s
@@ -159,6 +178,7 @@ func (b *Broker) endLocked(s *session) {
 	s.mu.Unlock()
 	for filter := range filters {
 		b.subs.remove(filter, s)
+		b.subs.weight.Add(-int64(weight(filter)))
 	}
 	if b.store != nil && s.stored {
 		b.store.mu.Lock()

@@ -28,7 +28,8 @@ type Limits struct {
 	QueuedBytes    int
 	// QueuedTotal bounds what waits for all clients, in bytes. Default 128 MiB.
 	QueuedTotal int
-	// Subscriptions is how many filters a client may have. Default 8192.
+	// Subscriptions is how many filters a client may have, deep ones counting
+	// more; all together may have eight times as many. Default 8192.
 	Subscriptions int
 	// Sessions is how many are kept, connected or not. Default 4 * Clients.
 	Sessions int
@@ -53,6 +54,13 @@ type Limits struct {
 
 // Bounds that nobody needs to change.
 const (
+	// sharedSubscriptions is how many clients' worth of subscriptions there
+	// may be in all.
+	sharedSubscriptions = 8
+	// freeLevels of a topic cost nothing: as many as things in use have.
+	freeLevels = 8
+	// levelBytes is what each further level takes of memory, about.
+	levelBytes = 280
 	// maxConnect bounds the first packet, which comes before anything is known
 	// about the peer.
 	maxConnect = 32 << 10

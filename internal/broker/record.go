@@ -105,8 +105,10 @@ func appendID(b []byte, order uint64, id uint16) []byte {
 // count only together with the session itself. b.mu, store.mu and session.mu
 // are held.
 func submitSession(s *session, submit func(kind string, rec []byte)) {
+	kept := 0
 	keep := func(o *outgoing) {
 		if o.order != 0 {
+			kept++
 			rec := appendMessage(appendString(nil, s.id), o.message)
 			submit(recordKept, appendOutgoing(rec, o.order, o))
 		}
@@ -131,6 +133,7 @@ func submitSession(s *session, submit func(kind string, rec []byte)) {
 		keep(s.queue.at(i))
 	}
 	b := appendHeader(nil, s)
+	b = binary.AppendUvarint(b, uint64(kept))
 	b = binary.AppendUvarint(b, s.order)
 	b = binary.AppendUvarint(b, uint64(len(s.filters)))
 	for filter, sub := range s.filters {
@@ -259,7 +262,8 @@ type restorer struct {
 	sessions map[string]*stored
 	kept     map[string][]outgoing // of the session that follows
 	sent     int
-	bad      int
+	bad      int // records that could not be read
+	refused  int // retained messages beyond the limits
 }
 
 func newRestorer(b *Broker) *restorer {
@@ -272,8 +276,8 @@ func (r *restorer) apply(e *event.Event) {
 	case recordMessage:
 		r.message(d)
 	case recordRetained:
-		if m := d.message(); !d.bad {
-			r.b.retained.set(m, &r.b.limits)
+		if m := d.message(); !d.bad && !r.b.retained.set(m, &r.b.limits) {
+			r.refused++
 		}
 	case recordOpen:
 		s := d.header()
@@ -314,8 +318,8 @@ func (r *restorer) message(d *decoder) {
 	if d.bad {
 		return
 	}
-	if retain {
-		r.b.retained.set(m, &r.b.limits)
+	if retain && !r.b.retained.set(m, &r.b.limits) {
+		r.refused++
 	}
 	if s := r.sessions[from]; s != nil && from != "" {
 		s.received[id] = true
@@ -331,6 +335,14 @@ func (r *restorer) message(d *decoder) {
 
 func (r *restorer) whole(d *decoder) {
 	s := d.header()
+	count := d.num()
+	kept := r.kept[s.id]
+	delete(r.kept, s.id)
+	if d.bad || count > uint64(len(kept)) {
+		d.bad = true // some of its messages are missing: what was known before is better
+		return
+	}
+	kept = kept[len(kept)-int(count):] // those before are of a snapshot that was not finished
 	s.order = d.num()
 	for n := d.num(); n > 0 && !d.bad; n-- {
 		filter, sub, due := d.subscription()
@@ -342,10 +354,9 @@ func (r *restorer) whole(d *decoder) {
 	for n := d.num(); n > 0 && !d.bad; n-- {
 		s.received[uint16(d.num())] = true
 	}
-	for _, o := range r.kept[s.id] {
+	for _, o := range kept {
 		s.entries[o.order] = &entry{outgoing: o}
 	}
-	delete(r.kept, s.id)
 	for len(d.data) > 0 && !d.bad {
 		order, id, released := d.num(), uint16(d.num()), d.byte() == 1
 		e := s.entries[order]
@@ -429,6 +440,8 @@ func (r *restorer) finish() {
 		b.sessions[s.id] = s
 		for filter, sub := range st.filters {
 			b.subs.set(filter, s, sub)
+			s.weight += weight(filter)
+			b.subs.weight.Add(int64(weight(filter)))
 			if st.due[filter] {
 				s.due = append(s.due, retainedDue{filter, sub.qos, sub.id, b.retained.turn})
 			}
@@ -442,14 +455,19 @@ func (r *restorer) finish() {
 		})
 		for _, e := range entries {
 			switch {
+			case e.message == nil && !e.released:
+				r.bad++
 			case e.id != 0:
 				f := inflight{outgoing: e.outgoing, released: e.released}
 				if e.released {
 					f.message = nil
 				}
 				s.fly(e.id, f)
+				if f.message != nil {
+					s.total.Add(int64(f.size()))
+				}
 				s.lastID = max(s.lastID, e.id)
-			case e.message != nil:
+			default:
 				e.dup = online && e.qos == 1
 				s.push(e.outgoing)
 			}

@@ -20,7 +20,11 @@ type retained struct {
 	turn  uint64 // counts what was retained
 }
 
-func retainedSize(m *Message) int { return len(m.Topic) + len(m.Payload) + len(m.properties) + 256 }
+// retainedSize is about what a message and its topic take of memory.
+func retainedSize(m *Message) int {
+	deep := max(0, strings.Count(m.Topic, "/")+1-freeLevels)
+	return len(m.Topic) + len(m.Payload) + len(m.properties) + 256 + deep*levelBytes
+}
 
 type retainedNode struct {
 	children map[string]*retainedNode

@@ -43,6 +43,7 @@ type session struct {
 	// until it has taken a good part, more are dropped instead of waited with.
 	overrun bool
 	filters map[string]subscription
+	weight  int // of all filters
 	// due are subscriptions whose retained messages are queued one after the
 	// other, each when the queue is empty.
 	due []retainedDue
@@ -216,6 +217,7 @@ func (s *session) tellRoom(all bool) {
 type packet struct {
 	outgoing
 	id      uint16
+	again   bool // it was sent before, on an earlier connection
 	release bool
 }
 
@@ -228,10 +230,10 @@ func (s *session) pop(c *conn, batch []packet, limit *Limits) []packet {
 			f.by, f.dup = c, true
 			c.unanswered++
 			s.inflight[id] = f
-			batch = append(batch, packet{f.outgoing, id, f.released})
+			batch = append(batch, packet{f.outgoing, id, true, f.released})
 		}
 	}
-	popped := 0
+	popped, over := 0, 0 // bytes, and those that need not be kept
 	for len(batch) < cap(batch) && s.queueReady(c, limit) {
 		o := s.queue.pop()
 		popped += o.size()
@@ -240,11 +242,14 @@ func (s *session) pop(c *conn, batch []packet, limit *Limits) []packet {
 			p.id = s.nextID()
 			c.unanswered++
 			s.fly(p.id, inflight{outgoing: o, by: c})
+		} else {
+			over += o.size()
 		}
 		batch = append(batch, p)
 	}
 	if popped > 0 {
-		s.account(-popped)
+		s.queueBytes -= popped
+		s.total.Add(-int64(over))
 		// Publishers are woken when a good part is free, not for each message,
 		// but that one message may be larger than that part.
 		all := s.queue.len() <= limit.QueuedMessages*3/4 && s.queueBytes <= limit.QueuedBytes*3/4
@@ -266,6 +271,12 @@ func (s *session) fly(id uint16, f inflight) {
 		s.inflightBytes += f.size()
 	}
 	s.inflight[id] = f
+}
+
+// landed frees the bytes of a message on its way. s.mu is held.
+func (s *session) landed(f *inflight) {
+	s.inflightBytes -= f.size()
+	s.total.Add(-int64(f.size()))
 }
 
 // queueReady reports whether the next message in the queue may be sent. With
@@ -306,7 +317,7 @@ func (s *session) acknowledged(c *conn, t wire.Type, a wire.Ack, news *changes) 
 	case t == wire.PUBREC && a.Code < wire.Unspecified:
 		if !f.released {
 			f.released = true
-			s.inflightBytes -= f.size()
+			s.landed(&f)
 			f.message = nil // the client has it
 			s.inflight[a.PacketID] = f
 			c.sign()
@@ -332,7 +343,7 @@ func (s *session) forget(id uint16) {
 		return
 	}
 	if !f.released {
-		s.inflightBytes -= f.size()
+		s.landed(&f)
 	}
 	if f.by == s.conn && s.conn != nil {
 		s.conn.unanswered--
@@ -345,9 +356,9 @@ func (s *session) forget(id uint16) {
 func (s *session) attach(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn = c
 	s.rules.Store(c.rules())
 	s.purge()
+	s.conn = c
 	for id := range s.inflight {
 		c.resend = append(c.resend, id)
 	}
@@ -359,12 +370,25 @@ func (s *session) attach(c *conn) {
 	}
 }
 
+// passedOn notes that a QoS 2 message of the client was passed on.
+func (s *session) passedOn(id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.received != nil {
+		s.received[id] = true
+	}
+}
+
 // purge drops what is on the way and may not be read any more. s.mu is held.
 func (s *session) purge() {
 	if s.rules.Load() == nil {
 		return
 	}
+	before := s.queue.len()
 	s.filterQueue(func(o *outgoing) bool { return s.mayRead(o.message.Topic) })
+	if s.queue.len() < before {
+		s.tellRoom(true)
+	}
 	for id, f := range s.inflight {
 		if s.conn == nil && !f.released && !s.mayRead(f.message.Topic) {
 			s.forget(id)
@@ -389,6 +413,10 @@ func (s *session) detach() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn = nil
+	for id, f := range s.inflight {
+		f.by = nil // lets the connection's memory go
+		s.inflight[id] = f
+	}
 	s.filterQueue(func(o *outgoing) bool { return o.qos > 0 })
 	s.tellRoom(false)
 	s.fullSince = time.Time{}
@@ -399,6 +427,7 @@ func (s *session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
+	s.total.Add(-int64(s.inflightBytes))
 	s.account(-s.queueBytes)
 	s.queue, s.inflight, s.received, s.due = fifo[outgoing]{}, nil, nil, nil
 	s.inflightBytes = 0

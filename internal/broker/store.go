@@ -24,6 +24,7 @@ type store struct {
 	journal *journal.Journal
 	cursor  *journal.Cursor // at where the last snapshot begins
 	save    time.Duration
+	half    int64 // of the bytes that the log may have
 
 	// mu orders what is recorded as it happened: whoever changes a stored
 	// session or a retained message holds it for the change and the record.
@@ -57,26 +58,26 @@ const (
 type ticket struct {
 	pending  *journal.Pending
 	failures uint64
+	refused  bool // it was not even taken
 }
 
 // then is for both, u being the later.
 func (t ticket) then(u ticket) ticket {
 	switch {
 	case t.pending == nil:
-		return u
+		return ticket{u.pending, u.failures, t.refused || u.refused}
 	case u.pending == nil:
-		return t
+		return ticket{t.pending, t.failures, t.refused || u.refused}
 	}
-	return ticket{u.pending, min(t.failures, u.failures)}
+	return ticket{u.pending, min(t.failures, u.failures), t.refused || u.refused}
 }
 
 // submit records a change. mu is held.
 func (s *store) submit(kind string, rec []byte) ticket {
 	t := ticket{failures: s.journal.Failures()}
 	var err error
-	if t.pending, err = s.journal.Submit(event.Event{Name: kind, Payload: rec}); err != nil {
-		t.failures-- // never good; happens only after close
-	}
+	t.pending, err = s.journal.Submit(event.Event{Name: kind, Payload: rec})
+	t.refused = err != nil // too large, or closed
 	return t
 }
 
@@ -86,7 +87,7 @@ func (s *store) wait(t ticket) bool {
 	if s == nil || t == (ticket{}) {
 		return true
 	}
-	if t.pending == nil || t.failures != s.resynced.Load() {
+	if t.refused || t.pending == nil || t.failures != s.resynced.Load() {
 		return false
 	}
 	_, err := t.pending.Wait()
@@ -115,13 +116,13 @@ func (s *store) retain(m *Message, now bool) ticket {
 func (b *Broker) openStore(folder journal.FS, save time.Duration) error {
 	bound := int64(b.limits.RetainedBytes) + int64(b.limits.QueuedTotal) + int64(b.limits.PacketSize)
 	j, err := journal.Open(journal.Options{
-		FS: folder, MaxSize: 4*bound + 64<<20, MaxAge: 1, Memory: 1,
+		FS: folder, MaxSize: roomFor(bound), MaxAge: 1, Memory: 1,
 		Log: b.log.With().Str("of", "broker").Logger(),
 	})
 	if err != nil {
 		return fmt.Errorf("open the broker's store: %w", err)
 	}
-	s := &store{journal: j, save: save, unsaved: map[string]struct{}{}}
+	s := &store{journal: j, save: save, half: roomFor(bound) / 2, unsaved: map[string]struct{}{}}
 	if s.cursor, err = j.Cursor("snapshot"); err == nil {
 		err = b.restore(s)
 	}
@@ -132,6 +133,11 @@ func (b *Broker) openStore(folder journal.FS, save time.Duration) error {
 	b.store = s
 	return nil
 }
+
+// roomFor is how large the log may become for so many bytes of state: large
+// enough that a snapshot, begun when half of it is used, is over long before
+// the other half is.
+func roomFor(bound int64) int64 { return 8*bound + 256<<20 }
 
 // restore builds sessions and retained messages of what is stored.
 func (b *Broker) restore(s *store) error {
@@ -153,6 +159,9 @@ func (b *Broker) restore(s *store) error {
 		clear(entries)
 	}
 	r.finish()
+	if r.refused > 0 {
+		b.log.Warn().Int("messages", r.refused).Msg("broker: fewer messages may be retained than were stored (broker.max_retained, max_retained_bytes); the others are dropped")
+	}
 	if r.bad > 0 {
 		b.log.Error().Int("records", r.bad).Msg("broker: some stored records could not be read and were skipped")
 	}
@@ -165,10 +174,11 @@ func (b *Broker) restore(s *store) error {
 // keepStore records what may wait, and writes everything anew when that saves
 // space or makes a failure good.
 func (b *Broker) keepStore() {
-	const look, tooMuch = time.Second, 4 << 20
+	const look, often, tooMuch, longest = 250 * time.Millisecond, 10 * time.Second, 4 << 20, time.Minute
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	saved, tried := time.Now(), time.Time{}
+	pause := time.Duration(0) // after failures
 	for {
 		select {
 		case <-b.stop:
@@ -180,15 +190,19 @@ func (b *Broker) keepStore() {
 			saved = time.Now()
 			b.saveRetained()
 		}
-		due := s.journal.Stats().Bytes > tooMuch+3*s.live && time.Since(tried) > 10*look
-		if due || s.behind() {
-			failed := s.behind()
+		size, failed := s.journal.Stats().Bytes, s.behind()
+		due := size > tooMuch+3*s.live && time.Since(tried) > often || size > s.half
+		if (due || failed) && time.Since(tried) > pause {
 			tried = time.Now()
+			pause = min(max(2*pause, time.Second), longest)
 			switch err := b.snapshot(); {
 			case err != nil:
 				b.warn("store").Err(err).Msg("broker: sessions and retained messages cannot be stored; QoS 1 and 2 messages for stored sessions are refused until that works again")
 			case failed:
+				pause = 0
 				b.log.Info().Msg("broker: sessions and retained messages are stored again")
+			default:
+				pause = 0
 			}
 		}
 	}
@@ -217,8 +231,11 @@ func (b *Broker) snapshot() error {
 	failures, begin := s.journal.Failures(), s.journal.Stats().Last
 	var size, unwritten int64
 	var last *journal.Pending
+	var refused error
 	submit := func(kind string, rec []byte) {
-		if p, err := s.journal.Submit(event.Event{Name: kind, Payload: rec}); err == nil {
+		p, err := s.journal.Submit(event.Event{Name: kind, Payload: rec})
+		refused = cmp.Or(refused, err)
+		if err == nil {
 			last = p
 			size += int64(len(rec))
 			unwritten += int64(len(rec))
@@ -253,13 +270,17 @@ func (b *Broker) snapshot() error {
 	now := time.Now()
 	for _, m := range b.retained.all() {
 		s.mu.Lock()
-		if _, later := s.unsaved[m.Topic]; !later && !m.expired(now) && m.Topic[0] != '$' && b.retained.get(m.Topic) == m {
+		if !m.expired(now) && m.Topic[0] != '$' && b.retained.get(m.Topic) == m {
+			delete(s.unsaved, m.Topic)
 			submit(recordRetained, appendMessage(nil, m))
 		}
 		s.mu.Unlock()
 		flush(part)
 	}
 	flush(0)
+	if refused != nil {
+		return refused
+	}
 	if s.journal.Failures() != failures {
 		return cmp.Or(s.journal.Failure(), errors.New("a write failed"))
 	}
@@ -273,7 +294,8 @@ func (b *Broker) snapshot() error {
 // close records what waits and ends the store.
 func (s *store) close(b *Broker) {
 	b.saveRetained()
-	if err := s.journal.Close(); err != nil {
+	err := s.journal.Close()
+	if err = cmp.Or(err, s.journal.Failure()); err != nil {
 		b.log.Error().Err(err).Msg("broker: the store was not closed cleanly")
 	}
 }

@@ -66,7 +66,8 @@ func (b *Broker) sysTopics(s *Stats, l *loads) map[string]string {
 		"messages/stored":                 n(s.Retained),
 		"retained messages/count":         n(s.Retained),
 		"subscriptions/count":             n(s.Subscriptions),
-		"heap/current":                    n(heapBytes()),
+		"heap/current":                    n(heapBytes("/memory/classes/heap/objects:bytes")),
+		"event2mqtt/heap/live":            n(heapBytes("/gc/heap/live:bytes")), // when the collector last ran
 		"event2mqtt/refused/connections":  n(s.RefusedConnections),
 		"event2mqtt/refused/logins":       n(s.RefusedLogins),
 		"event2mqtt/refused/denied":       n(s.Denied),
@@ -80,8 +81,8 @@ func (b *Broker) sysTopics(s *Stats, l *loads) map[string]string {
 	return topics
 }
 
-func heapBytes() uint64 {
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+func heapBytes(metric string) uint64 {
+	sample := []metrics.Sample{{Name: metric}}
 	metrics.Read(sample)
 	if sample[0].Value.Kind() != metrics.KindUint64 {
 		return 0

@@ -39,6 +39,9 @@ type group struct {
 	turn    *atomic.Uint32
 }
 
+// weight is how many ordinary filters a filter is as large as.
+func weight(filter string) int { return 1 + strings.Count(filter, "/")/freeLevels }
+
 // choose adds one member of each group to the targets: in turn, and better
 // one that is connected and has room.
 func (to matched) choose(m *Message, limit *Limits) []target {
@@ -48,7 +51,7 @@ func (to matched) choose(m *Message, limit *Limits) []target {
 	targets := append([]target(nil), to.targets...)
 	for _, g := range to.groups {
 		n := len(g.members)
-		first := int(g.turn.Add(1))
+		first := int(g.turn.Add(1) % uint32(n))
 		best, rank := 0, 0
 		for i := range n {
 			k := (first + i) % n
@@ -84,6 +87,7 @@ type trie struct {
 	// found for a topic can be used again until then.
 	version atomic.Uint64
 	count   atomic.Int64 // of subscriptions
+	weight  atomic.Int64 // of their filters
 }
 
 type node struct {

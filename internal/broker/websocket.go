@@ -116,7 +116,7 @@ func originAllowed(r *http.Request, origins []string) bool {
 	if err != nil {
 		return false
 	}
-	if strings.EqualFold(u.Host, r.Host) {
+	if strings.EqualFold(u.Host, r.Host) && cannotBeRebound(u.Hostname()) {
 		return true
 	}
 	for _, pattern := range origins {
@@ -127,11 +127,20 @@ func originAllowed(r *http.Request, origins []string) bool {
 	return false
 }
 
+// cannotBeRebound reports whether a host's name is one that the owner of some
+// domain cannot let point to this machine (DNS rebinding).
+func cannotBeRebound(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil || host == "localhost" || strings.HasSuffix(host, ".local")
+}
+
 // remoteAddr is who connects. Behind a proxy on this machine it is the peer
 // that the proxy names: such a client must not pass for a local one.
 func remoteAddr(r *http.Request, peer net.Addr) net.Addr {
 	tcp, ok := peer.(*net.TCPAddr)
-	forwarded := r.Header.Get("X-Forwarded-For")
+	// Each proxy adds to it, at the end of a line or as a line of its own.
+	lines := r.Header.Values("X-Forwarded-For")
+	forwarded := strings.Join(lines, ",")
 	if !ok || !tcp.IP.IsLoopback() || forwarded == "" && r.Header.Get("Forwarded") == "" && r.Header.Get("X-Real-Ip") == "" {
 		return peer
 	}

@@ -107,6 +107,16 @@ func (c *conn) write() {
 				c.bye = wire.AppendDisconnect(nil, c.version, wire.ShuttingDown, "", 0)
 				break
 			}
+			if len(buf) > 0 { // what was to come with it is gone
+				s.mu.Unlock()
+				if !c.flush(buf, messages) {
+					c.finish()
+					return
+				}
+				buf, messages = buf[:0], false
+				s.mu.Lock()
+				continue
+			}
 			c.writing = false
 			s.mu.Unlock()
 			if w.buf = buf; cap(buf) > 2*flushAt {
@@ -165,8 +175,8 @@ func (c *conn) finish() {
 	// A client that is let go in peace has its last answers read: closing
 	// over them would reset the connection and take what it has not read.
 	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && c.letGo {
-		_ = c.nc.SetReadDeadline(time.Now().Add(farewell))
 		_ = half.CloseWrite()
+		time.AfterFunc(farewell, func() { _ = c.nc.Close() }) // however much it goes on to send
 		return
 	}
 	_ = c.nc.Close() // ends the reader too
@@ -181,7 +191,7 @@ func (c *conn) storeIDs(batch []packet) bool {
 	}
 	var rec []byte
 	for i := range batch {
-		if p := &batch[i]; p.qos == 2 && !p.dup && p.order != 0 {
+		if p := &batch[i]; p.qos == 2 && !p.again && p.order != 0 {
 			if rec == nil {
 				rec = appendString(nil, c.session.id)
 			}
@@ -221,7 +231,7 @@ func (c *conn) appendPacket(buf []byte, p *wire.Publish, out *packet) []byte {
 	*p = wire.Publish{Topic: m.Topic, Payload: m.Payload, QoS: out.qos, Retain: out.retain, Dup: out.dup && out.qos > 0, PacketID: out.id, Properties: m.properties, SubscriptionIDs: out.ids}
 	if !m.expires.IsZero() {
 		left := time.Until(m.expires)
-		if left <= 0 && !out.dup { // MQTT-3.3.2-5
+		if left <= 0 && !out.again { // MQTT-3.3.2-5
 			c.forget(out)
 			return buf
 		}

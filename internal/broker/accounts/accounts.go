@@ -71,6 +71,7 @@ type Accounts struct {
 
 	mu      sync.Mutex
 	users   map[string]User
+	pinned  map[string]string // client id of a device to its name
 	known   map[[sha256.Size]byte]struct{}
 	address map[netip.Prefix]*record
 }
@@ -151,7 +152,12 @@ func (a *Accounts) Reload() (changed bool, err error) {
 		return false, nil
 	}
 	a.users = fresh
-	clear(a.known)
+	a.pinned = map[string]string{}
+	for _, u := range fresh {
+		if u.ClientID != "" {
+			a.pinned[u.ClientID] = u.Name
+		}
+	}
 	return true, nil
 }
 
@@ -170,7 +176,7 @@ func (a *Accounts) Login(ctx context.Context, t Attempt) (Grant, error) {
 		t.User, t.HasUser = t.Certificate, true
 	}
 	if !t.HasUser {
-		if a.anonymous(t) {
+		if a.anonymous(t) && a.mayUse("", t.ClientID) {
 			return Grant{Rules: Everything().For("", t.ClientID)}, nil
 		}
 		return a.refuse(ctx, began, t, ErrAnonymous)
@@ -184,11 +190,11 @@ func (a *Accounts) Login(ctx context.Context, t Attempt) (Grant, error) {
 	switch {
 	case t.Certificate != "":
 		// The certificate was verified; it names the account.
-		if exists && (u.ClientID == "" || u.ClientID == t.ClientID) {
+		if exists && a.mayUse(t.User, t.ClientID) && (u.ClientID == "" || u.ClientID == t.ClientID) {
 			return a.grant(u, t), nil
 		}
 		return a.refuse(ctx, began, t, ErrRefused)
-	case exists && known && (u.ClientID == "" || u.ClientID == t.ClientID):
+	case exists && known && a.mayUse(t.User, t.ClientID) && (u.ClientID == "" || u.ClientID == t.ClientID):
 		return a.grant(u, t), nil
 	case locked:
 		return Grant{}, ErrLockedOut
@@ -202,9 +208,16 @@ func (a *Accounts) Login(ctx context.Context, t Attempt) (Grant, error) {
 	case <-ctx.Done():
 		return Grant{}, ctx.Err()
 	}
+	a.mu.Lock()
+	locked = a.lockedOut(t) // by others that came at the same time
+	a.mu.Unlock()
+	if locked {
+		<-a.slots
+		return Grant{}, ErrLockedOut
+	}
 	good := Verify(hash, t.Password)
 	<-a.slots
-	if !good || !exists || u.ClientID != "" && u.ClientID != t.ClientID {
+	if !good || !a.mayUse(t.User, t.ClientID) || !exists || u.ClientID != "" && u.ClientID != t.ClientID {
 		return a.refuse(ctx, began, t, ErrRefused)
 	}
 	a.mu.Lock()
@@ -216,6 +229,14 @@ func (a *Accounts) Login(ctx context.Context, t Attempt) (Grant, error) {
 	}
 	a.mu.Unlock()
 	return a.grant(u, t), nil
+}
+
+// mayUse reports whether a client id is not that of another's device.
+func (a *Accounts) mayUse(user, clientID string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	owner, pinned := a.pinned[clientID]
+	return !pinned || owner == user
 }
 
 // anonymous reports whether a client may come without a name.
@@ -257,8 +278,11 @@ func (a *Accounts) refuse(ctx context.Context, began time.Time, t Attempt, why e
 	return Grant{}, why
 }
 
-// network is what counts as one address: all that one subscriber line has.
-func network(addr netip.Addr) netip.Prefix {
+// Network is what counts as one address: all that one subscriber line has.
+func Network(addr netip.Addr) netip.Prefix {
+	if !addr.IsValid() {
+		return netip.Prefix{}
+	}
 	addr = addr.Unmap().WithZone("")
 	bits := 32
 	if addr.Is6() {
@@ -270,7 +294,7 @@ func network(addr netip.Addr) netip.Prefix {
 
 // lockedOut reports whether an address is to wait. a.mu is held.
 func (a *Accounts) lockedOut(t Attempt) bool {
-	r := a.address[network(t.Address)]
+	r := a.address[Network(t.Address)]
 	return r != nil && time.Now().Before(r.until)
 }
 
@@ -280,7 +304,7 @@ func (a *Accounts) count(t Attempt) {
 		return
 	}
 	now := time.Now()
-	at := network(t.Address)
+	at := Network(t.Address)
 	r := a.address[at]
 	if r == nil {
 		if len(a.address) >= maxAddresses {
@@ -290,7 +314,7 @@ func (a *Accounts) count(t Attempt) {
 		a.address[at] = r
 	}
 	r.failures = max(0, r.failures-int(now.Sub(r.last)/forgive)) + 1
-	if now.Sub(r.last) > maxLockOut {
+	if now.Sub(r.last) > maxLockOut && now.Sub(r.until) > maxLockOut {
 		r.locked = 0
 	}
 	r.last = now

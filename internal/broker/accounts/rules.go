@@ -182,7 +182,7 @@ func (rules Rules) MayReadSome(filter string) bool {
 		switch {
 		case r.Read:
 			some = some || overlap(r.Filter, filter)
-		case !r.Write && covers(r.Filter, filter):
+		case !r.Write && covers(r.Filter, filter) && !(strings.HasPrefix(filter, "$") && strings.ContainsAny(r.Filter[:1], "+#")):
 			return false
 		}
 	}

@@ -323,3 +323,97 @@ func TestSessionsExpireAcrossRestarts(t *testing.T) {
 		t.Errorf("%d sessions", n)
 	}
 }
+
+// TestASessionThatEndedWhileTheProgramWasDownStaysEnded: its client comes back,
+// and after another crash nothing of the old session is in the new one.
+func TestASessionThatEndedWhileTheProgramWasDownStaysEnded(t *testing.T) {
+	dir := t.TempDir()
+	b, addr := startWith(t, broker.Options{Folder: journal.DirFS(dir)})
+	o := mqttest.Options{Version: wire.V5, ID: "c", Keep: true, Properties: []byte{0x11, 0, 0, 0, 1}}
+	c := dial(t, addr, o)
+	subscribe(t, c, "t", 1)
+	c.Close()
+	eventually(t, "it is away", func() bool { return b.Stats().Clients == 0 })
+	ok(t, dial(t, addr, mqttest.Options{}).Publish(wire.Publish{Topic: "t", Payload: []byte("old"), QoS: 1}))
+	down := t.TempDir()
+	ok(t, os.CopyFS(down, os.DirFS(dir)))
+	time.Sleep(1100 * time.Millisecond)
+	b, addr = startWith(t, broker.Options{Folder: journal.DirFS(down)})
+	if n := b.Stats().Sessions; n != 0 {
+		t.Fatalf("%d sessions", n)
+	}
+	o.Properties = kept5
+	c = dial(t, addr, o)
+	subscribe(t, c, "u", 1)
+	c.Close()
+	_, addr = reborn(t, down)
+	c, present, _, err := mqttest.Connect(addr, o)
+	ok(t, err)
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
+	if !present {
+		t.Error("the new session is gone")
+	}
+	ok(t, dial(t, addr, mqttest.Options{}).Publish(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1}))
+	ok(t, c.Quiet())
+}
+
+// TestASnapshotKeepsTheNewestOfUnsavedTopics: QoS 0 values that are yet to be
+// saved must not take the saved ones with them.
+func TestASnapshotKeepsTheNewestOfUnsavedTopics(t *testing.T) {
+	dir := t.TempDir()
+	_, addr := startWith(t, broker.Options{Folder: journal.DirFS(dir), SaveInterval: time.Hour})
+	p := dial(t, addr, mqttest.Options{})
+	ok(t, p.Publish(wire.Publish{Topic: "v", Payload: []byte("saved"), QoS: 1, Retain: true}))
+	ok(t, p.Publish(wire.Publish{Topic: "v", Payload: []byte("unsaved"), Retain: true}))
+	payload := make([]byte, 64<<10)
+	eventually(t, "there was a snapshot", func() bool {
+		for range 20 {
+			ok(t, p.Publish(wire.Publish{Topic: "r", Payload: payload, QoS: 1, Retain: true}))
+		}
+		return dirSize(t, dir) < 3<<20
+	})
+	b, _ := reborn(t, dir)
+	if n := b.Stats().Retained; n != 2 {
+		t.Errorf("%d messages are retained, want 2", n)
+	}
+}
+
+// TestWhatIsInFlightCounts: absent clients that never answered hold memory,
+// too.
+func TestWhatIsInFlightCounts(t *testing.T) {
+	b, addr := start(t, broker.Limits{QueuedTotal: 1 << 20})
+	p := dial(t, addr, mqttest.Options{})
+	for i := range 10 {
+		c := dial(t, addr, mqttest.Options{ID: fmt.Sprint("absent", i), Keep: true})
+		subscribe(t, c, "t", 1)
+		ok(t, p.Publish(wire.Publish{Topic: "t", Payload: make([]byte, 100<<10), QoS: 1}))
+		_, err := c.NextUnanswered()
+		ok(t, err)
+		c.Close()
+		eventually(t, "it is away", func() bool { return b.Stats().Clients == 1 })
+	}
+	if n := b.Stats().QueuedBytes; n < 1000<<10 || n > 1<<20+1100<<10 {
+		t.Errorf("%d bytes are counted", n)
+	}
+	for i := range 10 { // all of it is given back
+		dial(t, addr, mqttest.Options{ID: fmt.Sprint("absent", i)})
+	}
+	eventually(t, "nothing is counted any more", func() bool { return b.Stats().QueuedBytes == 0 })
+}
+
+// TestAFloodDoesNotKeepTheBrokerFromStopping: a client that sends without pause.
+func TestAFloodDoesNotKeepTheBrokerFromStopping(t *testing.T) {
+	b, addr := startWith(t, broker.Options{})
+	c := dial(t, addr, mqttest.Options{KeepAlive: 60})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for c.Send(wire.Publish{Topic: "t", Payload: make([]byte, 100)}) == nil {
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	b.Close(ctx) // returns
+	<-done
+}

@@ -115,7 +115,7 @@ func run(duration time.Duration, messages int64, clients int) error {
 	fmt.Printf("last quarter at most:   %.1f MiB, live heap %.1f MiB, %d goroutines, %d files\n", mib(late.rss), mib(late.heap), late.goroutines, late.files)
 	fmt.Printf("alone again:            %.1f MiB, live heap %.1f MiB, %d goroutines, %d files\n", mib(end.rss), mib(end.heap), end.goroutines, end.files)
 	const tolerance = 1.2 // the collector's timing, and chance
-	if float64(late.rss) > tolerance*float64(early.rss) || end.goroutines >= alone || end.files >= alone || end.heap >= 16<<20 {
+	if float64(late.heap) > tolerance*float64(early.heap) || float64(late.rss) > tolerance*float64(early.rss) || end.goroutines >= alone || end.files >= alone || end.heap >= 16<<20 {
 		fmt.Println("NOT FLAT")
 		return errors.New("something grows")
 	}

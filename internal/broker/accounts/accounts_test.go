@@ -323,6 +323,17 @@ func TestChangesTakeEffectWithoutARestart(t *testing.T) {
 	}
 }
 
+func TestNamesOfUsers(t *testing.T) {
+	for name, want := range map[string]bool{
+		"ann": true, "Ann Lee": true, "k\u00fcche_1": true, "a@b.example": true, "": false, " a": false, "a ": false, "-a": false, "a/b": false, "a+": false, "#": false,
+		"%u": false, "a\x00": false, "a\n": false, "\xff": false, strings.Repeat("x", 64): true, strings.Repeat("x", 65): false,
+	} {
+		if (accounts.CheckName(name) == nil) != want {
+			t.Errorf("%q: %v", name, !want)
+		}
+	}
+}
+
 func TestFilesThatAreDamagedAreErrors(t *testing.T) {
 	file := accounts.File(filepath.Join(t.TempDir(), "accounts.json"))
 	for _, text := range []string{

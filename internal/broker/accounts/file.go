@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/renameio/v2"
 )
@@ -45,12 +46,15 @@ func (u User) check() error {
 	return nil
 }
 
-var names = regexp.MustCompile(`^[\p{L}\p{N}_.@-][\p{L}\p{N}_.@ -]{0,63}$`)
-
 // CheckName tells what is wrong with a user's name. Names go into topic
 // filters and log lines.
 func CheckName(name string) error {
-	if !names.MatchString(name) || strings.HasSuffix(name, " ") {
+	const longest = 64
+	good := name != "" && utf8.ValidString(name) && utf8.RuneCountInString(name) <= longest && strings.TrimSpace(name) == name
+	for i, r := range name {
+		good = good && (unicode.IsLetter(r) || unicode.IsNumber(r) || strings.ContainsRune("_.@- ", r)) && (i > 0 || r != '-')
+	}
+	if !good {
 		return fmt.Errorf("%q cannot be a user name; use up to 64 letters, digits, _ . @ - and spaces inside", name)
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strings"
@@ -54,7 +53,6 @@ func (p *pipes) dial(string) (net.Conn, error) {
 type buffered struct {
 	net.Conn
 	once sync.Once
-	in   *io.PipeReader
 	mu   sync.Mutex
 	cond *sync.Cond
 	data []byte

@@ -247,6 +247,9 @@ func (c *conn) handle(header byte, body []byte) error {
 		if err != nil {
 			return err
 		}
+		if !c.sound() {
+			return &wire.Error{Code: wire.QuotaExceeded, Reason: errNotStored.Error()}
+		}
 		c.session.mu.Lock()
 		_, known := c.session.received[a.PacketID]
 		delete(c.session.received, a.PacketID)
@@ -358,9 +361,19 @@ func (c *conn) refuse(p *wire.Publish, code wire.Code, why string) error {
 	return nil
 }
 
+// sound reports whether what is known of the client's QoS 2 exchanges is on
+// disk, if it has to be: answers from memory could be taken back by a crash.
+// With QoS 1 that does no harm, and clients can take what fills the disk.
+func (c *conn) sound() bool {
+	return c.b.store == nil || !c.session.stored || !c.b.store.behind()
+}
+
 // receive notes a QoS 2 message. done means that it came before and nothing
 // more is to be done but to answer again, if it was passed on.
 func (c *conn) receive(id uint16) (done bool, err error) {
+	if !c.sound() {
+		return true, &wire.Error{Code: wire.QuotaExceeded, Reason: errNotStored.Error()}
+	}
 	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -546,7 +559,7 @@ func (c *conn) subscribable(filter string) wire.Code {
 	case !known && (more > c.b.limits.Subscriptions || total > sharedSubscriptions*c.b.limits.Subscriptions):
 		c.b.warn("subscriptions "+s.id).Str("client", s.id).Int("max_subscriptions", c.b.limits.Subscriptions).Msg("broker: a client has as many subscriptions as allowed; refusing more")
 		return wire.QuotaExceeded
-	case s.stored && c.b.store != nil && c.b.store.behind():
+	case !known && !c.sound():
 		return wire.QuotaExceeded
 	}
 	if rules := s.rules.Load(); rules != nil && !rules.MayReadSome(rest) {
@@ -573,14 +586,15 @@ func (c *conn) addFilter(f wire.Filter, id uint32) (due retainedDue, isDue bool)
 	if s.filters == nil {
 		s.filters = map[string]subscription{}
 	}
-	if _, known := s.filters[f.Filter]; !known {
+	before, known := s.filters[f.Filter]
+	if !known {
 		s.weight += weight(f.Filter)
 		c.b.subs.weight.Add(int64(weight(f.Filter)))
 	}
 	s.filters[f.Filter] = sub
 	s.mu.Unlock()
 	isDue = wantsRetained(f, fresh)
-	if c.b.store != nil && s.stored {
+	if c.b.store != nil && s.stored && (before != sub || !known || c.sound()) { // else nothing has changed
 		rec := appendSubscription(appendString(nil, s.id), f.Filter, sub, isDue)
 		c.ticket = c.ticket.then(c.b.store.submit(recordSubscribe, rec))
 	}

@@ -46,11 +46,6 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 			}
 			c.grant.Rules = rules
 		}
-		if s != nil && s.stored && b.store != nil && b.store.behind() {
-			// What it would be told of its messages could be lost.
-			b.mu.Unlock()
-			return false, &wire.Error{Code: wire.ServerUnavailable, Reason: errNotStored.Error()}
-		}
 		if len(b.conns)-b.pending >= b.limits.Clients {
 			b.counters.refused.Add(1)
 			b.warn("clients").Int("max_clients", b.limits.Clients).Msg("broker: as many clients as allowed are connected; refusing more")

@@ -282,7 +282,7 @@ func (b *Broker) snapshot() error {
 		return refused
 	}
 	if s.journal.Failures() != failures {
-		return cmp.Or(s.journal.Failure(), errors.New("a write failed"))
+		return cmp.Or(s.journal.Failure(), errors.New("a write failed; is the disk full?"))
 	}
 	s.live = size
 	s.resynced.Store(failures)

@@ -288,6 +288,13 @@ func TestNothingIsAcknowledgedThatCannotBeStored(t *testing.T) {
 	}
 	ok(t, p.Publish(wire.Publish{Topic: "live", Payload: []byte("x"), QoS: 1}))
 	next(t, live)
+	// Who has messages waiting can take them: they may be what fills the disk.
+	s = dial(t, addr, o)
+	if m := next(t, s); string(m.Payload) != "no" { // offered before anybody knew
+		t.Errorf("got %q", m.Payload)
+	}
+	subscribe(t, s, "kept", 1) // what it has already
+	s.Close()
 	<-broken
 	eventually(t, "messages are taken again", func() bool {
 		ok(t, p.Send(wire.Publish{Topic: "kept", Payload: []byte("yes"), QoS: 1, PacketID: 8}))

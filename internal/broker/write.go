@@ -191,6 +191,9 @@ func (c *conn) storeIDs(batch []packet) bool {
 	}
 	var rec []byte
 	for i := range batch {
+		if batch[i].qos == 2 && !c.sound() {
+			return false
+		}
 		if p := &batch[i]; p.qos == 2 && !p.again && p.order != 0 {
 			if rec == nil {
 				rec = appendString(nil, c.session.id)

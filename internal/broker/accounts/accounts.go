@@ -123,7 +123,7 @@ func New(opt Options) (*Accounts, error) {
 		opt.Failures = 5
 	}
 	a := &Accounts{
-		opt: opt, key: []byte(rand.Text()), dummy: Hash(rand.Text()), slots: make(chan struct{}, hashers),
+		opt: opt, key: []byte(rand.Text()), dummy: nobodysHash(), slots: make(chan struct{}, hashers),
 		known: map[[sha256.Size]byte]struct{}{}, address: map[netip.Prefix]*record{},
 	}
 	_, err := a.Reload()

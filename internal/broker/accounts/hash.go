@@ -42,10 +42,17 @@ const plainPrefix = "$sha256$"
 func Hash(password string) string {
 	salt := make([]byte, argonSalt)
 	_, _ = rand.Read(salt) // never fails, see its documentation
-	key := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, 1, argonKey)
+	return formatArgon(salt, argon2.IDKey([]byte(password), salt, argonTime, argonMemory, 1, argonKey))
+}
+
+func formatArgon(salt, key []byte) string {
 	b64 := base64.RawStdEncoding
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=1$%s$%s", argon2.Version, argonMemory, argonTime, b64.EncodeToString(salt), b64.EncodeToString(key))
 }
+
+// nobodysHash is verified for users that do not exist: it costs as much as any
+// other, and nobody knows a password for it.
+func nobodysHash() string { return formatArgon(make([]byte, argonSalt), make([]byte, argonKey)) }
 
 // fastHash is for passwords that stand in the configuration as they are.
 func fastHash(password string) string {

@@ -109,13 +109,19 @@ func run(duration time.Duration, messages int64, clients int) error {
 	}
 	s.print(began, end)
 	quarter := len(all) / 4
-	early, late := mean(all[quarter:2*quarter]), mean(all[3*quarter:])
+	early, late := all[quarter:2*quarter], all[3*quarter:]
+	earlyMean, lateMean := mean(early), mean(late)
+	earlyPeak, latePeak := peak(early), peak(late)
 	fmt.Printf("sent %d, received %d, %d connections, %d of them cut\n", s.sent.Load(), s.received.Load(), s.sessions.Load(), s.cuts.Load())
-	fmt.Printf("second quarter, mean:   %.1f MiB, live heap %.1f MiB, %d goroutines, %d files\n", mib(early.rss), mib(early.heap), early.goroutines, early.files)
-	fmt.Printf("last quarter, mean:     %.1f MiB, live heap %.1f MiB, %d goroutines, %d files\n", mib(late.rss), mib(late.heap), late.goroutines, late.files)
+	for _, row := range []struct {
+		what string
+		sample
+	}{{"second quarter, mean", earlyMean}, {"last quarter, mean", lateMean}, {"second quarter, most", earlyPeak}, {"last quarter, most", latePeak}} {
+		fmt.Printf("%s: %.1f MiB, live heap %.1f MiB, %d goroutines, %d files\n", row.what, mib(row.rss), mib(row.heap), row.goroutines, row.files)
+	}
 	fmt.Printf("alone again:            %.1f MiB, live heap %.1f MiB, %d goroutines, %d files\n", mib(end.rss), mib(end.heap), end.goroutines, end.files)
-	const tolerance = 1.1 // chance; the mean, since one sample may be that of a snapshot
-	if float64(late.heap) > tolerance*float64(early.heap) || float64(late.rss) > tolerance*float64(early.rss) || end.goroutines >= alone || end.files >= alone || end.heap >= 16<<20 {
+	const meanTolerance, peakTolerance = 1.1, 1.2
+	if grew(lateMean, earlyMean, meanTolerance) || grew(latePeak, earlyPeak, peakTolerance) || end.goroutines >= alone || end.files >= alone || end.heap >= 16<<20 {
 		fmt.Println("NOT FLAT")
 		return errors.New("something grows")
 	}
@@ -185,6 +191,18 @@ func (s *soak) watchSys() (err error) {
 
 // alone is what goroutines and files stay below without clients.
 const alone = 40
+
+func grew(late, early sample, tolerance float64) bool {
+	return float64(late.heap) > tolerance*float64(early.heap) || float64(late.rss) > tolerance*float64(early.rss)
+}
+
+func peak(samples []sample) (p sample) {
+	for _, s := range samples {
+		p.rss, p.heap = max(p.rss, s.rss), max(p.heap, s.heap)
+		p.goroutines, p.files = max(p.goroutines, s.goroutines), max(p.files, s.files)
+	}
+	return p
+}
 
 func mean(samples []sample) (m sample) {
 	for _, s := range samples {

@@ -109,7 +109,8 @@ func submitSession(s *session, submit func(kind string, rec []byte)) {
 	keep := func(o *outgoing) {
 		if o.order != 0 {
 			kept++
-			rec := appendMessage(appendString(nil, s.id), o.message)
+			rec := make([]byte, 0, len(s.id)+o.size())
+			rec = appendMessage(appendString(rec, s.id), o.message)
 			submit(recordKept, appendOutgoing(rec, o.order, o))
 		}
 	}

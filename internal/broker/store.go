@@ -226,27 +226,9 @@ func (b *Broker) saveRetained() {
 // and each retained message is recorded as it is at some moment, in order
 // with the changes before and after.
 func (b *Broker) snapshot() error {
-	const part = 1 << 20
 	s := b.store
 	failures, begin := s.journal.Failures(), s.journal.Stats().Last
-	var size, unwritten int64
-	var last *journal.Pending
-	var refused error
-	submit := func(kind string, rec []byte) {
-		p, err := s.journal.Submit(event.Event{Name: kind, Payload: rec})
-		refused = cmp.Or(refused, err)
-		if err == nil {
-			last = p
-			size += int64(len(rec))
-			unwritten += int64(len(rec))
-		}
-	}
-	flush := func(atLeast int64) {
-		if last != nil && unwritten >= atLeast {
-			_, _ = last.Wait() // failures are counted
-			unwritten = 0
-		}
-	}
+	w := &snapshotWriter{journal: s.journal}
 	b.mu.Lock()
 	var sessions []*session
 	for _, session := range b.sessions {
@@ -260,35 +242,87 @@ func (b *Broker) snapshot() error {
 		s.mu.Lock()
 		session.mu.Lock()
 		if !session.gone {
-			submitSession(session, submit)
+			submitSession(session, w.add)
+			w.submit()
 		}
 		session.mu.Unlock()
 		s.mu.Unlock()
 		b.mu.Unlock()
-		flush(part)
+		w.wait(snapshotPart)
 	}
 	now := time.Now()
-	for _, m := range b.retained.all() {
+	for rest := b.retained.all(); len(rest) > 0; w.wait(snapshotPart) {
 		s.mu.Lock()
-		if !m.expired(now) && m.Topic[0] != '$' && b.retained.get(m.Topic) == m {
-			delete(s.unsaved, m.Topic)
-			submit(recordRetained, appendMessage(nil, m))
+		for len(rest) > 0 && w.unwritten < snapshotPart {
+			m := rest[0]
+			rest = rest[1:]
+			if !m.expired(now) && m.Topic[0] != '$' && b.retained.get(m.Topic) == m {
+				delete(s.unsaved, m.Topic)
+				w.add(recordRetained, appendMessage(make([]byte, 0, retainedSize(m)), m))
+			}
 		}
+		w.submit()
 		s.mu.Unlock()
-		flush(part)
 	}
-	flush(0)
-	if refused != nil {
-		return refused
+	w.wait(0)
+	if w.refused != nil {
+		return w.refused
 	}
 	if s.journal.Failures() != failures {
 		return cmp.Or(s.journal.Failure(), errors.New("a write failed; is the disk full?"))
 	}
-	s.live = size
+	s.live = w.total
 	s.resynced.Store(failures)
 	s.cursor.Ack(begin)
 	s.journal.Retire()
 	return nil
+}
+
+// snapshotPart is how many bytes of a snapshot are in memory at a time, but
+// that a session is recorded at once.
+const snapshotPart = 128 << 10
+
+// snapshotWriter hands the records of a snapshot to the journal.
+type snapshotWriter struct {
+	journal   *journal.Journal
+	part      []event.Event // not yet submitted
+	size      int           // bytes of it
+	last      *journal.Pending
+	unwritten int // bytes that nobody has waited for
+	total     int64
+	refused   error
+}
+
+func (w *snapshotWriter) add(kind string, rec []byte) {
+	w.part = append(w.part, event.Event{Name: kind, Payload: rec})
+	w.size += len(rec)
+	w.unwritten += len(rec)
+	if w.size >= snapshotPart {
+		w.submit()
+	}
+}
+
+// submit hands over what was added. It comes before the locks are released
+// under which that was read.
+func (w *snapshotWriter) submit() {
+	if len(w.part) == 0 {
+		return
+	}
+	p, err := w.journal.Submit(w.part...)
+	if w.refused = cmp.Or(w.refused, err); err == nil {
+		w.last = p
+		w.total += int64(w.size)
+	}
+	w.part, w.size = nil, 0
+}
+
+// wait has what was submitted written once it is so many bytes. Failures are
+// counted by the journal.
+func (w *snapshotWriter) wait(atLeast int) {
+	if w.last != nil && w.unwritten >= atLeast {
+		_, _ = w.last.Wait()
+		w.last, w.unwritten = nil, 0
+	}
 }
 
 // close records what waits and ends the store.

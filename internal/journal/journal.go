@@ -100,8 +100,9 @@ const (
 	// time and saves a flash card two thirds of the writes (see
 	// BenchmarkAppend and docs/decisions/0002).
 	growBy = 128 << 10
-	// maxBatch bounds the bytes of one write.
-	maxBatch = 1 << 20
+	// maxBatch bounds the bytes of one write, but that an Append is written
+	// at once. The buffer for it is kept.
+	maxBatch = 256 << 10
 	// skipAhead is added to the next number where numbers behind the end of
 	// the log may have been given out.
 	skipAhead = 1 << 20

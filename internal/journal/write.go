@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -114,7 +115,7 @@ func (j *Journal) store(batch []*appender, size int64) error {
 			return fmt.Errorf("begin journal segment: %w", err)
 		}
 	}
-	buf := j.buf[:0]
+	buf := slices.Grow(j.buf[:0], int(size))
 	if j.opt.Sync == SyncAlways {
 		j.unsynced = j.next
 	}
@@ -131,7 +132,7 @@ func (j *Journal) store(batch []*appender, size int64) error {
 	if err == nil && j.opt.Sync == SyncAlways {
 		err = j.sync()
 	}
-	if cap(buf) <= maxBatch {
+	if cap(buf) <= 2*maxBatch {
 		j.buf = buf
 	}
 	if err != nil {
@@ -151,25 +152,20 @@ func (j *Journal) store(batch []*appender, size int64) error {
 // where the file must grow. On a disk that is nearly full it does without the
 // zeros: events must not be refused for them, nor may they take the last room.
 func (j *Journal) put(records []byte) error {
-	start := j.current.size
-	end := start + int64(len(records))
+	end := j.current.size + int64(len(records))
 	j.late = true
-	if end <= j.alloc {
-		_, err := j.active.WriteAt(records, start)
+	if _, err := j.active.WriteAt(records, j.current.size); err != nil || end <= j.alloc {
 		return err
 	}
-	grown := (end + growBy - 1) / growBy * growBy
-	if _, err := j.active.WriteAt(append(records, make([]byte, grown-end)...), start); err == nil {
-		j.alloc = grown
-		return nil
+	j.alloc = (end + growBy - 1) / growBy * growBy
+	if _, err := j.active.WriteAt(zeros[:j.alloc-end], end); err != nil {
+		_ = j.active.Truncate(end) // zeros would do no harm
+		j.alloc = end
 	}
-	err := j.active.Truncate(start)
-	if err == nil {
-		_, err = j.active.WriteAt(records, start)
-	}
-	j.alloc = end
-	return err
+	return nil
 }
+
+var zeros [growBy]byte
 
 func (j *Journal) sync() error {
 	if err := j.active.Sync(); err != nil {

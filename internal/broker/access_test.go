@@ -1,8 +1,10 @@
 package broker_test
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -233,4 +235,69 @@ func TestNamesWithWildcardsMayConnectAndWidenNothing(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// TestALoginDoesNotOutliveItsAccount: one that is under way while the account
+// goes away.
+func TestALoginDoesNotOutliveItsAccount(t *testing.T) {
+	users := map[string][]string{"ann": {"#:rw"}, "bob": {"#:rw"}}
+	h := newHouse(t, users)
+	for i := range 40 {
+		var wg sync.WaitGroup
+		began := make(chan struct{})
+		wg.Go(func() {
+			<-began
+			time.Sleep(time.Duration(i%8) * 100 * time.Microsecond)
+			h.set(map[string][]string{"bob": {"#:rw"}})
+		})
+		close(began)
+		c, _, code, err := mqttest.Connect(h.addr, mqttest.Options{Version: wire.V5, User: "ann", Password: "ann"})
+		wg.Wait()
+		if err == nil && code == 0 {
+			_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
+			if _, err := c.Expect(wire.DISCONNECT); err != nil {
+				t.Fatalf("still connected: %v", err)
+			}
+		}
+		if c != nil {
+			c.Close()
+		}
+		h.set(users)
+	}
+}
+
+// TestParkedMessagesObeyTheRulesOfTheMomentTheyGoOn: while a message waits for
+// room in one queue, another subscriber loses the right to it.
+func TestParkedMessagesObeyTheRulesOfTheMomentTheyGoOn(t *testing.T) {
+	h := &house{t: t, file: accounts.File(filepath.Join(t.TempDir(), "accounts.json"))}
+	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"#:rw"}})
+	var err error
+	h.accounts, err = accounts.New(accounts.Options{File: h.file})
+	ok(t, err)
+	h.b, h.addr = startWith(t, broker.Options{Accounts: h.accounts, Limits: broker.Limits{QueuedMessages: 4, Inflight: 2, StallTimeout: time.Hour}})
+	slow, ann, p := h.dial("all", mqttest.Options{}), h.dial("ann", mqttest.Options{}), h.dial("all", mqttest.Options{})
+	subscribe(t, slow, "#", 1)
+	subscribe(t, ann, "#", 1)
+	const count = 12
+	answers := make(chan error, 1)
+	go func() {
+		for i := range count {
+			if err := p.Publish(wire.Publish{Topic: "t", Payload: fmt.Append(nil, i), QoS: 1}); err != nil {
+				answers <- err
+				return
+			}
+		}
+		answers <- nil
+	}()
+	got := 0
+	for ; got < 6; got++ { // 2 in flight to the slow one, 4 in its queue; the next is parked
+		next(t, ann)
+	}
+	eventually(t, "a message is parked", func() bool { return h.b.Stats().Received == 7 })
+	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"other:r"}})
+	for range count {
+		next(t, slow)
+	}
+	ok(t, <-answers)
+	ok(t, ann.Quiet())
 }

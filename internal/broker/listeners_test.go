@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -197,6 +198,25 @@ func TestPagesOfOtherOriginsMayNotConnect(t *testing.T) {
 	}
 }
 
+// TestRebindingANameIsNoWayIn: a page of the name that its owner has let point
+// to this machine has the same origin as the broker, for the browser.
+func TestRebindingANameIsNoWayIn(t *testing.T) {
+	b, _ := start(t, broker.Limits{})
+	addr := serveOn(t, listenTCP(t), func(l net.Listener) error { return b.ServeWebSocket(l, nil) })
+	for host, want := range map[string]bool{
+		"evil.example:1": false, "evil.example": false, "local": false, "printer.local": true, "localhost:8080": true, "192.168.1.7:9001": true, "[::1]:9001": true,
+	} {
+		header := http.Header{"Host": {host}, "Origin": {"http://" + host}}
+		ws, _, err := (&websocket.Dialer{Subprotocols: []string{"mqtt"}}).Dial("ws://"+addr+"/mqtt", header)
+		if err == nil {
+			ws.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("host %q: %v", host, err)
+		}
+	}
+}
+
 // TestAProxyDoesNotMakeStrangersLocal: behind one on this machine everybody
 // comes from 127.0.0.1, and anonymous clients of this machine are let in.
 func TestAProxyDoesNotMakeStrangersLocal(t *testing.T) {
@@ -204,10 +224,13 @@ func TestAProxyDoesNotMakeStrangersLocal(t *testing.T) {
 	ok(t, err)
 	b, _ := startWith(t, broker.Options{Accounts: a})
 	addr := serveOn(t, listenTCP(t), func(l net.Listener) error { return b.ServeWebSocket(l, nil) })
-	for forwarded, want := range map[string]bool{"": true, "127.0.0.1": true, "203.0.113.5": false, "127.0.0.1, 203.0.113.5": false, "nonsense": false} {
+	for forwarded, want := range map[string]bool{
+		"": true, "127.0.0.1": true, "203.0.113.5": false, "127.0.0.1, 203.0.113.5": false, "nonsense": false,
+		"127.0.0.1|203.0.113.5": false, // a line each
+	} {
 		header := http.Header{}
 		if forwarded != "" {
-			header.Set("X-Forwarded-For", forwarded)
+			header["X-Forwarded-For"] = strings.Split(forwarded, "|")
 		}
 		c, err := mqttest.Dial(addr, mqttest.Options{Dial: mqttest.WebSocket("/mqtt", 0, nil, header)})
 		if err == nil {

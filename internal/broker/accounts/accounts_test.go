@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -274,6 +275,44 @@ func TestDevicesUseTheirOwnClientID(t *testing.T) {
 			t.Errorf("another client id: %v", err)
 		}
 		attempt.ClientID = "d-1"
+	}
+}
+
+// TestADevicesClientIDIsNobodyElses: whoever had it could take what waits for
+// the device.
+func TestADevicesClientIDIsNobodyElses(t *testing.T) {
+	a := newAccounts(t, accounts.Options{AllowAnonymous: true, Configured: append(users("ann"), accounts.User{Name: "cert"},
+		accounts.User{Name: "d", Hash: accounts.PlainHash("p"), ClientID: "d-1"})})
+	for name, attempt := range map[string]accounts.Attempt{
+		"a user": {User: "ann", HasUser: true, Password: "ann-secret"}, "a certificate": {Certificate: "cert"}, "nobody": {},
+	} {
+		attempt.Address = somewhere
+		for id, want := range map[string]bool{"another": true, "d-1": false} {
+			attempt.ClientID = id
+			if _, err := a.Login(context.Background(), attempt); (err == nil) != want {
+				t.Errorf("%s as %s: %v", name, id, err)
+			}
+		}
+	}
+}
+
+// TestGuessingAtOnceIsGuessing: attempts that wait for their hash are counted
+// among those that lock out.
+func TestGuessingAtOnceIsGuessing(t *testing.T) {
+	const failures, atOnce = 3, 40
+	a := newAccounts(t, accounts.Options{Failures: failures, Delay: time.Millisecond, Configured: []accounts.User{{Name: "ann", Hash: accounts.Hash("x")}}})
+	var wg sync.WaitGroup
+	var refused atomic.Int64
+	for i := range atOnce {
+		wg.Go(func() {
+			if err := login(a, somewhere, "ann", fmt.Sprint("guess ", i)); !errors.Is(err, accounts.ErrLockedOut) {
+				refused.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := refused.Load(); n > failures+2 { // two are hashed at a time
+		t.Errorf("%d of %d guesses were looked at", n, atOnce)
 	}
 }
 

@@ -1,0 +1,48 @@
+//go:build unix
+
+package accounts_test
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"event2mqtt/internal/broker/accounts"
+)
+
+// TestRootFollowsNoLinks: in the folder of a service's user, root neither
+// writes to nor gives away what a link there points to.
+func TestRootFollowsNoLinks(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	ok(t, os.WriteFile(victim, []byte("{}"), 0o600))
+	ok(t, os.Chown(dir, 65534, 65534))
+	file := accounts.File(filepath.Join(dir, "accounts.json"))
+	keep := func(u []accounts.User) ([]accounts.User, error) { return users("ann"), nil }
+	untouched := func(name string) {
+		t.Helper()
+		content, err := os.ReadFile(victim)
+		ok(t, err)
+		info, err := os.Lstat(victim)
+		ok(t, err)
+		if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 || string(content) != "{}" {
+			t.Errorf("a link %s: the victim is of %d and holds %s", name, owner, content)
+		}
+	}
+	for _, name := range []string{"accounts.json.lock", "accounts.json"} {
+		link := filepath.Join(dir, name)
+		ok(t, os.Symlink(victim, link))
+		_ = file.Update(keep) // may fail
+		untouched(name)
+		ok(t, os.RemoveAll(link))
+	}
+	ok(t, file.Update(keep))
+	info, err := os.Stat(string(file))
+	ok(t, err)
+	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 65534 {
+		t.Errorf("the file is of %d: the service cannot read it", owner)
+	}
+}

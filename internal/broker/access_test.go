@@ -26,12 +26,18 @@ type house struct {
 
 func newHouse(t testing.TB, allow map[string][]string) *house {
 	t.Helper()
+	return newHouseWith(t, allow, broker.Options{Folder: journal.DirFS(t.TempDir())})
+}
+
+func newHouseWith(t testing.TB, allow map[string][]string, o broker.Options) *house {
+	t.Helper()
 	h := &house{t: t, file: accounts.File(filepath.Join(t.TempDir(), "accounts.json"))}
 	h.set(allow)
 	var err error
 	h.accounts, err = accounts.New(accounts.Options{File: h.file, Delay: time.Millisecond, Failures: 1000})
 	ok(t, err)
-	h.b, h.addr = startWith(t, broker.Options{Accounts: h.accounts, Folder: journal.DirFS(t.TempDir())})
+	o.Accounts = h.accounts
+	h.b, h.addr = startWith(t, o)
 	return h
 }
 
@@ -237,44 +243,42 @@ func TestNamesWithWildcardsMayConnectAndWidenNothing(t *testing.T) {
 	}
 }
 
-// TestALoginDoesNotOutliveItsAccount: one that is under way while the account
-// goes away.
+// TestALoginDoesNotOutliveItsAccount: a client was let in and waits for the
+// one before it to let go of the session when its account goes away.
 func TestALoginDoesNotOutliveItsAccount(t *testing.T) {
-	users := map[string][]string{"ann": {"#:rw"}, "bob": {"#:rw"}}
-	h := newHouse(t, users)
-	for i := range 40 {
-		var wg sync.WaitGroup
-		began := make(chan struct{})
-		wg.Go(func() {
-			<-began
-			time.Sleep(time.Duration(i%8) * 100 * time.Microsecond)
-			h.set(map[string][]string{"bob": {"#:rw"}})
-		})
-		close(began)
-		c, _, code, err := mqttest.Connect(h.addr, mqttest.Options{Version: wire.V5, User: "ann", Password: "ann"})
-		wg.Wait()
-		if err == nil && code == 0 {
-			_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
-			if _, err := c.Expect(wire.DISCONNECT); err != nil {
-				t.Fatalf("still connected: %v", err)
-			}
-		}
-		if c != nil {
+	var disk sync.RWMutex // locked, nothing gets to the disk
+	slow := func() bool { disk.RLock(); defer disk.RUnlock(); return false }
+	h := newHouseWith(t, map[string][]string{"ann": {"#:rw"}}, broker.Options{Folder: brokenDisk{journal.DirFS(t.TempDir()), slow}})
+	o := mqttest.Options{ID: "c", Keep: true, Properties: kept5}
+	old := h.dial("ann", o)
+	disk.Lock()
+	work := sync.OnceFunc(disk.Unlock)
+	defer work()
+	ok(t, old.Send(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1, PacketID: 1, Retain: true}))
+	eventually(t, "the broker waits for the disk", func() bool { return h.b.Stats().Received == 1 })
+	o.Version, o.User, o.Password = wire.V5, "ann", "ann"
+	code := make(chan wire.Code, 1)
+	go func() {
+		c, _, got, err := mqttest.Connect(h.addr, o)
+		if err == nil {
 			c.Close()
 		}
-		h.set(users)
+		code <- got
+	}()
+	_, err := old.Expect(wire.DISCONNECT) // now the new one waits for the old
+	ok(t, err)
+	h.set(nil)
+	work()
+	if got := <-code; got != wire.NotAuthorized && got != wire.BadCredentials {
+		t.Errorf("let in: code 0x%02x", got)
 	}
 }
 
 // TestParkedMessagesObeyTheRulesOfTheMomentTheyGoOn: while a message waits for
 // room in one queue, another subscriber loses the right to it.
 func TestParkedMessagesObeyTheRulesOfTheMomentTheyGoOn(t *testing.T) {
-	h := &house{t: t, file: accounts.File(filepath.Join(t.TempDir(), "accounts.json"))}
-	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"#:rw"}})
-	var err error
-	h.accounts, err = accounts.New(accounts.Options{File: h.file})
-	ok(t, err)
-	h.b, h.addr = startWith(t, broker.Options{Accounts: h.accounts, Limits: broker.Limits{QueuedMessages: 4, Inflight: 2, StallTimeout: time.Hour}})
+	h := newHouseWith(t, map[string][]string{"all": {"#:rw"}, "ann": {"#:rw"}},
+		broker.Options{Limits: broker.Limits{QueuedMessages: 4, Inflight: 2, StallTimeout: time.Hour}})
 	slow, ann, p := h.dial("all", mqttest.Options{}), h.dial("ann", mqttest.Options{}), h.dial("all", mqttest.Options{})
 	subscribe(t, slow, "#", 1)
 	subscribe(t, ann, "#", 1)

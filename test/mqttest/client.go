@@ -182,7 +182,7 @@ func (c *Client) Expect(t wire.Type) ([]byte, error) {
 		return nil, fmt.Errorf("waiting for %s: %w", t, err)
 	}
 	if got := wire.Type(header >> 4); got != t {
-		return nil, fmt.Errorf("got %s % x instead of %s", got, body, t)
+		return nil, fmt.Errorf("got %s %.40x instead of %s", got, body, t)
 	}
 	return append([]byte(nil), body...), nil
 }
@@ -254,7 +254,7 @@ func (c *Client) NextUnanswered() (p wire.Publish, err error) {
 		return p, fmt.Errorf("waiting for a message: %w", err)
 	}
 	if t := wire.Type(header >> 4); t != wire.PUBLISH {
-		return p, fmt.Errorf("got %s % x instead of a message", t, body)
+		return p, fmt.Errorf("got %s %.40x instead of a message", t, body)
 	}
 	err = wire.DecodePublish(&p, c.Version, header, append([]byte(nil), body...), "")
 	return p, err

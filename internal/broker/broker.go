@@ -77,7 +77,7 @@ func newMessage(p *wire.Publish, source string) *Message {
 //
 // Locks are taken in this order: Broker.mu, store.mu, retained.mu, session.mu.
 type Broker struct {
-	limits   Limits
+	limits   atomic.Pointer[Limits]
 	accounts *accounts.Accounts
 	log      zerolog.Logger
 	subs     trie
@@ -113,11 +113,12 @@ func New(o Options) (*Broker, error) {
 		o.SaveInterval = 5 * time.Second
 	}
 	b := &Broker{
-		limits: o.Limits, accounts: o.Accounts, log: o.Log, began: time.Now(), version: o.Version,
+		accounts: o.Accounts, log: o.Log, began: time.Now(), version: o.Version,
 		sessions: map[string]*session{}, conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
 		perAddr: map[netip.Prefix]int{}, warned: map[string]time.Time{},
 		stop: make(chan struct{}),
 	}
+	b.limits.Store(&o.Limits)
 	b.writers.New = func() any { return new(writer) }
 	if o.Folder != nil {
 		if err := b.openStore(o.Folder, o.SaveInterval); err != nil {
@@ -130,6 +131,19 @@ func New(o Options) (*Broker, error) {
 		b.wg.Go(func() { b.publishSys(o.SysInterval) })
 	}
 	return b, nil
+}
+
+// limit returns the limits as they are now.
+func (b *Broker) limit() *Limits { return b.limits.Load() }
+
+// SetLimits changes the limits. Those that a client was told hold for it until
+// it comes again, and what is there already is not thrown out for them.
+func (b *Broker) SetLimits(l Limits) {
+	l.setDefaults()
+	b.limits.Store(&l)
+	if b.store != nil {
+		b.store.resize(&l)
+	}
 }
 
 // Serve accepts clients on l until l or the broker is closed. It closes l.
@@ -200,12 +214,12 @@ func (b *Broker) admit(nc net.Conn) *conn {
 	if b.closed {
 		return nil
 	}
-	if c.addr.IsValid() && b.perAddr[c.network] >= b.limits.PerAddress {
+	if c.addr.IsValid() && b.perAddr[c.network] >= b.limit().PerAddress {
 		b.counters.refused.Add(1)
-		b.warn("address").Stringer("from", c.addr).Int("max_per_address", b.limits.PerAddress).Msg("broker: as many connections as allowed come from this address; refusing more")
+		b.warn("address").Stringer("from", c.addr).Int("max_per_address", b.limit().PerAddress).Msg("broker: as many connections as allowed come from this address; refusing more")
 		return nil
 	}
-	if b.pending >= b.limits.Pending {
+	if b.pending >= b.limit().Pending {
 		late = b.dropPending()
 	}
 	if c.addr.IsValid() {

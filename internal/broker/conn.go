@@ -100,7 +100,7 @@ func newConn(b *Broker, nc net.Conn) *conn {
 	}
 	c.unparked.L = &c.backlogMu
 	c.reader = wire.NewReader(timedReader{c}, maxConnect)
-	if r := b.limits.PublishRate; r > 0 {
+	if r := b.limit().PublishRate; r > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(r), 2*r)
 	}
 	return c
@@ -295,7 +295,7 @@ func (c *conn) publish(header byte, body []byte) error {
 		return &wire.Error{Code: wire.ProtocolError, Reason: "subscription identifier from a client"} // MQTT-3.3.4-6
 	}
 	if c.limiter != nil && !c.limiter.Allow() {
-		return &wire.Error{Code: wire.MessageRateTooHigh, Reason: fmt.Sprintf("more than %d messages a second", c.b.limits.PublishRate)}
+		return &wire.Error{Code: wire.MessageRateTooHigh, Reason: fmt.Sprintf("more than %d messages a second", c.b.limit().PublishRate)}
 	}
 	if p.QoS == 2 {
 		if done, err := c.receive(p.PacketID); done || err != nil {
@@ -332,7 +332,7 @@ func (c *conn) alias(p *wire.Publish) error {
 	switch {
 	case i >= aliases:
 		return &wire.Error{Code: wire.BadTopicAlias, Reason: fmt.Sprintf("topic alias %d; at most %d were offered", p.Alias, aliases)}
-	case p.Topic != "" && len(p.Topic) > c.b.limits.TopicLength:
+	case p.Topic != "" && len(p.Topic) > c.b.limit().TopicLength:
 		if c.aliases != nil { // the message is refused, and nobody remembers its topic
 			c.aliases[i] = ""
 		}
@@ -381,7 +381,7 @@ func (c *conn) receive(id uint16) (done bool, err error) {
 		}
 		return true, nil
 	}
-	if c.version == wire.V5 && len(s.received) >= c.b.limits.Inflight {
+	if c.version == wire.V5 && len(s.received) >= c.b.limit().Inflight {
 		return true, &wire.Error{Code: wire.ReceiveMaxExceeded, Reason: "more unanswered messages than the receive maximum"} // MQTT-3.3.4-7
 	}
 	if s.received == nil {
@@ -415,7 +415,7 @@ func (c *conn) park(m *Message, targets matched, packetID uint16) error {
 			return c.passed(m, packetID, t, err)
 		}
 	}
-	if c.version == wire.V5 && c.backlog.len() >= c.b.limits.Inflight {
+	if c.version == wire.V5 && c.backlog.len() >= c.b.limit().Inflight {
 		return &wire.Error{Code: wire.ReceiveMaxExceeded, Reason: "more unanswered messages than the receive maximum"} // MQTT-3.3.4-9
 	}
 	if !c.parking || c.backlogFull() {

@@ -63,7 +63,7 @@ func (b *Broker) deliver(stop <-chan struct{}, from *session, m *Message, to mat
 // pass queues m for all targets, or returns one whose queue has no room. The
 // ticket is for what has to be on disk before m may be acknowledged.
 func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t ticket, full *session, err error) {
-	targets := to.choose(m, &b.limits)
+	targets := to.choose(m, b.limit())
 	stored := b.store != nil && m.QoS == 2 && packetID != 0 && from.stored
 	if m.QoS > 0 {
 		for i := range targets {
@@ -72,7 +72,7 @@ func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t
 				continue
 			}
 			stored = stored || s.stored && b.store != nil
-			if !s.hasRoom(m, &b.limits) {
+			if !s.hasRoom(m, b.limit()) {
 				return ticket{}, s, nil
 			}
 		}
@@ -123,13 +123,13 @@ func (b *Broker) retain(m *Message, to matched, targets []target) ([]target, err
 	r := &b.retained
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.set(m, &b.limits) {
+	if !r.set(m, b.limit()) {
 		b.counters.retainedRefused.Add(1)
 		b.warn("retained").Str("topic", m.Topic).Msg("broker: as many messages are retained as allowed (broker.max_retained, max_retained_bytes); refusing more")
 		return nil, errRetainedFull
 	}
 	if b.subs.version.Load() != to.version {
-		return b.subs.match(m.Topic).choose(m, &b.limits), nil
+		return b.subs.match(m.Topic).choose(m, b.limit()), nil
 	}
 	return targets, nil
 }
@@ -143,7 +143,7 @@ func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) 
 			continue
 		}
 		o := outgoing{message: m, ids: t.ids, qos: min(t.qos, m.QoS), retain: m.Retain && t.retain}
-		order, ok := t.session.put(o, &b.limits)
+		order, ok := t.session.put(o, b.limit())
 		if !ok {
 			b.counters.dropped.Add(1)
 			if o.qos > 0 {
@@ -165,11 +165,11 @@ func (b *Broker) await(stop <-chan struct{}, s *session) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		room, since, c := s.waiting(&b.limits)
+		room, since, c := s.waiting(b.limit())
 		if room == nil {
 			return nil
 		}
-		limit := b.limits.StallTimeout
+		limit := b.limit().StallTimeout
 		progress := max(0, min(time.Since(since), time.Since(c.lastProgress())))
 		left := min(limit-progress, patience*limit-time.Since(since))
 		if left <= 0 && c.overrun() {
@@ -191,7 +191,7 @@ func (b *Broker) await(stop <-chan struct{}, s *session) error {
 
 // publishable reports whether clients may publish to a topic at all.
 func (b *Broker) publishable(topic string) bool {
-	return !strings.HasPrefix(topic, "$") && len(topic) <= b.limits.TopicLength && strings.Count(topic, "/") < b.limits.TopicLevels
+	return !strings.HasPrefix(topic, "$") && len(topic) <= b.limit().TopicLength && strings.Count(topic, "/") < b.limit().TopicLevels
 }
 
 // publishWill publishes a will, if its client may still do that.

@@ -14,7 +14,7 @@ import (
 // handshake reads CONNECT, decides whether the client is let in, opens its
 // session and answers.
 func (c *conn) handshake() (*wire.Connect, error) {
-	deadline := time.Now().Add(c.b.limits.ConnectTimeout)
+	deadline := time.Now().Add(c.b.limit().ConnectTimeout)
 	if err := c.nc.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
@@ -60,25 +60,25 @@ func (c *conn) handshake() (*wire.Connect, error) {
 		p.SessionExpiry = bounded
 		ack.SessionExpiry = &bounded
 	}
-	if longest := c.b.limits.KeepAlive; longest > 0 && (p.KeepAlive == 0 || time.Duration(p.KeepAlive)*time.Second > longest) {
+	if longest := c.b.limit().KeepAlive; longest > 0 && (p.KeepAlive == 0 || time.Duration(p.KeepAlive)*time.Second > longest) {
 		p.KeepAlive = uint16(max(1, longest/time.Second))
 		ack.ServerKeep = &p.KeepAlive
 	}
 	c.noProblems = p.NoProblems
-	c.window = min(int(p.ReceiveMaximum), c.b.limits.Inflight)
+	c.window = min(int(p.ReceiveMaximum), c.b.limit().Inflight)
 	c.aliasMax = min(int(p.TopicAliasMax), aliases)
 	c.timeout = time.Duration(p.KeepAlive) * time.Second * 3 / 2 // 3.1.2.10
 	c.reader.Version = p.Version
-	c.reader.SetLimit(c.b.limits.PacketSize)
-	if err := c.nc.SetDeadline(time.Now().Add(c.b.limits.ConnectTimeout)); err != nil { // a login may take its time
+	c.reader.SetLimit(c.b.limit().PacketSize)
+	if err := c.nc.SetDeadline(time.Now().Add(c.b.limit().ConnectTimeout)); err != nil { // a login may take its time
 		return nil, err
 	}
 	if ack.SessionPresent, err = c.b.open(c, p); err != nil {
 		_ = c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
 		return nil, err
 	}
-	ack.ReceiveMaximum = uint16(min(c.b.limits.Inflight, 65535))
-	ack.MaximumPacket = uint32(c.b.limits.PacketSize)
+	ack.ReceiveMaximum = uint16(min(c.b.limit().Inflight, 65535))
+	ack.MaximumPacket = uint32(c.b.limit().PacketSize)
 	err = c.answer(ack)
 	if err == nil {
 		err = c.nc.SetDeadline(time.Time{})
@@ -152,5 +152,5 @@ func (c *conn) rules() *accounts.Rules {
 }
 
 func (b *Broker) boundExpiry(seconds uint32) uint32 {
-	return min(seconds, uint32(b.limits.SessionExpiry/time.Second))
+	return min(seconds, uint32(b.limit().SessionExpiry/time.Second))
 }

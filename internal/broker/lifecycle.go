@@ -46,9 +46,9 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 			}
 			c.grant.Rules = rules
 		}
-		if len(b.conns)-b.pending >= b.limits.Clients {
+		if len(b.conns)-b.pending >= b.limit().Clients {
 			b.counters.refused.Add(1)
-			b.warn("clients").Int("max_clients", b.limits.Clients).Msg("broker: as many clients as allowed are connected; refusing more")
+			b.warn("clients").Int("max_clients", b.limit().Clients).Msg("broker: as many clients as allowed are connected; refusing more")
 			b.mu.Unlock()
 			return false, &wire.Error{Code: wire.ServerBusy, Reason: "as many clients as allowed are connected"}
 		}
@@ -93,8 +93,8 @@ func (c *conn) mayTake(s *session) bool { return s.user == "" || s.user == c.gra
 
 // newSessionLocked makes a session. b.mu is held.
 func (b *Broker) newSessionLocked(c *conn, p *wire.Connect) (*session, error) {
-	if len(b.sessions) >= b.limits.Sessions {
-		b.warn("sessions").Int("sessions", b.limits.Sessions).Msg("broker: as many sessions as allowed are kept; refusing new clients")
+	if len(b.sessions) >= b.limit().Sessions {
+		b.warn("sessions").Int("sessions", b.limit().Sessions).Msg("broker: as many sessions as allowed are kept; refusing new clients")
 		return nil, &wire.Error{Code: wire.QuotaExceeded, Reason: "as many sessions as allowed are kept"}
 	}
 	stored := p.SessionExpiry > 0

@@ -277,7 +277,7 @@ func (r *restorer) apply(e *event.Event) {
 	case recordMessage:
 		r.message(d)
 	case recordRetained:
-		if m := d.message(); !d.bad && !r.b.retained.set(m, &r.b.limits) {
+		if m := d.message(); !d.bad && !r.b.retained.set(m, r.b.limit()) {
 			r.refused++
 		}
 	case recordOpen:
@@ -319,7 +319,7 @@ func (r *restorer) message(d *decoder) {
 	if d.bad {
 		return
 	}
-	if retain && !r.b.retained.set(m, &r.b.limits) {
+	if retain && !r.b.retained.set(m, r.b.limit()) {
 		r.refused++
 	}
 	if s := r.sessions[from]; s != nil && from != "" {

@@ -24,7 +24,7 @@ type store struct {
 	journal *journal.Journal
 	cursor  *journal.Cursor // at where the last snapshot begins
 	save    time.Duration
-	half    int64 // of the bytes that the log may have
+	half    atomic.Int64 // of the bytes that the log may have
 
 	// mu orders what is recorded as it happened: whoever changes a stored
 	// session or a retained message holds it for the change and the record.
@@ -114,15 +114,15 @@ func (s *store) retain(m *Message, now bool) ticket {
 
 // openStore reads back what was stored.
 func (b *Broker) openStore(folder journal.FS, save time.Duration) error {
-	bound := int64(b.limits.RetainedBytes) + int64(b.limits.QueuedTotal) + int64(b.limits.PacketSize)
 	j, err := journal.Open(journal.Options{
-		FS: folder, MaxSize: roomFor(bound), MaxAge: 1, Memory: 1,
+		FS: folder, MaxSize: roomFor(b.limit()), MaxAge: 1, Memory: 1,
 		Log: b.log.With().Str("of", "broker").Logger(),
 	})
 	if err != nil {
 		return fmt.Errorf("open the broker's store: %w", err)
 	}
-	s := &store{journal: j, save: save, half: roomFor(bound) / 2, unsaved: map[string]struct{}{}}
+	s := &store{journal: j, save: save, unsaved: map[string]struct{}{}}
+	s.resize(b.limit())
 	if s.cursor, err = j.Cursor("snapshot"); err == nil {
 		err = b.restore(s)
 	}
@@ -134,10 +134,18 @@ func (b *Broker) openStore(folder journal.FS, save time.Duration) error {
 	return nil
 }
 
-// roomFor is how large the log may become for so many bytes of state: large
-// enough that a snapshot, begun when half of it is used, is over long before
-// the other half is.
-func roomFor(bound int64) int64 { return 8*bound + 256<<20 }
+// roomFor is how large the log may become for what the limits allow to be kept:
+// large enough that a snapshot, begun when half of it is used, is over long
+// before the other half is.
+func roomFor(l *Limits) int64 {
+	return 8*(int64(l.RetainedBytes)+int64(l.QueuedTotal)+int64(l.PacketSize)) + 256<<20
+}
+
+// resize makes room for what other limits allow.
+func (s *store) resize(l *Limits) {
+	s.half.Store(roomFor(l) / 2)
+	s.journal.SetBounds(roomFor(l), 1, journal.Refuse)
+}
 
 // restore builds sessions and retained messages of what is stored.
 func (b *Broker) restore(s *store) error {
@@ -191,7 +199,7 @@ func (b *Broker) keepStore() {
 			b.saveRetained()
 		}
 		size, failed := s.journal.Stats().Bytes, s.behind()
-		due := size > tooMuch+3*s.live && time.Since(tried) > often || size > s.half
+		due := size > tooMuch+3*s.live && time.Since(tried) > often || size > s.half.Load()
 		if (due || failed) && time.Since(tried) > pause {
 			tried = time.Now()
 			pause = min(max(2*pause, time.Second), longest)

@@ -10,7 +10,7 @@ import (
 // This file handles SUBSCRIBE and UNSUBSCRIBE.
 
 func (c *conn) subscribe(body []byte) error {
-	p, err := wire.DecodeSubscribe(c.version, body, c.b.limits.Subscriptions)
+	p, err := wire.DecodeSubscribe(c.version, body, c.b.limit().Subscriptions)
 	if err != nil {
 		return err
 	}
@@ -58,8 +58,8 @@ func (c *conn) subscribable(filter string) wire.Code {
 	switch {
 	case !ok || !c.b.subscribable(rest):
 		return wire.BadFilter
-	case !known && (more > c.b.limits.Subscriptions || total > sharedSubscriptions*c.b.limits.Subscriptions):
-		c.b.warn("subscriptions "+s.id).Str("client", s.id).Int("max_subscriptions", c.b.limits.Subscriptions).Msg("broker: a client has as many subscriptions as allowed; refusing more")
+	case !known && (more > c.b.limit().Subscriptions || total > sharedSubscriptions*c.b.limit().Subscriptions):
+		c.b.warn("subscriptions "+s.id).Str("client", s.id).Int("max_subscriptions", c.b.limit().Subscriptions).Msg("broker: a client has as many subscriptions as allowed; refusing more")
 		return wire.QuotaExceeded
 	case !known && !c.sound():
 		return wire.QuotaExceeded
@@ -104,7 +104,7 @@ func (c *conn) addFilter(f wire.Filter, id uint32) (due retainedDue, isDue bool)
 }
 
 func (c *conn) unsubscribe(body []byte) error {
-	p, err := wire.DecodeUnsubscribe(c.version, body, c.b.limits.Subscriptions)
+	p, err := wire.DecodeUnsubscribe(c.version, body, c.b.limit().Subscriptions)
 	if err != nil {
 		return err
 	}

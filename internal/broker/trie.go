@@ -280,5 +280,5 @@ func (m *matcher) find(s *session) *target {
 // subscribable reports whether a filter, without the name of a share, is well
 // formed and within the limits.
 func (b *Broker) subscribable(filter string) bool {
-	return len(filter) <= b.limits.TopicLength && strings.Count(filter, "/") < b.limits.TopicLevels && accounts.ValidFilter(filter)
+	return len(filter) <= b.limit().TopicLength && strings.Count(filter, "/") < b.limit().TopicLevels && accounts.ValidFilter(filter)
 }

@@ -33,7 +33,7 @@ func (b *Broker) ServeWebSocket(l net.Listener, origins []string) error {
 	mux.Handle(WebSocketPath, b.WebSocket(origins))
 	mux.Handle("/{$}", b.WebSocket(origins)) // what some clients ask for by default
 	server := &http.Server{
-		Handler: mux, ReadHeaderTimeout: b.limits.ConnectTimeout, ReadTimeout: b.limits.ConnectTimeout,
+		Handler: mux, ReadHeaderTimeout: b.limit().ConnectTimeout, ReadTimeout: b.limit().ConnectTimeout,
 		MaxHeaderBytes: 8 << 10, ErrorLog: log.New(io.Discard, "", 0), // of peers that do not speak HTTP
 		ConnState: b.limitHTTP(),
 	}
@@ -52,7 +52,7 @@ func (b *Broker) limitHTTP() func(net.Conn, http.ConnState) {
 	return func(nc net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
-			if open.Add(1) > int64(b.limits.Pending) {
+			if open.Add(1) > int64(b.limit().Pending) {
 				b.counters.refused.Add(1)
 				b.warn("http").Msg("broker: too many connections have not become WebSockets; refusing more")
 				_ = nc.Close()
@@ -68,7 +68,7 @@ func (b *Broker) limitHTTP() func(net.Conn, http.ConnState) {
 // for any letters in them.
 func (b *Broker) WebSocket(origins []string) http.Handler {
 	upgrader := &websocket.Upgrader{
-		HandshakeTimeout: b.limits.ConnectTimeout,
+		HandshakeTimeout: b.limit().ConnectTimeout,
 		ReadBufferSize:   1 << 10,
 		WriteBufferSize:  4 << 10,
 		WriteBufferPool:  &sync.Pool{},

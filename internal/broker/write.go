@@ -93,7 +93,7 @@ func (c *conn) write() {
 	messages := false // buf holds some
 	for {
 		s.mu.Lock()
-		for len(c.control) == 0 && !c.closing && !s.canSend(c, &c.b.limits) {
+		for len(c.control) == 0 && !c.closing && !s.canSend(c, c.b.limit()) {
 			if len(s.due) > 0 && s.queue.len() == 0 {
 				d := s.due[0]
 				s.due = s.due[1:]
@@ -131,9 +131,9 @@ func (c *conn) write() {
 		closing, bye := c.closing, c.bye
 		batch := w.slots[:0]
 		if !closing {
-			batch = s.pop(c, batch, &c.b.limits)
+			batch = s.pop(c, batch, c.b.limit())
 		}
-		more := s.canSend(c, &c.b.limits)
+		more := s.canSend(c, c.b.limit())
 		s.mu.Unlock()
 
 		if !c.storeIDs(batch) {

@@ -17,6 +17,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -128,7 +129,8 @@ type Entry struct {
 
 // Journal is an open log. It is safe for concurrent use.
 type Journal struct {
-	opt Options
+	opt    Options
+	bounds atomic.Pointer[bounds] // in place of those in opt
 
 	// mu guards what follows. It is never held across file operations.
 	mu        sync.Mutex
@@ -219,6 +221,7 @@ func Open(opt Options) (*Journal, error) {
 		writing:   make(chan struct{}, 1),
 		stop:      make(chan struct{}),
 	}
+	j.SetBounds(opt.MaxSize, opt.MaxAge, opt.WhenFull)
 	j.recent.limit = opt.Memory
 	j.keepReserve() // before anything else takes the room
 	if err := j.recover(); err != nil {
@@ -227,6 +230,21 @@ func Open(opt Options) (*Journal, error) {
 	j.keepReserve() // what recovery cut off may be the room that was missing
 	j.wg.Go(j.keepHouse)
 	return j, nil
+}
+
+// bounds are the options that may change.
+type bounds struct {
+	maxSize  int64
+	maxAge   time.Duration
+	whenFull FullPolicy
+}
+
+// SetBounds changes Options.MaxSize, MaxAge and WhenFull, zero values meaning
+// the defaults. What is too much for them goes when the next event comes.
+func (j *Journal) SetBounds(maxSize int64, maxAge time.Duration, whenFull FullPolicy) {
+	o := Options{MaxSize: maxSize, MaxAge: maxAge, WhenFull: whenFull}
+	o.setDefaults()
+	j.bounds.Store(&bounds{o.MaxSize, o.MaxAge, o.WhenFull})
 }
 
 // Append stores events in their order and returns the seq of the last. When it
@@ -297,7 +315,7 @@ func (j *Journal) Failures() uint64 {
 
 // maxAppend is the most that may be stored at once, in bytes: what leaves room
 // for a checkpoint in an empty journal, and for a record that can be read back.
-func (j *Journal) maxAppend() int64 { return min(j.opt.MaxSize*3/4, maxBody/2) }
+func (j *Journal) maxAppend() int64 { return min(j.bounds.Load().maxSize*3/4, maxBody/2) }
 
 func signal(c chan struct{}) {
 	select {

@@ -15,12 +15,12 @@ import (
 func (j *Journal) makeRoom(size int64) bool {
 	for {
 		j.mu.Lock()
-		fits := j.bytes()+size <= j.opt.MaxSize
+		fits := j.bytes()+size <= j.bounds.Load().maxSize
 		j.mu.Unlock()
 		if fits {
 			return true
 		}
-		if j.dropOldest(j.opt.WhenFull == DropOldest) {
+		if j.dropOldest(j.bounds.Load().whenFull == DropOldest) {
 			continue
 		}
 		return false
@@ -147,7 +147,7 @@ func (j *Journal) Retire() {
 		var due *segment
 		if len(j.segments) > 1 {
 			oldest := j.segments[0]
-			if j.deliveredTo() >= j.lastOf(0) && time.Since(oldest.modified) > j.opt.MaxAge {
+			if j.deliveredTo() >= j.lastOf(0) && time.Since(oldest.modified) > j.bounds.Load().maxAge {
 				due = oldest
 			}
 		}
@@ -156,7 +156,7 @@ func (j *Journal) Retire() {
 			break
 		}
 	}
-	j.dropDamaged(j.opt.MaxAge)
+	j.dropDamaged(j.bounds.Load().maxAge)
 }
 
 // dropDamaged removes what was set aside longer than age ago, and reports

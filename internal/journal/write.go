@@ -102,7 +102,7 @@ func (j *Journal) show(a *appender) {
 // be found by a recovery, or the journal is broken until that is achieved.
 func (j *Journal) store(batch []*appender, size int64) error {
 	if !j.makeRoom(size) {
-		return fmt.Errorf("%w: its %d bytes (journal.max_size) hold events that are not yet delivered", ErrFull, j.opt.MaxSize)
+		return fmt.Errorf("%w: its %d bytes (journal.max_size) hold events that are not yet delivered", ErrFull, j.bounds.Load().maxSize)
 	}
 	if err := j.repair(); err != nil {
 		return err

@@ -49,6 +49,20 @@ type Options struct {
 	Log      zerolog.Logger
 }
 
+func (o *Options) setDefaults() {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{{&o.Delay, time.Second}, {&o.LockOut, time.Minute}} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if o.Failures == 0 {
+		o.Failures = 5
+	}
+}
+
 // Bounds of what is remembered.
 const (
 	maxAddresses = 4096
@@ -69,7 +83,7 @@ type Accounts struct {
 	key   []byte // of known
 	slots chan struct{}
 
-	mu      sync.Mutex
+	mu      sync.Mutex // also guards what SetOptions changes of opt
 	users   map[string]User
 	pinned  map[string]string // client id of a device to its name
 	known   map[[sha256.Size]byte]struct{}
@@ -111,17 +125,7 @@ func PlainHash(password string) string { return fastHash(password) }
 
 // New loads the accounts. A file that cannot be used is an error.
 func New(opt Options) (*Accounts, error) {
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{{&opt.Delay, time.Second}, {&opt.LockOut, time.Minute}} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
-	if opt.Failures == 0 {
-		opt.Failures = 5
-	}
+	opt.setDefaults()
 	a := &Accounts{
 		opt: opt, key: []byte(rand.Text()), dummy: nobodysHash(), slots: make(chan struct{}, hashers),
 		known: map[[sha256.Size]byte]struct{}{}, address: map[netip.Prefix]*record{},
@@ -139,12 +143,12 @@ func (a *Accounts) Reload() (changed bool, err error) {
 			return false, err
 		}
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	fresh := map[string]User{}
 	for _, u := range append(users, a.opt.Configured...) { // those of the configuration win
 		fresh[u.Name] = u
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	same := func(x, y User) bool {
 		return x.Hash == y.Hash && x.ClientID == y.ClientID && slices.Equal(x.Allow, y.Allow)
 	}
@@ -159,6 +163,15 @@ func (a *Accounts) Reload() (changed bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// SetOptions changes Configured, AllowAnonymous, Failures and LockOut. Reload
+// has to follow for the users to change.
+func (a *Accounts) SetOptions(opt Options) {
+	opt.setDefaults()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opt.Configured, a.opt.AllowAnonymous, a.opt.Failures, a.opt.LockOut = opt.Configured, opt.AllowAnonymous, opt.Failures, opt.LockOut
 }
 
 // Count is how many accounts there are.
@@ -241,7 +254,9 @@ func (a *Accounts) mayUse(user, clientID string) bool {
 
 // anonymous reports whether a client may come without a name.
 func (a *Accounts) anonymous(t Attempt) bool {
-	return a.opt.AllowAnonymous || t.local() && a.Count() == 0
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.opt.AllowAnonymous || t.local() && len(a.users) == 0
 }
 
 func (a *Accounts) grant(u User, t Attempt) Grant {

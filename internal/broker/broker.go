@@ -101,6 +101,8 @@ type Broker struct {
 	queued  atomic.Int64 // bytes in all queues
 	writers sync.Pool    // of *writer
 
+	sysInterval chan time.Duration // to publishSys
+
 	stop chan struct{} // closed by Close
 	wg   sync.WaitGroup
 }
@@ -116,7 +118,7 @@ func New(o Options) (*Broker, error) {
 		accounts: o.Accounts, log: o.Log, began: time.Now(), version: o.Version,
 		sessions: map[string]*session{}, conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
 		perAddr: map[netip.Prefix]int{}, warned: map[string]time.Time{},
-		stop: make(chan struct{}),
+		stop: make(chan struct{}), sysInterval: make(chan time.Duration),
 	}
 	b.limits.Store(&o.Limits)
 	b.writers.New = func() any { return new(writer) }
@@ -127,9 +129,7 @@ func New(o Options) (*Broker, error) {
 		b.wg.Go(b.keepStore)
 	}
 	b.wg.Go(b.sweep)
-	if o.SysInterval > 0 {
-		b.wg.Go(func() { b.publishSys(o.SysInterval) })
-	}
+	b.wg.Go(func() { b.publishSys(o.SysInterval) })
 	return b, nil
 }
 
@@ -143,6 +143,17 @@ func (b *Broker) SetLimits(l Limits) {
 	b.limits.Store(&l)
 	if b.store != nil {
 		b.store.resize(&l)
+	}
+}
+
+// SetIntervals changes Options.SaveInterval and SysInterval.
+func (b *Broker) SetIntervals(save, sys time.Duration) {
+	if b.store != nil {
+		b.store.save.Store(int64(save))
+	}
+	select {
+	case b.sysInterval <- sys:
+	case <-b.stop:
 	}
 }
 

@@ -23,8 +23,8 @@ import (
 type store struct {
 	journal *journal.Journal
 	cursor  *journal.Cursor // at where the last snapshot begins
-	save    time.Duration
-	half    atomic.Int64 // of the bytes that the log may have
+	save    atomic.Int64    // nanoseconds
+	half    atomic.Int64    // of the bytes that the log may have
 
 	// mu orders what is recorded as it happened: whoever changes a stored
 	// session or a retained message holds it for the change and the record.
@@ -121,7 +121,8 @@ func (b *Broker) openStore(folder journal.FS, save time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("open the broker's store: %w", err)
 	}
-	s := &store{journal: j, save: save, unsaved: map[string]struct{}{}}
+	s := &store{journal: j, unsaved: map[string]struct{}{}}
+	s.save.Store(int64(save))
 	s.resize(b.limit())
 	if s.cursor, err = j.Cursor("snapshot"); err == nil {
 		err = b.restore(s)
@@ -194,7 +195,7 @@ func (b *Broker) keepStore() {
 		case <-tick.C:
 		}
 		s := b.store
-		if time.Since(saved) >= s.save {
+		if time.Since(saved) >= time.Duration(s.save.Load()) {
 			saved = time.Now()
 			b.saveRetained()
 		}

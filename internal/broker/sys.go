@@ -13,14 +13,27 @@ import (
 const sysPrefix = "$SYS/broker/"
 
 // publishSys keeps the $SYS topics up to date: retained, each published when
-// it changed.
+// it changed. An interval of 0 is never.
 func (b *Broker) publishSys(every time.Duration) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	shown := map[string]string{}
 	var loads loads
 	before, at := b.Stats(), time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		next := timer.C
+		if every == 0 {
+			next = nil
+		}
+		select {
+		case <-b.stop:
+			return
+		case every = <-b.sysInterval:
+			timer.Reset(every)
+			continue
+		case <-next:
+			timer.Reset(every)
+		}
 		now := b.Stats()
 		loads.add(&before, &now, time.Since(at))
 		before, at = now, time.Now()
@@ -31,11 +44,6 @@ func (b *Broker) publishSys(every time.Duration) {
 			shown[topic] = value
 			m := &Message{Topic: sysPrefix + topic, Payload: []byte(value), Retain: true}
 			_, _, _ = b.pass(nil, m, b.subs.match(m.Topic), 0)
-		}
-		select {
-		case <-b.stop:
-			return
-		case <-tick.C:
 		}
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,7 +49,7 @@ Options can also be set in the environment: E2M_MQTT_URL sets mqtt.url.`,
 			Use: "run", Short: "Run the bridge (the default)", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 		},
-		checkCommand(&f), userCommand(&f), deviceCommand(&f), versionCommand())
+		checkCommand(&f), reloadCommand(&f), userCommand(&f), deviceCommand(&f), versionCommand())
 	return root
 }
 
@@ -55,17 +58,31 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	plan, err := bridge.Load(f.config, os.Environ(), dir)
+	load := func() (*bridge.Plan, error) {
+		plan, err := bridge.Load(f.config, os.Environ(), dir)
+		if err == nil {
+			plan.Version = versionText()
+		}
+		return plan, err
+	}
+	plan, err := load()
 	if err != nil {
 		return explain(err)
 	}
-	plan.Version = versionText()
 	if ctx == nil {
 		ctx = context.Background()
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	return bridge.New(plan, dir, logger(plan.Log)).Run(ctx)
+	log, setLog := newLog()
+	setLog(plan.Log)
+	options := bridge.Options{Plan: plan, File: f.config, StateDir: dir, Log: log, SetLog: setLog}
+	if f.config != "" {
+		options.Load = load
+	}
+	b := bridge.New(options)
+	defer reloadOnHangup(ctx, b)()
+	return b.Run(ctx)
 }
 
 // explain puts several problems on lines of their own.
@@ -95,20 +112,57 @@ func stateDir(flag string) (string, error) {
 	return filepath.Join(home, ".local", "state", "event2mqtt"), nil
 }
 
-// logger writes text for people on a terminal and JSON for programs elsewhere.
-func logger(c bridge.LogConfig) zerolog.Logger {
+// reloadOnHangup has the bridge reload when SIGHUP comes, until stop is called.
+func reloadOnHangup(ctx context.Context, b *bridge.Bridge) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+				_, _ = b.Reload(ctx) // the log tells how it went
+			}
+		}
+	})
+	return func() {
+		signal.Stop(hangups)
+		cancel()
+		wg.Wait()
+	}
+}
+
+// newLog returns the program's log, and how to change it: it writes text for
+// people on a terminal and JSON for programs elsewhere.
+func newLog() (zerolog.Logger, func(bridge.LogConfig)) {
+	out := &logWriter{}
+	return zerolog.New(out).With().Timestamp().Logger(), out.set
+}
+
+// logWriter writes to stderr in the form that is configured. Its level is that
+// of all loggers.
+type logWriter struct{ to atomic.Pointer[io.Writer] }
+
+func (w *logWriter) Write(p []byte) (int, error) { return (*w.to.Load()).Write(p) }
+
+func (w *logWriter) set(c bridge.LogConfig) {
 	level, err := zerolog.ParseLevel(c.Level)
 	if err != nil {
 		level = zerolog.InfoLevel // was checked
 	}
+	zerolog.SetGlobalLevel(level)
 	text := c.Format == "text"
 	colour := false
 	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
 		text = text || c.Format == "auto"
 		colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	}
+	to := io.Writer(os.Stderr)
 	if text {
-		return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly, NoColor: !colour}).Level(level).With().Timestamp().Logger()
+		to = zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly, NoColor: !colour}
 	}
-	return zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger()
+	w.to.Store(&to)
 }

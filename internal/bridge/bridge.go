@@ -9,24 +9,22 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/google/renameio/v2"
 	"github.com/rs/zerolog"
 
-	"event2mqtt/internal/broker"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
-	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/web"
 )
@@ -35,33 +33,64 @@ import (
 // describes. It stays when that moves from one broker to another.
 const mainSink = "mqtt"
 
+// Options are what a Bridge needs.
+type Options struct {
+	Plan *Plan
+	// Load reads the configuration again for a reload. Nil means that there is
+	// none to read.
+	Load func() (*Plan, error)
+	// File is watched: when it changes, it is reloaded. May be empty.
+	File     string
+	StateDir string // where files are kept
+	Log      zerolog.Logger
+	// SetLog changes how much is logged, and how. May be nil.
+	SetLog func(LogConfig)
+}
+
 // Bridge is a configuration brought to life.
 type Bridge struct {
-	plan     *Plan
+	opt      Options
 	stateDir string
 	log      zerolog.Logger
+	setLog   func(LogConfig)
+	fault    func(component string) error // tests let components fail with it
 
 	journal    *journal.Journal
 	cursor     *journal.Cursor
 	states     *event.States
-	normaliser event.Normaliser
-	broker     *bundledBroker // nil with an external one
-	sink       *mqtt.Sink
 	web        *web.Server
-	sources    []*component
-	sinkPart   *component
+	sockets    *sockets
+	shape      atomic.Pointer[shape]
+	background sync.WaitGroup // of what is drained
+	reloads    chan chan<- Outcome
+	control    control
+
+	// now is what runs. Only Run's goroutine replaces it, with mu held, so it
+	// reads it without.
+	mu   sync.RWMutex
+	now  *running
+	last Outcome // of the newest reload
 
 	unlockJournal func()
 }
 
-// New returns a bridge that keeps its files below stateDir.
-func New(plan *Plan, stateDir string, log zerolog.Logger) *Bridge {
-	return &Bridge{
-		plan: plan, stateDir: stateDir, log: log, states: event.NewStates(),
-		normaliser: event.Normaliser{
-			TimestampField: plan.Publish.TimestampField, Millis: plan.Publish.TimestampMillis, MaxPayload: int(plan.MaxPayload),
-		},
+// New returns a bridge.
+func New(o Options) *Bridge {
+	b := &Bridge{
+		opt: o, stateDir: o.StateDir, log: o.Log, setLog: o.SetLog,
+		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome),
 	}
+	b.web = web.New(b.health, o.Log)
+	return b
+}
+
+// shape is how events are shaped on their way in.
+type shape struct{ event.Normaliser }
+
+func newShape(p *Plan) *shape {
+	return &shape{event.Normaliser{
+		TimestampField: p.Publish.TimestampField, Millis: p.Publish.TimestampMillis, MaxPayload: int(p.MaxPayload),
+	}}
 }
 
 // Run runs the bridge until ctx ends, then stops sources, lets the sinks
@@ -76,18 +105,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	httpListener, err := listenOn("http.listen", b.plan.HTTP.Listen)
-	if err != nil {
-		return err
-	}
-	defer httpListener.Close()
-	if len(b.plan.MQTT.URL) == 0 {
-		if b.broker, err = openBroker(b.plan, b.stateDir, b.log); err != nil {
-			return err
-		}
-		defer b.broker.close()
-	}
-	if err := b.openJournal(); err != nil {
+	if err := b.openJournal(b.opt.Plan.Journal); err != nil {
 		return err
 	}
 	defer func() {
@@ -96,68 +114,50 @@ func (b *Bridge) Run(ctx context.Context) error {
 		}
 		b.unlockJournal()
 	}()
-	if err := b.build(); err != nil {
+	b.web.Handle(reloadPath, http.HandlerFunc(b.serveReload))
+	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
+	if _, err := b.apply(b.opt.Plan); err != nil {
 		return err
 	}
-	b.greet(httpListener)
-
-	// Later ones depend on earlier ones, so they stop in the other order.
-	var sinkGroup, sourceGroup sync.WaitGroup
-	sinkCtx, stopSinks := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopSinks()
-	if b.broker != nil {
-		b.broker.serve()
+	b.reloaded(Outcome{OK: true, Time: time.Now()})
+	if err := b.control.write(b); err != nil {
+		b.log.Warn().Err(err).Msg("\"bridge reload\" will not find this program")
 	}
-	sinkGroup.Go(func() {
-		b.sinkPart.keepRunning(sinkCtx, func(ctx context.Context) error { return b.sink.Run(ctx, b.cursor, b.states) })
-	})
-	for _, c := range b.sources {
-		sourceGroup.Go(func() {
-			c.keepRunning(ctx, func(ctx context.Context) error { return c.source.Run(ctx, output{b, c.name}) })
-		})
-	}
-	webCtx, stopWeb := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWeb()
-	sourceGroup.Go(func() {
-		if err := b.web.Serve(webCtx, httpListener, b.plan.ShutdownTimeout/2); err != nil {
-			b.log.Error().Err(err).Msg("http: stopped serving")
-		}
-	})
-	watchdog := b.notifySystemd(sinkCtx)
+	b.greet()
+	var watching sync.WaitGroup
+	watching.Go(func() { b.watchConfig(ctx) })
+	alive, stopAlive := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAlive()
+	watchdog := b.notifySystemd(alive)
 
-	<-ctx.Done()
+	b.takeReloads(ctx)
+
 	b.log.Info().Msg("stopping")
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-	stopWeb()
-	sourceGroup.Wait()
-	b.drain()
-	stopSinks()
-	sinkGroup.Wait()
-	if b.broker != nil {
-		b.broker.close()
-	}
+	b.control.remove(b)
+	watching.Wait()
+	b.stop()
+	stopAlive()
 	watchdog.Wait()
 	return nil
 }
 
-// listenOn opens a TCP socket.
-func listenOn(key, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	switch {
-	case err == nil:
-		return l, nil
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("cannot listen on %s: another program listens there already; stop it, or choose another address with %s", address, key)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("cannot listen on %s: this user may not; choose a port above 1023 with %s", address, key)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("cannot listen on %s: this machine does not have that address; correct %s", address, key)
+// stop ends everything, so that nothing accepted is lost: what takes events
+// first, then, when it has delivered what it can, what sends them.
+func (b *Bridge) stop() {
+	b.background.Go(b.now.http.stop)
+	for _, s := range b.now.sources {
+		b.background.Go(s.stop)
 	}
-	return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, key, err)
+	b.background.Wait()
+	b.drain()
+	b.now.sink.stop()
+	if b.now.broker != nil {
+		b.now.broker.close()
+	}
 }
 
-func (b *Bridge) openJournal() (err error) {
-	c := b.plan.Journal
+func (b *Bridge) openJournal(c JournalConfig) (err error) {
 	dir := c.Path
 	if dir == "" {
 		dir = filepath.Join(b.stateDir, "journal")
@@ -172,58 +172,30 @@ func (b *Bridge) openJournal() (err error) {
 		FS: journal.DirFS(dir), MaxSize: int64(c.MaxSize), MaxAge: c.MaxAge, Sync: c.Sync, SyncEvery: c.SyncInterval,
 		WhenFull: c.WhenFull, Log: b.log,
 	})
+	if err == nil {
+		b.cursor, err = b.journal.Cursor(mainSink)
+	}
 	if err != nil {
+		if b.journal != nil {
+			_ = b.journal.Close()
+		}
 		b.unlockJournal()
 	}
 	return err
 }
 
-// build makes the components. Nothing runs yet.
-func (b *Bridge) build() (err error) {
-	if b.cursor, err = b.journal.Cursor(mainSink); err != nil {
-		return err
-	}
-	options := mqtt.Options{Config: b.plan.MQTT, Publish: b.plan.Publish, ID: b.journal.ID, Log: b.log}
-	if len(options.Config.URL) == 0 {
-		options.Bundled = b.broker
-	}
-	if options.Config.ClientID == "" {
-		if options.Config.ClientID, err = clientID(b.stateDir); err != nil {
-			return err
-		}
-	}
-	if b.sink, err = mqtt.New(options); err != nil {
-		return err
-	}
-	b.sinkPart = newComponent("sink "+mainSink, b.log)
-	b.web = web.New(b.plan.HTTP, b.health, b.log)
-	if b.broker != nil && b.plan.Broker.WebSocket.HTTP {
-		b.web.Handle(broker.WebSocketPath, b.broker.WebSocket(b.plan.Broker.WebSocket.Origins))
-	}
-	for _, o := range b.plan.sources {
-		name := o.common().Name
-		source, err := o.build(deps{b.web, b.log.With().Str("source", name).Logger()})
-		if err != nil {
-			return fmt.Errorf("source %s: %w", name, err)
-		}
-		c := newComponent("source "+name, b.log)
-		c.name, c.source = name, source
-		b.sources = append(b.sources, c)
-	}
-	return nil
-}
-
 // greet says where everything is and what to try.
-func (b *Bridge) greet(httpListener net.Listener) {
-	if b.broker != nil {
-		b.log.Info().Msgf("MQTT broker listens on %s", b.broker.addresses())
+func (b *Bridge) greet() {
+	plan := b.now.plan
+	if b.now.broker != nil {
+		b.log.Info().Msgf("MQTT broker listens on %s", b.now.broker.addresses())
 	} else {
-		b.log.Info().Msgf("events go to %s", strings.Join(b.plan.MQTT.URL, ", "))
+		b.log.Info().Msgf("events go to %s", plan.destination())
 	}
-	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", httpListener.Addr(), b.stateDir)
-	for _, o := range b.plan.sources {
+	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", plan.HTTP.Listen, b.stateDir)
+	for _, o := range plan.sources {
 		if o.common().Type == "webhook" {
-			b.log.Info().Msgf(`try: curl -d '{"event":"PrintStarted","file":"a.gcode"}' %s/hooks/%s`, httpListener.Addr(), o.common().Name)
+			b.log.Info().Msgf(`try: curl -d '{"event":"PrintStarted","file":"a.gcode"}' %s/hooks/%s`, plan.HTTP.Listen, o.common().Name)
 			return
 		}
 	}
@@ -231,8 +203,8 @@ func (b *Bridge) greet(httpListener net.Listener) {
 
 // drain waits until the sink has delivered what is stored, if it can.
 func (b *Bridge) drain() {
-	deadline := time.Now().Add(b.plan.ShutdownTimeout)
-	for time.Now().Before(deadline) && b.cursor.Lag() > 0 && b.sink.Health().OK {
+	deadline := time.Now().Add(b.now.plan.ShutdownTimeout)
+	for time.Now().Before(deadline) && b.cursor.Lag() > 0 && b.now.mqtt.Health().OK {
 		time.Sleep(5 * time.Millisecond)
 	}
 	if n := b.cursor.Lag(); n > 0 {
@@ -242,22 +214,29 @@ func (b *Bridge) drain() {
 
 // health says whether events are taken, and how each part is.
 func (b *Bridge) health() (bool, []web.Component) {
+	b.mu.RLock()
+	now := b.now
+	b.mu.RUnlock()
 	stats := b.journal.Stats()
-	sink := b.sink.Health()
 	failure := b.journal.Failure()
 	detail := fmt.Sprintf("%s in %d files; newest event %d", config.Size(stats.Bytes), stats.Segments, stats.Last)
 	if failure != nil {
 		detail = fmt.Sprintf("cannot store events: %v", failure)
 	}
-	parts := []web.Component{
-		{Name: "journal", OK: failure == nil, Detail: detail},
-		{Name: "sink " + mainSink, OK: sink.OK, Detail: fmt.Sprintf("%s; %d events wait", sink.Detail, b.cursor.Lag())},
-	}
+	parts := []web.Component{{Name: "journal", OK: failure == nil, Detail: detail}}
 	ready := failure == nil
-	for _, c := range b.sources {
-		h := c.health()
+	if now.sink == nil {
+		return false, parts // still starting
+	}
+	sink := now.mqtt.Health()
+	_, since := now.sink.health()
+	parts = append(parts, web.Component{
+		Name: now.sink.title, OK: sink.OK, Detail: fmt.Sprintf("%s; %d events wait", sink.Detail, b.cursor.Lag()), Since: since,
+	})
+	for _, c := range now.sources {
+		h, since := c.health()
 		ready = ready && h.OK
-		parts = append(parts, web.Component{Name: "source " + c.name, OK: h.OK, Detail: h.Detail})
+		parts = append(parts, web.Component{Name: c.title, OK: h.OK, Detail: h.Detail, Since: since})
 	}
 	return ready, parts
 }
@@ -292,15 +271,19 @@ func (b *Bridge) notifySystemd(ctx context.Context) *sync.WaitGroup {
 type output struct {
 	b      *Bridge
 	source string
+	ready  func()
 }
 
 var _ sources.Output = output{}
 
+func (o output) Ready() { o.ready() }
+
 func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receipt, error) {
+	shape := o.b.shape.Load()
 	events = slices.Clone(events) // the caller may offer them again as they were
 	for i := range events {
 		events[i].Source = o.source
-		if err := o.b.normaliser.Normalise(&events[i]); err != nil {
+		if err := shape.Normalise(&events[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -286,174 +287,196 @@ func (c BrokerConfig) configured() []accounts.User {
 	return users
 }
 
+// live is the part of the configuration that configure can change; listeners
+// are looked at one by one.
+func (c BrokerConfig) live() BrokerConfig {
+	c.Listen, c.Unix, c.TLS, c.WebSocket = "", "", BrokerTLSConfig{}, BrokerWebSocketConfig{}
+	return c
+}
+
 // bundledBroker is the broker with what it listens on.
 type bundledBroker struct {
 	*broker.Broker
-	config    BrokerConfig
 	accounts  *accounts.Accounts
-	listeners []brokerListener
+	listeners []*brokerListener
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
-	once      sync.Once
 	log       zerolog.Logger
 }
 
+// listenerSpec is all that tells one listener from another.
+type listenerSpec struct {
+	kind, key, network, address string
+	tls                         BrokerTLSConfig // zero without TLS
+	origins                     string          // of WebSockets, a line each
+}
+
+// listeners are those that are asked for.
+func (c BrokerConfig) listeners() (specs []listenerSpec) {
+	origins := strings.Join(c.WebSocket.Origins, "\n")
+	for _, s := range []listenerSpec{
+		{"", "broker.listen", "tcp", c.Listen, BrokerTLSConfig{}, ""},
+		{"TLS", "broker.tls.listen", "tcp", c.TLS.Listen, c.TLS, ""},
+		{"WebSocket", "broker.websocket.listen", "tcp", c.WebSocket.Listen, BrokerTLSConfig{}, origins},
+		{"secure WebSocket", "broker.websocket.tls_listen", "tcp", c.WebSocket.TLSListen, c.TLS, origins},
+		{"", "broker.unix", "unix", c.Unix, BrokerTLSConfig{}, ""},
+	} {
+		s.tls.Listen = "" // the address has it
+		if s.address != "" && s.address != off {
+			specs = append(specs, s)
+		}
+	}
+	return specs
+}
+
+// brokerListener is one that is open.
 type brokerListener struct {
 	net.Listener
-	kind  string
-	serve func(net.Listener) error
+	listenerSpec
+	log  zerolog.Logger
+	done chan struct{} // closed when nobody is let in any more; nil before serve
 }
 
-// openBroker opens the listeners and reads the broker's state. Nobody is
-// served before serve is called.
-func openBroker(plan *Plan, stateDir string, log zerolog.Logger) (*bundledBroker, error) {
-	b := &bundledBroker{config: plan.Broker, log: log}
-	err := b.listen()
-	if err == nil {
-		err = b.open(plan, stateDir)
+func (l *brokerListener) String() string {
+	if l.kind == "" {
+		return l.Addr().String()
 	}
+	return l.Addr().String() + " (" + l.kind + ")"
+}
+
+func (l *brokerListener) close() {
+	_ = l.Close()
+	if l.done != nil {
+		<-l.done
+	}
+}
+
+// openBroker reads the broker's state. Nobody can connect before there are
+// listeners.
+func openBroker(plan *Plan, stateDir string, log zerolog.Logger) (b *bundledBroker, err error) {
+	b = &bundledBroker{log: log}
+	b.accounts, err = accounts.New(plan.Broker.accountsOptions(stateDir, log))
 	if err != nil {
-		b.closeListeners()
 		return nil, err
-	}
-	return b, nil
-}
-
-func (b *bundledBroker) open(plan *Plan, stateDir string) (err error) {
-	b.accounts, err = accounts.New(accounts.Options{
-		File: accountsFile(stateDir), Configured: plan.Broker.configured(), AllowAnonymous: plan.Broker.AllowAnonymous,
-		Failures: plan.Broker.LoginFailures, LockOut: plan.Broker.LockOut, Log: b.log,
-	})
-	if err != nil {
-		return err
 	}
 	options := broker.Options{
 		Limits: plan.Broker.limits(), Accounts: b.accounts, SaveInterval: plan.Broker.SaveInterval,
-		SysInterval: plan.Broker.SysInterval, Version: plan.Version, Log: b.log,
+		SysInterval: plan.Broker.SysInterval, Version: plan.Version, Log: log,
 	}
 	if plan.Broker.Persistence {
 		dir := filepath.Join(stateDir, "broker")
 		if err = os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make the broker's folder: %w", err)
+			return nil, fmt.Errorf("make the broker's folder: %w", err)
 		}
 		options.Folder = journal.DirFS(dir)
 	}
-	b.Broker, err = broker.New(options)
-	return err
+	if b.Broker, err = broker.New(options); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.cancel = cancel
+	b.wg.Go(func() { b.accounts.Watch(ctx, b.AccountsChanged) })
+	return b, nil
 }
 
-func (b *bundledBroker) listen() error {
-	c := b.config
-	webSocket := func(l net.Listener) error { return b.ServeWebSocket(l, c.WebSocket.Origins) }
-	plain := func(l net.Listener) error { return b.Serve(l) }
-	var secure *tls.Config
-	if c.TLS.Listen != "" || c.WebSocket.TLSListen != "" {
-		var err error
-		if secure, err = broker.NewTLS(c.tlsOptions(b.log)); err != nil {
-			return err
-		}
+func (c BrokerConfig) accountsOptions(stateDir string, log zerolog.Logger) accounts.Options {
+	return accounts.Options{
+		File: accountsFile(stateDir), Configured: c.configured(), AllowAnonymous: c.AllowAnonymous,
+		Failures: c.LoginFailures, LockOut: c.LockOut, Log: log,
 	}
-	for _, l := range []struct {
-		kind, key, address string
-		tls                bool
-		serve              func(net.Listener) error
-	}{
-		{"", "broker.listen", c.Listen, false, plain},
-		{"TLS", "broker.tls.listen", c.TLS.Listen, true, plain},
-		{"WebSocket", "broker.websocket.listen", c.WebSocket.Listen, false, webSocket},
-		{"secure WebSocket", "broker.websocket.tls_listen", c.WebSocket.TLSListen, true, webSocket},
-	} {
-		if l.address == "" || l.address == off {
-			continue
-		}
-		listener, err := listenOn(l.key, l.address)
-		if err != nil {
-			return err
-		}
-		if l.tls {
-			listener = tls.NewListener(listener, secure)
-		}
-		b.listeners = append(b.listeners, brokerListener{listener, l.kind, l.serve})
+}
+
+// configure changes users, limits and intervals.
+func (b *bundledBroker) configure(c BrokerConfig) error {
+	b.SetLimits(c.limits())
+	b.SetIntervals(c.SaveInterval, c.SysInterval)
+	b.accounts.SetOptions(c.accountsOptions("", b.log))
+	if _, err := b.accounts.Reload(); err != nil {
+		return err
 	}
-	if c.Unix != "" {
-		listener, err := listenUnix(c.Unix)
-		if err != nil {
-			return err
-		}
-		b.listeners = append(b.listeners, brokerListener{listener, "", plain})
-	}
+	b.AccountsChanged()
 	return nil
 }
 
-// listenUnix opens a unix socket, in place of one that a crash left behind.
-// The owner and its group may connect.
-func listenUnix(path string) (net.Listener, error) {
-	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
-		if c, err := net.Dial("unix", path); err == nil {
-			_ = c.Close()
-			return nil, fmt.Errorf("cannot listen on %s: another program listens there already; stop it, or choose another path with broker.unix", path)
+// listenerChange is what has to be done to listen on what is asked for.
+type listenerChange struct {
+	missing              []listenerSpec
+	kept, fresh, surplus []*brokerListener
+}
+
+// compare tells how the listeners differ from those asked for.
+func (b *bundledBroker) compare(c BrokerConfig) (d listenerChange) {
+	d.missing = c.listeners()
+	for _, l := range b.listeners {
+		if i := slices.Index(d.missing, l.listenerSpec); i >= 0 {
+			d.missing = slices.Delete(d.missing, i, i+1)
+			d.kept = append(d.kept, l)
+		} else {
+			d.surplus = append(d.surplus, l)
 		}
-		_ = os.Remove(path)
 	}
-	l, err := net.Listen("unix", path)
-	if err == nil {
-		err = os.Chmod(path, 0o660)
+	return d
+}
+
+// listen opens a listener. Nobody is let in before serve.
+func (b *bundledBroker) listen(s *sockets, spec listenerSpec) (*brokerListener, error) {
+	var secure *tls.Config
+	if spec.tls != (BrokerTLSConfig{}) {
+		var err error
+		if secure, err = broker.NewTLS(BrokerConfig{TLS: spec.tls}.tlsOptions(b.log)); err != nil {
+			return nil, err
+		}
 	}
+	l, err := s.listen(spec.key, spec.network, spec.address)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s (broker.unix): %w", path, err)
+		return nil, err
 	}
-	return l, nil
+	if secure != nil {
+		l = tls.NewListener(l, secure)
+	}
+	return &brokerListener{Listener: l, listenerSpec: spec, log: b.log}, nil
+}
+
+// serve lets clients in until the listener is closed.
+func (b *bundledBroker) serve(l *brokerListener) {
+	l.done = make(chan struct{})
+	go func() { // close waits for it
+		defer close(l.done)
+		serve := b.Serve
+		if strings.HasSuffix(l.kind, "WebSocket") {
+			serve = func(nl net.Listener) error { return b.ServeWebSocket(nl, strings.Fields(l.origins)) }
+		}
+		if err := serve(l.Listener); !errors.Is(err, broker.ErrClosed) {
+			l.log.Error().Err(err).Stringer("listener", l.Addr()).Msg("broker: stopped listening")
+		}
+	}()
+}
+
+// close lets clients have what waits for them, for a moment, and stops.
+func (b *bundledBroker) close() {
+	b.cancel()
+	last, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, l := range b.listeners {
+		_ = l.Close()
+	}
+	b.Close(last)
+	for _, l := range b.listeners {
+		<-l.done
+	}
+	b.wg.Wait()
 }
 
 // addresses names what is listened on.
 func (b *bundledBroker) addresses() string {
-	var out []string
-	for _, l := range b.listeners {
-		text := l.Addr().String()
-		if l.kind != "" {
-			text += " (" + l.kind + ")"
-		}
-		out = append(out, text)
-	}
-	if len(out) == 0 {
+	if len(b.listeners) == 0 {
 		return "nothing"
 	}
+	var out []string
+	for _, l := range b.listeners {
+		out = append(out, l.String())
+	}
 	return strings.Join(out, ", ")
-}
-
-// serve lets clients in until close.
-func (b *bundledBroker) serve() {
-	ctx, cancel := context.WithCancel(context.Background())
-	b.cancel = cancel
-	for _, l := range b.listeners {
-		b.wg.Go(func() {
-			if err := l.serve(l.Listener); !errors.Is(err, broker.ErrClosed) {
-				b.log.Error().Err(err).Stringer("listener", l.Addr()).Msg("broker: stopped listening")
-			}
-		})
-	}
-	b.wg.Go(func() { b.accounts.Watch(ctx, b.AccountsChanged) })
-}
-
-// close lets clients have what waits for them, for a moment, and stops. It may
-// be called again.
-func (b *bundledBroker) close() {
-	b.once.Do(func() {
-		if b.cancel != nil {
-			b.cancel()
-		}
-		last, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		b.closeListeners()
-		b.Close(last)
-		b.wg.Wait()
-	})
-}
-
-func (b *bundledBroker) closeListeners() {
-	for _, l := range b.listeners {
-		_ = l.Close()
-	}
 }
 
 // Publish implements mqtt.Broker.

@@ -15,37 +15,35 @@ import (
 func TestAFailedComponentIsStartedAgainAndSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		c := newComponent("source x", zerolog.New(&log))
-		ctx, cancel := context.WithCancel(context.Background())
 		var starts []time.Time
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			c.keepRunning(ctx, func(ctx context.Context) error {
-				starts = append(starts, time.Now())
-				switch len(starts) {
-				case 1:
-					return errors.New("no such device")
-				case 2:
-					panic("a bug")
-				case 3:
-					return nil // it must not end by itself
-				}
-				<-ctx.Done()
-				return ctx.Err()
-			})
-		}()
+		c := &component{title: "source x", log: zerolog.New(&log), run: func(ctx context.Context, ready func()) error {
+			starts = append(starts, time.Now())
+			switch len(starts) {
+			case 1:
+				return errors.New("no such device")
+			case 2:
+				panic("a bug")
+			case 3:
+				return nil // it must not end by itself
+			}
+			ready()
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		c.start()
+		if err := c.begun(t.Context()); err == nil || !strings.Contains(err.Error(), "no such device") {
+			t.Errorf("the first attempt: %v", err)
+		}
 		synctest.Wait()
-		if h := c.health(); h.OK || !strings.Contains(h.Detail, "no such device") {
+		if h, _ := c.health(); h.OK || !strings.Contains(h.Detail, "no such device") {
 			t.Errorf("after a failure: %+v", h)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if h := c.health(); !h.OK || len(starts) != 4 {
+		if h, _ := c.health(); !h.OK || len(starts) != 4 {
 			t.Errorf("after %d starts: %+v", len(starts), h)
 		}
-		cancel()
-		<-done
+		c.stop()
 		for i := 1; i < len(starts); i++ {
 			if pause := starts[i].Sub(starts[i-1]); pause < 100*time.Millisecond {
 				t.Errorf("start %d came %s after the one before", i, pause)

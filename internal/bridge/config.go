@@ -79,6 +79,9 @@ type sourceOptions interface {
 	// Check tells everything that is wrong, as config.KeyErrors.
 	Check() error
 	common() sources.Common
+	// alone reports whether a source cannot run beside its successor: both
+	// would deliver the same events.
+	alone() bool
 	build(deps) (sources.Source, error)
 }
 
@@ -94,6 +97,7 @@ type webhookOptions struct {
 }
 
 func (o *webhookOptions) common() sources.Common { return o.Common }
+func (o *webhookOptions) alone() bool            { return false }
 func (o *webhookOptions) build(d deps) (sources.Source, error) {
 	return webhook.New(o.Config, d.mux, d.log)
 }
@@ -103,6 +107,7 @@ type tailOptions struct {
 }
 
 func (o *tailOptions) common() sources.Common { return o.Common }
+func (o *tailOptions) alone() bool            { return true }
 func (o *tailOptions) build(d deps) (sources.Source, error) {
 	return tail.New(o.Config, d.log)
 }
@@ -113,6 +118,21 @@ type Plan struct {
 	// Version is the program's, as it shows it.
 	Version string
 	sources []sourceOptions
+	doc     *config.Document
+}
+
+// problem places a text at a key.
+func (p *Plan) problem(key, text string) config.Problem { return p.doc.Problem(key, text) }
+
+// explain places a component's error below path.
+func (p *Plan) explain(path string, err error) error { return p.doc.Explain(path, err) }
+
+// destination is where events go.
+func (p *Plan) destination() string {
+	if len(p.MQTT.URL) == 0 {
+		return "the bundled broker"
+	}
+	return strings.Join(p.MQTT.URL, ", ")
 }
 
 // Load reads and checks a configuration: file may be empty, environ is as
@@ -172,6 +192,7 @@ func Load(file string, environ []string, stateDir string) (*Plan, error) {
 		problems.Sort()
 		return nil, problems
 	}
+	p.doc = doc
 	return p, nil
 }
 

@@ -6,6 +6,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -93,7 +94,11 @@ type Document struct {
 	file  string
 	lines map[string]int // by key path
 	envs  map[string]string
+	sum   Sum
 }
+
+// Sum is that of the file's content.
+func (d *Document) Sum() Sum { return d.sum }
 
 // Load reads file, if it is not empty, and those of the variables in environ
 // that begin with EnvPrefix. schema is a pointer to the struct that the whole
@@ -119,6 +124,10 @@ func (d *Document) loadFile() error {
 	text, err := os.ReadFile(d.file)
 	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
+	}
+	d.sum = sha256.Sum256(text)
+	if len(text) == 0 {
+		return Problems{{Where: d.file, Text: "the file is empty; a file with nothing but a comment means the defaults"}}
 	}
 	var root yaml.Node
 	if err := yaml.Unmarshal(text, &root); err != nil {

@@ -18,6 +18,8 @@ type Source interface {
 
 // Output takes what a source has to say. It is safe for concurrent use.
 type Output interface {
+	// Ready tells that the source has begun: what may fail at the start has not.
+	Ready()
 	// Emit returns when the events are durable. On error none was kept: a
 	// *event.Refused means that an event cannot be accepted as it is, ever; any
 	// other error may pass, and the source offers the events again.

@@ -24,6 +24,8 @@ import (
 type Config struct {
 	Listen         string `koanf:"listen"`
 	MaxConnections int    `koanf:"max_connections"`
+	// Token lets programs elsewhere use the API.
+	Token config.Secret `koanf:"token"`
 }
 
 // Defaults returns the options that hold where nothing is configured.
@@ -57,56 +59,60 @@ type Component struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
+	// Since is when it was started, zero for what runs always.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Server serves HTTP. It is safe for concurrent use.
 type Server struct {
-	config Config
 	log    zerolog.Logger
 	health func() (ready bool, parts []Component)
 
-	extra map[string]http.Handler
-
 	mu    sync.RWMutex
-	hooks map[string]http.Handler
+	hooks map[string]*http.Handler // by name of the source
+	paths map[string]http.Handler  // by whole path
 }
 
 // New returns a server that reports what health says.
-func New(c Config, health func() (bool, []Component), log zerolog.Logger) *Server {
-	return &Server{config: c, log: log, health: health, hooks: map[string]http.Handler{}, extra: map[string]http.Handler{}}
+func New(health func() (bool, []Component), log zerolog.Logger) *Server {
+	return &Server{log: log, health: health, hooks: map[string]*http.Handler{}, paths: map[string]http.Handler{}}
 }
 
-// Handle serves a path by h. It is called before Serve.
-func (s *Server) Handle(path string, h http.Handler) { s.extra[path] = h }
-
-// Mount serves /hooks/NAME and what is below it by h until unmount is called.
-func (s *Server) Mount(name string, h http.Handler) (unmount func(), err error) {
+// Handle serves a path by h from now on, or no more if h is nil.
+func (s *Server) Handle(path string, h http.Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.hooks[name] != nil {
-		return nil, fmt.Errorf("%s%s is already in use", HooksPath, name)
+	if s.paths[path] = h; h == nil {
+		delete(s.paths, path)
 	}
-	s.hooks[name] = h
+}
+
+// Mount serves /hooks/NAME and what is below it by h until unmount is called,
+// or until something else is mounted there: one handler takes over from the
+// other with no moment in between.
+func (s *Server) Mount(name string, h http.Handler) (unmount func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mine := &h
+	s.hooks[name] = mine
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.hooks, name)
-	}, nil
+		if s.hooks[name] == mine {
+			delete(s.hooks, name)
+		}
+	}
 }
 
-// Serve serves l until ctx ends, then lets requests that are under way finish
-// within grace.
-func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration) error {
+// Serve serves l, to so many connections at a time, until ctx ends; then it
+// lets requests that are under way finish within grace. Several listeners may
+// be served.
+func (s *Server) Serve(ctx context.Context, l net.Listener, connections int, grace time.Duration) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc(HooksPath, s.hook)
-	for path, h := range s.extra {
-		mux.Handle(path, h)
-	}
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		problem.New(http.StatusNotFound, "nothing is here; events are posted to "+HooksPath+"SOURCE").Write(w)
-	})
+	mux.HandleFunc("/", s.path)
 	server := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: headerTimeout,
@@ -125,7 +131,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration)
 			_ = server.Close()
 		}
 	}()
-	err := server.Serve(netutil.LimitListener(l, s.config.MaxConnections))
+	err := server.Serve(netutil.LimitListener(l, connections))
 	if errors.Is(err, http.ErrServerClosed) {
 		<-stopped
 		return nil
@@ -141,6 +147,17 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	s.mu.RUnlock()
 	if h == nil {
 		problem.New(http.StatusNotFound, "no webhook source has this name; the path is "+HooksPath+"SOURCE or "+HooksPath+"SOURCE/EVENT").Write(w)
+		return
+	}
+	(*h).ServeHTTP(w, r)
+}
+
+func (s *Server) path(w http.ResponseWriter, r *http.Request) {
+	s.mu.RLock()
+	h := s.paths[r.URL.Path]
+	s.mu.RUnlock()
+	if h == nil {
+		problem.New(http.StatusNotFound, "nothing is here; events are posted to "+HooksPath+"SOURCE").Write(w)
 		return
 	}
 	h.ServeHTTP(w, r)

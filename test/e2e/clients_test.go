@@ -62,7 +62,7 @@ func TestMosquittosClientsUseTheBundledBroker(t *testing.T) {
 		for qos := range 3 {
 			t.Run(fmt.Sprintf("%s QoS %d", version, qos), func(t *testing.T) {
 				// The retained birth message tells that the subscription is made.
-				lines := mosquittoSub(t, 3, "-p", fmt.Sprint(port), "-V", version, "-q", fmt.Sprint(qos), "-t", "event2mqtt/#", "-t", "pub/#")
+				lines := mosquittoSub(t, 3, "-p", fmt.Sprint(port), "-V", version, "-q", fmt.Sprint(qos), "-t", "event2mqtt/mqtt", "-t", "event2mqtt/event/#", "-t", "pub/#")
 				if line := <-lines; line != "event2mqtt/mqtt connected" {
 					t.Fatalf("birth: %s", line)
 				}

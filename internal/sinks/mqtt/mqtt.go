@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -46,7 +47,8 @@ type Options struct {
 type Sink struct {
 	opt Options
 	settings
-	dial func(ctx context.Context) (link, error)
+	publish atomic.Pointer[publishing]
+	dial    func(ctx context.Context) (link, error)
 
 	mu     sync.Mutex
 	health sinks.Health
@@ -93,11 +95,29 @@ func New(opt Options) (*Sink, error) {
 		return nil, err
 	}
 	sink := &Sink{opt: opt, settings: s, health: sinks.Health{Detail: "connecting"}}
+	sink.publish.Store(&publishing{opt.Publish, s.template})
 	sink.dial = sink.dialNetwork
 	if len(s.brokers) == 0 {
 		sink.dial = sink.dialBundled
 	}
 	return sink, nil
+}
+
+// publishing is what events look like, which may change while the sink runs.
+type publishing struct {
+	PublishConfig
+	template topic.Template
+}
+
+// SetPublish changes what messages look like, from the next on. BaseTopic, which
+// is also in the will, stays as it is.
+func (s *Sink) SetPublish(p PublishConfig) error {
+	p.BaseTopic = s.opt.Publish.BaseTopic
+	fresh, err := check(s.opt.Config, p)
+	if err == nil {
+		s.publish.Store(&publishing{p, fresh.template})
+	}
+	return err
 }
 
 // Health says whether the sink is connected.
@@ -216,11 +236,16 @@ type sent struct {
 	ticket
 }
 
-// pump moves events and states until ctx ends or the link fails. All its
+// pump moves events and states until parent ends or the link fails. All its
 // goroutines end with it: this one reads and publishes, one awaits the
 // acknowledgements in order, one looks after the states, one after the link.
+// When parent ends, what is on the way may still be acknowledged, so that it
+// need not be sent again.
 func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *event.StateWatch) error {
-	ctx, fail := context.WithCancelCause(parent)
+	ctx, fail := context.WithCancelCause(context.WithoutCancel(parent))
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(parent, stop)()
 	var wg sync.WaitGroup
 	window := make(chan sent, s.opt.Config.InFlight)
 	slots := make(chan struct{}, s.opt.Config.InFlight) // one for each event that is not acknowledged
@@ -247,7 +272,21 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 		case <-ctx.Done():
 		}
 	})
-	fail(s.publishEvents(ctx, l, in, window, slots))
+	err := s.publishEvents(reading, l, in, window, slots)
+	if parent.Err() != nil {
+		last := time.NewTimer(farewell)
+		defer last.Stop()
+		for range cap(slots) {
+			select {
+			case slots <- struct{}{}:
+				continue
+			case <-ctx.Done():
+			case <-last.C:
+			}
+			break
+		}
+	}
+	fail(err)
 	wg.Wait()
 	return context.Cause(ctx)
 }
@@ -274,7 +313,8 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 // publishEvent hands one event over. One that cannot be published is logged
 // and passed over; it must not hold up the others.
 func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) ticket {
-	name, err := s.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
+	p := s.publish.Load()
+	name, err := p.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
 	if err != nil {
 		s.mu.Lock()
 		s.skipped++
@@ -283,10 +323,10 @@ func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) ticke
 		return done{}
 	}
 	payload := e.Payload
-	if field := s.opt.Publish.IDField; field != "" {
+	if field := p.IDField; field != "" {
 		payload = event.AddField(payload, field, s.opt.ID(e.Seq))
 	}
-	return l.publish(ctx, name, byte(s.opt.Publish.QoS), false, payload)
+	return l.publish(ctx, name, byte(p.QoS), false, payload)
 }
 
 // keepStates publishes every state that changes, until ctx ends.
@@ -303,7 +343,7 @@ func (s *Sink) keepStates(ctx context.Context, l link, watch *event.StateWatch) 
 				s.opt.Log.Error().Err(err).Str("state", st.Key).Msg("mqtt: this state cannot be published")
 				continue
 			}
-			if err := s.wait(ctx, l, l.publish(ctx, name, byte(s.opt.Publish.QoS), true, st.Payload)); err != nil {
+			if err := s.wait(ctx, l, l.publish(ctx, name, byte(s.publish.Load().QoS), true, st.Payload)); err != nil {
 				return err
 			}
 		}

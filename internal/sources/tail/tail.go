@@ -105,6 +105,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	if err := s.begin(ctx, watcher); err != nil {
 		return err
 	}
+	out.Ready()
 	poll := time.NewTicker(s.config.Poll)
 	defer poll.Stop()
 	look := true // for files that came or went

@@ -36,6 +36,8 @@ type output struct {
 
 func newOutput() *output { return &output{positions: map[string][]byte{}} }
 
+func (o *output) Ready() {}
+
 func (o *output) Emit(_ context.Context, events ...event.Event) (sources.Receipt, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

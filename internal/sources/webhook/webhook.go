@@ -26,7 +26,7 @@ import (
 
 // Mux is where the source hangs its handler in.
 type Mux interface {
-	Mount(name string, h http.Handler) (unmount func(), err error)
+	Mount(name string, h http.Handler) (unmount func())
 }
 
 // Source is a webhook source.
@@ -58,11 +58,8 @@ func New(c Config, mux Mux, log zerolog.Logger) (*Source, error) {
 
 // Run implements sources.Source.
 func (s *Source) Run(ctx context.Context, out sources.Output) error {
-	unmount, err := s.mux.Mount(s.config.Name, s.Handler(out))
-	if err != nil {
-		return err
-	}
-	defer unmount()
+	defer s.mux.Mount(s.config.Name, s.Handler(out))()
+	out.Ready()
 	<-ctx.Done()
 	return nil
 }

@@ -36,6 +36,8 @@ type output struct {
 	delivered chan struct{} // closed when the broker has acknowledged
 }
 
+func (o *output) Ready() {}
+
 func (o *output) Emit(_ context.Context, events ...event.Event) (sources.Receipt, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -1,0 +1,273 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/google/renameio/v2"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/web/problem"
+)
+
+// This file is how a reload is asked for, and how its outcome is told.
+
+// Paths of the API.
+const (
+	reloadPath  = "/api/v1/reload"
+	metricsPath = "/metrics"
+)
+
+// Outcome is how a reload went.
+type Outcome struct {
+	OK      bool      `json:"ok"`
+	Time    time.Time `json:"time"`
+	TookMS  float64   `json:"took_ms"`
+	Changed []string  `json:"changed,omitempty"`
+	// Problems are those of check, or why what was good could not be started.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Reload reads the configuration again, has the bridge run it, and returns how
+// that went. The error is ctx's.
+func (b *Bridge) Reload(ctx context.Context) (Outcome, error) {
+	answer := make(chan Outcome, 1)
+	select {
+	case b.reloads <- answer:
+	case <-ctx.Done():
+		return Outcome{}, ctx.Err()
+	}
+	select {
+	case o := <-answer:
+		return o, nil
+	case <-ctx.Done():
+		return Outcome{}, ctx.Err()
+	}
+}
+
+// takeReloads does one reload after the other until ctx ends.
+func (b *Bridge) takeReloads(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case answer := <-b.reloads:
+			answer <- b.reload()
+		}
+	}
+}
+
+func (b *Bridge) reload() Outcome {
+	if text, err := daemon.SdNotifyMonotonicUsec(), error(nil); err == nil {
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading+"\n"+text)
+		defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
+	}
+	began := time.Now()
+	o := Outcome{Time: began}
+	err := errors.New("the program runs without a configuration file; start it with --config FILE")
+	if b.opt.Load != nil {
+		var plan *Plan
+		if plan, err = b.opt.Load(); err == nil {
+			o.Changed, err = b.apply(plan)
+		}
+	}
+	o.OK, o.TookMS = err == nil, float64(time.Since(began).Microseconds())/1000
+	if err != nil {
+		o.Problems = strings.Split(err.Error(), "\n")
+	}
+	b.reloaded(o)
+	return o
+}
+
+// reloaded tells how a reload went.
+func (b *Bridge) reloaded(o Outcome) {
+	b.mu.Lock()
+	first := b.last.Time.IsZero()
+	same := !first && !o.OK && !b.last.OK && strings.Join(o.Problems, "\n") == strings.Join(b.last.Problems, "\n")
+	b.last = o
+	b.mu.Unlock()
+	if text, err := json.Marshal(o); err == nil {
+		b.states.Report(event.State{Key: "bridge/config", Payload: text})
+	}
+	switch {
+	case first, same:
+	case !o.OK:
+		b.log.Error().Strs("problems", o.Problems).Msg("the new configuration is not used; everything goes on as before")
+	case len(o.Changed) == 0:
+		b.log.Info().Msg("configuration reloaded; nothing has changed")
+	default:
+		b.log.Info().Strs("changed", o.Changed).Float64("took_ms", o.TookMS).Msg("configuration reloaded")
+		if err := b.control.write(b); err != nil {
+			b.log.Warn().Err(err).Msg("\"bridge reload\" will not find this program")
+		}
+	}
+}
+
+// watchConfig reloads whenever the file changes.
+func (b *Bridge) watchConfig(ctx context.Context) {
+	if b.opt.File == "" {
+		return
+	}
+	config.Watch(ctx, b.opt.File, b.opt.Plan.doc.Sum(), func() { _, _ = b.Reload(ctx) }, b.log)
+}
+
+// serveMetrics writes the counters in Prometheus' text format.
+func (b *Bridge) serveMetrics(w http.ResponseWriter, r *http.Request) {
+	b.mu.RLock()
+	last := b.last
+	good := b.now.since
+	b.mu.RUnlock()
+	ok := 0
+	if last.OK {
+		ok = 1
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	_, _ = fmt.Fprintf(w, `# HELP event2mqtt_config_last_reload_successful Whether the newest configuration is the one in use.
+# TYPE event2mqtt_config_last_reload_successful gauge
+event2mqtt_config_last_reload_successful %d
+# HELP event2mqtt_config_last_reload_success_timestamp_seconds When the configuration in use was loaded.
+# TYPE event2mqtt_config_last_reload_success_timestamp_seconds gauge
+event2mqtt_config_last_reload_success_timestamp_seconds %.3f
+`, ok, float64(good.UnixMilli())/1000)
+}
+
+// serveReload answers when the reload is over: 200, or 422 with what is wrong.
+func (b *Bridge) serveReload(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		problem.New(http.StatusMethodNotAllowed, "POST reloads the configuration").Write(w)
+		return
+	}
+	if !b.control.allows(r) {
+		problem.New(http.StatusForbidden, "only programs on this machine may do this, or such as send http.token as a bearer token").Write(w)
+		return
+	}
+	o, err := b.Reload(r.Context())
+	if err != nil {
+		problem.New(http.StatusServiceUnavailable, "the program is stopping").Write(w)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if !o.OK {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	}
+	_ = json.NewEncoder(w).Encode(o)
+}
+
+// control is how "bridge reload" finds the program that runs: a file in the
+// state folder, readable by its owner alone, with the address and a token.
+type control struct {
+	token string
+	// of the configuration
+	configured func() string
+}
+
+const controlFile = "control.json"
+
+type controlContent struct {
+	URL   string `json:"url"`
+	Token string `json:"token"`
+}
+
+// write notes where the program is reached now.
+func (c *control) write(b *Bridge) error {
+	if c.token == "" {
+		c.token = rand.Text()
+		c.configured = func() string {
+			b.mu.RLock()
+			defer b.mu.RUnlock()
+			return string(b.now.plan.HTTP.Token)
+		}
+	}
+	host, port, err := net.SplitHostPort(b.now.plan.HTTP.Listen)
+	if err != nil {
+		return err // was checked
+	}
+	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
+		host = "localhost"
+	}
+	u := url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}
+	text, err := json.Marshal(controlContent{u.String(), c.token})
+	if err == nil {
+		err = renameio.WriteFile(filepath.Join(b.stateDir, controlFile), text, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", controlFile, err)
+	}
+	return nil
+}
+
+func (c *control) remove(b *Bridge) { _ = os.Remove(filepath.Join(b.stateDir, controlFile)) }
+
+// allows reports whether a request may change things: it knows a token, or
+// comes from a program on this machine, and not from a page in its browser.
+func (c *control) allows(r *http.Request) bool {
+	if given, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); found {
+		for _, token := range []string{c.token, c.configured()} {
+			if token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1 {
+				return true
+			}
+		}
+		return false
+	}
+	for _, header := range []string{"Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Forwarded", "X-Real-Ip"} {
+		if r.Header.Get(header) != "" {
+			return false // a browser, or somebody behind a proxy
+		}
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && peer.Addr().Unmap().IsLoopback()
+}
+
+// ErrNotRunning is returned by AskToReload if no program uses the state folder.
+var ErrNotRunning = errors.New("no bridge runs with this state folder; is --state-dir right?")
+
+// AskToReload has the program that uses a state folder reload its
+// configuration, and waits for the outcome.
+func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
+	text, err := os.ReadFile(filepath.Join(stateDir, controlFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return o, ErrNotRunning
+	}
+	var c controlContent
+	if err == nil {
+		err = json.Unmarshal(text, &c)
+	}
+	if err != nil {
+		return o, fmt.Errorf("find the running bridge: %w", err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+reloadPath, nil)
+	if err != nil {
+		return o, fmt.Errorf("find the running bridge: %w", err)
+	}
+	request.Header.Set("Authorization", "Bearer "+c.Token)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return o, fmt.Errorf("%w (%w)", ErrNotRunning, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err == nil && (response.StatusCode == http.StatusOK || response.StatusCode == http.StatusUnprocessableEntity) {
+		err = json.Unmarshal(body, &o)
+	} else if err == nil {
+		err = fmt.Errorf("the bridge answers %s: %s", response.Status, bytes.TrimSpace(body))
+	}
+	return o, err
+}

@@ -1,0 +1,151 @@
+package config
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/rs/zerolog"
+)
+
+// Bounds of Watch.
+const (
+	// settle is how long a file must stay as it is to count as written: while
+	// an editor or a slow copy is at work, it is not looked at.
+	settle = 250 * time.Millisecond
+	// poll is how often the file is looked at where the system gives no
+	// notice, as with some mounts.
+	poll = 2 * time.Second
+)
+
+// Sum stands for a file's content.
+type Sum [sha256.Size]byte
+
+// Watch calls changed whenever a file's content has become another than that
+// of seen, and stays so for a moment. It watches the folders that the path goes
+// through, since editors put new files in the old one's place and mounted
+// folders are swapped as a whole, and looks now and then where there is no
+// notice of changes. A file that is gone changes nothing; it is waited for. It
+// returns when ctx ends.
+func Watch(ctx context.Context, path string, seen Sum, changed func(), log zerolog.Logger) {
+	w := &watch{path: path, seen: seen, changed: changed, log: log}
+	var events chan fsnotify.Event
+	var failures chan error
+	if watcher, err := fsnotify.NewWatcher(); err == nil {
+		defer watcher.Close()
+		w.watcher, events, failures = watcher, watcher.Events, watcher.Errors
+	}
+	w.follow()
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	quiet := time.NewTimer(settle) // it may have changed before there was a watch
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-events: // also of neighbours
+			if w.touched() {
+				quiet.Reset(settle)
+			}
+		case <-failures: // events were missed
+			quiet.Reset(settle)
+		case <-tick.C:
+			if w.touched() {
+				quiet.Reset(settle)
+			}
+		case <-quiet.C:
+			w.follow()
+			if w.touched() {
+				quiet.Reset(settle) // it is being written to
+				continue
+			}
+			w.look()
+		}
+	}
+}
+
+type watch struct {
+	path    string
+	changed func()
+	log     zerolog.Logger
+	watcher *fsnotify.Watcher // nil where there is none
+
+	seen    Sum
+	gone    bool        // the log says so
+	info    fs.FileInfo // nil if it is not there
+	folders map[string]bool
+}
+
+// touched reports whether the file is another than at the last call, or was
+// written to since.
+func (w *watch) touched() bool {
+	before := w.info
+	now, err := os.Stat(w.path)
+	if err != nil {
+		w.info = nil
+		return before != nil
+	}
+	w.info = now
+	return before == nil || !os.SameFile(now, before) || !now.ModTime().Equal(before.ModTime()) || now.Size() != before.Size()
+}
+
+// look reads the file and tells if it is another.
+func (w *watch) look() {
+	text, err := os.ReadFile(w.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if !w.gone {
+			w.log.Warn().Str("file", w.path).Msg("the configuration file is gone; everything goes on as before, and it is read when it is back")
+		}
+		w.gone = true
+		return
+	case err != nil:
+		w.log.Warn().Err(err).Msg("the configuration file cannot be read; everything goes on as before")
+		return
+	}
+	w.gone = false
+	if sum := sha256.Sum256(text); sum != w.seen {
+		w.seen = sum
+		w.changed()
+	}
+}
+
+// follow watches every folder that the path leads through, by symbolic links,
+// too. One that was made anew is watched anew.
+func (w *watch) follow() {
+	if w.watcher == nil {
+		return
+	}
+	now := map[string]bool{}
+	for path, n := w.path, 0; n < 40; n++ {
+		dir := filepath.Dir(path)
+		now[dir] = true
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			now[real] = true
+			now[filepath.Dir(real)] = true // Kubernetes swaps the folder
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(dir, target)
+		}
+		path = target
+	}
+	for dir := range w.folders {
+		if !now[dir] {
+			_ = w.watcher.Remove(dir)
+		}
+	}
+	for dir := range now {
+		_ = w.watcher.Add(dir) // one that is watched already stays so
+	}
+	w.folders = now
+}

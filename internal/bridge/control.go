@@ -219,7 +219,8 @@ func (c *control) remove(b *Bridge) { _ = os.Remove(filepath.Join(b.stateDir, co
 // allows reports whether a request may change things: it knows a token, or
 // comes from a program on this machine, and not from a page in its browser.
 func (c *control) allows(r *http.Request) bool {
-	if given, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); found {
+	if header := r.Header.Get("Authorization"); header != "" {
+		given, _ := strings.CutPrefix(header, "Bearer ")
 		for _, token := range []string{c.token, c.configured()} {
 			if token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1 {
 				return true

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"reflect"
 	"slices"
 	"time"
@@ -249,9 +250,12 @@ func (r *running) source(name string) *component {
 	return nil
 }
 
-// swap lets what is new take over. The broker comes first, since the sink may
+// swap lets what is new take over. The broker comes before the sink, since the sink may
 // publish to it, and what is listened on for events comes last.
 func (c *change) swap() error {
+	if err := c.swapInPlace(); err != nil {
+		return err
+	}
 	if err := c.swapBroker(); err != nil {
 		return err
 	}
@@ -272,7 +276,7 @@ func (c *change) swap() error {
 			c.end(s.stop)
 		}
 	}
-	return c.swapInPlace()
+	return nil
 }
 
 // await waits until components have begun. What fails at the program's start
@@ -346,32 +350,41 @@ func (c *change) swapBroker() error {
 
 // swapInPlace changes what running parts look at each time they use it.
 func (c *change) swapInPlace() error {
-	plan := c.new.plan
-	if c.new.mqtt == c.old.mqtt && c.old.plan.Publish != plan.Publish {
+	old, plan := c.old.plan, c.new.plan
+	if c.new.mqtt == c.old.mqtt && old.Publish != plan.Publish {
 		if err := c.new.mqtt.SetPublish(plan.Publish); err != nil {
 			return plan.explain("", err)
 		}
-		c.undo(func() { _ = c.new.mqtt.SetPublish(c.old.plan.Publish) })
+		c.undo(func() { _ = c.new.mqtt.SetPublish(old.Publish) })
 		c.say("publish: changed")
 	}
-	if c.starting() || c.old.plan.Journal != plan.Journal {
-		c.journal.SetBounds(int64(plan.Journal.MaxSize), plan.Journal.MaxAge, plan.Journal.WhenFull)
-		if !c.starting() {
-			c.say("journal: limits changed")
-		}
+	c.adjust(c.new)
+	if c.starting() {
+		return nil
 	}
-	if !c.starting() && c.old.plan.Log != plan.Log {
+	c.undo(func() { c.adjust(c.old) })
+	if old.Journal != plan.Journal {
+		c.say("journal: limits changed")
+	}
+	if old.Log != plan.Log {
 		c.say("log: changed")
 	}
+	return nil
+}
+
+// adjust sets what cannot fail.
+func (c *change) adjust(to *running) {
+	plan := to.plan
 	if c.setLog != nil {
 		c.setLog(plan.Log)
 	}
+	c.journal.SetBounds(int64(plan.Journal.MaxSize), plan.Journal.MaxAge, plan.Journal.WhenFull)
 	c.shape.Store(newShape(plan))
-	c.web.Handle(broker.WebSocketPath, nil)
-	if c.new.broker != nil && plan.Broker.WebSocket.HTTP {
-		c.web.Handle(broker.WebSocketPath, c.new.broker.WebSocket(plan.Broker.WebSocket.Origins))
+	var overWebSocket http.Handler
+	if to.broker != nil && plan.Broker.WebSocket.HTTP {
+		overWebSocket = to.broker.WebSocket(plan.Broker.WebSocket.Origins)
 	}
-	return nil
+	c.web.Handle(broker.WebSocketPath, overWebSocket)
 }
 
 // finish ends what has been replaced. Requests that are under way may take a

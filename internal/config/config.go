@@ -18,9 +18,7 @@ import (
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
-	yamlparser "github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/env/v2"
-	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
 	"go.yaml.in/yaml/v3"
 )
@@ -140,11 +138,18 @@ func (d *Document) loadFile() error {
 		return Problems{{Where: fmt.Sprintf("%s:%d", d.file, root.Content[0].Line), Text: "the file must hold options such as \"mqtt:\" at its top level"}}
 	}
 	d.index("", root.Content[0])
-	if err := d.k.Load(rawbytes.Provider(text), yamlparser.Parser()); err != nil {
+	values := map[string]any{}
+	if err := root.Content[0].Decode(&values); err != nil { // such as a key that is there twice
 		return d.syntaxProblems(err)
 	}
-	return nil
+	return d.k.Load(tree(values), nil)
 }
+
+// tree is a provider of what was parsed already.
+type tree map[string]any
+
+func (t tree) Read() (map[string]any, error) { return t, nil }
+func (t tree) ReadBytes() ([]byte, error)    { return nil, errors.ErrUnsupported }
 
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -69,13 +70,13 @@ type Server struct {
 	health func() (ready bool, parts []Component)
 
 	mu    sync.RWMutex
-	hooks map[string]*http.Handler // by name of the source
-	paths map[string]http.Handler  // by whole path
+	hooks map[string][]*http.Handler // by name of the source; the last serves
+	paths map[string]http.Handler    // by whole path
 }
 
 // New returns a server that reports what health says.
 func New(health func() (bool, []Component), log zerolog.Logger) *Server {
-	return &Server{log: log, health: health, hooks: map[string]*http.Handler{}, paths: map[string]http.Handler{}}
+	return &Server{log: log, health: health, hooks: map[string][]*http.Handler{}, paths: map[string]http.Handler{}}
 }
 
 // Handle serves a path by h from now on, or no more if h is nil.
@@ -87,18 +88,19 @@ func (s *Server) Handle(path string, h http.Handler) {
 	}
 }
 
-// Mount serves /hooks/NAME and what is below it by h until unmount is called,
-// or until something else is mounted there: one handler takes over from the
-// other with no moment in between.
+// Mount serves /hooks/NAME and what is below it by h until unmount is called.
+// What is mounted later goes first: one handler takes over from the other, and
+// gives back, with no moment in between.
 func (s *Server) Mount(name string, h http.Handler) (unmount func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	mine := &h
-	s.hooks[name] = mine
+	s.hooks[name] = append(s.hooks[name], mine)
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.hooks[name] == mine {
+		s.hooks[name] = slices.DeleteFunc(s.hooks[name], func(other *http.Handler) bool { return other == mine })
+		if len(s.hooks[name]) == 0 {
 			delete(s.hooks, name)
 		}
 	}
@@ -143,13 +145,16 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, connections int, gra
 func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, HooksPath), "/")
 	s.mu.RLock()
-	h := s.hooks[name]
+	var h http.Handler
+	if mounted := s.hooks[name]; len(mounted) > 0 {
+		h = *mounted[len(mounted)-1]
+	}
 	s.mu.RUnlock()
 	if h == nil {
 		problem.New(http.StatusNotFound, "no webhook source has this name; the path is "+HooksPath+"SOURCE or "+HooksPath+"SOURCE/EVENT").Write(w)
 		return
 	}
-	(*h).ServeHTTP(w, r)
+	h.ServeHTTP(w, r)
 }
 
 func (s *Server) path(w http.ResponseWriter, r *http.Request) {

@@ -50,7 +50,8 @@ func TestHooksComeAndGo(t *testing.T) {
 	s, url := serve(t, web.Defaults(), nil)
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
 	old := s.Mount("a", http.NotFoundHandler())
-	unmount := s.Mount("a", h) // takes its place
+	unmount := s.Mount("a", h)             // takes its place
+	s.Mount("a", http.NotFoundHandler())() // and gives it back
 	old()
 	for _, path := range []string{"/hooks/a", "/hooks/a/b/c"} {
 		if status, text := get(t, url+path); status != 200 || text != path {

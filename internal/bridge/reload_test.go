@@ -1,0 +1,433 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/web"
+	"event2mqtt/test/certtest"
+	"event2mqtt/test/mqttest"
+)
+
+// house is a bridge that runs, with its file.
+type house struct {
+	*Bridge
+	t          *testing.T
+	file       string
+	http, mqtt string // addresses
+	log        *logBuffer
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// newHouse runs a configuration, in which HTTP and MQTT stand for addresses.
+// Components fail to start with what fault returns.
+func newHouse(t *testing.T, yaml string, fault ...func(component string) error) *house {
+	t.Helper()
+	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: freeAddress(t), mqtt: freeAddress(t), log: &logBuffer{}}
+	state := t.TempDir()
+	h.write(yaml)
+	load := func() (*Plan, error) { return Load(h.file, nil, state) }
+	plan, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Bridge = New(Options{Plan: plan, Load: load, StateDir: state, Log: zerolog.New(h.log)})
+	for _, f := range fault {
+		h.fault = f
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("its log:\n%s", h.log.b.String())
+		}
+	})
+	eventually(t, "it is ready", func() bool { return h.post("hooks") != 0 })
+	return h
+}
+
+func (h *house) write(yaml string) {
+	h.t.Helper()
+	yaml = strings.NewReplacer("HTTP", h.http, "MQTT", h.mqtt).Replace(yaml)
+	if err := os.WriteFile(h.file, []byte(yaml), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *house) reload(yaml string) Outcome {
+	h.t.Helper()
+	h.write(yaml)
+	o, err := h.Reload(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return o
+}
+
+// post sends an event and returns the status, 0 if nobody answers.
+func (h *house) post(source string) int {
+	r, err := http.Post("http://"+h.http+"/hooks/"+source, "application/json", strings.NewReader(`{"event":"X"}`))
+	if err != nil {
+		return 0
+	}
+	_ = r.Body.Close()
+	return r.StatusCode
+}
+
+// since returns when each component was started.
+func (h *house) since() map[string]time.Time {
+	h.t.Helper()
+	r, err := http.Get("http://" + h.http + "/readyz")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	var answer struct{ Components []web.Component }
+	if err := json.NewDecoder(r.Body).Decode(&answer); err != nil {
+		h.t.Fatal(err)
+	}
+	out := map[string]time.Time{}
+	for _, c := range answer.Components {
+		if !c.Since.IsZero() {
+			out[c.Name] = c.Since
+		}
+	}
+	return out
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long until %s", what)
+		}
+	}
+}
+
+const plain = `
+http: {listen: HTTP}
+broker: {listen: MQTT}
+sources:
+  - {name: hooks, type: webhook}
+  - {name: log, type: tail, paths: [/nowhere/*.log]}
+`
+
+func TestAReloadTouchesOnlyWhatHasChanged(t *testing.T) {
+	h := newHouse(t, plain)
+	client, err := mqttest.Dial(h.mqtt, mqttest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	steps := []struct {
+		name    string
+		edit    func(string) string
+		touched string // the one component that may be new or gone
+		report  string
+	}{
+		{"nothing", func(s string) string { return s + "# a comment\n" }, "", ""},
+		{"a source more", func(s string) string { return s + "  - {name: more, type: webhook}\n" }, "source more", "source more: added"},
+		{"a secret", func(s string) string {
+			return strings.Replace(s, "more, type: webhook", "more, type: webhook, auth: {token: t}", 1)
+		}, "source more", "source more: changed"},
+		{"the tail", func(s string) string { return strings.Replace(s, "nowhere", "elsewhere", 1) }, "source log", "source log: changed"},
+		{"a source less", func(s string) string {
+			return strings.Replace(s, "  - {name: more, type: webhook, auth: {token: t}}\n", "", 1)
+		}, "source more", "source more: removed"},
+		{"topics", func(s string) string { return s + "publish: {event_topic: \"{base}/e/{event}\"}\n" }, "", "publish: changed"},
+		{"limits", func(s string) string { return s + "journal: {max_size: 300MiB}\n" }, "", "journal: limits changed"},
+		{"the broker's limits and users", func(s string) string {
+			return strings.Replace(s, "MQTT}", "MQTT, max_queued: 77, allow_anonymous: true, users: [{name: ann, password: secret}]}", 1)
+		}, "", "bundled broker: accounts and limits changed"},
+		{"connections", func(s string) string { return strings.Replace(s, "HTTP}", "HTTP, max_connections: 99}", 1) }, "", "http: listens on " + h.http},
+		{"the client id", func(s string) string { return s + "mqtt: {client_id: other}\n" }, "sink mqtt", "sink mqtt: publishes to the bundled broker"},
+	}
+	yaml := plain
+	for _, step := range steps {
+		before := h.since()
+		yaml = step.edit(yaml)
+		o := h.reload(yaml)
+		if !o.OK || strings.Join(o.Changed, "; ") != step.report {
+			t.Fatalf("%s: %+v, want %q", step.name, o, step.report)
+		}
+		after := h.since()
+		for name := range before {
+			if same := before[name].Equal(after[name]); same == (name == step.touched) {
+				t.Errorf("%s: %s was started at %s, now %s", step.name, name, before[name], after[name])
+			}
+		}
+		if h.post("hooks") != http.StatusAccepted {
+			t.Errorf("%s: no event is taken", step.name)
+		}
+		if err := client.Ping(); err != nil {
+			t.Fatalf("%s: a client of the broker: %v", step.name, err)
+		}
+	}
+	if c, err := mqttest.Dial(h.mqtt, mqttest.Options{User: "ann", Password: "secret"}); err != nil {
+		t.Errorf("the new user: %v", err)
+	} else {
+		c.Close()
+	}
+}
+
+// TestWhatFailsAtTheStartUndoesTheWholeReload, whichever component it is: each
+// change here has other parts, which are good.
+func TestWhatFailsAtTheStartUndoesTheWholeReload(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	cert, key := certtest.New(t).Issue("broker", nil)
+	tls := fmt.Sprintf("tls: {listen: %q, cert: %s, key: %s}", freeAddress(t), cert, key)
+	good := strings.Replace(plain, "broker: {", "broker: {"+tls+", ", 1)
+	failing := make(chan string, 1) // once
+	h := newHouse(t, good, func(component string) error {
+		select {
+		case name := <-failing:
+			if name == component {
+				return errors.New("injected")
+			}
+			failing <- name
+		default:
+		}
+		return nil
+	})
+	for _, c := range []struct {
+		name, fails string
+		edit        func(string) string
+		before      func() (undo func())
+		problem     string
+	}{
+		{"http", "", func(s string) string { return strings.Replace(s, "HTTP", taken.Addr().String(), 1) }, nil, "http.listen"},
+		{"broker", "", func(s string) string { return strings.Replace(s, "MQTT", taken.Addr().String(), 1) }, nil, "broker.listen"},
+		{"broker's certificate", "", func(s string) string { return strings.Replace(s, "tls: {", "tls: {min_version: \"1.3\", ", 1) },
+			func() func() {
+				_ = os.Rename(key, key+".away")
+				return func() { _ = os.Rename(key+".away", key) }
+			}, "broker.tls"},
+		{"sink", "", func(s string) string { return s + "mqtt: {url: \"mqtts://127.0.0.1:1\", tls: {ca: /nowhere.pem}}\n" }, nil, "mqtt.tls.ca"},
+		{"webhook", "source more", func(s string) string { return s }, nil, "start source more: injected"},
+		{"tail", "source log", func(s string) string { return strings.Replace(s, "nowhere", "elsewhere", 1) }, nil, "start source log: injected"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h.t = t
+			restore := func() {}
+			if c.before != nil {
+				restore = c.before()
+			}
+			before := h.since()
+			if c.fails != "" {
+				failing <- c.fails
+			}
+			edited := c.edit(good) + "publish: {event_topic: \"{base}/e/{event}\"}\njournal: {max_size: 300MiB}\n"
+			edited = strings.Replace(edited, "sources:", "sources:\n  - {name: more, type: webhook}", 1)
+			edited = strings.Replace(edited, "name: hooks, type: webhook", "name: hooks, type: webhook, auth: {token: t}", 1)
+			o := h.reload(edited)
+			restore()
+			if text := strings.Join(o.Problems, "\n"); o.OK || !strings.Contains(text, c.problem) {
+				t.Fatalf("got %+v", o)
+			}
+			if h.post("hooks") != http.StatusAccepted || h.post("more") != http.StatusNotFound {
+				t.Error("the sources are not as before")
+			}
+			after := h.since()
+			for name := range before {
+				// A tail cannot run beside its successor: it had to be started again.
+				if !before[name].Equal(after[name]) && !(c.name == "tail" && name == "source log") {
+					t.Errorf("%s was started again", name)
+				}
+			}
+			if len(after) != len(before) {
+				t.Errorf("there are now %v", after)
+			}
+			client, err := mqttest.Dial(h.mqtt, mqttest.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			_ = client.SetDeadline(time.Now().Add(mqttest.Patience))
+			if _, err := client.Subscribe("event2mqtt/bridge/config", 1); err != nil {
+				t.Fatal(err)
+			}
+			m, err := client.Next()
+			if err != nil || !m.Retain || !strings.Contains(string(m.Payload), c.problem) {
+				t.Errorf("the state topic says %s, %v", m.Payload, err)
+			}
+			if o := h.reload(good); !o.OK || len(o.Changed) > 0 {
+				t.Errorf("afterwards: %+v", o)
+			}
+		})
+	}
+}
+
+// TestTheSinkMovesBetweenBrokersWhileEventsCome: from the bundled broker to
+// another and back, and every event reaches one of them.
+func TestTheSinkMovesBetweenBrokersWhileEventsCome(t *testing.T) {
+	other := newHouse(t, plain) // its broker is the other
+	h := newHouse(t, plain)
+	external := strings.Replace(plain, "broker: {listen: MQTT}", fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}", other.mqtt), 1)
+	external = strings.Replace(external, "sources:", "publish: {base_topic: moved}\nsources:", 1)
+	at, err := mqttest.Dial(other.mqtt, mqttest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	if _, err := at.Subscribe("moved/event/#", 1); err != nil {
+		t.Fatal(err)
+	}
+	_ = at.SetDeadline(time.Now().Add(mqttest.Patience))
+	for range 3 {
+		if o := h.reload(external); !o.OK {
+			t.Fatalf("to the other: %+v", o)
+		}
+		if h.post("hooks") != http.StatusAccepted {
+			t.Fatal("no event is taken")
+		}
+		if _, err := at.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mqttest.Dial(h.mqtt, mqttest.Options{}); err == nil {
+			eventually(t, "the bundled broker ends", func() bool {
+				c, err := net.Dial("tcp", h.mqtt)
+				if err == nil {
+					_ = c.Close()
+				}
+				return err != nil
+			})
+		}
+		if o := h.reload(plain); !o.OK {
+			t.Fatalf("and back: %+v", o)
+		}
+		c, err := mqttest.Dial(h.mqtt, mqttest.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Subscribe("event2mqtt/event/#", 1); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
+		if h.post("hooks") != http.StatusAccepted {
+			t.Fatal("no event is taken")
+		}
+		if _, err := c.Next(); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+}
+
+func TestWhereThingsAreKeptCannotChangeWhileTheyAreUsed(t *testing.T) {
+	h := newHouse(t, plain)
+	o := h.reload(plain + "journal: {path: /elsewhere, sync: never}\n")
+	want := "config.yaml:7: journal.path: cannot change while the program runs; restart it for that"
+	if o.OK || len(o.Problems) != 2 || !strings.HasSuffix(o.Problems[0], want) {
+		t.Errorf("got %+v", o)
+	}
+}
+
+// TestOfFiveHundredSourcesOnlyOneIsTouched; test/bench tells how long it takes.
+func TestOfFiveHundredSourcesOnlyOneIsTouched(t *testing.T) {
+	yaml := plain
+	for i := range 500 {
+		yaml += fmt.Sprintf("  - {name: s%d, type: webhook, auth: {token: t}}\n", i)
+	}
+	h := newHouse(t, yaml)
+	before := h.since()
+	o := h.reload(strings.Replace(yaml, "s250, type: webhook, auth: {token: t}", "s250, type: webhook, auth: {token: u}", 1))
+	if !o.OK || len(o.Changed) != 1 {
+		t.Fatalf("got %+v", o)
+	}
+	t.Logf("%.1f ms", o.TookMS)
+	for name, at := range h.since() {
+		if !at.Equal(before[name]) != (name == "source s250") {
+			t.Errorf("%s: started at %s and %s", name, before[name], at)
+		}
+	}
+}
+
+// TestOnlyWhoMayReloads: programs here and those that know a token; no page in
+// a browser, nobody behind a proxy.
+func TestOnlyWhoMayReloads(t *testing.T) {
+	h := newHouse(t, strings.Replace(plain, "HTTP}", "HTTP, token: right}", 1))
+	for _, c := range []struct {
+		header, value string
+		want          int
+	}{
+		{"X-None", "", 200}, {"Authorization", "Bearer right", 200}, {"Authorization", "Bearer wrong", 403}, {"Authorization", "Bearer ", 403},
+		{"Origin", "http://evil.example", 403}, {"Origin", "http://" + h.http, 403}, {"Sec-Fetch-Site", "cross-site", 403}, {"X-Forwarded-For", "127.0.0.1", 403},
+	} {
+		r, _ := http.NewRequest(http.MethodPost, "http://"+h.http+reloadPath, nil)
+		r.Header.Set(c.header, c.value)
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != c.want {
+			t.Errorf("%s: %s: %d, want %d", c.header, c.value, response.StatusCode, c.want)
+		}
+	}
+	if o, err := AskToReload(t.Context(), h.stateDir); err != nil || !o.OK {
+		t.Errorf("by the state folder: %+v, %v", o, err)
+	}
+	if _, err := AskToReload(t.Context(), t.TempDir()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("nothing runs: %v", err)
+	}
+}
+
+// BenchmarkReadingFiveHundredSources is the larger part of such a reload.
+func BenchmarkReadingFiveHundredSources(b *testing.B) {
+	yaml := "sources:\n"
+	for i := range 500 {
+		yaml += fmt.Sprintf("  - {name: s%d, type: webhook, auth: {token: t}}\n", i)
+	}
+	file := filepath.Join(b.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	state := b.TempDir()
+	for b.Loop() {
+		if _, err := Load(file, nil, state); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

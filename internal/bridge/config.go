@@ -22,7 +22,7 @@ type Config struct {
 	MQTT            mqtt.Config        `koanf:"mqtt"`
 	Publish         mqtt.PublishConfig `koanf:"publish"`
 	Broker          BrokerConfig       `koanf:"broker"`
-	Sources         []map[string]any   `koanf:"sources"`
+	Sources         []any              `koanf:"sources"` // maps; each type has options of its own
 	Journal         JournalConfig      `koanf:"journal"`
 	HTTP            web.Config         `koanf:"http"`
 	Log             LogConfig          `koanf:"log"`
@@ -196,7 +196,11 @@ func Load(file string, environ []string, stateDir string) (*Plan, error) {
 	return p, nil
 }
 
-func decodeSource(doc *config.Document, path string, raw map[string]any) (sourceOptions, error) {
+func decodeSource(doc *config.Document, path string, item any) (sourceOptions, error) {
+	raw, ok := item.(map[string]any)
+	if !ok {
+		return nil, config.Errorf("", "a group of options is needed here")
+	}
 	kind, _ := raw["type"].(string)
 	var known []string
 	for _, t := range sourceTypes {

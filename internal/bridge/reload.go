@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"reflect"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/sources"
+	"event2mqtt/internal/web"
 )
 
 // This file is the whole of how a configuration comes to run: at the start,
@@ -125,24 +128,8 @@ func (c *change) buildHTTP() error {
 	if err != nil {
 		return err
 	}
-	opened := l
-	c.undo(func() { _ = opened.Close() })
-	grace := c.new.plan.ShutdownTimeout / 2
-	c.new.http = &component{
-		title: "http", spec: spec, log: c.log,
-		run: func(ctx context.Context, ready func()) error {
-			if l == nil { // it failed before
-				var err error
-				if l, err = c.sockets.listen("http.listen", "tcp", spec.Listen); err != nil {
-					return err
-				}
-			}
-			ready() // connections wait in the socket
-			serving := l
-			l = nil
-			return c.web.Serve(ctx, serving, spec.MaxConnections, grace)
-		},
-	}
+	c.undo(func() { _ = l.Close() })
+	c.new.http = c.httpComponent(spec, l, c.new.plan.ShutdownTimeout/2)
 	c.say("http: listens on %s", l.Addr())
 	return nil
 }
@@ -196,13 +183,7 @@ func (c *change) buildSink() (err error) {
 		return plan.explain("", err)
 	}
 	c.new.mqtt = sink
-	c.new.sink = &component{
-		title: "sink " + mainSink, spec: spec, log: c.log, alone: true, // there is one cursor, and one client id
-		run: func(ctx context.Context, ready func()) error {
-			ready() // a broker that is away is waited for
-			return sink.Run(ctx, c.cursor, c.states)
-		},
-	}
+	c.new.sink = c.sinkComponent(spec, sink)
 	c.say("sink %s: publishes to %s", mainSink, plan.destination())
 	return nil
 }
@@ -220,17 +201,7 @@ func (c *change) buildSources() error {
 		if err != nil {
 			return c.new.plan.explain(fmt.Sprintf("sources[%d]", i), err)
 		}
-		c.new.sources = append(c.new.sources, &component{
-			title: title, spec: options, alone: options.alone(), log: c.log,
-			run: func(ctx context.Context, ready func()) error {
-				if c.fault != nil {
-					if err := c.fault(title); err != nil {
-						return err
-					}
-				}
-				return source.Run(ctx, output{c.Bridge, common.Name, ready})
-			},
-		})
+		c.new.sources = append(c.new.sources, c.sourceComponent(options, source))
 		if old == nil {
 			c.say("%s: added", title)
 		} else {
@@ -238,6 +209,53 @@ func (c *change) buildSources() error {
 		}
 	}
 	return nil
+}
+
+// Components are made by methods of Bridge: what they keep of the change that
+// made them would keep the one before alive, and so on.
+
+func (b *Bridge) httpComponent(spec web.Config, l net.Listener, grace time.Duration) *component {
+	return &component{
+		title: "http", spec: spec, log: b.log,
+		run: func(ctx context.Context, ready func()) error {
+			serving := l
+			l = nil
+			if serving == nil { // it failed before
+				var err error
+				if serving, err = b.sockets.listen("http.listen", "tcp", spec.Listen); err != nil {
+					return err
+				}
+			}
+			ready() // connections wait in the socket
+			return b.web.Serve(ctx, serving, spec.MaxConnections, grace)
+		},
+	}
+}
+
+func (b *Bridge) sinkComponent(spec any, sink *mqtt.Sink) *component {
+	return &component{
+		title: "sink " + mainSink, spec: spec, log: b.log, alone: true, // there is one cursor, and one client id
+		run: func(ctx context.Context, ready func()) error {
+			ready() // a broker that is away is waited for
+			return sink.Run(ctx, b.cursor, b.states)
+		},
+	}
+}
+
+func (b *Bridge) sourceComponent(options sourceOptions, source sources.Source) *component {
+	name := options.common().Name
+	title := "source " + name
+	return &component{
+		title: title, spec: options, alone: options.alone(), log: b.log,
+		run: func(ctx context.Context, ready func()) error {
+			if b.fault != nil {
+				if err := b.fault(title); err != nil {
+					return err
+				}
+			}
+			return source.Run(ctx, output{b, name, ready})
+		},
+	}
 }
 
 // source returns the component of a source, or nil.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -381,6 +382,41 @@ func TestOfFiveHundredSourcesOnlyOneIsTouched(t *testing.T) {
 		if !at.Equal(before[name]) != (name == "source s250") {
 			t.Errorf("%s: started at %s and %s", name, before[name], at)
 		}
+	}
+}
+
+// TestReloadsLeaveNothingBehind, whether they work or not.
+func TestReloadsLeaveNothingBehind(t *testing.T) {
+	h := newHouse(t, plain)
+	variant := func(i int) string {
+		s := strings.Replace(plain, "MQTT}", fmt.Sprintf("MQTT, max_queued: %d}", 1000+i), 1)
+		s = strings.Replace(s, "nowhere", fmt.Sprint("nowhere", i%2), 1)
+		return s + fmt.Sprintf("  - {name: w%d, type: webhook, auth: {token: t%d}}\npublish: {id_field: id%d}\n", i%3, i, i)
+	}
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	run := func(from, to int) {
+		for i := from; i < to; i++ {
+			if o := h.reload(variant(i)); !o.OK {
+				t.Fatalf("%+v", o)
+			}
+			h.reload("sources: nonsense\n")
+		}
+		h.log.mu.Lock()
+		h.log.b.Reset()
+		h.log.mu.Unlock()
+	}
+	run(0, 50)
+	before := heap()
+	const rounds = 200
+	run(50, 50+rounds)
+	if grown := heap() - before; grown > 2<<20 {
+		t.Errorf("%d reloads keep %d KiB, %d each", rounds, grown>>10, grown/rounds)
 	}
 }
 

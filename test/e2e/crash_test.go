@@ -57,7 +57,7 @@ func TestNothingAcceptedIsLost(t *testing.T) {
 	p := configure(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\n"+sourcesYAML, addr, logs))
 	s := subscribe(t, addr)
 	senders := startSenders(p.http, 16)
-	w := startWriter(t, logs)
+	w := startWriter(t, logs, true)
 	for range kills {
 		p.start()
 		time.Sleep(rand.N(120 * time.Millisecond))
@@ -77,7 +77,7 @@ func TestNothingIsLostToABrokerThatComesAndGoes(t *testing.T) {
 	m.start()
 	s := subscribe(t, m.addr)
 	senders := startSenders(p.http, 16)
-	w := startWriter(t, logs)
+	w := startWriter(t, logs, true)
 	for i := range kills {
 		p.start()
 		if i%5 == 2 {
@@ -116,7 +116,7 @@ func TestNothingIsLostWhenTheJournalRunsFull(t *testing.T) {
 			m.start()
 			s := subscribe(t, m.addr)
 			senders := startSenders(p.http, 16)
-			w := startWriter(t, logs)
+			w := startWriter(t, logs, true)
 			for range 3 {
 				m.stop()
 				p.start()

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -163,9 +164,10 @@ func eventually(t testing.TB, what string, holds func() bool) {
 // senders post numbered events over one connection each: the next number only
 // when the one before got a 2xx.
 type senders struct {
-	wg   sync.WaitGroup
-	stop chan struct{}
-	last []int // of each connection: the number that was accepted last
+	wg     sync.WaitGroup
+	stop   chan struct{}
+	last   []int        // of each connection: the number that was accepted last
+	failed atomic.Int64 // requests that did not get a 2xx
 }
 
 func startSenders(address string, n int) *senders {
@@ -189,9 +191,11 @@ func (s *senders) send(address string, i int) {
 				s.last[i] = number
 				number++
 			} else {
+				s.failed.Add(1)
 				time.Sleep(10 * time.Millisecond) // asked to wait
 			}
 		} else {
+			s.failed.Add(1)
 			time.Sleep(2 * time.Millisecond)
 		}
 		select {
@@ -208,7 +212,7 @@ func (s *senders) finish() []int {
 	return s.last
 }
 
-// writer appends numbered lines to a log that it rotates by renaming. Some of
+// writer appends numbered lines to a log that it may rotate by renaming. Some of
 // its files live for less than file systems can tell times apart; their names
 // then tell which is older.
 type writer struct {
@@ -217,7 +221,7 @@ type writer struct {
 	last int
 }
 
-func startWriter(t *testing.T, dir string) *writer {
+func startWriter(t *testing.T, dir string, rotate bool) *writer {
 	w := &writer{stop: make(chan struct{})}
 	path := filepath.Join(dir, "app.log")
 	w.wg.Go(func() {
@@ -241,7 +245,7 @@ func startWriter(t *testing.T, dir string) *writer {
 			if _, err = f.WriteString(line[half:]); err != nil {
 				break
 			}
-			if rand.IntN(500) == 0 {
+			if rotate && rand.IntN(500) == 0 {
 				rotated++
 				_ = f.Close()
 				if err = os.Rename(path, fmt.Sprintf("%s.%06d", path, rotated)); err != nil {

@@ -7,12 +7,10 @@ package bridge
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,7 +23,6 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
-	"event2mqtt/internal/sources"
 	"event2mqtt/internal/web"
 )
 
@@ -63,6 +60,7 @@ type Bridge struct {
 	shape      atomic.Pointer[shape]
 	background sync.WaitGroup // of what is drained
 	reloads    chan chan<- Outcome
+	holding    chan struct{} // cap 1: something else may be due
 	control    control
 
 	// now is what runs. Only Run's goroutine replaces it, with mu held, so it
@@ -78,19 +76,10 @@ type Bridge struct {
 func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, log: o.Log, setLog: o.SetLog,
-		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome),
+		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), holding: make(chan struct{}, 1),
 	}
 	b.web = web.New(b.health, o.Log)
 	return b
-}
-
-// shape is how events are shaped on their way in.
-type shape struct{ event.Normaliser }
-
-func newShape(p *Plan) *shape {
-	return &shape{event.Normaliser{
-		TimestampField: p.Publish.TimestampField, Millis: p.Publish.TimestampMillis, MaxPayload: int(p.MaxPayload),
-	}}
 }
 
 // Run runs the bridge until ctx ends, then stops sources, lets the sinks
@@ -126,6 +115,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	b.greet()
 	var watching sync.WaitGroup
 	watching.Go(func() { b.watchConfig(ctx) })
+	watching.Go(func() { b.sendHeld(ctx) })
 	alive, stopAlive := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAlive()
 	watchdog := b.notifySystemd(alive)
@@ -266,58 +256,6 @@ func (b *Bridge) notifySystemd(ctx context.Context) *sync.WaitGroup {
 	})
 	return &wg
 }
-
-// output is what one source delivers to.
-type output struct {
-	b      *Bridge
-	source string
-	ready  func()
-}
-
-var _ sources.Output = output{}
-
-func (o output) Ready() { o.ready() }
-
-func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receipt, error) {
-	shape := o.b.shape.Load()
-	events = slices.Clone(events) // the caller may offer them again as they were
-	for i := range events {
-		events[i].Source = o.source
-		if err := shape.Normalise(&events[i]); err != nil {
-			return nil, err
-		}
-	}
-	seq, err := o.b.journal.Append(ctx, events...)
-	if errors.Is(err, journal.ErrTooLarge) {
-		return nil, &event.Refused{TooLarge: true, Reason: err.Error()}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return receipt{o.b.cursor, seq}, nil
-}
-
-func (o output) Report(states ...event.State) { o.b.states.Report(states...) }
-
-func (o output) Mark(ctx context.Context, positions ...event.Position) error {
-	marks := make([]event.Event, len(positions))
-	for i, p := range positions {
-		marks[i] = event.Event{Source: o.source, Position: p}
-	}
-	_, err := o.b.journal.Append(ctx, marks...)
-	return err
-}
-
-func (o output) Positions() map[string][]byte { return o.b.journal.Positions(o.source) }
-
-func (o output) Forget(key string) { o.b.journal.Forget(o.source, key) }
-
-type receipt struct {
-	cursor *journal.Cursor
-	seq    uint64
-}
-
-func (r receipt) Delivered(ctx context.Context) error { return r.cursor.Delivered(ctx, r.seq) }
 
 // clientID returns the MQTT client id of this installation, made once.
 func clientID(stateDir string) (string, error) {

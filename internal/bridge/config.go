@@ -10,6 +10,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/tail"
@@ -23,6 +24,7 @@ type Config struct {
 	Publish         mqtt.PublishConfig `koanf:"publish"`
 	Broker          BrokerConfig       `koanf:"broker"`
 	Sources         []any              `koanf:"sources"` // maps; each type has options of its own
+	Rules           []rules.Config     `koanf:"rules"`
 	Journal         JournalConfig      `koanf:"journal"`
 	HTTP            web.Config         `koanf:"http"`
 	Log             LogConfig          `koanf:"log"`
@@ -153,6 +155,7 @@ func Load(file string, environ []string, stateDir string) (*Plan, error) {
 	}
 	note("", doc.Decode("", &p.Config))
 	note("", mqtt.Check(p.MQTT, p.Publish))
+	note("", rules.Check(p.Rules, p.Publish.BaseTopic))
 	note("http", p.HTTP.Check())
 	if len(p.MQTT.URL) == 0 {
 		note("broker", p.Broker.check(accountsFile(stateDir)))

@@ -42,6 +42,25 @@ func TestTheExampleShowsEveryOption(t *testing.T) {
 	}
 }
 
+// TestTheExamplesRulesAreGood takes their comment signs off.
+func TestTheExamplesRulesAreGood(t *testing.T) {
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rules, _ := strings.Cut(string(text), "# rules:\n")
+	rules, _, found := strings.Cut(rules, "\n\n")
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	yaml := "rules:\n" + regexp.MustCompile(`(?m)^# `).ReplaceAllString(rules, "")
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := bridge.Load(file, nil, t.TempDir())
+	if err != nil || !found || len(plan.Rules) < 4 {
+		t.Errorf("%v in\n%s", err, yaml)
+	}
+}
+
 func keys(t reflect.Type) (out []string) {
 	for _, f := range reflect.VisibleFields(t) {
 		if tag := f.Tag.Get("koanf"); tag != "" && !strings.HasPrefix(tag, ",") {

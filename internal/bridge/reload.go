@@ -377,15 +377,24 @@ func (c *change) swapInPlace() error {
 		c.say("publish: changed")
 	}
 	c.adjust(c.new)
+	before, shape := c.shape.Load(), c.newShape(plan)
+	c.shape.Store(shape)
 	if c.starting() {
 		return nil
 	}
-	c.undo(func() { c.adjust(c.old) })
+	c.undo(func() { c.adjust(c.old); c.shape.Store(before) })
+	for _, h := range before.rules.Orphans(shape.rules) { // held by rules that are no more; kept on disk until sent
+		c.end(func() { _ = c.storeHeld(context.Background(), shape, h) })
+	}
+	c.end(c.wakeHeld)
 	if old.Journal != plan.Journal {
 		c.say("journal: limits changed")
 	}
 	if old.Log != plan.Log {
 		c.say("log: changed")
+	}
+	if !reflect.DeepEqual(old.Rules, plan.Rules) {
+		c.say("rules: changed")
 	}
 	return nil
 }
@@ -397,7 +406,6 @@ func (c *change) adjust(to *running) {
 		c.setLog(plan.Log)
 	}
 	c.journal.SetBounds(int64(plan.Journal.MaxSize), plan.Journal.MaxAge, plan.Journal.WhenFull)
-	c.shape.Store(newShape(plan))
 	var overWebSocket http.Handler
 	if to.broker != nil && plan.Broker.WebSocket.HTTP {
 		overWebSocket = to.broker.WebSocket(plan.Broker.WebSocket.Origins)

@@ -47,8 +47,12 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 // Components fail to start with what fault returns.
 func newHouse(t *testing.T, yaml string, fault ...func(component string) error) *house {
 	t.Helper()
+	return newHouseIn(t, yaml, t.TempDir(), fault...)
+}
+
+func newHouseIn(t *testing.T, yaml, state string, fault ...func(component string) error) *house {
+	t.Helper()
 	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: freeAddress(t), mqtt: freeAddress(t), log: &logBuffer{}}
-	state := t.TempDir()
 	h.write(yaml)
 	load := func() (*Plan, error) { return Load(h.file, nil, state) }
 	plan, err := load()

@@ -23,7 +23,20 @@ type Event struct {
 	Checked bool
 	// Position, if set, is where the source read the event.
 	Position Position
+	// Route is where rules send the event.
+	Route Route
 }
+
+// Route is how an event is published where that is other than configured for
+// all. The zero value changes nothing.
+type Route struct {
+	Topic  string // instead of what the template gives
+	QoS    *byte
+	Retain bool
+}
+
+// IsZero reports whether the route changes nothing.
+func (r Route) IsZero() bool { return r == Route{} }
 
 // Position says how far a source had read when it saw an event. It is stored
 // with the event, so that after a restart the source goes on exactly where

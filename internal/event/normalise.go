@@ -229,6 +229,36 @@ func Without(object []byte, keys ...string) []byte {
 	return append(out, '}')
 }
 
+// Only returns a valid JSON object with none but the members with the given
+// keys.
+func Only(object []byte, keys ...string) []byte {
+	out := make([]byte, 0, len(object))
+	members(object, func(member, key, _ []byte) {
+		if indexKey(key, keys) >= 0 {
+			out = append(out, ',')
+			out = append(out, member...)
+		}
+	})
+	if len(out) == 0 {
+		return []byte("{}")
+	}
+	out[0] = '{'
+	return append(out, '}')
+}
+
+// Set returns a valid JSON object in which a member has a value, itself JSON.
+func Set(object []byte, key, value string) []byte {
+	out := Without(object, key)
+	out = out[:len(out)-1]
+	if len(out) > 1 {
+		out = append(out, ',')
+	}
+	out = appendString(out, key)
+	out = append(out, ':')
+	out = append(out, value...)
+	return append(out, '}')
+}
+
 // Member returns the value of a member of a valid JSON object: the last, if
 // there are several of that name, as most parsers have it; nil if none.
 func Member(object []byte, key string) []byte { return Pick(object, key)[0] }

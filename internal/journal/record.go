@@ -33,6 +33,7 @@ const (
 	kindEvent      kind = 1
 	kindCheckpoint kind = 2
 	kindPosition   kind = 3 // an event without a name: only its position counts
+	kindRouted     kind = 4 // an event with a route of its own
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -46,7 +47,7 @@ type record struct {
 	// record was written. What lies before it and is missing was damaged
 	// later; what lies from it on may never have been acknowledged.
 	unsynced uint64
-	event    event.Event // of kindEvent and kindPosition
+	event    event.Event // of all kinds but kindCheckpoint
 	body     []byte      // of kindCheckpoint
 }
 
@@ -67,8 +68,11 @@ func appendRecord(buf []byte, salt uint64, k kind, seq, unsynced uint64, fill fu
 
 func appendEvent(buf []byte, salt, seq, unsynced uint64, e *event.Event) []byte {
 	k := kindEvent
-	if e.Name == "" {
+	switch {
+	case e.Name == "":
 		k = kindPosition
+	case !e.Route.IsZero():
+		k = kindRouted
 	}
 	return appendRecord(buf, salt, k, seq, unsynced, func(b []byte) []byte {
 		b = binary.AppendVarint(b, e.Time.UnixNano())
@@ -76,8 +80,31 @@ func appendEvent(buf []byte, salt, seq, unsynced uint64, e *event.Event) []byte 
 		b = appendBytes(b, e.Name)
 		b = appendBytes(b, e.Position.Key)
 		b = appendBytes(b, e.Position.Value)
+		if k == kindRouted {
+			b = appendBytes(append(b, routeFlags(e.Route)), e.Route.Topic)
+		}
 		return append(b, e.Payload...)
 	})
+}
+
+// routeFlags are the QoS, plus one if there is one, and the retain flag.
+func routeFlags(r event.Route) (flags byte) {
+	if r.QoS != nil {
+		flags = *r.QoS + 1
+	}
+	if r.Retain {
+		flags |= 4
+	}
+	return flags
+}
+
+func readRoute(flags byte, topic []byte) event.Route {
+	r := event.Route{Topic: string(topic), Retain: flags&4 != 0}
+	if qos := flags & 3; qos > 0 {
+		qos--
+		r.QoS = &qos
+	}
+	return r
 }
 
 func appendBytes[T string | []byte](buf []byte, s T) []byte {
@@ -87,7 +114,7 @@ func appendBytes[T string | []byte](buf []byte, s T) []byte {
 
 // recordSize is an upper bound of an event's encoded size.
 func recordSize(e *event.Event) int {
-	return headerSize + 1 + 7*binary.MaxVarintLen64 +
+	return headerSize + 2 + 8*binary.MaxVarintLen64 + len(e.Route.Topic) +
 		len(e.Source) + len(e.Name) + len(e.Position.Key) + len(e.Position.Value) + len(e.Payload)
 }
 
@@ -119,12 +146,16 @@ func decodeRecord(data []byte, salt uint64) (record, int, error) {
 	rec := record{kind: kind(d.byte()), seq: d.uvarint()}
 	rec.unsynced = rec.seq - d.uvarint()
 	switch rec.kind {
-	case kindEvent, kindPosition:
+	case kindEvent, kindPosition, kindRouted:
 		rec.event.Time = time.Unix(0, d.varint())
 		rec.event.Source = string(d.bytes())
 		rec.event.Name = string(d.bytes())
 		rec.event.Position.Key = string(d.bytes())
 		rec.event.Position.Value = d.bytes()
+		if rec.kind == kindRouted {
+			rec.kind = kindEvent // which it is, for all others
+			rec.event.Route = readRoute(d.byte(), d.bytes())
+		}
 		rec.event.Payload = d.data
 	case kindCheckpoint:
 		rec.body = d.data

@@ -314,7 +314,14 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 // and passed over; it must not hold up the others.
 func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) ticket {
 	p := s.publish.Load()
-	name, err := p.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
+	qos := byte(p.QoS)
+	if e.Route.QoS != nil {
+		qos = *e.Route.QoS
+	}
+	name, err := e.Route.Topic, error(nil)
+	if name == "" {
+		name, err = p.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
+	}
 	if err != nil {
 		s.mu.Lock()
 		s.skipped++
@@ -326,7 +333,7 @@ func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) ticke
 	if field := p.IDField; field != "" {
 		payload = event.AddField(payload, field, s.opt.ID(e.Seq))
 	}
-	return l.publish(ctx, name, byte(p.QoS), false, payload)
+	return l.publish(ctx, name, qos, e.Route.Retain, payload)
 }
 
 // keepStates publishes every state that changes, until ctx ends.

@@ -1,0 +1,161 @@
+package bridge
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"event2mqtt/test/mqttest"
+)
+
+// follow subscribes to all events of the bundled broker.
+func (h *house) follow() *mqttest.Client {
+	h.t.Helper()
+	c, err := mqttest.Dial(h.mqtt, mqttest.Options{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { c.Close() })
+	if _, err := c.Subscribe("event2mqtt/event/#", 1); err != nil {
+		h.t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
+	return c
+}
+
+func (h *house) send(body string) {
+	h.t.Helper()
+	r, err := http.Post("http://"+h.http+"/hooks/hooks", "application/json", strings.NewReader(body))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_ = r.Body.Close()
+	if r.StatusCode != http.StatusAccepted {
+		h.t.Fatalf("%s: status %d", body, r.StatusCode)
+	}
+}
+
+func TestRulesShapeWhatIsPublished(t *testing.T) {
+	h := newHouse(t, plain+`
+rules:
+  - {match: "X", drop: true}
+  - {match: "Client*", drop: true}
+  - {match: Tool, topic: "{base}/event/tool/{payload.tool}", qos: 0}
+  - {match: Kept, retain: true}
+  - {match: Old, rename: New, pick: [a], add: {room: cellar}}
+`)
+	c := h.follow()
+	for _, body := range []string{`{"event":"ClientOpened"}`, `{"event":"Tool","tool":3}`, `{"event":"Kept"}`, `{"event":"Old","a":1,"b":2}`} {
+		h.send(body)
+	}
+	for _, want := range []struct {
+		topic, payload string
+		qos            byte
+	}{
+		{"event2mqtt/event/tool/3", `"tool":3}`, 0}, {"event2mqtt/event/Kept", `"event":"Kept"}`, 1}, {"event2mqtt/event/New", `"a":1,"room":"cellar"}`, 1},
+	} {
+		m, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Topic != want.topic || !strings.HasSuffix(string(m.Payload), want.payload) || m.QoS != want.qos {
+			t.Errorf("got %s %s QoS %d, want %+v", m.Topic, m.Payload, m.QoS, want)
+		}
+		if name := m.Topic[strings.LastIndexByte(m.Topic, '/')+1:]; name == "New" && !strings.HasPrefix(string(m.Payload), `{"_event":"New","_timestamp":`) {
+			t.Errorf("got %s", m.Payload)
+		}
+	}
+	if m, err := h.follow().Next(); err != nil || m.Topic != "event2mqtt/event/Kept" || !m.Retain {
+		t.Errorf("retained: %+v, %v", m, err)
+	}
+}
+
+// TestWhatARuleHoldsBackIsSentInAnyCase: at the end of its interval, after a
+// restart, and when its rule goes away.
+func TestWhatARuleHoldsBackIsSentInAnyCase(t *testing.T) {
+	const rule = "rules:\n  - {match: \"X\", drop: true}\n  - {match: Z, min_interval: %s}\n"
+	short, long := fmt.Sprintf(plain+rule, "300ms"), fmt.Sprintf(plain+rule, "24h")
+	expect := func(c *mqttest.Client, n int) {
+		t.Helper()
+		m, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(string(m.Payload), fmt.Sprintf(`"n":%d}`, n)) {
+			t.Fatalf("got %s, want %d", m.Payload, n)
+		}
+	}
+	h := newHouse(t, short)
+	c := h.follow()
+	for n := range 4 {
+		h.send(fmt.Sprintf(`{"event":"Z","n":%d}`, n))
+	}
+	expect(c, 0)
+	expect(c, 3)
+	if o := h.reload(long); !o.OK {
+		t.Fatal(o)
+	}
+	for n := 10; n < 14; n++ {
+		h.send(fmt.Sprintf(`{"event":"Z","n":%d}`, n))
+	}
+	expect(c, 10)
+	if o := h.reload(plain); !o.OK { // the rule goes away
+		t.Fatal(o)
+	}
+	expect(c, 13)
+	if o := h.reload(long); !o.OK {
+		t.Fatal(o)
+	}
+	for n := 20; n < 24; n++ {
+		h.send(fmt.Sprintf(`{"event":"Z","n":%d}`, n))
+	}
+	expect(c, 20)
+
+	// A crash: another bridge takes up what is on disk at this moment.
+	state := t.TempDir()
+	if err := os.CopyFS(filepath.Join(state, "journal"), os.DirFS(filepath.Join(h.stateDir, "journal"))); err != nil {
+		t.Fatal(err)
+	}
+	again := newHouseIn(t, short, state)
+	c = again.follow()
+	expect(c, 23) // its rule is another now
+}
+
+// TestWhatRulesDropIsReadAllTheSame: a tail does not come back to such lines.
+func TestWhatRulesDropIsReadAllTheSame(t *testing.T) {
+	dir := t.TempDir()
+	log := filepath.Join(dir, "x.log")
+	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	write := func(name string) { fmt.Fprintf(f, "{\"event\":%q}\n", name) }
+	yaml := strings.Replace(plain, "/nowhere/*.log]", log+"], start: beginning", 1)
+	h := newHouse(t, yaml+"rules: [{match: [Drop, X], drop: true}]\n")
+	c := h.follow()
+	for _, name := range []string{"Drop", "Drop", "Keep", "Drop"} {
+		write(name)
+	}
+	if m, err := c.Next(); err != nil || m.Topic != "event2mqtt/event/Keep" {
+		t.Fatalf("got %s, %v", m.Topic, err)
+	}
+	before := fmt.Sprint(h.journal.Positions("log"))
+	write("Drop")
+	eventually(t, "the line is read", func() bool { return fmt.Sprint(h.journal.Positions("log")) != before })
+	// Now they would not be dropped any more.
+	if o := h.reload(yaml); !o.OK {
+		t.Fatal(o)
+	}
+	if o := h.reload(strings.Replace(yaml, "start: beginning", "start: beginning, poll: 2s", 1)); !o.OK { // starts it again
+		t.Fatal(o)
+	}
+	write("Last")
+	if m, err := c.Next(); err != nil || m.Topic != "event2mqtt/event/Last" {
+		t.Errorf("got %s, %v", m.Topic, err)
+	}
+}

@@ -1,0 +1,309 @@
+// Package rules decides what becomes of events before they are stored: which
+// are dropped or thinned out, what they are called, where they go, and which
+// parts of their payload they keep. Rules are applied in their order, each to
+// what those before it left. It stores nothing itself and publishes nothing.
+package rules
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/vm"
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/topic"
+)
+
+// Config is one rule: which events it is for, and what happens to them.
+type Config struct {
+	// Match are patterns of event names, or groups of OctoPrint's such as
+	// @printjob; one of them must match. None match all.
+	Match []string `koanf:"match"`
+	// Source is a pattern of source names.
+	Source string `koanf:"source"`
+	// When is an expression on event, source and payload.
+	When string `koanf:"when"`
+
+	Keep   bool   `koanf:"keep"`
+	Drop   bool   `koanf:"drop"`
+	Rename string `koanf:"rename"`
+	Topic  string `koanf:"topic"`
+	QoS    *int   `koanf:"qos"`
+	Retain bool   `koanf:"retain"`
+
+	Pick   []string       `koanf:"pick"`
+	Remove []string       `koanf:"remove"`
+	Add    map[string]any `koanf:"add"`
+
+	MinInterval time.Duration `koanf:"min_interval"`
+	Per         []string      `koanf:"per"`
+	Dedupe      bool          `koanf:"dedupe"`
+	Ignore      []string      `koanf:"ignore"`
+}
+
+// Groups are OctoPrint's classes of events, as its MQTT plugin has them.
+var groups = map[string][]string{
+	"@server":    {"Startup", "Shutdown", "ClientOpened", "ClientClosed", "ClientAuthed", "ClientDeauthed", "ConnectivityChanged", "UserLoggedIn", "UserLoggedOut"},
+	"@comm":      {"Connecting", "Connected", "Disconnecting", "Disconnected", "Error", "PrinterStateChanged", "PrinterReset", "FirmwareData"},
+	"@files":     {"Upload", "File*", "Folder*", "UpdatedFiles", "MetadataAnalysis*", "Transfer*"},
+	"@printjob":  {"Print{Started,Failed,Done,Cancelling,Cancelled,Paused,Resumed}", "ChartMarked"},
+	"@gcode":     {"PowerOn", "PowerOff", "Home", "Dwelling", "Waiting", "Cooling", "Alert", "Conveyor", "Eject", "EStop", "ToolChange", "CommandSuppressed", "InvalidToolReported", "FilamentChange", "GcodeScript*"},
+	"@position":  {"ZChange", "PositionUpdate"},
+	"@timelapse": {"CaptureStart", "CaptureFailed", "CaptureDone", "Movie*", "PostRoll*"},
+	"@slicing":   {"Slicing*"},
+	"@settings":  {"SettingsUpdated", "PrinterProfile*"},
+	"@plugin":    {"plugin_*"},
+}
+
+// Verdict is what the rules say of an event.
+type Verdict int
+
+// The verdicts. What is held is not to be stored now: it is kept until its
+// interval is over, unless a newer one takes its place.
+const (
+	Pass Verdict = iota
+	Drop
+	Hold
+)
+
+// Bounds of what is remembered. Beyond them nothing is thinned out.
+const (
+	maxKeys = 10_000
+	// Those that are held are stored again and again until they are sent.
+	maxHeld        = 1000
+	maxHeldPayload = 64 << 10
+)
+
+// Set are rules, ready for use. It is safe for concurrent use.
+type Set struct {
+	rules []*rule
+	log   zerolog.Logger
+
+	// mu is held from the first rule that remembers something until the
+	// events are stored: what failed to be stored must not be remembered. It
+	// goes over to the next set, as what is remembered does.
+	mu *sync.Mutex
+}
+
+// rule is one of a set.
+type rule struct {
+	Config
+	index   int
+	id      string // stays the same as long as the rule does
+	names   []string
+	when    *vm.Program
+	topic   topic.Template
+	add     []addition
+	failed  atomic.Uint64 // evaluations
+	dropped atomic.Uint64
+	*memory
+}
+
+type addition struct{ key, value string }
+
+// memory is what a rule remembers. Set.mu guards it; it goes over to the same
+// rule of the next set.
+type memory struct {
+	seen map[string]uint64    // hash of the newest payload, by event
+	last map[string]time.Time // when the newest was passed, by event and key
+	held map[string]*Held
+}
+
+// Held is an event that waits for the end of its interval.
+type Held struct {
+	Key   string // names it among all that are held
+	Event event.Event
+	Due   time.Time
+}
+
+// Check tells everything that is wrong with rules, as KeyErrors below "rules".
+func Check(list []Config, base string) error {
+	_, err := New(list, base, nil, zerolog.Nop())
+	return err
+}
+
+// New makes a set of rules. What the rules of before remember goes over to
+// those that stay the same.
+func New(list []Config, base string, before *Set, log zerolog.Logger) (*Set, error) {
+	s := &Set{log: log, mu: new(sync.Mutex)}
+	var errs []error
+	for i, c := range list {
+		r, err := compile(c, base)
+		errs = append(errs, below(i, err))
+		r.index = i
+		for _, other := range s.rules { // the same rule twice
+			if other.id == r.id {
+				r.id += "'"
+			}
+		}
+		s.rules = append(s.rules, r)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if before != nil {
+		s.mu = before.mu
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, r := range s.rules {
+			for _, old := range before.rules {
+				if old.id == r.id {
+					r.memory = old.memory
+				}
+			}
+		}
+	}
+	return s, nil
+}
+
+func below(i int, err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return err
+	}
+	var errs []error
+	for _, e := range joined.Unwrap() {
+		if key, ok := errors.AsType[*config.KeyError](e); ok {
+			e = &config.KeyError{Key: fmt.Sprintf("rules[%d].%s", i, key.Key), Err: key.Err}
+		}
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
+}
+
+func compile(c Config, base string) (*rule, error) {
+	r := &rule{Config: c, memory: &memory{seen: map[string]uint64{}, last: map[string]time.Time{}, held: map[string]*Held{}}}
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
+	for i, pattern := range c.Match {
+		names, isGroup := groups[pattern]
+		switch {
+		case isGroup:
+			r.names = append(r.names, names...)
+		case len(pattern) > 0 && pattern[0] == '@':
+			var known []string
+			for name := range groups {
+				known = append(known, name)
+			}
+			slices.Sort(known)
+			text := fmt.Sprintf("there is no group %s; there are %v", pattern, known)
+			if near := config.Near(pattern, known...); near != "" {
+				text += "; did you mean " + near + "?"
+			}
+			bad(fmt.Sprintf("match[%d]", i), "%s", text)
+		case !doublestar.ValidatePattern(pattern) || pattern == "":
+			bad(fmt.Sprintf("match[%d]", i), "%q is not a pattern; write for example Print* or {Print,Transfer}Done", pattern)
+		default:
+			r.names = append(r.names, pattern)
+		}
+	}
+	if c.Source != "" && !doublestar.ValidatePattern(c.Source) {
+		bad("source", "%q is not a pattern; write for example printer-*", c.Source)
+	}
+	if c.When != "" {
+		var err error
+		if r.when, err = expr.Compile(c.When, expr.Env(environment{}), expr.AsBool()); err != nil {
+			bad("when", "%s", expressionError(err))
+		}
+	}
+	if c.Topic != "" {
+		var err error
+		if r.topic, err = topic.Parse(c.Topic, base); err != nil {
+			bad("topic", "%w", err)
+		}
+	}
+	if c.QoS != nil && (*c.QoS < 0 || *c.QoS > 2) {
+		bad("qos", "%d is not one of 0, 1, 2", *c.QoS)
+	}
+	edits := c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || len(c.Pick)+len(c.Remove)+len(c.Add) > 0
+	thins := c.MinInterval != 0 || c.Dedupe
+	switch {
+	case c.Keep && c.Drop:
+		bad("drop", "keep is set already; leave one of them out")
+	case (c.Keep || c.Drop) && (edits || thins):
+		bad("", "keep and drop end what the rules do with an event; put the other actions into a rule before")
+	case !c.Keep && !c.Drop && !edits && !thins:
+		bad("", "the rule does nothing; set one of keep, drop, rename, topic, qos, retain, pick, remove, add, min_interval, dedupe")
+	}
+	if c.MinInterval < 0 || c.MinInterval > 24*time.Hour {
+		bad("min_interval", "%s is not between 0s and 24h", c.MinInterval)
+	}
+	if len(c.Per) > 0 && c.MinInterval == 0 {
+		bad("per", "is of use only with min_interval")
+	}
+	if len(c.Ignore) > 0 && !c.Dedupe {
+		bad("ignore", "is of use only with dedupe: true")
+	}
+	for key, value := range c.Add {
+		text, err := json.Marshal(value)
+		if err != nil {
+			bad("add."+key, "cannot be written as JSON: %w", err)
+		}
+		r.add = append(r.add, addition{key, string(text)})
+	}
+	slices.SortFunc(r.add, func(a, b addition) int { return strings.Compare(a.key, b.key) })
+	text, err := json.Marshal(c)
+	if err != nil {
+		bad("", "%w", err)
+	}
+	h := fnv.New64a()
+	_, _ = h.Write(text)
+	r.id = fmt.Sprintf("%x", h.Sum64())
+	return r, errors.Join(errs...)
+}
+
+// environment is what expressions see.
+type environment struct {
+	Event   string         `expr:"event"`
+	Source  string         `expr:"source"`
+	Payload map[string]any `expr:"payload"`
+}
+
+// expressionError is the first line of expr's error, which goes on with a
+// picture of the place.
+func expressionError(err error) string {
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	return text
+}
+
+// Empty reports whether there are no rules.
+func (s *Set) Empty() bool { return len(s.rules) == 0 }
+
+// matches reports whether a rule is for an event. An expression that fails
+// does not match: the event goes on.
+func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bool {
+	if len(r.names) > 0 && !slices.ContainsFunc(r.names, func(p string) bool { return match(p, e.Name) }) {
+		return false
+	}
+	if r.Source != "" && !match(r.Source, e.Source) {
+		return false
+	}
+	if r.when == nil {
+		return true
+	}
+	result, err := expr.Run(r.when, environment{e.Name, e.Source, payload()})
+	if err != nil {
+		if r.failed.Add(1) == 1 {
+			s.log.Warn().Str("when", r.When).Str("event", e.Name).Str("source", e.Source).Str("error", expressionError(err)).Msgf("rules[%d]: the expression failed; the rule is passed over for such events", r.index)
+		}
+		return false
+	}
+	yes, _ := result.(bool)
+	return yes
+}
+
+func match(pattern, name string) bool {
+	ok, err := doublestar.Match(pattern, name)
+	return ok && err == nil
+}

@@ -1,0 +1,215 @@
+package rules_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/rules"
+)
+
+func set(t testing.TB, list ...rules.Config) *rules.Set {
+	t.Helper()
+	s, err := rules.New(list, "base", nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// apply tells what becomes of an event: its name, payload and route, or why it
+// goes nowhere.
+func apply(s *rules.Set, now time.Time, name, payload string) string {
+	p := s.Begin(now)
+	e := event.Event{Name: name, Source: "printer", Payload: []byte(payload)}
+	v := p.Apply(&e)
+	p.Commit()
+	switch v {
+	case rules.Drop:
+		return "dropped"
+	case rules.Hold:
+		return "held"
+	}
+	out := e.Name + " " + string(e.Payload)
+	if e.Route.Topic != "" {
+		out += " to " + e.Route.Topic
+	}
+	if e.Route.QoS != nil {
+		out += fmt.Sprint(" QoS ", *e.Route.QoS)
+	}
+	if e.Route.Retain {
+		out += " retained"
+	}
+	return out
+}
+
+func TestRulesDoWhatTheySay(t *testing.T) {
+	two := 2
+	for _, c := range []struct {
+		rules               []rules.Config
+		name, payload, want string
+	}{
+		{nil, "A", `{"x":1}`, `A {"x":1}`},
+		{[]rules.Config{{Match: []string{"Client*"}, Drop: true}}, "ClientOpened", `{}`, "dropped"},
+		{[]rules.Config{{Match: []string{"Client*"}, Drop: true}}, "Upload", `{}`, "Upload {}"},
+		{[]rules.Config{{Match: []string{"ClientOpened"}, Keep: true}, {Match: []string{"Client*"}, Drop: true}}, "ClientOpened", `{}`, "ClientOpened {}"},
+		{[]rules.Config{{Match: []string{"@printjob"}, Keep: true}, {Drop: true}}, "PrintDone", `{}`, "PrintDone {}"},
+		{[]rules.Config{{Match: []string{"@printjob"}, Keep: true}, {Drop: true}}, "ZChange", `{}`, "dropped"},
+		{[]rules.Config{{Source: "camera*", Drop: true}}, "A", `{}`, "A {}"},
+		{[]rules.Config{{When: "payload.progress >= 50", Drop: true}}, "A", `{"progress":50}`, "dropped"},
+		{[]rules.Config{{When: "payload.progress >= 50", Drop: true}}, "A", `{"progress":49.5}`, `A {"progress":49.5}`},
+		{[]rules.Config{{When: "payload.progress >= 50", Drop: true}}, "A", `{}`, "A {}"}, // fails: passed on
+		{[]rules.Config{{When: `event startsWith "P" and source == "printer"`, Rename: "Q"}}, "P", `{}`, "Q {}"},
+		{[]rules.Config{{Rename: "Q"}, {Match: []string{"P"}, Drop: true}, {Match: []string{"Q"}, Add: map[string]any{"n": 1}}}, "P", `{}`, `Q {"n":1}`},
+		{[]rules.Config{{Topic: "{base}/{event|lower}/{payload.tool}", QoS: &two, Retain: true}}, "Tool", `{"tool":3}`, `Tool {"tool":3} to base/tool/3 QoS 2 retained`},
+		{[]rules.Config{{Pick: []string{"a", "c"}}}, "A", `{"a":1,"b":2,"c":[3]}`, `A {"a":1,"c":[3]}`},
+		{[]rules.Config{{Remove: []string{"a"}}}, "A", `{"a":1,"b":12345678901234567890}`, `A {"b":12345678901234567890}`},
+		{[]rules.Config{{Add: map[string]any{"room": "cellar", "a": map[string]any{"b": true}}}}, "A", `{"a":1}`, `A {"a":{"b":true},"room":"cellar"}`},
+		{[]rules.Config{{Add: map[string]any{"hot": true}}, {When: "payload.hot", Rename: "Hot"}}, "A", `{}`, `Hot {"hot":true}`},
+	} {
+		if got := apply(set(t, c.rules...), time.Now(), c.name, c.payload); got != c.want {
+			t.Errorf("%+v:\n%s %s became %s\nwant %s", c.rules, c.name, c.payload, got, c.want)
+		}
+	}
+}
+
+func TestBadRulesSayWhatIsWrong(t *testing.T) {
+	nine := 9
+	for _, c := range []struct {
+		rule rules.Config
+		want string
+	}{
+		{rules.Config{}, "rules[0].: the rule does nothing"},
+		{rules.Config{Keep: true, Drop: true}, "rules[0].drop: keep is set already"},
+		{rules.Config{Drop: true, Rename: "x"}, "put the other actions into a rule before"},
+		{rules.Config{Drop: true, Match: []string{"[a"}}, `rules[0].match[0]: "[a" is not a pattern`},
+		{rules.Config{Drop: true, Match: []string{"@printjobs"}}, "did you mean @printjob?"},
+		{rules.Config{Drop: true, When: "payload.x +"}, "rules[0].when: "},
+		{rules.Config{Drop: true, When: "paylod.x > 1"}, "unknown name paylod"},
+		{rules.Config{Drop: true, When: "1 + 1"}, "expected bool"},
+		{rules.Config{QoS: &nine}, "rules[0].qos: 9 is not one of"},
+		{rules.Config{Topic: "{evnt}"}, "rules[0].topic: "},
+		{rules.Config{Per: []string{"x"}, Dedupe: true}, "rules[0].per: "},
+		{rules.Config{Ignore: []string{"x"}, MinInterval: time.Second}, "rules[0].ignore: "},
+		{rules.Config{MinInterval: -time.Second}, "rules[0].min_interval: "},
+	} {
+		err := rules.Check([]rules.Config{c.rule}, "base")
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c.rule, err, c.want)
+		}
+		if _, ok := errors.AsType[*config.KeyError](err); !ok {
+			t.Errorf("%v names no key", err)
+		}
+	}
+}
+
+// TestUnchangedPayloadsAreDropped, whatever the keys that do not count say.
+func TestUnchangedPayloadsAreDropped(t *testing.T) {
+	s := set(t, rules.Config{Dedupe: true, Ignore: []string{"at"}})
+	now := time.Now()
+	for _, c := range []struct{ name, payload, want string }{
+		{"A", `{"x":1,"at":1}`, `A {"x":1,"at":1}`}, {"A", `{"x":1,"at":2}`, "dropped"}, {"B", `{"x":1,"at":2}`, `B {"x":1,"at":2}`},
+		{"A", `{"x":2,"at":3}`, `A {"x":2,"at":3}`}, {"A", `{"x":1,"at":4}`, `A {"x":1,"at":4}`},
+	} {
+		if got := apply(s, now, c.name, c.payload); got != c.want {
+			t.Errorf("%s %s: %s, want %s", c.name, c.payload, got, c.want)
+		}
+	}
+}
+
+// TestTheLastOfAnIntervalIsStillSent: the first goes at once, the newest of
+// those that follow at the end.
+func TestTheLastOfAnIntervalIsStillSent(t *testing.T) {
+	s := set(t, rules.Config{Match: []string{"Z"}, MinInterval: 5 * time.Second, Per: []string{"tool"}})
+	at := time.Now()
+	after := func(d time.Duration) time.Time { return at.Add(d) }
+	expect := func(got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	expect(apply(s, at, "Z", `{"z":1,"tool":0}`), `Z {"z":1,"tool":0}`)
+	expect(apply(s, after(time.Second), "Z", `{"z":2,"tool":0}`), "held")
+	expect(apply(s, after(2*time.Second), "Z", `{"z":3,"tool":0}`), "held")
+	expect(apply(s, after(2*time.Second), "Z", `{"z":1,"tool":1}`), `Z {"z":1,"tool":1}`) // another key
+	due, next := s.Due(after(4 * time.Second))
+	if len(due) != 0 || !next.Equal(after(5*time.Second)) {
+		t.Fatalf("due %v, next %v", due, next)
+	}
+	due, _ = s.Due(after(5 * time.Second))
+	if len(due) != 1 || string(due[0].Event.Payload) != `{"z":3,"tool":0}` {
+		t.Fatalf("due %v", due)
+	}
+	// One that cannot be stored is due again; a newer one takes its place.
+	if err := s.Send(due[0], after(5*time.Second), func() error { return errors.New("full") }); err == nil {
+		t.Error("no error")
+	}
+	expect(apply(s, after(6*time.Second), "Z", `{"z":4,"tool":0}`), "held")
+	old := due[0]
+	due, _ = s.Due(after(6 * time.Second))
+	sent := 0
+	for _, h := range []*rules.Held{old, due[0], due[0]} {
+		if err := s.Send(h, after(6*time.Second), func() error { sent++; return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	if sent != 1 || string(due[0].Event.Payload) != `{"z":4,"tool":0}` {
+		t.Errorf("%d sent, %s", sent, due[0].Event.Payload)
+	}
+	expect(apply(s, after(7*time.Second), "Z", `{"z":5,"tool":0}`), "held") // the interval began anew
+	expect(apply(s, after(12*time.Second), "Z", `{"z":6,"tool":1}`), `Z {"z":6,"tool":1}`)
+}
+
+// TestWhatWasNotStoredIsNotRemembered: it will be offered again.
+func TestWhatWasNotStoredIsNotRemembered(t *testing.T) {
+	s := set(t, rules.Config{Match: []string{"D"}, Dedupe: true}, rules.Config{Match: []string{"Z"}, MinInterval: time.Minute})
+	now := time.Now()
+	for _, name := range []string{"D", "Z"} {
+		p := s.Begin(now)
+		for range 2 {
+			p.Apply(&event.Event{Name: name, Payload: []byte(`{}`)})
+		}
+		p.Abort()
+		if got := apply(s, now, name, "{}"); got != name+" {}" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// TestReloadedRulesRemember as long as they stay the same.
+func TestReloadedRulesRemember(t *testing.T) {
+	z, d := rules.Config{Match: []string{"Z"}, MinInterval: time.Minute}, rules.Config{Match: []string{"D"}, Dedupe: true}
+	old := set(t, z, d)
+	now := time.Now()
+	apply(old, now, "Z", `{"n":1}`)
+	apply(old, now, "Z", `{"n":2}`)
+	apply(old, now, "D", `{}`)
+	fresh, err := rules.New([]rules.Config{{Match: []string{"X"}, Drop: true}, d}, "base", old, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := apply(fresh, now, "D", `{}`); got != "dropped" {
+		t.Errorf("got %s", got)
+	}
+	orphans := old.Orphans(fresh)
+	if len(orphans) != 1 || string(orphans[0].Event.Payload) != `{"n":2}` {
+		t.Errorf("orphans: %v", orphans)
+	}
+}
+
+func BenchmarkApply(b *testing.B) {
+	s := set(b, rules.Config{Match: []string{"Client*"}, Drop: true}, rules.Config{When: "payload.progress > 50", Add: map[string]any{"late": true}})
+	payload := []byte(`{"_event":"Progress","_timestamp":1,"progress":77,"file":"a.gcode"}`)
+	for b.Loop() {
+		p := s.Begin(time.Time{})
+		p.Apply(&event.Event{Name: "Progress", Payload: payload})
+		p.Commit()
+	}
+}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -11,7 +13,8 @@ import (
 
 // checkCommand tells whether run would accept the configuration.
 func checkCommand(f *flags) *cobra.Command {
-	return &cobra.Command{
+	var print bool
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration and tell everything that is wrong with it",
 		Args:  cobra.NoArgs,
@@ -20,8 +23,15 @@ func checkCommand(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := bridge.Load(f.config, os.Environ(), dir); err != nil {
+			plan, err := bridge.Load(f.config, os.Environ(), dir)
+			if err != nil {
 				return explain(err)
+			}
+			for _, text := range plan.Warnings() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+text)
+			}
+			if print {
+				return printValues(cmd.OutOrStdout(), plan)
 			}
 			what := f.config
 			if what == "" {
@@ -31,4 +41,14 @@ func checkCommand(f *flags) *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&print, "print", false, "print every option as it would be used, and where it comes from; secrets are masked")
+	return cmd
+}
+
+func printValues(w io.Writer, plan *bridge.Plan) error {
+	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, v := range plan.Values() {
+		fmt.Fprintf(columns, "%s:\t%s\t# %s\n", v.Key, v.Text, v.Origin)
+	}
+	return columns.Flush()
 }

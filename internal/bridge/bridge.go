@@ -113,6 +113,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		b.log.Warn().Err(err).Msg("\"bridge reload\" will not find this program")
 	}
 	b.greet()
+	b.warn()
 	var watching sync.WaitGroup
 	watching.Go(func() { b.watchConfig(ctx) })
 	watching.Go(func() { b.sendHeld(ctx) })

@@ -130,10 +130,11 @@ func (c BrokerConfig) check(file accounts.File) error {
 		if l.address == "" && l.key != "listen" || l.address == off {
 			continue
 		}
-		host, _, err := net.SplitHostPort(l.address)
+		host, _, _ := net.SplitHostPort(l.address)
+		err := config.CheckAddress(l.key, l.address, "127.0.0.1:1883, or off")
 		switch {
 		case err != nil:
-			errs.bad(l.key, "%q is not an address; write for example 127.0.0.1:1883, or off", l.address)
+			errs = append(errs, err)
 		case !isLoopback(host) && !l.guarded:
 			errs.bad(l.key, "%s can be reached from other machines, and anybody there could read and send everything: there are no users; add one with \"bridge user add NAME\", set broker.allow_anonymous: true if it is meant, or listen on 127.0.0.1", l.address)
 		}

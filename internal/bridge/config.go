@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -129,6 +130,18 @@ func (p *Plan) problem(key, text string) config.Problem { return p.doc.Problem(k
 // explain places a component's error below path.
 func (p *Plan) explain(path string, err error) error { return p.doc.Explain(path, err) }
 
+// Values are all options as they are in use, with where each comes from.
+func (p *Plan) Values() []config.Value {
+	values := p.doc.Values("", p.Config)
+	for i, options := range p.sources {
+		values = append(values, p.doc.Values(fmt.Sprintf("sources[%d]", i), options)...)
+	}
+	return values
+}
+
+// Warnings are what is not wrong, and should be otherwise.
+func (p *Plan) Warnings() []string { return p.doc.Warnings }
+
 // destination is where events go.
 func (p *Plan) destination() string {
 	if len(p.MQTT.URL) == 0 {
@@ -160,6 +173,7 @@ func Load(file string, environ []string, stateDir string) (*Plan, error) {
 	if len(p.MQTT.URL) == 0 {
 		note("broker", p.Broker.check(accountsFile(stateDir)))
 	}
+	note("", p.checkListeners())
 	note("journal", p.Journal.check())
 	note("log", p.Log.check())
 	if p.MaxPayload < 1 || p.MaxPayload > 64<<20 {
@@ -195,6 +209,11 @@ func Load(file string, environ []string, stateDir string) (*Plan, error) {
 		problems.Sort()
 		return nil, problems
 	}
+	for _, key := range []string{p.MQTT.TLS.Key, p.Broker.TLS.Key} {
+		if key != "" {
+			doc.WarnIfShared(key)
+		}
+	}
 	p.doc = doc
 	return p, nil
 }
@@ -226,6 +245,34 @@ func decodeSource(doc *config.Document, path string, item any) (sourceOptions, e
 		text += fmt.Sprintf("; did you mean %s?", near)
 	}
 	return nil, config.Errorf("type", "%s", text)
+}
+
+// checkListeners tells of addresses that would be listened on twice.
+func (p *Plan) checkListeners() error {
+	listeners := []listenerSpec{{key: "http.listen", network: "tcp", address: p.HTTP.Listen}}
+	if len(p.MQTT.URL) == 0 {
+		listeners = append(listeners, p.Broker.listeners()...)
+	}
+	var errs []error
+	for i, l := range listeners {
+		for _, other := range listeners[:i] {
+			if l.overlaps(other) {
+				errs = append(errs, config.Errorf(l.key, "%s is taken by %s already, which listens on %s", l.address, other.key, other.address))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// overlaps reports whether only one of two listeners can be open.
+func (s listenerSpec) overlaps(other listenerSpec) bool {
+	if s.network != "tcp" || other.network != "tcp" {
+		return s.network == other.network && s.address == other.address
+	}
+	host, port, _ := net.SplitHostPort(s.address)
+	otherHost, otherPort, _ := net.SplitHostPort(other.address)
+	all := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
+	return port == otherPort && port != "0" && (host == otherHost || all(host) || all(otherHost))
 }
 
 func (c JournalConfig) check() error {

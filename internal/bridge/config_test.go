@@ -84,7 +84,7 @@ func TestBadFilesSayWhatIsWrong(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			_, err := bridge.Load(file, nil, t.TempDir())
+			_, err := bridge.Load(file, []string{"SOME_TEST_VALUE=x"}, t.TempDir())
 			if err == nil {
 				t.Fatal("nothing is wrong with it")
 			}

@@ -88,12 +88,20 @@ func (b *Bridge) reload() Outcome {
 			o.Changed, err = b.apply(plan)
 		}
 	}
+	b.warn()
 	o.OK, o.TookMS = err == nil, float64(time.Since(began).Microseconds())/1000
 	if err != nil {
 		o.Problems = strings.Split(err.Error(), "\n")
 	}
 	b.reloaded(o)
 	return o
+}
+
+// warn tells what the configuration in use should have otherwise.
+func (b *Bridge) warn() {
+	for _, text := range b.now.plan.Warnings() {
+		b.log.Warn().Msg(text)
+	}
 }
 
 // reloaded tells how a reload went.

@@ -363,7 +363,7 @@ func TestTheSinkMovesBetweenBrokersWhileEventsCome(t *testing.T) {
 func TestWhereThingsAreKeptCannotChangeWhileTheyAreUsed(t *testing.T) {
 	h := newHouse(t, plain)
 	o := h.reload(plain + "journal: {path: /elsewhere, sync: never}\n")
-	want := "config.yaml:7: journal.path: cannot change while the program runs; restart it for that"
+	want := "config.yaml:7:11: journal.path: cannot change while the program runs; restart it for that"
 	if o.OK || len(o.Problems) != 2 || !strings.HasSuffix(o.Problems[0], want) {
 		t.Errorf("got %+v", o)
 	}

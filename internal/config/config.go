@@ -6,12 +6,12 @@
 package config
 
 import (
-	"crypto/sha256"
+	"cmp"
 	"errors"
 	"fmt"
-	"os"
+	"math"
+	"net"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +19,6 @@ import (
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/providers/env/v2"
-	"github.com/knadh/koanf/v2"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -27,22 +26,19 @@ import (
 // E2M_MQTT_URL sets mqtt.url.
 const EnvPrefix = "E2M_"
 
-// maxFile bounds the file; nobody writes more by hand.
-const maxFile = 4 << 20
-
 // delimiter joins key paths inside koanf; no YAML key that is allowed holds it.
 const delimiter = "\x1f"
 
 // Problem is one thing that is wrong with a configuration.
 type Problem struct {
-	// Where is the file and line, or the environment variable.
+	// Where is the file, line and column, or the environment variable.
 	Where string
 	// Key is the path of the option, such as mqtt.tls.ca or sources[0].type.
 	Key string
 	// Text says what was found and what is allowed.
 	Text string
 
-	line int
+	at place
 }
 
 func (p Problem) String() string {
@@ -59,9 +55,12 @@ func (p Problem) String() string {
 // Problems is the error for a configuration that cannot be used.
 type Problems []Problem
 
-// Sort orders problems by line.
-func (p Problems) Sort() {
-	slices.SortStableFunc(p, func(a, b Problem) int { return a.line - b.line })
+// Sort orders problems by their place, and drops those that say the same.
+func (p *Problems) Sort() {
+	slices.SortStableFunc(*p, func(a, b Problem) int {
+		return cmp.Or(strings.Compare(a.at.file, b.at.file), a.at.line-b.at.line, a.at.column-b.at.column)
+	})
+	*p = slices.CompactFunc(*p, func(a, b Problem) bool { return a.String() == b.String() })
 }
 
 func (p Problems) Error() string {
@@ -84,110 +83,6 @@ func (e *KeyError) Unwrap() error { return e.Err }
 // Errorf returns a KeyError.
 func Errorf(key, format string, args ...any) error {
 	return &KeyError{key, fmt.Errorf(format, args...)}
-}
-
-// Document is a configuration as it was written, not yet decoded.
-type Document struct {
-	k     *koanf.Koanf
-	file  string
-	lines map[string]int // by key path
-	envs  map[string]string
-	sum   Sum
-}
-
-// Sum is that of the file's content.
-func (d *Document) Sum() Sum { return d.sum }
-
-// Load reads file, if it is not empty, and those of the variables in environ
-// that begin with EnvPrefix. schema is a pointer to the struct that the whole
-// will be decoded into; it tells which variables there can be.
-func Load(file string, environ []string, schema any) (*Document, error) {
-	d := &Document{k: koanf.New(delimiter), file: file, lines: map[string]int{}, envs: map[string]string{}}
-	if file != "" {
-		if err := d.loadFile(); err != nil {
-			return nil, err
-		}
-	}
-	return d, d.loadEnv(environ, reflect.TypeOf(schema).Elem())
-}
-
-func (d *Document) loadFile() error {
-	info, err := os.Stat(d.file)
-	if err != nil {
-		return fmt.Errorf("read configuration: %w", err)
-	}
-	if info.Size() > maxFile {
-		return Problems{{Where: d.file, Text: fmt.Sprintf("the file has %d bytes; at most %d are allowed", info.Size(), maxFile)}}
-	}
-	text, err := os.ReadFile(d.file)
-	if err != nil {
-		return fmt.Errorf("read configuration: %w", err)
-	}
-	d.sum = sha256.Sum256(text)
-	if len(text) == 0 {
-		return Problems{{Where: d.file, Text: "the file is empty; a file with nothing but a comment means the defaults"}}
-	}
-	var root yaml.Node
-	if err := yaml.Unmarshal(text, &root); err != nil {
-		return d.syntaxProblems(err)
-	}
-	if len(root.Content) == 0 {
-		return nil // nothing but comments
-	}
-	if root.Content[0].Kind != yaml.MappingNode {
-		return Problems{{Where: fmt.Sprintf("%s:%d", d.file, root.Content[0].Line), Text: "the file must hold options such as \"mqtt:\" at its top level"}}
-	}
-	d.index("", root.Content[0])
-	values := map[string]any{}
-	if err := root.Content[0].Decode(&values); err != nil { // such as a key that is there twice
-		return d.syntaxProblems(err)
-	}
-	return d.k.Load(tree(values), nil)
-}
-
-// tree is a provider of what was parsed already.
-type tree map[string]any
-
-func (t tree) Read() (map[string]any, error) { return t, nil }
-func (t tree) ReadBytes() ([]byte, error)    { return nil, errors.ErrUnsupported }
-
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
-
-// syntaxProblems makes problems of the YAML parser's error, which may name
-// several lines.
-func (d *Document) syntaxProblems(err error) (all Problems) {
-	for text := range strings.SplitSeq(err.Error(), "\n") {
-		if m := yamlLine.FindStringSubmatch(strings.TrimSpace(text)); m != nil {
-			all = append(all, Problem{Where: d.file + ":" + m[1], Text: m[2]})
-		}
-	}
-	if all == nil {
-		all = Problems{{Where: d.file, Text: strings.TrimPrefix(err.Error(), "yaml: ")}}
-	}
-	return all
-}
-
-// index notes the line of every key.
-func (d *Document) index(path string, n *yaml.Node) {
-	switch n.Kind {
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key := n.Content[i].Value
-			if path != "" {
-				key = path + "." + key
-			}
-			d.lines[key] = n.Content[i].Line
-			d.index(key, n.Content[i+1])
-		}
-	case yaml.SequenceNode:
-		for i, item := range n.Content {
-			key := fmt.Sprintf("%s[%d]", path, i)
-			d.lines[key] = item.Line
-			d.index(key, item)
-		}
-	case yaml.AliasNode:
-		d.index(path, n.Alias)
-	}
 }
 
 // loadEnv lays the variables over the file.
@@ -288,7 +183,7 @@ func (d *Document) decode(path string, value map[string]any, into any) error {
 	var meta mapstructure.Metadata
 	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
 		Result: into, Metadata: &meta, TagName: "koanf", Squash: true,
-		DecodeHook: mapstructure.ComposeDecodeHookFunc(decodeText, oneIsAList),
+		DecodeHook: mapstructure.ComposeDecodeHookFunc(d.decodeSecret, decodeText, wholeNumber, oneIsAList),
 	})
 	if err != nil {
 		return err
@@ -318,13 +213,25 @@ func (d *Document) Problem(key, text string) Problem {
 		return p
 	}
 	for k := key; k != ""; k = parent(k) {
-		if line, ok := d.lines[k]; ok {
-			p.Where, p.line = fmt.Sprintf("%s:%d", d.file, line), line
+		if at, ok := d.places[k]; ok {
+			p.Where, p.at = at.String(), at
 			return p
 		}
 	}
-	p.Where = d.file
+	p.Where = d.path
 	return p
+}
+
+// Origin tells where an option's value comes from: a variable, a place in a
+// file, or "default".
+func (d *Document) Origin(key string) string {
+	if name, ok := d.envs[key]; ok {
+		return "environment variable " + name
+	}
+	if at, ok := d.places[key]; ok {
+		return at.String()
+	}
+	return "default"
 }
 
 // Explain turns a component's error into problems: each KeyError in it is
@@ -424,8 +331,10 @@ func decodeText(from, to reflect.Type, v any) (any, error) {
 	text, ok := v.(string)
 	if !ok {
 		if n, isInt := v.(int); isInt && n != 0 {
-			unit := map[reflect.Type]string{durationType: "s", sizeType: "KiB"}[to]
-			return nil, fmt.Errorf("the number %d needs a unit, such as %d%s", n, n, unit)
+			if to == sizeType {
+				return nil, fmt.Errorf("the number %d needs a unit; as bytes it is %s", n, Size(n))
+			}
+			return nil, fmt.Errorf("the number %d needs a unit, such as %ds", n, n)
 		}
 		return v, nil
 	}
@@ -433,6 +342,15 @@ func decodeText(from, to reflect.Type, v any) (any, error) {
 		return ParseDuration(text)
 	}
 	return ParseSize(text)
+}
+
+// wholeNumber refuses what would lose its fraction, or does not fit.
+func wholeNumber(_, to reflect.Type, v any) (any, error) {
+	f, ok := v.(float64)
+	if !ok || to.Kind() < reflect.Int || to.Kind() > reflect.Uint64 || f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+		return v, nil
+	}
+	return nil, fmt.Errorf("a whole number is needed here, not %v", f)
 }
 
 // oneIsAList lets a single text stand for a list of one.
@@ -525,6 +443,19 @@ func Near(name string, candidates ...string) string {
 		set[c] = option{}
 	}
 	return nearest(name, set)
+}
+
+// CheckAddress checks what is to be listened on: a host, which may be left out,
+// and a port.
+func CheckAddress(key, address, example string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return Errorf(key, "%q is not an address; write for example %s", address, example)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return Errorf(key, "%q is not a port; there are 1 to 65535", port)
+	}
+	return nil
 }
 
 // OneOf checks an option that has a fixed list of values.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -26,8 +27,8 @@ const (
 // Sum stands for a file's content.
 type Sum [sha256.Size]byte
 
-// Watch calls changed whenever a file's content has become another than that
-// of seen, and stays so for a moment. It watches the folders that the path goes
+// Watch calls changed whenever the content of a file, or of the files in a
+// folder, has become another than that of seen, and stays so for a moment. It watches the folders that the path goes
 // through, since editors put new files in the old one's place and mounted
 // folders are swapped as a whole, and looks now and then where there is no
 // notice of changes. A file that is gone changes nothing; it is waited for. It
@@ -77,27 +78,31 @@ type watch struct {
 	watcher *fsnotify.Watcher // nil where there is none
 
 	seen    Sum
-	gone    bool        // the log says so
-	info    fs.FileInfo // nil if it is not there
+	gone    bool          // the log says so
+	info    []fs.FileInfo // of the files that are there
 	folders map[string]bool
 }
 
-// touched reports whether the file is another than at the last call, or was
+// touched reports whether a file is another than at the last call, or was
 // written to since.
 func (w *watch) touched() bool {
 	before := w.info
-	now, err := os.Stat(w.path)
-	if err != nil {
-		w.info = nil
-		return before != nil
+	w.info = nil
+	if names, err := files(w.path); err == nil {
+		for _, name := range names {
+			if info, err := os.Stat(name); err == nil {
+				w.info = append(w.info, info)
+			}
+		}
 	}
-	w.info = now
-	return before == nil || !os.SameFile(now, before) || !now.ModTime().Equal(before.ModTime()) || now.Size() != before.Size()
+	return !slices.EqualFunc(before, w.info, func(a, b fs.FileInfo) bool {
+		return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+	})
 }
 
-// look reads the file and tells if it is another.
+// look reads the files and tells if they are others.
 func (w *watch) look() {
-	text, err := os.ReadFile(w.path)
+	sum, err := SumOf(w.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if !w.gone {
@@ -110,7 +115,7 @@ func (w *watch) look() {
 		return
 	}
 	w.gone = false
-	if sum := sha256.Sum256(text); sum != w.seen {
+	if sum != w.seen {
 		w.seen = sum
 		w.changed()
 	}
@@ -123,6 +128,9 @@ func (w *watch) follow() {
 		return
 	}
 	now := map[string]bool{}
+	if info, err := os.Stat(w.path); err == nil && info.IsDir() {
+		now[w.path] = true
+	}
 	for path, n := w.path, 0; n < 40; n++ {
 		dir := filepath.Dir(path)
 		now[dir] = true

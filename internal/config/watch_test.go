@@ -2,7 +2,6 @@ package config_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,14 +26,14 @@ type watched struct {
 
 func watch(t *testing.T, path string) *watched {
 	t.Helper()
-	text, err := os.ReadFile(path)
+	seen, err := config.SumOf(path)
 	ok(t, err)
 	w := &watched{t: t, path: path}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		config.Watch(ctx, path, sha256.Sum256(text), w.note, zerolog.Nop())
+		config.Watch(ctx, path, seen, w.note, zerolog.Nop())
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return w
@@ -173,7 +172,7 @@ func TestWhatWasChangedBeforeTheWatchIsSeen(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		config.Watch(ctx, path, sha256.Sum256([]byte("old")), w.note, zerolog.Nop())
+		config.Watch(ctx, path, config.Sum{}, w.note, zerolog.Nop())
 	}()
 	w.expect("the new", "new")
 	cancel()
@@ -213,5 +212,32 @@ func TestFilesThatSayTheSameAreNoChange(t *testing.T) {
 	w.expect("the change", "other")
 	if len(w.seen) != 1 {
 		t.Errorf("seen: %q", w.seen)
+	}
+}
+
+func TestFilesInAWatchedFolderAreSeen(t *testing.T) {
+	dir := t.TempDir()
+	ok(t, os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("a"), 0o600))
+	seen, err := config.SumOf(dir)
+	ok(t, err)
+	changes := make(chan struct{}, 10)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		config.Watch(ctx, dir, seen, func() { changes <- struct{}{} }, zerolog.Nop())
+	}()
+	defer func() { cancel(); <-done }()
+	for _, change := range []func() error{
+		func() error { return os.WriteFile(filepath.Join(dir, "b.yaml"), []byte("b"), 0o600) },
+		func() error { return os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("c"), 0o600) },
+		func() error { return os.Remove(filepath.Join(dir, "b.yaml")) },
+	} {
+		ok(t, change())
+		select {
+		case <-changes:
+		case <-time.After(30 * time.Second):
+			t.Fatal("not seen")
+		}
 	}
 }

@@ -175,7 +175,7 @@ func below(i int, err error) error {
 	var errs []error
 	for _, e := range joined.Unwrap() {
 		if key, ok := errors.AsType[*config.KeyError](e); ok {
-			e = &config.KeyError{Key: fmt.Sprintf("rules[%d].%s", i, key.Key), Err: key.Err}
+			e = &config.KeyError{Key: strings.TrimSuffix(fmt.Sprintf("rules[%d].%s", i, key.Key), "."), Err: key.Err}
 		}
 		errs = append(errs, e)
 	}

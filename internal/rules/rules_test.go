@@ -85,7 +85,7 @@ func TestBadRulesSayWhatIsWrong(t *testing.T) {
 		rule rules.Config
 		want string
 	}{
-		{rules.Config{}, "rules[0].: the rule does nothing"},
+		{rules.Config{}, "rules[0]: the rule does nothing"},
 		{rules.Config{Keep: true, Drop: true}, "rules[0].drop: keep is set already"},
 		{rules.Config{Drop: true, Rename: "x"}, "put the other actions into a rule before"},
 		{rules.Config{Drop: true, Match: []string{"[a"}}, `rules[0].match[0]: "[a" is not a pattern`},

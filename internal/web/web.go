@@ -35,9 +35,7 @@ func Defaults() Config { return Config{Listen: "127.0.0.1:8127", MaxConnections:
 // Check tells what is wrong with c, as KeyErrors.
 func (c Config) Check() error {
 	var errs []error
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		errs = append(errs, config.Errorf("listen", "%q is not an address; write for example 127.0.0.1:8127, or :8127 for all interfaces", c.Listen))
-	}
+	errs = append(errs, config.CheckAddress("listen", c.Listen, "127.0.0.1:8127, or :8127 for all interfaces"))
 	if c.MaxConnections < 1 {
 		errs = append(errs, config.Errorf("max_connections", "%d is not at least 1", c.MaxConnections))
 	}

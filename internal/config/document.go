@@ -1,0 +1,361 @@
+package config
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/knadh/koanf/v2"
+	"go.yaml.in/yaml/v3"
+)
+
+// This file reads what was written: a file or a folder of files, with what it
+// refers to.
+
+// Bounds of what is read; nobody writes more by hand.
+const (
+	maxFile   = 4 << 20
+	maxSecret = 64 << 10
+)
+
+// Document is a configuration as it was written, not yet decoded.
+type Document struct {
+	k      *koanf.Koanf
+	path   string
+	env    map[string]string // all variables
+	places map[string]place  // by key path
+	envs   map[string]string // variables that set an option, by key path
+	sum    Sum
+	// Warnings are what is not wrong, and should be otherwise.
+	Warnings []string
+}
+
+// place is where something stands in a file.
+type place struct {
+	file         string
+	line, column int
+}
+
+func (p place) String() string { return fmt.Sprintf("%s:%d:%d", p.file, p.line, p.column) }
+
+// Sum is that of the content of all files.
+func (d *Document) Sum() Sum { return d.sum }
+
+// Load reads path, a file or a folder, if it is not empty, and those of the
+// variables in environ that begin with EnvPrefix. schema is a pointer to the
+// struct that the whole will be decoded into; it tells which variables there
+// can be.
+func Load(path string, environ []string, schema any) (*Document, error) {
+	d := &Document{
+		k: koanf.New(delimiter), path: path, places: map[string]place{}, envs: map[string]string{}, env: map[string]string{},
+	}
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		d.env[name] = value
+	}
+	if path != "" {
+		if err := d.loadFiles(); err != nil {
+			return nil, err
+		}
+	}
+	return d, d.loadEnv(environ, reflect.TypeOf(schema).Elem())
+}
+
+// files are those that a path stands for: itself, or what a folder holds, by
+// name.
+func files(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return []string{path}, err
+	}
+	entries, err := os.ReadDir(path) // by name
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); (ext == ".yaml" || ext == ".yml") && !strings.HasPrefix(e.Name(), ".") {
+			out = append(out, filepath.Join(path, e.Name()))
+		}
+	}
+	return out, nil
+}
+
+// SumOf is the Sum of the content of a file or a folder.
+func SumOf(path string) (sum Sum, err error) {
+	names, err := files(path)
+	if err != nil {
+		return sum, err
+	}
+	h := sha256.New()
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return sum, err
+		}
+		fmt.Fprintf(h, "%s %d\n%s", name, len(text), text)
+	}
+	return Sum(h.Sum(nil)), nil
+}
+
+func (d *Document) loadFiles() error {
+	names, err := files(d.path)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	if d.sum, err = SumOf(d.path); err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	values := map[string]any{}
+	var problems Problems
+	for _, name := range names {
+		one, err := d.loadFile(name, values)
+		if found, ok := errors.AsType[Problems](err); ok {
+			problems = append(problems, found...)
+		} else if err != nil {
+			return err
+		}
+		merge(values, one)
+	}
+	if problems != nil {
+		return problems
+	}
+	return d.k.Load(tree(values), nil)
+}
+
+// loadFile reads one file. before are the values of those before it.
+func (d *Document) loadFile(name string, before map[string]any) (map[string]any, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	bad := func(format string, args ...any) error {
+		return Problems{{Where: name, Text: fmt.Sprintf(format, args...)}}
+	}
+	if info.Size() > maxFile {
+		return nil, bad("the file has %d bytes; at most %d are allowed", info.Size(), maxFile)
+	}
+	text, err := os.ReadFile(name)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read configuration: %w", err)
+	case len(text) == 0:
+		return nil, bad("the file is empty; a file with nothing but a comment means the defaults")
+	case !utf8.Valid(text):
+		at := 1
+		for line := range bytes.Lines(text) {
+			if !utf8.Valid(line) {
+				break
+			}
+			at++
+		}
+		return nil, Problems{{Where: fmt.Sprintf("%s:%d", name, at), Text: "the file is not UTF-8 text; save it as such"}}
+	}
+	var root, more yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
+		return nil, syntaxProblems(name, text, err)
+	}
+	if err := decoder.Decode(&more); err == nil {
+		return nil, Problems{{Where: place{name, more.Line, more.Column}.String(), Text: "a second document begins here; put everything into one, without ---"}}
+	}
+	if len(root.Content) == 0 {
+		return nil, nil // nothing but comments
+	}
+	top := root.Content[0]
+	if top.Kind != yaml.MappingNode {
+		return nil, Problems{{Where: place{name, top.Line, top.Column}.String(), Text: "the file must hold options such as \"mqtt:\" at its top level"}}
+	}
+	problems := d.expand(name, top)
+	d.index(name, "", top, before)
+	values := map[string]any{}
+	if err := top.Decode(&values); err != nil { // such as a key that is there twice
+		problems = append(problems, syntaxProblems(name, text, err)...)
+	}
+	if problems != nil {
+		return nil, problems
+	}
+	return values, nil
+}
+
+// merge lays the values of a later file over those of earlier ones: groups are
+// merged, lists go on, and of a single value the later counts.
+func merge(into, values map[string]any) {
+	for key, value := range values {
+		switch old := into[key].(type) {
+		case map[string]any:
+			if group, ok := value.(map[string]any); ok {
+				merge(old, group)
+				continue
+			}
+		case []any:
+			if list, ok := value.([]any); ok {
+				into[key] = append(old, list...)
+				continue
+			}
+		}
+		into[key] = value
+	}
+}
+
+// tree is a provider of what was parsed already.
+type tree map[string]any
+
+func (t tree) Read() (map[string]any, error) { return t, nil }
+func (t tree) ReadBytes() ([]byte, error)    { return nil, errors.ErrUnsupported }
+
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+
+var unknownAnchor = regexp.MustCompile(`unknown anchor '([^']*)' referenced`)
+
+// syntaxProblems makes problems of the YAML parser's error, which may name
+// several lines.
+func syntaxProblems(file string, text []byte, err error) (all Problems) {
+	if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil { // the parser tells no line
+		before, _, _ := bytes.Cut(text, []byte("*"+m[1]))
+		return Problems{{Where: fmt.Sprintf("%s:%d", file, 1+bytes.Count(before, []byte("\n"))), Text: fmt.Sprintf("there is no anchor &%s before *%s", m[1], m[1])}}
+	}
+	for text := range strings.SplitSeq(err.Error(), "\n") {
+		if m := yamlLine.FindStringSubmatch(strings.TrimSpace(text)); m != nil {
+			all = append(all, Problem{Where: file + ":" + m[1], Text: m[2]})
+		}
+	}
+	if all == nil {
+		all = Problems{{Where: file, Text: strings.TrimPrefix(err.Error(), "yaml: ")}}
+	}
+	return all
+}
+
+// index notes the place of every key. before are the values of earlier files:
+// a list goes on where theirs ends.
+func (d *Document) index(file, path string, n *yaml.Node, before any) {
+	switch n.Kind {
+	case yaml.MappingNode:
+		group, _ := before.(map[string]any)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			name := n.Content[i].Value
+			key := join(path, name)
+			d.places[key] = place{file, n.Content[i].Line, n.Content[i].Column}
+			d.index(file, key, n.Content[i+1], group[name])
+		}
+	case yaml.SequenceNode:
+		list, _ := before.([]any)
+		for i, item := range n.Content {
+			key := fmt.Sprintf("%s[%d]", path, len(list)+i)
+			d.places[key] = place{file, item.Line, item.Column}
+			d.index(file, key, item, nil)
+		}
+	case yaml.AliasNode:
+		d.index(file, path, n.Alias, nil)
+	}
+}
+
+var variable = regexp.MustCompile(`\$\$\{|\$\{([^{}]*)\}`)
+var variableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)(:-(.*))?$`)
+
+// expand puts the values of variables in place of ${NAME} and
+// ${NAME:-default}; $${ stands for ${ itself.
+func (d *Document) expand(file string, n *yaml.Node) (problems Problems) {
+	for _, child := range n.Content {
+		problems = append(problems, d.expand(file, child)...)
+	}
+	if n.Kind != yaml.ScalarNode || !strings.Contains(n.Value, "${") {
+		return problems
+	}
+	at := place{file, n.Line, n.Column}
+	n.Value = variable.ReplaceAllStringFunc(n.Value, func(found string) string {
+		if found == "$${" {
+			return "${"
+		}
+		m := variableName.FindStringSubmatch(found[2 : len(found)-1])
+		if m == nil {
+			problems = append(problems, Problem{Where: at.String(), at: at, Text: fmt.Sprintf("%s is not a variable; write ${NAME} or ${NAME:-default}, and $${ for the text itself", found)})
+			return found
+		}
+		value, set := d.env[m[1]]
+		switch {
+		case m[2] != "" && value == "": // as shells do
+			return m[3]
+		case !set:
+			text := fmt.Sprintf("the environment variable %s is not set; set it, or write ${%s:-default}", m[1], m[1])
+			if near := Near(m[1], slices.Collect(maps.Keys(d.env))...); near != "" && len(near) > 3 && distance(m[1], near) <= 2 {
+				text += "; did you mean " + near + "?"
+			}
+			problems = append(problems, Problem{Where: at.String(), at: at, Text: text})
+		}
+		return value
+	})
+	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
+		n.Tag = "" // what it is shows now: a number, true or false, a text
+	}
+	return problems
+}
+
+var secretType = reflect.TypeFor[Secret]()
+
+// decodeSecret reads what {file: PATH} and {credential: NAME} refer to, the
+// latter in the folder that systemd's LoadCredential= makes.
+func (d *Document) decodeSecret(from, to reflect.Type, v any) (any, error) {
+	ref, ok := v.(map[string]any)
+	if to != secretType || !ok {
+		return v, nil
+	}
+	wrong := errors.New("a text is needed here, or {file: PATH}, or {credential: NAME}")
+	if len(ref) != 1 {
+		return nil, wrong
+	}
+	if path, ok := ref["file"].(string); ok {
+		return d.readSecret(path, true)
+	}
+	name, ok := ref["credential"].(string)
+	switch dir := d.env["CREDENTIALS_DIRECTORY"]; {
+	case !ok:
+		return nil, wrong
+	case name == "" || name != filepath.Base(name) || name == "..":
+		return nil, fmt.Errorf("%q is not the name of a credential", name)
+	case dir == "":
+		return nil, fmt.Errorf("the credential %q was not passed on: the service manager sets no $CREDENTIALS_DIRECTORY; write LoadCredential=%s:PATH into the unit", name, name)
+	default:
+		return d.readSecret(filepath.Join(dir, name), false)
+	}
+}
+
+func (d *Document) readSecret(path string, private bool) (any, error) {
+	info, err := os.Stat(path)
+	if err == nil && info.Size() > maxSecret {
+		return nil, fmt.Errorf("%s has %d bytes; a secret has at most %d", path, info.Size(), maxSecret)
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the secret: %w", err)
+	}
+	if private {
+		d.WarnIfShared(path)
+	}
+	return strings.TrimRight(string(text), "\r\n"), nil
+}
+
+// WarnIfShared warns of a file with a secret that other users of this machine
+// can read.
+func (d *Document) WarnIfShared(path string) {
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 && info.Mode()&fs.ModeType == 0 {
+		text := fmt.Sprintf("%s can be read by every user of this machine (mode %04o); chmod 600 it", path, info.Mode().Perm())
+		if !slices.Contains(d.Warnings, text) {
+			d.Warnings = append(d.Warnings, text)
+		}
+	}
+}

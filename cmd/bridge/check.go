@@ -13,7 +13,7 @@ import (
 
 // checkCommand tells whether run would accept the configuration.
 func checkCommand(f *flags) *cobra.Command {
-	var print bool
+	var print, probe bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration and tell everything that is wrong with it",
@@ -31,7 +31,12 @@ func checkCommand(f *flags) *cobra.Command {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+text)
 			}
 			if print {
-				return printValues(cmd.OutOrStdout(), plan)
+				if err := printValues(cmd.OutOrStdout(), plan); err != nil || !probe {
+					return err
+				}
+			}
+			if probe {
+				return probeAll(cmd, plan, dir)
 			}
 			what := f.config
 			if what == "" {
@@ -42,7 +47,24 @@ func checkCommand(f *flags) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&print, "print", false, "print every option as it would be used, and where it comes from; secrets are masked")
+	cmd.Flags().BoolVar(&probe, "probe", false, "also try out brokers (connect, publish a message and read it back), files and addresses; a line each")
 	return cmd
+}
+
+func probeAll(cmd *cobra.Command, plan *bridge.Plan, stateDir string) error {
+	failed := 0
+	err := plan.Probe(cmd.Context(), stateDir, func(p bridge.Probed) {
+		if p.Err != nil {
+			failed++
+			fmt.Fprintf(cmd.OutOrStdout(), "FAIL  %s: %v\n", p.What, p.Err)
+			return
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "ok    %s: %s\n", p.What, p.Detail)
+	})
+	if err == nil && failed > 0 {
+		err = fmt.Errorf("%d of what was tried out failed", failed)
+	}
+	return err
 }
 
 func printValues(w io.Writer, plan *bridge.Plan) error {

@@ -249,10 +249,7 @@ func decodeSource(doc *config.Document, path string, item any) (sourceOptions, e
 
 // checkListeners tells of addresses that would be listened on twice.
 func (p *Plan) checkListeners() error {
-	listeners := []listenerSpec{{key: "http.listen", network: "tcp", address: p.HTTP.Listen}}
-	if len(p.MQTT.URL) == 0 {
-		listeners = append(listeners, p.Broker.listeners()...)
-	}
+	listeners := p.listeners()
 	var errs []error
 	for i, l := range listeners {
 		for _, other := range listeners[:i] {
@@ -262,6 +259,15 @@ func (p *Plan) checkListeners() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// listeners are all that is listened on.
+func (p *Plan) listeners() []listenerSpec {
+	all := []listenerSpec{{key: "http.listen", network: "tcp", address: p.HTTP.Listen}}
+	if len(p.MQTT.URL) == 0 {
+		all = append(all, p.Broker.listeners()...)
+	}
+	return all
 }
 
 // overlaps reports whether only one of two listeners can be open.

@@ -1,7 +1,9 @@
 package bridge_test
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/broker"
 )
 
 func write(t testing.TB, path, text string) string {
@@ -39,7 +42,7 @@ mqtt:
     insecure: ${YES}
 `, "HOST=broker.example", "COUNT=77", "EMPTY=", "YES=true")
 	m := plan.MQTT
-	if got := fmt.Sprint(m.URL, m.InFlight, m.Username, "|", m.ClientID, "|", m.TLS.Insecure); got != "[mqtt://broker.example:1884] 77 77|a ${HOST} b  $HOST|true" {
+	if got := fmt.Sprintf("%s %d %s|%s|%t", m.URL, m.InFlight, m.Username, m.ClientID, m.TLS.Insecure); got != "[mqtt://broker.example:1884] 77 77|a ${HOST} b  $HOST|true" {
 		t.Errorf("got %s", got)
 	}
 	// A value is a value, whatever it holds.
@@ -122,4 +125,26 @@ func TestHugeFilesAreRefused(t *testing.T) {
 	if _, err := bridge.Load(file, nil, t.TempDir()); err == nil || !strings.Contains(err.Error(), "at most 4194304 are allowed") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// runBroker runs a broker of ours until the test ends.
+func runBroker(t testing.TB) string {
+	t.Helper()
+	b, err := broker.New(broker.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = b.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		b.Close(ctx)
+		<-done
+	})
+	return l.Addr().String()
 }

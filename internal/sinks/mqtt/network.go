@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -23,8 +25,33 @@ import (
 // lost, so AutoReconnect is off, and nothing of its store outlives the
 // connection. The journal is the store.
 func (s *Sink) dialNetwork(ctx context.Context) (link, error) {
+	o := s.clientOptions(s.brokers[s.next])
+	if w := s.opt.Config.Will; w.Enabled {
+		o.SetWill(s.willTopic, w.Offline, byte(w.QoS), w.Retain)
+	}
+	l := &networkLink{ended: make(chan struct{})}
+	o.SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) })
+	l.client = paho.NewClient(o)
+	if err := connect(ctx, l.client); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func connect(ctx context.Context, client paho.Client) error {
+	t := client.Connect()
+	select {
+	case <-t.Done():
+		return t.Error()
+	case <-ctx.Done():
+		// Its own time-outs end the attempt; nobody waits for it any more.
+		go func() { <-t.Done(); client.Disconnect(0) }()
+		return ctx.Err()
+	}
+}
+
+func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 	c := s.opt.Config
-	broker := s.brokers[s.next]
 	o := paho.NewClientOptions()
 	o.AddBroker(broker.String())
 	o.SetClientID(c.ClientID)
@@ -53,25 +80,61 @@ func (s *Sink) dialNetwork(ctx context.Context) (link, error) {
 		}
 		o.SetHTTPHeaders(h)
 	}
-	if c.Will.Enabled {
-		o.SetWill(s.willTopic, c.Will.Offline, byte(c.Will.QoS), c.Will.Retain)
-	}
-	l := &networkLink{ended: make(chan struct{})}
-	o.SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) })
-	l.client = paho.NewClient(o)
+	return o
+}
 
-	t := l.client.Connect()
-	select {
-	case <-t.Done():
-		if err := t.Error(); err != nil {
-			return nil, err
-		}
-		return l, nil
-	case <-ctx.Done():
-		// Its own time-outs end the attempt; nobody waits for it any more.
-		go func() { <-t.Done(); l.client.Disconnect(0) }()
-		return nil, ctx.Err()
+// probe tries a broker out: it connects, publishes a message and waits until it
+// comes back.
+func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
+	o := s.clientOptions(broker)
+	o.SetClientID(o.ClientID + "-check") // the bridge that runs keeps its connection
+	client := paho.NewClient(o)
+	if err := connect(ctx, client); err != nil {
+		return errors.New(explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss"))
 	}
+	defer client.Disconnect(100)
+	name := s.opt.Publish.BaseTopic + "/bridge/check"
+	text := strings.ToLower(rand.Text())
+	back := make(chan struct{}, 1)
+	subscribed := client.Subscribe(name, 1, func(_ paho.Client, m paho.Message) {
+		if string(m.Payload()) == text {
+			select {
+			case back <- struct{}{}:
+			default:
+			}
+		}
+	})
+	for what, t := range map[string]ticket{"subscribe to": subscribed, "publish to": client.Publish(name, 1, false, text)} {
+		select {
+		case <-t.Done():
+			if err := t.Error(); err != nil {
+				return fmt.Errorf("connected, but cannot %s %s: %w", what, name, err)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("connected, but the broker does not answer when asked to %s %s", what, name)
+		}
+	}
+	select {
+	case <-back:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("connected, but a message published to %s did not come back; may this user publish there, and subscribe?", name)
+	}
+}
+
+// Probe tries out every broker of a configuration, and calls tell with each
+// one's address and what is wrong with it, or nil.
+func Probe(ctx context.Context, c Config, p PublishConfig, tell func(broker string, err error)) error {
+	s, err := New(Options{Config: c, Publish: p})
+	if err != nil {
+		return err
+	}
+	for _, broker := range s.brokers {
+		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+		tell(broker.Redacted(), s.probe(ctx, broker))
+		cancel()
+	}
+	return nil
 }
 
 type networkLink struct {

@@ -137,6 +137,21 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	}
 }
 
+// Probe opens the files that there are, and returns how many; the error tells
+// which cannot be read.
+func (s *Source) Probe() (files int, err error) {
+	for _, path := range s.match() {
+		f, openErr := os.Open(path)
+		if openErr != nil {
+			err = errors.Join(err, openErr)
+			continue
+		}
+		_ = f.Close()
+		files++
+	}
+	return files, err
+}
+
 // begin takes up what was read before: also files that were renamed while
 // nobody looked are read to their end. On the very first run it decides where
 // to begin in the files that are there.

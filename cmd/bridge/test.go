@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"event2mqtt/internal/bridge"
+)
+
+// testCommand tries out the rules of a configuration.
+func testCommand(f *flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "test FILE...",
+		Short: "Try out the rules: what would be published of given events",
+		Long: `Runs the tests in the files against the rules and topics of the configuration.
+Nothing is stored or published. A file looks like this:
+
+  tests:
+    - name: long prints are told of
+      events:
+        - {event: PrintStarted}
+        - {event: PrintDone, payload: {time: 4000}}
+        - {event: ZChange, payload: {new: 0.4}, at: 2s}   # 2 s after the begin
+      # file: events.jsonl                 # more events, an object on each line
+      expect:                              # all that is published, in order
+        - topic: event2mqtt/event/PrintStarted
+        - {topic: event2mqtt/event/PrintDone, payload: {room: cellar}, absent: [path], qos: 1, retain: false}
+
+The exit status is 1 if a test fails.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := stateDir(f.stateDir)
+			if err != nil {
+				return err
+			}
+			plan, err := bridge.Load(f.config, os.Environ(), dir)
+			if err != nil {
+				return explain(err)
+			}
+			out := cmd.OutOrStdout()
+			passed, failed := 0, 0
+			for _, file := range args {
+				trials, err := bridge.LoadTrials(file, os.Environ())
+				if err != nil {
+					return explain(err)
+				}
+				for i := range trials.Tests {
+					t := &trials.Tests[i]
+					wrong, err := plan.Try(t)
+					if err != nil {
+						wrong = append(wrong, err.Error())
+					}
+					if len(wrong) == 0 {
+						passed++
+						fmt.Fprintf(out, "ok    %s\n", t.Name)
+						continue
+					}
+					failed++
+					fmt.Fprintf(out, "FAIL  %s\n", t.Name)
+					for _, line := range wrong {
+						fmt.Fprintln(out, "      "+strings.ReplaceAll(line, "\n", "\n      "))
+					}
+				}
+			}
+			fmt.Fprintf(out, "%d passed, %d failed\n", passed, failed)
+			if failed > 0 {
+				return errors.New("some tests failed")
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,100 @@
+package bridge_test
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"event2mqtt/internal/bridge"
+)
+
+const trialRules = `
+rules:
+  - {match: Client*, drop: true}
+  - {match: ZChange, min_interval: 5s}
+  - {match: PrintDone, add: {room: cellar}, remove: [path], qos: 2, retain: true}
+`
+
+// TestTrialsTellWhatWouldBePublished, and in which way it is not what was
+// expected.
+func TestTrialsTellWhatWouldBePublished(t *testing.T) {
+	plan := load(t, trialRules)
+	for _, c := range []struct{ test, want string }{
+		{"events: [{event: ClientOpened}]", ""},
+		{"events: [{event: ClientOpened}]\n    expect: [{}]", "- missing:    (any topic)"},
+		{"events: [{event: A}]\n    expect: [{topic: event2mqtt/event/A, qos: 1, retain: false}]", ""},
+		{"events: [{event: A}]", `+ unexpected: event2mqtt/event/A {"_event":"A","_timestamp":1700000000} (QoS 1, retain false)`},
+		{"events: [{event: A}]\n    expect: [{topic: event2mqtt/event/B}]", "message 1: the topic differs"},
+		{"events: [{event: A, payload: {n: 1, o: {p: [1]}}}]\n    expect: [{payload: {n: 1, o: {p: [1.0]}}}]", ""},
+		{"events: [{event: A, payload: {n: 1}}]\n    expect: [{payload: {n: 2}}]", "n is 1, not 2"},
+		{"events: [{event: A}]\n    expect: [{payload: {n: 2}}]", "the payload has no n"},
+		{"events: [{event: PrintDone, payload: {path: x}}]\n    expect: [{payload: {room: cellar}, absent: [path], qos: 2, retain: true}]", ""},
+		{"events: [{event: PrintDone}]\n    expect: [{absent: [room]}]", "the payload has room"},
+		{"events: [{event: PrintDone}]\n    expect: [{qos: 1}]", "the QoS differs"},
+		{"events: [{event: PrintDone}]\n    expect: [{retain: false}]", "the retain flag differs"},
+		{"events: [{event: ZChange, payload: {z: 1}}, {event: ZChange, payload: {z: 2}, at: 1s}, {event: ZChange, payload: {z: 3}, at: 2s}, {event: A, at: 6s}]\n" +
+			"    expect: [{payload: {z: 1}}, {payload: {z: 3}}, {topic: event2mqtt/event/A}]", ""},
+		{"file: events.jsonl\n    expect: [{topic: event2mqtt/event/FromFile, payload: {x: 1}}]", ""},
+	} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "events.jsonl"), "{\"event\":\"FromFile\",\"x\":1}\n\n{\"event\":\"ClientClosed\"}\n")
+		trials, err := bridge.LoadTrials(write(t, filepath.Join(dir, "tests.yaml"), "tests:\n  - "+c.test+"\n"), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", c.test, err)
+		}
+		wrong, err := plan.Try(&trials.Tests[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(wrong, "\n"); c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s\ngave %s\nwant %q", c.test, got, c.want)
+		}
+	}
+}
+
+func TestBadTrialsSayWhatIsWrong(t *testing.T) {
+	for text, want := range map[string]string{
+		"tests: []\n":                              "tests.yaml:1:1: tests: there are none",
+		"tests: [{expect: []}]\n":                  "tests.yaml:1:9: tests[0]: has no events",
+		"tests: [{evnts: []}]\n":                   "did you mean events?",
+		"tests: [{file: none.jsonl}]\n":            "tests[0].file: open ",
+		"tests: [{events: [{event: A, at: 1}]}]\n": "tests[0].events[0].at: the number 1 needs a unit",
+	} {
+		_, err := bridge.LoadTrials(write(t, filepath.Join(t.TempDir(), "tests.yaml"), text), nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestProbesTryOutWhatIsNamed: the broker with a message, addresses, files.
+func TestProbesTryOutWhatIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a.log"), "")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	plan := load(t, "mqtt: {url: [\"mqtt://"+runBroker(t)+"\", \"mqtt://"+taken.Addr().String()+"\"], timeout: 1s}\nhttp: {listen: \""+taken.Addr().String()+"\"}\n"+
+		"sources: [{name: log, type: tail, paths: ["+dir+"/*.log]}]\n")
+	var got []string
+	if err := plan.Probe(t.Context(), t.TempDir(), func(p bridge.Probed) {
+		if p.Err != nil {
+			p.Detail = "FAIL " + p.Err.Error()
+		}
+		got = append(got, p.Detail)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"connected; a message came back", "FAIL the broker does not answer (time-out)", "FAIL cannot listen on", "1 files can be read"}
+	if len(got) != len(want) {
+		t.Fatalf("got %q", got)
+	}
+	for i := range want {
+		if !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("got %q, want %q", got[i], want[i])
+		}
+	}
+}

@@ -49,7 +49,7 @@ Options can also be set in the environment: E2M_MQTT_URL sets mqtt.url.`,
 			Use: "run", Short: "Run the bridge (the default)", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 		},
-		checkCommand(&f), reloadCommand(&f), testCommand(&f), userCommand(&f), deviceCommand(&f), versionCommand())
+		checkCommand(&f), reloadCommand(&f), testCommand(&f), schemaCommand(), userCommand(&f), deviceCommand(&f), versionCommand())
 	return root
 }
 

@@ -29,79 +29,68 @@ import (
 // BrokerConfig are the options of the broker section: the bundled broker,
 // which runs while mqtt.url is not set.
 type BrokerConfig struct {
-	Listen         string                `koanf:"listen"`
-	Unix           string                `koanf:"unix"`
-	TLS            BrokerTLSConfig       `koanf:"tls"`
-	WebSocket      BrokerWebSocketConfig `koanf:"websocket"`
-	AllowAnonymous bool                  `koanf:"allow_anonymous"`
-	Users          []BrokerUser          `koanf:"users"`
-	LoginFailures  int                   `koanf:"login_failures"`
-	LockOut        time.Duration         `koanf:"lock_out"`
-	Persistence    bool                  `koanf:"persistence"`
-	SaveInterval   time.Duration         `koanf:"save_interval"`
-	SysInterval    time.Duration         `koanf:"sys_interval"`
+	Listen         string                `koanf:"listen" default:"127.0.0.1:1883" doc:"Where MQTT is spoken; off is not at all. On other addresses than this machine's there must be users."`
+	Unix           string                `koanf:"unix" doc:"A unix socket, too."`
+	TLS            BrokerTLSConfig       `koanf:"tls" doc:"MQTT over TLS."`
+	WebSocket      BrokerWebSocketConfig `koanf:"websocket" doc:"MQTT over WebSocket."`
+	AllowAnonymous bool                  `koanf:"allow_anonymous" default:"false" doc:"Let clients in that give no user name, from anywhere."`
+	Users          []BrokerUser          `koanf:"users" doc:"Accounts beside those of the command line."`
+	LoginFailures  int                   `koanf:"login_failures" default:"5" doc:"Failed logins that lock an address out,"`
+	LockOut        time.Duration         `koanf:"lock_out" default:"60s" doc:"for this long at first."`
+	Persistence    bool                  `koanf:"persistence" default:"true" doc:"Sessions and retained messages survive restarts and crashes."`
+	SaveInterval   time.Duration         `koanf:"save_interval" default:"5s" doc:"How long a retained QoS 0 message may be in memory only."`
+	SysInterval    time.Duration         `koanf:"sys_interval" default:"10s" doc:"How often $SYS/broker/… is brought up to date; 0s is off."`
 
-	MaxClients       int           `koanf:"max_clients"`
-	MaxPerAddress    int           `koanf:"max_per_address"`
-	MaxPending       int           `koanf:"max_pending"`
-	ConnectTimeout   time.Duration `koanf:"connect_timeout"`
-	MaxKeepAlive     time.Duration `koanf:"max_keepalive"`
-	MaxPacket        config.Size   `koanf:"max_packet"`
-	MaxInFlight      int           `koanf:"max_in_flight"`
-	MaxQueued        int           `koanf:"max_queued"`
-	MaxQueuedBytes   config.Size   `koanf:"max_queued_bytes"`
-	MaxQueuedTotal   config.Size   `koanf:"max_queued_total"`
-	MaxSubscriptions int           `koanf:"max_subscriptions"`
-	MaxSessions      int           `koanf:"max_sessions"`
-	MaxRetained      int           `koanf:"max_retained"`
-	MaxRetainedBytes config.Size   `koanf:"max_retained_bytes"`
-	MaxTopicLength   int           `koanf:"max_topic_length"`
-	MaxTopicLevels   int           `koanf:"max_topic_levels"`
-	PublishRate      int           `koanf:"publish_rate"`
-	SessionExpiry    time.Duration `koanf:"session_expiry"`
-	StallTimeout     time.Duration `koanf:"stall_timeout"`
+	MaxClients       int           `koanf:"max_clients" default:"1024" doc:"How many clients may be connected."`
+	MaxPerAddress    int           `koanf:"max_per_address" default:"256" doc:"Connections from one address."`
+	MaxPending       int           `koanf:"max_pending" default:"512" doc:"Connections that have not said CONNECT yet,"`
+	ConnectTimeout   time.Duration `koanf:"connect_timeout" default:"10s" doc:"and how long they may take to."`
+	MaxKeepAlive     time.Duration `koanf:"max_keepalive" default:"0s" doc:"The longest a client may be silent; 0s is what it asks for."`
+	MaxPacket        config.Size   `koanf:"max_packet" default:"1MiB" doc:"The largest packet."`
+	MaxInFlight      int           `koanf:"max_in_flight" default:"1024" doc:"Unanswered messages in each direction."`
+	MaxQueued        int           `koanf:"max_queued" default:"16384" doc:"Messages that may wait for one client,"`
+	MaxQueuedBytes   config.Size   `koanf:"max_queued_bytes" default:"8MiB" doc:"their bytes,"`
+	MaxQueuedTotal   config.Size   `koanf:"max_queued_total" default:"128MiB" doc:"and those of all clients."`
+	MaxSubscriptions int           `koanf:"max_subscriptions" default:"8192" doc:"Filters of one client; deep ones count more."`
+	MaxSessions      int           `koanf:"max_sessions" default:"4096" doc:"Clients that are there and absent ones."`
+	MaxRetained      int           `koanf:"max_retained" default:"100000" doc:"Retained messages,"`
+	MaxRetainedBytes config.Size   `koanf:"max_retained_bytes" default:"64MiB" doc:"and their bytes."`
+	MaxTopicLength   int           `koanf:"max_topic_length" default:"1024" doc:"Bytes of a topic,"`
+	MaxTopicLevels   int           `koanf:"max_topic_levels" default:"200" doc:"and its levels."`
+	PublishRate      int           `koanf:"publish_rate" default:"0" doc:"Messages a second from one client; 0 is any."`
+	SessionExpiry    time.Duration `koanf:"session_expiry" default:"24h" doc:"How long the session of an absent client is kept at most."`
+	StallTimeout     time.Duration `koanf:"stall_timeout" default:"5s" doc:"How long a client with a full queue may take nothing."`
 }
 
 // BrokerTLSConfig are the options of the broker.tls section.
 type BrokerTLSConfig struct {
-	Listen             string `koanf:"listen"`
-	Cert               string `koanf:"cert"`
-	Key                string `koanf:"key"`
-	ClientCA           string `koanf:"client_ca"`
-	RequireCertificate bool   `koanf:"require_certificate"`
-	MinVersion         string `koanf:"min_version"`
+	Listen             string `koanf:"listen" example:"0.0.0.0:8883" doc:"Where; left out, not at all."`
+	Cert               string `koanf:"cert" doc:"The certificate, a PEM file; read again when replaced."`
+	Key                string `koanf:"key" doc:"Its key, a PEM file."`
+	ClientCA           string `koanf:"client_ca" doc:"Clients may show a certificate that this authority signed."`
+	RequireCertificate bool   `koanf:"require_certificate" default:"false" doc:"They must; its common name is the user name."`
+	MinVersion         string `koanf:"min_version" default:"1.2" oneof:"1.0,1.1,1.2,1.3" doc:"The least version of TLS."`
 }
 
 // BrokerWebSocketConfig are the options of the broker.websocket section.
 type BrokerWebSocketConfig struct {
-	HTTP      bool     `koanf:"http"`
-	Listen    string   `koanf:"listen"`
-	TLSListen string   `koanf:"tls_listen"`
-	Origins   []string `koanf:"origins"`
+	HTTP      bool     `koanf:"http" default:"true" doc:"At /mqtt of http.listen."`
+	Listen    string   `koanf:"listen" doc:"On a port of its own."`
+	TLSListen string   `koanf:"tls_listen" doc:"On a port of its own, with broker.tls."`
+	Origins   []string `koanf:"origins" example:"*.example.org" doc:"Whose web pages may connect, beside those of addresses, localhost and .local names."`
 }
 
 // BrokerUser is an account that the configuration names.
 type BrokerUser struct {
-	Name     string        `koanf:"name"`
-	Password config.Secret `koanf:"password"`
-	Hash     config.Secret `koanf:"hash"`
-	ClientID string        `koanf:"client_id"`
-	Allow    []string      `koanf:"allow"`
+	Name     string        `koanf:"name" doc:"The user name."`
+	Password config.Secret `koanf:"password" doc:"The password,"`
+	Hash     config.Secret `koanf:"hash" doc:"or a hash of it: argon2id, bcrypt, or as mosquitto_passwd makes it."`
+	ClientID string        `koanf:"client_id" doc:"The only client id it may use."`
+	Allow    []string      `koanf:"allow" example:"#:rw" doc:"What it may do: FILTER:r, w, rw or deny; %u is the user name, %c the client id."`
 }
 
 // off is how a listener is turned off that is on by default.
 const off = "off"
-
-func brokerDefaults() BrokerConfig {
-	return BrokerConfig{
-		Listen: "127.0.0.1:1883", TLS: BrokerTLSConfig{MinVersion: "1.2"}, WebSocket: BrokerWebSocketConfig{HTTP: true},
-		LoginFailures: 5, LockOut: time.Minute, Persistence: true, SaveInterval: 5 * time.Second, SysInterval: 10 * time.Second,
-		MaxClients: 1024, MaxPerAddress: 256, MaxPending: 512, ConnectTimeout: 10 * time.Second, MaxPacket: 1 << 20, MaxInFlight: 1024,
-		MaxQueued: 16384, MaxQueuedBytes: 8 << 20, MaxQueuedTotal: 128 << 20, MaxSubscriptions: 8192, MaxSessions: 4096,
-		MaxRetained: 100_000, MaxRetainedBytes: 64 << 20, MaxTopicLength: 1024, MaxTopicLevels: 200,
-		SessionExpiry: 24 * time.Hour, StallTimeout: 5 * time.Second,
-	}
-}
 
 func accountsFile(stateDir string) accounts.File {
 	return accounts.File(filepath.Join(stateDir, accounts.FileName))

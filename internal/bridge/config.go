@@ -21,47 +21,38 @@ import (
 
 // Config is the whole configuration.
 type Config struct {
-	MQTT            mqtt.Config        `koanf:"mqtt"`
-	Publish         mqtt.PublishConfig `koanf:"publish"`
-	Broker          BrokerConfig       `koanf:"broker"`
-	Sources         []any              `koanf:"sources"` // maps; each type has options of its own
-	Rules           []rules.Config     `koanf:"rules"`
-	Journal         JournalConfig      `koanf:"journal"`
-	HTTP            web.Config         `koanf:"http"`
-	Log             LogConfig          `koanf:"log"`
-	MaxPayload      config.Size        `koanf:"max_payload"`
-	ShutdownTimeout time.Duration      `koanf:"shutdown_timeout"`
+	MQTT            mqtt.Config        `koanf:"mqtt" doc:"Where events go."`
+	Publish         mqtt.PublishConfig `koanf:"publish" doc:"What messages look like."`
+	Broker          BrokerConfig       `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
+	Sources         []any              `koanf:"sources" doc:"Where events come from. Without any there is a webhook, default."` // maps; each type has options of its own
+	Rules           []rules.Config     `koanf:"rules" doc:"What becomes of events before they are stored: each rule is applied to what those before it left."`
+	Journal         JournalConfig      `koanf:"journal" doc:"Where events are kept until they are delivered."`
+	HTTP            web.Config         `koanf:"http" doc:"The HTTP server."`
+	Log             LogConfig          `koanf:"log" doc:"The program's own log, on stderr."`
+	MaxPayload      config.Size        `koanf:"max_payload" default:"1MiB" doc:"The largest payload of an event."`
+	ShutdownTimeout time.Duration      `koanf:"shutdown_timeout" default:"10s" doc:"How long to deliver what is stored before the program ends."`
 }
 
 // JournalConfig are the options of the journal section.
 type JournalConfig struct {
-	Path         string             `koanf:"path"`
-	MaxSize      config.Size        `koanf:"max_size"`
-	MaxAge       time.Duration      `koanf:"max_age"`
-	Sync         journal.SyncMode   `koanf:"sync"`
-	SyncInterval time.Duration      `koanf:"sync_interval"`
-	WhenFull     journal.FullPolicy `koanf:"when_full"`
+	Path         string             `koanf:"path" doc:"The folder; left out, \"journal\" in the state folder."`
+	MaxSize      config.Size        `koanf:"max_size" default:"256MiB" doc:"How much it may take on disk."`
+	MaxAge       time.Duration      `koanf:"max_age" default:"7d" doc:"How long delivered events are kept as history."`
+	Sync         journal.SyncMode   `koanf:"sync" default:"always" oneof:"always,interval,never" doc:"always: safe against power cuts; interval; never."`
+	SyncInterval time.Duration      `koanf:"sync_interval" default:"1s" doc:"Of interval."`
+	WhenFull     journal.FullPolicy `koanf:"when_full" default:"refuse" oneof:"refuse,drop_oldest" doc:"Refuse new events, so that senders try again, or drop the oldest."`
 }
 
 // LogConfig are the options of the log section.
 type LogConfig struct {
-	Level  string `koanf:"level"`
-	Format string `koanf:"format"`
+	Level  string `koanf:"level" default:"info" oneof:"debug,info,warn,error" doc:"How much."`
+	Format string `koanf:"format" default:"auto" oneof:"auto,text,json" doc:"auto: text on a terminal, JSON elsewhere."`
 }
 
 // Defaults returns the configuration that holds where nothing is configured.
-func Defaults() Config {
-	m, p := mqtt.Defaults()
-	return Config{
-		MQTT: m, Publish: p, HTTP: web.Defaults(),
-		Broker: brokerDefaults(),
-		Journal: JournalConfig{
-			MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour, Sync: journal.SyncAlways,
-			SyncInterval: time.Second, WhenFull: journal.Refuse,
-		},
-		Log:        LogConfig{Level: "info", Format: "auto"},
-		MaxPayload: 1 << 20, ShutdownTimeout: 10 * time.Second,
-	}
+func Defaults() (c Config) {
+	config.SetDefaults(&c)
+	return c
 }
 
 // deps are what sources are built with.

@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -11,7 +12,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
+
 	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/config"
 )
 
 const example = "../../config.example.yaml"
@@ -58,6 +63,92 @@ func TestTheExamplesRulesAreGood(t *testing.T) {
 	plan, err := bridge.Load(file, nil, t.TempDir())
 	if err != nil || !found || len(plan.Rules) < 4 {
 		t.Errorf("%v in\n%s", err, yaml)
+	}
+}
+
+// TestTheReferenceIsUpToDate: docs/configuration.md, and the schema that
+// editors use.
+func TestTheReferenceIsUpToDate(t *testing.T) {
+	for file, want := range map[string]string{"../../docs/configuration.md": bridge.Reference(), "../../docs/config.schema.json": string(bridge.Schema())} {
+		if *update {
+			if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(file)
+		if err != nil || string(got) != want {
+			t.Errorf("%s is stale: run go test ./internal/bridge -run Reference -update (%v)", file, err)
+		}
+	}
+}
+
+// TestEveryOptionIsDescribed by its tags.
+func TestEveryOptionIsDescribed(t *testing.T) {
+	var walk func(path string, options []config.Option)
+	walk = func(path string, options []config.Option) {
+		for _, o := range options {
+			if o.Doc == "" {
+				t.Errorf("%s%s has no doc tag", path, o.Name)
+			}
+			walk(path+o.Name+".", o.Fields)
+		}
+	}
+	walk("", config.Describe(bridge.Config{}))
+	if strings.Count(bridge.Reference(), "|  |\n") > 0 {
+		t.Error("an option of a source has no doc tag")
+	}
+}
+
+// TestTheSchemaKnowsGoodFromBad: what check refuses for its shape, an editor
+// marks, and nothing that is good.
+func TestTheSchemaKnowsGoodFromBad(t *testing.T) {
+	compiler := jsonschema.NewCompiler()
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(bridge.Schema()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compiler.AddResource("schema.json", document); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := compiler.Compile("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	validate := func(text []byte) error {
+		var value any
+		if err := yaml.Unmarshal(text, &value); err != nil {
+			t.Fatal(err)
+		}
+		encoded, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, _ = jsonschema.UnmarshalJSON(bytes.NewReader(encoded))
+		return schema.Validate(value)
+	}
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, good := range []string{
+		string(text), "mqtt: {url: [a, b], password: {file: /x}}", "mqtt: {keepalive: \"${K}\", in_flight: \"${N}\"}", "sources: [{name: a, type: tail, paths: /x}]",
+		"rules: [{match: X, qos: 2, add: {a: [1]}}]", "mqtt:\nbroker: {listen: off, save_interval: 0}",
+	} {
+		if err := validate([]byte(good)); err != nil {
+			t.Errorf("%.60s: %v", good, err)
+		}
+	}
+	for _, bad := range []string{
+		"unknown_key", "unknown_deep", "unknown_section", "wrong_types", "bool_word", "duration_no_unit", "size_unknown_unit", "number_text", "number_float", "group_for_list",
+		"source_type_mistyped", "source_no_name", "source_option_of_another_type", "rules_mistyped", "secret_wrong_key", "list_for_text",
+	} {
+		text, err := os.ReadFile("testdata/bad/" + bad + ".yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if validate(text) == nil {
+			t.Errorf("%s is good to the schema", bad)
+		}
 	}
 }
 

@@ -102,7 +102,8 @@ func (t *Trial) readFile(dir string) error {
 	if err != nil {
 		return err
 	}
-	naming := sources.Naming{Keys: sources.DefaultKeys()}
+	var naming sources.Naming
+	config.SetDefaults(&naming)
 	n := 0
 	for line := range strings.Lines(string(text)) {
 		n++

@@ -29,27 +29,27 @@ import (
 type Config struct {
 	// Match are patterns of event names, or groups of OctoPrint's such as
 	// @printjob; one of them must match. None match all.
-	Match []string `koanf:"match"`
+	Match []string `koanf:"match" example:"Client*" doc:"Patterns of event names, or OctoPrint's classes such as @printjob; one must match."`
 	// Source is a pattern of source names.
-	Source string `koanf:"source"`
+	Source string `koanf:"source" doc:"A pattern of source names."`
 	// When is an expression on event, source and payload.
-	When string `koanf:"when"`
+	When string `koanf:"when" example:"payload.time > 3600" doc:"An expression on event, source and payload."`
 
-	Keep   bool   `koanf:"keep"`
-	Drop   bool   `koanf:"drop"`
-	Rename string `koanf:"rename"`
-	Topic  string `koanf:"topic"`
-	QoS    *int   `koanf:"qos"`
-	Retain bool   `koanf:"retain"`
+	Keep   bool   `koanf:"keep" default:"false" doc:"End the rules for the event."`
+	Drop   bool   `koanf:"drop" default:"false" doc:"Do not send it."`
+	Rename string `koanf:"rename" doc:"Its new name."`
+	Topic  string `koanf:"topic" doc:"Its topic, instead of publish.event_topic."`
+	QoS    *int   `koanf:"qos" oneof:"0,1,2" doc:"Its QoS."`
+	Retain bool   `koanf:"retain" default:"false" doc:"Leave it with the broker."`
 
-	Pick   []string       `koanf:"pick"`
-	Remove []string       `koanf:"remove"`
-	Add    map[string]any `koanf:"add"`
+	Pick   []string       `koanf:"pick" doc:"Keep these keys of the payload only."`
+	Remove []string       `koanf:"remove" doc:"Take these keys out of the payload."`
+	Add    map[string]any `koanf:"add" doc:"Put these keys into the payload."`
 
-	MinInterval time.Duration `koanf:"min_interval"`
-	Per         []string      `koanf:"per"`
-	Dedupe      bool          `koanf:"dedupe"`
-	Ignore      []string      `koanf:"ignore"`
+	MinInterval time.Duration `koanf:"min_interval" default:"0s" doc:"Send one at most in this time; the last is sent at its end."`
+	Per         []string      `koanf:"per" doc:"Of min_interval: for each value of these keys."`
+	Dedupe      bool          `koanf:"dedupe" default:"false" doc:"Drop what says the same as the one before."`
+	Ignore      []string      `koanf:"ignore" doc:"Of dedupe: keys that do not count."`
 }
 
 // Groups are OctoPrint's classes of events, as its MQTT plugin has them.

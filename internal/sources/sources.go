@@ -45,22 +45,19 @@ type Receipt interface {
 
 // Common is what every source's configuration begins with.
 type Common struct {
-	Name string `koanf:"name"`
-	Type string `koanf:"type"`
+	Name string `koanf:"name" doc:"The source's name: in URLs, topics and messages."`
+	Type string `koanf:"type" doc:"The kind of source."`
 }
 
 // Naming says how an event's name is found in its payload.
 type Naming struct {
 	// Keys are tried in order; the first that holds a text or a number counts.
-	Keys []string `koanf:"keys"`
+	Keys []string `koanf:"keys" default:"_event,event,type,topic" doc:"Keys of the payload that may hold the name; the first that does counts."`
 	// Default is the name of events that have none.
-	Default string `koanf:"default"`
+	Default string `koanf:"default" doc:"The name of events that have none."`
 	// Names maps labels to names.
-	Names map[string]string `koanf:"names"`
+	Names map[string]string `koanf:"names" doc:"Other names for names, by name."`
 }
-
-// DefaultKeys are the keys that hold the name in most senders' payloads.
-func DefaultKeys() []string { return []string{"_event", "event", "type", "topic"} }
 
 // Name returns the name of an event, "" if there is none. label is what is
 // known of it beside the payload, which must be a valid JSON object or empty.

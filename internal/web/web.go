@@ -23,14 +23,17 @@ import (
 
 // Config are the options of the http section.
 type Config struct {
-	Listen         string `koanf:"listen"`
-	MaxConnections int    `koanf:"max_connections"`
+	Listen         string `koanf:"listen" default:"127.0.0.1:8127" doc:"Where HTTP is served: webhooks, health, metrics, the API."`
+	MaxConnections int    `koanf:"max_connections" default:"256" doc:"How many connections there may be at a time."`
 	// Token lets programs elsewhere use the API.
-	Token config.Secret `koanf:"token"`
+	Token config.Secret `koanf:"token" doc:"Lets programs on other machines use the API, as a bearer token."`
 }
 
 // Defaults returns the options that hold where nothing is configured.
-func Defaults() Config { return Config{Listen: "127.0.0.1:8127", MaxConnections: 256} }
+func Defaults() (c Config) {
+	config.SetDefaults(&c)
+	return c
+}
 
 // Check tells what is wrong with c, as KeyErrors.
 func (c Config) Check() error {

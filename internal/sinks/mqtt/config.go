@@ -18,65 +18,61 @@ import (
 // Config are the options of the mqtt section: which broker, and how.
 type Config struct {
 	// URL lists brokers in the order of preference; none means the bundled one.
-	URL       []string        `koanf:"url"`
-	ClientID  string          `koanf:"client_id"`
-	Username  string          `koanf:"username"`
-	Password  config.Secret   `koanf:"password"`
-	Protocol  string          `koanf:"protocol"`
-	KeepAlive time.Duration   `koanf:"keepalive"`
-	Timeout   time.Duration   `koanf:"timeout"`
-	InFlight  int             `koanf:"in_flight"`
-	TLS       TLSConfig       `koanf:"tls"`
-	WebSocket WebSocketConfig `koanf:"websocket"`
-	Will      WillConfig      `koanf:"will"`
+	URL       []string        `koanf:"url" example:"mqtt://192.168.1.10:1883" doc:"The broker: mqtt://, mqtts://, ws:// or wss://. A list is tried in order. Without one, this program is the broker."`
+	ClientID  string          `koanf:"client_id" example:"printer-1" doc:"The client id. Left out, one is made once and kept in the state folder."`
+	Username  string          `koanf:"username" doc:"The user name at the broker."`
+	Password  config.Secret   `koanf:"password" doc:"Its password."`
+	Protocol  string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1" doc:"The version of MQTT; auto is 3.1.1."`
+	KeepAlive time.Duration   `koanf:"keepalive" default:"60s" doc:"How often the connection is checked; 0s is off."`
+	Timeout   time.Duration   `koanf:"timeout" default:"30s" doc:"To connect, and for each acknowledgement."`
+	InFlight  int             `koanf:"in_flight" default:"128" doc:"How many events may wait for their acknowledgement."`
+	TLS       TLSConfig       `koanf:"tls" doc:"For mqtts:// and wss://."`
+	WebSocket WebSocketConfig `koanf:"websocket" doc:"For ws:// and wss://."`
+	Will      WillConfig      `koanf:"will" doc:"How others see whether the bridge is there."`
 }
 
 // TLSConfig says whom to trust and who we are.
 type TLSConfig struct {
-	CA         string   `koanf:"ca"`
-	Cert       string   `koanf:"cert"`
-	Key        string   `koanf:"key"`
-	ServerName string   `koanf:"server_name"`
-	Insecure   bool     `koanf:"insecure"`
-	MinVersion string   `koanf:"min_version"`
-	MaxVersion string   `koanf:"max_version"`
-	Ciphers    []string `koanf:"ciphers"`
+	CA         string   `koanf:"ca" default:"auto" doc:"Whom to trust: auto is whom this system trusts; or a PEM file."`
+	Cert       string   `koanf:"cert" doc:"The client certificate, a PEM file."`
+	Key        string   `koanf:"key" doc:"Its key, a PEM file."`
+	ServerName string   `koanf:"server_name" doc:"The name in the broker's certificate, if it is another than the URL's."`
+	Insecure   bool     `koanf:"insecure" default:"false" doc:"Do not check who the broker is."`
+	MinVersion string   `koanf:"min_version" default:"1.2" oneof:"1.0,1.1,1.2,1.3" doc:"The least version of TLS."`
+	MaxVersion string   `koanf:"max_version" oneof:"1.0,1.1,1.2,1.3" doc:"The highest."`
+	Ciphers    []string `koanf:"ciphers" doc:"Cipher suites, by name; left out, Go's choice."`
 }
 
 // WebSocketConfig holds what ws and wss URLs need beside the URL.
 type WebSocketConfig struct {
-	Headers map[string]config.Secret `koanf:"headers"`
+	Headers map[string]config.Secret `koanf:"headers" doc:"HTTP headers that are sent along, such as Authorization."`
 }
 
 // WillConfig says how others see whether the bridge is there.
 type WillConfig struct {
-	Enabled bool   `koanf:"enabled"`
-	Topic   string `koanf:"topic"`
-	Online  string `koanf:"online"`
-	Offline string `koanf:"offline"`
-	QoS     int    `koanf:"qos"`
-	Retain  bool   `koanf:"retain"`
+	Enabled bool   `koanf:"enabled" default:"true" doc:"Tell at all."`
+	Topic   string `koanf:"topic" default:"{base}/mqtt" doc:"Where."`
+	Online  string `koanf:"online" default:"connected" doc:"Published on connect."`
+	Offline string `koanf:"offline" default:"disconnected" doc:"Published on shutdown, or by the broker as the last will."`
+	QoS     int    `koanf:"qos" default:"1" oneof:"0,1,2" doc:"Its QoS."`
+	Retain  bool   `koanf:"retain" default:"true" doc:"Whether it is retained."`
 }
 
 // PublishConfig are the options of the publish section: what messages look like.
 type PublishConfig struct {
-	BaseTopic       string `koanf:"base_topic"`
-	EventTopic      string `koanf:"event_topic"`
-	QoS             int    `koanf:"qos"`
-	TimestampField  string `koanf:"timestamp_field"`
-	TimestampMillis bool   `koanf:"timestamp_millis"`
-	IDField         string `koanf:"id_field"`
+	BaseTopic       string `koanf:"base_topic" default:"event2mqtt" doc:"What {base} stands for."`
+	EventTopic      string `koanf:"event_topic" default:"{base}/event/{event}" doc:"The topic of events. {base}, {event}, {source}, {payload.KEY}; each may be followed by |lower or |snake."`
+	QoS             int    `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events; with 0 nobody acknowledges, and events can be lost."`
+	TimestampField  string `koanf:"timestamp_field" default:"_timestamp" doc:"The key that tells when it happened."`
+	TimestampMillis bool   `koanf:"timestamp_millis" default:"false" doc:"In milliseconds instead of seconds."`
+	IDField         string `koanf:"id_field" example:"_id" doc:"A key for an id that stays the same should an event be sent twice."`
 }
 
 // Defaults returns the options that hold where nothing is configured.
-func Defaults() (Config, PublishConfig) {
-	return Config{
-			Protocol: "auto", KeepAlive: time.Minute, Timeout: 30 * time.Second, InFlight: 128,
-			TLS:  TLSConfig{CA: "auto", MinVersion: "1.2"},
-			Will: WillConfig{Enabled: true, Topic: "{base}/mqtt", Online: "connected", Offline: "disconnected", QoS: 1, Retain: true},
-		}, PublishConfig{
-			BaseTopic: "event2mqtt", EventTopic: "{base}/event/{event}", QoS: 1, TimestampField: "_timestamp",
-		}
+func Defaults() (c Config, p PublishConfig) {
+	config.SetDefaults(&c)
+	config.SetDefaults(&p)
+	return c, p
 }
 
 // settings are checked options, ready for use.

@@ -17,17 +17,17 @@ import (
 type Config struct {
 	sources.Common `koanf:",squash"`
 	// Paths are files and globs ("**" goes through folders).
-	Paths   []string       `koanf:"paths"`
-	Format  string         `koanf:"format"`
-	Pattern string         `koanf:"pattern"`
-	Event   sources.Naming `koanf:"event"`
-	TimeKey string         `koanf:"time_key"`
+	Paths   []string       `koanf:"paths" example:"/var/log/printer/*.log" doc:"Files, as globs; ** goes through folders."`
+	Format  string         `koanf:"format" default:"json" oneof:"json,regexp,text" doc:"json: each line is an event; regexp: pattern takes it apart; text: the line is the payload."`
+	Pattern string         `koanf:"pattern" doc:"Of regexp: named groups become the payload."`
+	Event   sources.Naming `koanf:"event" doc:"Where an event's name comes from."`
+	TimeKey string         `koanf:"time_key" doc:"A key that holds when it happened."`
 	// Start says where to begin in files that are there when the source runs
 	// for the first time. Files that appear later are read from their beginning.
-	Start      string        `koanf:"start"`
-	MaxLine    config.Size   `koanf:"max_line"`
-	Poll       time.Duration `koanf:"poll"`
-	RotateWait time.Duration `koanf:"rotate_wait"`
+	Start      string        `koanf:"start" default:"end" oneof:"end,beginning" doc:"Where to begin in files that are there on the very first run."`
+	MaxLine    config.Size   `koanf:"max_line" default:"256KiB" doc:"Longer lines are cut."`
+	Poll       time.Duration `koanf:"poll" default:"1s" doc:"How often to look beside the system's notices."`
+	RotateWait time.Duration `koanf:"rotate_wait" default:"5s" doc:"How long a renamed file is watched for more."`
 }
 
 // The values of Config.Format and Config.Start.
@@ -41,11 +41,9 @@ const (
 )
 
 // Defaults returns the options that hold where nothing is configured.
-func Defaults() Config {
-	return Config{
-		Format: formatJSON, Event: sources.Naming{Keys: sources.DefaultKeys()},
-		Start: startEnd, MaxLine: 256 << 10, Poll: time.Second, RotateWait: 5 * time.Second,
-	}
+func Defaults() (c Config) {
+	config.SetDefaults(&c)
+	return c
 }
 
 // Check tells everything that is wrong with c, as KeyErrors.

@@ -16,40 +16,40 @@ import (
 type Config struct {
 	sources.Common `koanf:",squash"`
 	// Preset fills in what a known sender needs; keys that are set stay.
-	Preset         string        `koanf:"preset"`
-	Event          EventConfig   `koanf:"event"`
-	TimeKey        string        `koanf:"time_key"`
-	Auth           AuthConfig    `koanf:"auth"`
-	Respond        string        `koanf:"respond"`
-	RespondTimeout time.Duration `koanf:"respond_timeout"`
-	MaxBody        config.Size   `koanf:"max_body"`
-	MaxUnpacked    config.Size   `koanf:"max_unpacked"`
-	RateLimit      float64       `koanf:"rate_limit"`
-	RateBurst      int           `koanf:"rate_burst"`
+	Preset         string        `koanf:"preset" oneof:"octoprint" doc:"What the sender is."`
+	Event          EventConfig   `koanf:"event" doc:"Where an event's name comes from: URL, header, keys, default."`
+	TimeKey        string        `koanf:"time_key" doc:"A key that holds when it happened: unix time or RFC 3339."`
+	Auth           AuthConfig    `koanf:"auth" doc:"Who may send; all that is set must hold."`
+	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"accepted: 202 when stored; delivered: 200 when the broker has it."`
+	RespondTimeout time.Duration `koanf:"respond_timeout" default:"10s" doc:"Of delivered: 504 when that takes longer."`
+	MaxBody        config.Size   `koanf:"max_body" default:"1MiB" doc:"The largest body."`
+	MaxUnpacked    config.Size   `koanf:"max_unpacked" default:"8MiB" doc:"The largest body once unpacked."`
+	RateLimit      float64       `koanf:"rate_limit" default:"0" doc:"Requests a second from one address; 0 is off."`
+	RateBurst      int           `koanf:"rate_burst" default:"10" doc:"How many may come at once."`
 }
 
 // EventConfig says where an event's name comes from: the URL, then the
 // header, then the first of the body's keys that is there, then the default.
 type EventConfig struct {
-	Header         string `koanf:"header"`
+	Header         string `koanf:"header" default:"X-Event-Name" doc:"A header that holds the name."`
 	sources.Naming `koanf:",squash"`
 }
 
 // AuthConfig says how senders prove who they are. All that is set must hold.
 type AuthConfig struct {
-	Token      config.Secret `koanf:"token"`
-	Username   string        `koanf:"username"`
-	Password   config.Secret `koanf:"password"`
-	HMAC       HMACConfig    `koanf:"hmac"`
-	BodyKey    string        `koanf:"body_key"`
-	BodySecret config.Secret `koanf:"body_secret"`
+	Token      config.Secret `koanf:"token" doc:"Authorization: Bearer …"`
+	Username   string        `koanf:"username" doc:"Of basic authentication."`
+	Password   config.Secret `koanf:"password" doc:"Of basic authentication."`
+	HMAC       HMACConfig    `koanf:"hmac" doc:"A signature of the body."`
+	BodyKey    string        `koanf:"body_key" doc:"A key of the payload that is taken out,"`
+	BodySecret config.Secret `koanf:"body_secret" doc:"and must hold this."`
 }
 
 // HMACConfig says how bodies are signed.
 type HMACConfig struct {
-	Scheme    string        `koanf:"scheme"`
-	Secret    config.Secret `koanf:"secret"`
-	Tolerance time.Duration `koanf:"tolerance"`
+	Scheme    string        `koanf:"scheme" oneof:"github,standard" doc:"github: X-Hub-Signature-256; standard: standardwebhooks.com."`
+	Secret    config.Secret `koanf:"secret" doc:"The key of the signature."`
+	Tolerance time.Duration `koanf:"tolerance" default:"5m" doc:"Of standard: how far the sender's clock may be off."`
 }
 
 // The schemes of HMACConfig.
@@ -65,13 +65,9 @@ const (
 )
 
 // Defaults returns the options that hold where nothing is configured.
-func Defaults() Config {
-	return Config{
-		Event:   EventConfig{Header: "X-Event-Name", Naming: sources.Naming{Keys: sources.DefaultKeys()}},
-		Respond: respondAccepted, RespondTimeout: 10 * time.Second,
-		MaxBody: 1 << 20, MaxUnpacked: 8 << 20, RateBurst: 10,
-		Auth: AuthConfig{HMAC: HMACConfig{Tolerance: 5 * time.Minute}},
-	}
+func Defaults() (c Config) {
+	config.SetDefaults(&c)
+	return c
 }
 
 // octoPrintNames are the labels that the OctoPrint-Webhooks plugin sends as

@@ -91,9 +91,14 @@ func TestAThousandReloadsLoseNothing(t *testing.T) {
 }
 
 // reload asks the API and returns how it went.
-func (p *program) reload(t testing.TB) (ok bool, text string) {
+func (p *program) reload(t testing.TB, authorization ...string) (ok bool, text string) {
 	t.Helper()
-	r, err := http.Post("http://"+p.http+"/api/v1/reload", "", nil)
+	request, err := http.NewRequest(http.MethodPost, "http://"+p.http+"/api/v1/reload", nil)
+	must(t, err)
+	for _, value := range authorization {
+		request.Header.Set("Authorization", value)
+	}
+	r, err := http.DefaultClient.Do(request)
 	must(t, err)
 	defer r.Body.Close()
 	var answer struct {

@@ -60,6 +60,7 @@ type Bridge struct {
 	shape      atomic.Pointer[shape]
 	background sync.WaitGroup // of what is drained
 	reloads    chan chan<- Outcome
+	stopped    chan struct{} // closed when no reload is taken any more
 	holding    chan struct{} // cap 1: something else may be due
 	control    control
 
@@ -76,7 +77,7 @@ type Bridge struct {
 func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, log: o.Log, setLog: o.SetLog,
-		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), holding: make(chan struct{}, 1),
+		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
 	b.web = web.New(b.health, o.Log)
 	return b

@@ -45,12 +45,16 @@ type Outcome struct {
 	Problems []string `json:"problems,omitempty"`
 }
 
+var errStopping = errors.New("the program is stopping")
+
 // Reload reads the configuration again, has the bridge run it, and returns how
-// that went. The error is ctx's.
+// that went. The error is ctx's, or says that the bridge is stopping.
 func (b *Bridge) Reload(ctx context.Context) (Outcome, error) {
 	answer := make(chan Outcome, 1)
 	select {
 	case b.reloads <- answer:
+	case <-b.stopped:
+		return Outcome{}, errStopping
 	case <-ctx.Done():
 		return Outcome{}, ctx.Err()
 	}
@@ -64,6 +68,7 @@ func (b *Bridge) Reload(ctx context.Context) (Outcome, error) {
 
 // takeReloads does one reload after the other until ctx ends.
 func (b *Bridge) takeReloads(ctx context.Context) {
+	defer close(b.stopped)
 	for {
 		select {
 		case <-ctx.Done():
@@ -75,10 +80,8 @@ func (b *Bridge) takeReloads(ctx context.Context) {
 }
 
 func (b *Bridge) reload() Outcome {
-	if text, err := daemon.SdNotifyMonotonicUsec(), error(nil); err == nil {
-		_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading+"\n"+text)
-		defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
-	}
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
+	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
 	began := time.Now()
 	o := Outcome{Time: began}
 	err := errors.New("the program runs without a configuration file; start it with --config FILE")
@@ -169,7 +172,7 @@ func (b *Bridge) serveReload(w http.ResponseWriter, r *http.Request) {
 	}
 	o, err := b.Reload(r.Context())
 	if err != nil {
-		problem.New(http.StatusServiceUnavailable, "the program is stopping").Write(w)
+		problem.New(http.StatusServiceUnavailable, err.Error()).Write(w)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

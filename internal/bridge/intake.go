@@ -159,7 +159,7 @@ func holdRecord(h *rules.Held) event.Event {
 
 // restoreHeld takes back what was held when the program ended. What belongs to
 // no rule any more is sent now.
-func (b *Bridge) restoreHeld(ctx context.Context) {
+func (b *Bridge) restoreHeld() {
 	shape := b.shape.Load()
 	for key, text := range b.journal.Positions(heldSource) {
 		var c heldContent
@@ -169,7 +169,7 @@ func (b *Bridge) restoreHeld(ctx context.Context) {
 		}
 		h := &rules.Held{Key: key, Due: c.Due, Event: event.Event{Name: c.Name, Source: c.Source, Time: c.Time, Payload: c.Payload, Route: c.Route}}
 		if !shape.rules.Restore(h) {
-			_ = b.storeHeld(ctx, shape, h) // or at the next start
+			_ = b.storeHeld(context.Background(), shape, h) // or at the next start
 		}
 	}
 }
@@ -197,7 +197,6 @@ func (b *Bridge) wakeHeld() {
 
 // sendHeld stores what is held when its interval is over, until ctx ends.
 func (b *Bridge) sendHeld(ctx context.Context) {
-	b.restoreHeld(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

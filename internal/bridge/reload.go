@@ -380,6 +380,7 @@ func (c *change) swapInPlace() error {
 	before, shape := c.shape.Load(), c.newShape(plan)
 	c.shape.Store(shape)
 	if c.starting() {
+		c.restoreHeld() // before anything newer comes
 		return nil
 	}
 	c.undo(func() { c.adjust(c.old); c.shape.Store(before) })

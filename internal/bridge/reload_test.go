@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -301,6 +302,59 @@ func TestWhatFailsAtTheStartUndoesTheWholeReload(t *testing.T) {
 				t.Errorf("afterwards: %+v", o)
 			}
 		})
+	}
+}
+
+// TestAReloadIsToldToTheServiceManagerAndTheMetrics.
+func TestAReloadIsToldToTheServiceManagerAndTheMetrics(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	h := newHouse(t, plain)
+	next := func() string {
+		buf := make([]byte, 1000)
+		_ = socket.SetReadDeadline(time.Now().Add(30 * time.Second))
+		n, err := socket.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:n])
+	}
+	metrics := func() string {
+		r, err := http.Get("http://" + h.http + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		text, _ := io.ReadAll(r.Body)
+		return string(text)
+	}
+	if got := next(); got != "READY=1" {
+		t.Fatalf("at the start: %s", got)
+	}
+	var times []string
+	for _, step := range []struct {
+		yaml, metric string
+	}{{plain + "nonsense: 1\n", "reload_successful 0"}, {plain + "log: {level: warn}\n", "reload_successful 1"}} {
+		h.reload(step.yaml)
+		if got := next(); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
+			t.Errorf("told %q", got)
+		}
+		if got := next(); got != "READY=1" {
+			t.Errorf("told %q", got)
+		}
+		text := metrics()
+		if !strings.Contains(text, step.metric) {
+			t.Errorf("want %s in\n%s", step.metric, text)
+		}
+		times = append(times, text[strings.LastIndexByte(strings.TrimSpace(text), ' '):])
+	}
+	if times[0] >= times[1] {
+		t.Errorf("loaded at %s, then at %s", times[0], times[1])
 	}
 }
 

@@ -16,9 +16,10 @@ import (
 
 // process is a program under measurement.
 type process struct {
-	cmd  *exec.Cmd
-	mqtt string // address of its broker, or of the one that it publishes to
-	http string
+	config string // file
+	cmd    *exec.Cmd
+	mqtt   string // address of its broker, or of the one that it publishes to
+	http   string
 }
 
 // end ends the process, if that was not done before.
@@ -101,6 +102,7 @@ func (b *bench) startBridge(yaml string) (*process, error) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
+	p.config = config
 	p.cmd = exec.Command(b.bridge, "--config", config, "--state-dir", dir)
 	p.cmd.Env = append(os.Environ(), "E2M_BROKER_LISTEN="+p.mqtt)
 	p.cmd.Stderr = os.Stderr

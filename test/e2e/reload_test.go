@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -246,5 +247,45 @@ func TestAKillDuringAReloadLeavesOneConfigurationWhole(t *testing.T) {
 			t.Fatalf("%d sources of the old, %d of the new configuration", found[0], found[1])
 		}
 		p.kill()
+	}
+}
+
+// TestEveryWayToReload: a changed file, the command, SIGHUP; and after a bad
+// file the next one is seen all the same.
+func TestEveryWayToReload(t *testing.T) {
+	p := configure(t, "")
+	broker := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	write := func(name, more string) {
+		must(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: %q}\nsources: [{name: %s, type: webhook}]\n%s", p.http, broker, name, more), 0o600))
+	}
+	is := func(name string) func() bool {
+		return func() bool { return startTimes(t, p.http)["source "+name] != "" }
+	}
+	write("one", "")
+	p.start()
+	write("two", "")
+	eventually(t, "the changed file is taken up", is("two"))
+	write("three", "nonsense: 1\n")
+	status, _, stderr := runOnce(t, "reload", "--state-dir", p.state)
+	if status != 1 || !strings.Contains(stderr, "config.yaml:4:1: nonsense: there is no such option") {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+	if !is("two")() {
+		t.Error("the old one does not run any more")
+	}
+	write("four", "")
+	eventually(t, "the mended file is taken up", is("four"))
+	status, stdout, _ := runOnce(t, "reload", "--state-dir", p.state)
+	if status != 0 || stdout != "reloaded; nothing has changed\n" {
+		t.Errorf("status %d, %s", status, stdout)
+	}
+	before := strings.Count(p.log.String(), "nothing has changed")
+	must(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	eventually(t, "SIGHUP reloads", func() bool { return strings.Count(p.log.String(), "nothing has changed") > before })
+	if status := p.stop(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if status, _, stderr := runOnce(t, "reload", "--state-dir", p.state); status != 1 || !strings.Contains(stderr, "no bridge runs with this state folder") {
+		t.Errorf("status %d, %s", status, stderr)
 	}
 }

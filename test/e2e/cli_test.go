@@ -67,7 +67,7 @@ func TestCheckTellsEverythingAtOnce(t *testing.T) {
 	}
 	for _, args := range [][]string{{"check", "--config", bad}, {"--config", bad, "--state-dir", t.TempDir()}} {
 		status, _, text := runOnce(t, args...)
-		if status != 1 || !strings.Contains(text, bad+":1: mqtt.qos") || !strings.Contains(text, bad+":2: log.level") || !strings.Contains(text, bad+":3: sources[0].name") {
+		if status != 1 || !strings.Contains(text, bad+":1:8: mqtt.qos") || !strings.Contains(text, bad+":2:7: log.level") || !strings.Contains(text, bad+":3:11: sources[0].name") {
 			t.Errorf("%v: status %d:\n%s", args, status, text)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -303,6 +304,55 @@ func TestWhatFailsAtTheStartUndoesTheWholeReload(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAnAddressMayGrowAndShrink: from this machine to all and back, on the same
+// port, and nobody else can take it.
+func TestAnAddressMayGrowAndShrink(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("Linux alone")
+	}
+	h := newHouse(t, plain)
+	_, port, _ := net.SplitHostPort(h.http)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var made, failed atomic.Int64
+	wg.Go(func() { // somebody connects all the time
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			c, err := net.Dial("tcp", h.http)
+			if err != nil {
+				failed.Add(1)
+				continue
+			}
+			made.Add(1)
+			_ = c.Close()
+		}
+	})
+	for range 3 {
+		for _, address := range []string{"0.0.0.0:" + port, h.http, ":" + port, h.http} {
+			if o := h.reload(strings.Replace(plain, "HTTP", "\""+address+"\"", 1)); !o.OK {
+				t.Fatalf("to %s: %+v", address, o)
+			}
+			eventually(t, "events are taken at "+address, func() bool { return h.post("hooks") == http.StatusAccepted })
+		}
+		h.background.Wait()
+		if l, err := net.Listen("tcp", h.http); err == nil {
+			_ = l.Close()
+			t.Error("the port was free")
+		}
+	}
+	close(stop)
+	wg.Wait()
+	// The system resets what comes between the last look into a socket and its end.
+	if n := failed.Load(); n > 12 {
+		t.Errorf("%d of %d connections were refused", n, made.Load())
+	}
+	t.Logf("%d of %d connections were refused", failed.Load(), made.Load())
 }
 
 // TestAReloadIsToldToTheServiceManagerAndTheMetrics.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // sockets are the listening sockets, by address. Whoever listens gets a
@@ -23,9 +24,14 @@ func newSockets() *sockets { return &sockets{open: map[string]*socket{}} }
 // socket is an open one. Each connection goes to whichever listener asks first.
 type socket struct {
 	net.Listener
-	accepted chan accepted
-	stop     chan struct{} // closed before the socket is
-	users    int           // sockets.mu guards it
+	network, address string
+	accepted         chan accepted
+	stop             chan struct{} // closed when the last listener is
+	ended            chan struct{} // closed when the socket is
+	// sockets.mu guards these.
+	users int
+	heir  *socket // takes over the connections that nobody has accepted; may be nil
+	gone  func()  // is called when the socket is closed; may be nil
 }
 
 type accepted struct {
@@ -40,49 +46,115 @@ func (s *sockets) listen(key, network, address string) (net.Listener, error) {
 	name := network + " " + address
 	open := s.open[name]
 	if open == nil {
-		l, err := listenOn(key, network, address)
-		if err != nil {
+		open = &socket{network: network, address: address, accepted: make(chan accepted), stop: make(chan struct{}), ended: make(chan struct{})}
+		if err := s.openSocket(key, open); err != nil {
 			return nil, err
 		}
-		open = &socket{Listener: l, accepted: make(chan accepted), stop: make(chan struct{})}
 		s.open[name] = open
 		go open.accept() // ends with the socket
 	}
 	open.users++
 	l := &listener{socket: open, closed: make(chan struct{})}
-	l.close = sync.OnceValue(func() error {
+	l.close = sync.OnceFunc(func() {
 		close(l.closed)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if open.users--; open.users > 0 {
-			return nil
+		if open.users--; open.users == 0 {
+			delete(s.open, name)
+			open.end()
 		}
-		delete(s.open, name)
-		close(open.stop)
-		return open.Close()
 	})
 	return l, nil
 }
 
+// openSocket opens a socket, also where one of ours that is to be closed has an
+// address that overlaps: 0.0.0.0:1883 after 127.0.0.1:1883. s.mu is held.
+func (s *sockets) openSocket(key string, fresh *socket) (err error) {
+	spec := listenerSpec{network: fresh.network, address: fresh.address}
+	for _, other := range s.open {
+		if other.network != "tcp" || !spec.overlaps(listenerSpec{network: other.network, address: other.address}) {
+			continue
+		}
+		fresh.Listener, other.gone, err = listenBeside(other.Listener, fresh.address)
+		if err != nil {
+			return fmt.Errorf("cannot listen on %s beside %s (%s): %w; restart the program for that", fresh.address, other.address, key, err)
+		}
+		other.heir = fresh
+		return nil
+	}
+	fresh.Listener, err = listenOn(key, fresh.network, fresh.address)
+	return err
+}
+
+// accept accepts connections until the socket ends.
 func (s *socket) accept() {
+	defer close(s.ended)
+	defer s.Close()
 	for {
 		c, err := s.Accept()
 		select {
 		case s.accepted <- accepted{c, err}: // also errors: whoever serves knows how long to wait
 		case <-s.stop:
 			if err == nil {
-				_ = c.Close()
+				s.passOn(c)
 			}
+			s.drain()
 			return
 		}
 	}
+}
+
+// drain accepts what waits in the socket, if there is an heir for it: closing
+// would reset it.
+func (s *socket) drain() {
+	const moment = time.Millisecond
+	for s.heir != nil && s.SetDeadline(time.Now().Add(moment)) == nil {
+		c, err := s.Accept()
+		if err != nil {
+			return
+		}
+		s.passOn(c)
+	}
+}
+
+// passOn gives a connection to the heir.
+func (s *socket) passOn(c net.Conn) {
+	if s.heir != nil {
+		select {
+		case s.heir.accepted <- accepted{c, nil}:
+			return
+		case <-s.heir.stop:
+		case <-time.After(time.Second):
+		}
+	}
+	_ = c.Close()
+}
+
+// end closes the socket, whose last listener is closed. sockets.mu is held.
+func (s *socket) end() {
+	close(s.stop)
+	if s.SetDeadline(time.Now()) != nil { // wakes accept
+		_ = s.Close()
+	}
+	<-s.ended
+	if s.gone != nil {
+		s.gone()
+	}
+}
+
+// SetDeadline is that for accepting.
+func (s *socket) SetDeadline(t time.Time) error {
+	if l, ok := s.Listener.(interface{ SetDeadline(time.Time) error }); ok {
+		return l.SetDeadline(t)
+	}
+	return errors.ErrUnsupported
 }
 
 // listener is one user's view of a socket.
 type listener struct {
 	*socket
 	closed chan struct{}
-	close  func() error
+	close  func()
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -100,7 +172,10 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 // Close ends this listener, and the socket if it is the last.
-func (l *listener) Close() error { return l.close() }
+func (l *listener) Close() error {
+	l.close()
+	return nil
+}
 
 // listenOn opens a socket.
 func listenOn(key, network, address string) (net.Listener, error) {

@@ -58,7 +58,8 @@ type Bridge struct {
 	web        *web.Server
 	sockets    *sockets
 	shape      atomic.Pointer[shape]
-	background sync.WaitGroup // of what is drained
+	endings    sync.WaitGroup // of what was replaced
+	background sync.WaitGroup // of HTTP requests that are under way
 	reloads    chan chan<- Outcome
 	stopped    chan struct{} // closed when no reload is taken any more
 	holding    chan struct{} // cap 1: something else may be due
@@ -137,6 +138,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 // stop ends everything, so that nothing accepted is lost: what takes events
 // first, then, when it has delivered what it can, what sends them.
 func (b *Bridge) stop() {
+	b.endings.Wait()
 	b.background.Go(b.now.http.stop)
 	for _, s := range b.now.sources {
 		b.background.Go(s.stop)

@@ -94,7 +94,11 @@ func (b *Bridge) reload() Outcome {
 	b.warn()
 	o.OK, o.TookMS = err == nil, float64(time.Since(began).Microseconds())/1000
 	if err != nil {
+		const most = 50
 		o.Problems = strings.Split(err.Error(), "\n")
+		if n := len(o.Problems); n > most {
+			o.Problems = append(o.Problems[:most], fmt.Sprintf("and %d more", n-most))
+		}
 	}
 	b.reloaded(o)
 	return o

@@ -51,6 +51,7 @@ type change struct {
 // apply makes the bridge run what a plan says, and returns what has changed.
 // On error everything is as before. One goroutine calls it.
 func (b *Bridge) apply(plan *Plan) (report []string, err error) {
+	b.endings.Wait() // nothing is opened again before it is closed
 	c := &change{Bridge: b, old: b.now, new: &running{plan: plan, since: time.Now()}}
 	for _, step := range []func() error{c.check, c.build, c.swap} {
 		if err := step(); err != nil {
@@ -272,12 +273,12 @@ func (r *running) source(name string) *component {
 // swap lets what is new take over. The broker comes before the sink, since the sink may
 // publish to it, and what is listened on for events comes last.
 func (c *change) swap() error {
-	if err := c.swapInPlace(); err != nil {
-		return err
+	if c.starting() { // events must find how they are shaped
+		if err := c.swapInPlace(); err != nil {
+			return err
+		}
 	}
-	if err := c.swapBroker(); err != nil {
-		return err
-	}
+	c.swapListeners()
 	started := []*component{c.replace(c.old.sink, c.new.sink)}
 	for _, s := range c.new.sources {
 		started = append(started, c.replace(c.old.source(s.spec.(sourceOptions).common().Name), s))
@@ -286,8 +287,12 @@ func (c *change) swap() error {
 		return err
 	}
 	// Last, so that whoever gets a connection finds its source.
-	if err := c.await([]*component{c.replace(c.old.http, c.new.http)}); err != nil {
-		return err
+	if c.new.http != c.old.http {
+		c.new.http.start()
+		c.undo(c.new.http.stop)
+		if err := c.await([]*component{c.new.http}); err != nil {
+			return err
+		}
 	}
 	for _, s := range c.old.sources {
 		if name := s.spec.(sourceOptions).common().Name; c.new.source(name) == nil {
@@ -295,7 +300,15 @@ func (c *change) swap() error {
 			c.end(s.stop)
 		}
 	}
-	return nil
+	if c.starting() {
+		return nil
+	}
+	// Last, since not all that follows from it could be taken back: sessions
+	// of users that are no more end, and what is too much for smaller limits.
+	if err := c.swapInPlace(); err != nil {
+		return err
+	}
+	return c.swapAccounts()
 }
 
 // await waits until components have begun. What fails at the program's start
@@ -337,21 +350,14 @@ func (c *change) replace(old, fresh *component) *component {
 	return fresh
 }
 
-func (c *change) swapBroker() error {
-	b, plan := c.new.broker, c.new.plan
+func (c *change) swapListeners() {
+	b := c.new.broker
 	if c.old.broker != nil && b == nil {
 		c.say("bundled broker: ended")
 		c.end(c.old.broker.close)
 	}
-	if b != nil && b == c.old.broker && !reflect.DeepEqual(c.old.plan.Broker.live(), plan.Broker.live()) {
-		if err := b.configure(plan.Broker); err != nil {
-			return plan.explain("broker", err)
-		}
-		c.undo(func() { _ = b.configure(c.old.plan.Broker) })
-		c.say("bundled broker: accounts and limits changed")
-	}
 	if b == nil {
-		return nil
+		return
 	}
 	before := b.listeners
 	c.undo(func() { b.listeners = before })
@@ -364,6 +370,18 @@ func (c *change) swapBroker() error {
 		c.say("bundled broker: listens no more on %s", l)
 		c.end(l.close)
 	}
+}
+
+func (c *change) swapAccounts() error {
+	b, old, plan := c.new.broker, c.old.plan, c.new.plan
+	if b == nil || b != c.old.broker || reflect.DeepEqual(old.Broker.live(), plan.Broker.live()) {
+		return nil
+	}
+	c.undo(func() { _ = b.configure(old.Broker) })
+	if err := b.configure(plan.Broker); err != nil {
+		return plan.explain("broker", err)
+	}
+	c.say("bundled broker: accounts and limits changed")
 	return nil
 }
 
@@ -415,10 +433,13 @@ func (c *change) adjust(to *running) {
 	c.web.Handle(broker.WebSocketPath, overWebSocket)
 }
 
-// finish ends what has been replaced. Requests that are under way may take a
-// moment, and one of them may be waiting for this reload.
+// finish ends what has been replaced. The next change waits for that, but for
+// HTTP requests that are under way: one of them may be waiting for a reload.
 func (c *change) finish() {
+	if c.old.http != nil && c.old.http != c.new.http {
+		c.background.Go(c.old.http.stop)
+	}
 	for _, f := range c.ending {
-		c.background.Go(f)
+		c.endings.Go(f)
 	}
 }

@@ -340,6 +340,7 @@ func TestAnAddressMayGrowAndShrink(t *testing.T) {
 			}
 			eventually(t, "events are taken at "+address, func() bool { return h.post("hooks") == http.StatusAccepted })
 		}
+		h.endings.Wait()
 		h.background.Wait()
 		if l, err := net.Listen("tcp", h.http); err == nil {
 			_ = l.Close()

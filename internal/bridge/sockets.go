@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -29,9 +30,9 @@ type socket struct {
 	stop             chan struct{} // closed when the last listener is
 	ended            chan struct{} // closed when the socket is
 	// sockets.mu guards these.
-	users int
-	heir  *socket // takes over the connections that nobody has accepted; may be nil
-	gone  func()  // is called when the socket is closed; may be nil
+	users  int
+	beside []*socket // of ours, on addresses that overlap
+	heir   *socket   // one of them, which takes over the connections that nobody has accepted
 }
 
 type accepted struct {
@@ -72,18 +73,26 @@ func (s *sockets) listen(key, network, address string) (net.Listener, error) {
 func (s *sockets) openSocket(key string, fresh *socket) (err error) {
 	spec := listenerSpec{network: fresh.network, address: fresh.address}
 	for _, other := range s.open {
-		if other.network != "tcp" || !spec.overlaps(listenerSpec{network: other.network, address: other.address}) {
-			continue
+		if other.network == "tcp" && spec.overlaps(listenerSpec{network: other.network, address: other.address}) {
+			fresh.beside = append(fresh.beside, other)
 		}
-		fresh.Listener, other.gone, err = listenBeside(other.Listener, fresh.address)
-		if err != nil {
-			return fmt.Errorf("cannot listen on %s beside %s (%s): %w; restart the program for that", fresh.address, other.address, key, err)
-		}
-		other.heir = fresh
-		return nil
 	}
-	fresh.Listener, err = listenOn(key, fresh.network, fresh.address)
-	return err
+	if fresh.beside == nil {
+		fresh.Listener, err = listenOn(key, fresh.network, fresh.address)
+		return err
+	}
+	var ours []net.Listener
+	for _, other := range fresh.beside {
+		ours = append(ours, other.Listener)
+	}
+	if fresh.Listener, err = listenBeside(ours, fresh.address); err != nil {
+		return fmt.Errorf("cannot listen on %s beside %s (%s): %w; restart the program for that", fresh.address, fresh.beside[0].address, key, err)
+	}
+	for _, other := range fresh.beside {
+		other.beside = append(other.beside, fresh)
+		other.heir = fresh
+	}
+	return nil
 }
 
 // accept accepts connections until the socket ends.
@@ -105,10 +114,11 @@ func (s *socket) accept() {
 }
 
 // drain accepts what waits in the socket, if there is an heir for it: closing
-// would reset it.
+// would reset it. As long as the socket is open more may come, so it takes but
+// a moment.
 func (s *socket) drain() {
-	const moment = time.Millisecond
-	for s.heir != nil && s.SetDeadline(time.Now().Add(moment)) == nil {
+	const whole, pause = 50 * time.Millisecond, time.Millisecond
+	for last := time.Now().Add(whole); s.heir != nil && time.Now().Before(last) && s.SetDeadline(time.Now().Add(pause)) == nil; {
 		c, err := s.Accept()
 		if err != nil {
 			return
@@ -124,7 +134,7 @@ func (s *socket) passOn(c net.Conn) {
 		case s.heir.accepted <- accepted{c, nil}:
 			return
 		case <-s.heir.stop:
-		case <-time.After(time.Second):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 	_ = c.Close()
@@ -137,8 +147,12 @@ func (s *socket) end() {
 		_ = s.Close()
 	}
 	<-s.ended
-	if s.gone != nil {
-		s.gone()
+	for _, other := range s.beside { // whichever ends first, the other is alone again
+		other.heir = nil
+		other.beside = slices.DeleteFunc(other.beside, func(b *socket) bool { return b == s })
+		if len(other.beside) == 0 {
+			alone(other.Listener)
+		}
 	}
 }
 

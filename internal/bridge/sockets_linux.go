@@ -8,12 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenBeside opens a socket though one of ours is in its way, which has the
-// same port and an address that overlaps: both then allow each other, and
-// nobody else. closed is to be called when the other is gone.
-func listenBeside(ours net.Listener, address string) (l net.Listener, closed func(), err error) {
-	if err := setReusePort(ours, 1); err != nil {
-		return nil, nil, err
+// listenBeside opens a socket though some of ours are in its way, which have the
+// same port and an address that overlaps: they then allow each other, and
+// others of this user, until alone is called.
+func listenBeside(ours []net.Listener, address string) (l net.Listener, err error) {
+	for _, other := range ours {
+		if err := setReusePort(other, 1); err != nil {
+			return nil, err
+		}
 	}
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		if outer := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); outer != nil {
@@ -21,13 +23,16 @@ func listenBeside(ours net.Listener, address string) (l net.Listener, closed fun
 		}
 		return err
 	}}
-	l, err = config.Listen(context.Background(), "tcp", address)
-	if err != nil {
-		_ = setReusePort(ours, 0)
-		return nil, nil, err
+	if l, err = config.Listen(context.Background(), "tcp", address); err != nil {
+		for _, other := range ours {
+			alone(other)
+		}
 	}
-	return l, func() { _ = setReusePort(l, 0) }, nil
+	return l, err
 }
+
+// alone lets nobody listen beside a socket any more.
+func alone(l net.Listener) { _ = setReusePort(l, 0) }
 
 func setReusePort(l net.Listener, value int) (err error) {
 	raw, err := l.(syscall.Conn).SyscallConn()

@@ -8,6 +8,6 @@ import (
 )
 
 // listenBeside is for Linux alone; elsewhere such a change takes a restart.
-func listenBeside(net.Listener, string) (l net.Listener, closed func(), err error) {
-	return nil, nil, errors.ErrUnsupported
-}
+func listenBeside([]net.Listener, string) (net.Listener, error) { return nil, errors.ErrUnsupported }
+
+func alone(net.Listener) {}

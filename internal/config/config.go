@@ -269,6 +269,9 @@ func (d *Document) typeProblems(path string, err error) (all Problems) {
 		text := cause.Error()
 		if wrong, ok := errors.AsType[*mapstructure.UnconvertibleTypeError](cause); ok {
 			text = fmt.Sprintf("%s is needed here, not %s", describe(wrong.Expected.Type()), found(wrong.Value))
+			if wrong.Expected.Type() == secretType { // it may be the secret
+				text = "a text is needed here, between quotes if it looks like something else; or {file: PATH}, or {credential: NAME}"
+			}
 		}
 		switch {
 		case strings.HasPrefix(text, "expected a map"):

@@ -27,6 +27,7 @@ import (
 const (
 	maxFile   = 4 << 20
 	maxSecret = 64 << 10
+	maxKeys   = 100_000 // beyond them, what aliases stand for has no place of its own
 )
 
 // Document is a configuration as it was written, not yet decoded.
@@ -89,8 +90,35 @@ func files(path string) ([]string, error) {
 			out = append(out, filepath.Join(path, e.Name()))
 		}
 	}
+	if out == nil {
+		return nil, errNoFiles
+	}
 	return out, nil
 }
+
+// readRegular reads a file of at most so many bytes. Anything but a file could
+// block for good, or have no end.
+func readRegular(path string, most int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file", path)
+	case info.Size() > most:
+		return nil, fmt.Errorf("%s has %d bytes; at most %d are allowed", path, info.Size(), most)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, most))
+}
+
+// errNoFiles is for a folder that holds no configuration, which may be about to
+// be filled.
+var errNoFiles = fmt.Errorf("the folder has no *.yaml or *.yml: %w", fs.ErrNotExist)
 
 // SumOf is the Sum of the content of a file or a folder.
 func SumOf(path string) (sum Sum, err error) {
@@ -100,7 +128,7 @@ func SumOf(path string) (sum Sum, err error) {
 	}
 	h := sha256.New()
 	for _, name := range names {
-		text, err := os.ReadFile(name)
+		text, err := readRegular(name, maxFile)
 		if err != nil {
 			return sum, err
 		}
@@ -136,22 +164,12 @@ func (d *Document) loadFiles() error {
 
 // loadFile reads one file. before are the values of those before it.
 func (d *Document) loadFile(name string, before map[string]any) (map[string]any, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	bad := func(format string, args ...any) error {
-		return Problems{{Where: name, Text: fmt.Sprintf(format, args...)}}
-	}
-	if info.Size() > maxFile {
-		return nil, bad("the file has %d bytes; at most %d are allowed", info.Size(), maxFile)
-	}
-	text, err := os.ReadFile(name)
+	text, err := readRegular(name, maxFile)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read configuration: %w", err)
 	case len(text) == 0:
-		return nil, bad("the file is empty; a file with nothing but a comment means the defaults")
+		return nil, Problems{{Where: name, Text: "the file is empty; a file with nothing but a comment means the defaults"}}
 	case !utf8.Valid(text):
 		at := 1
 		for line := range bytes.Lines(text) {
@@ -178,11 +196,13 @@ func (d *Document) loadFile(name string, before map[string]any) (map[string]any,
 		return nil, Problems{{Where: place{name, top.Line, top.Column}.String(), Text: "the file must hold options such as \"mqtt:\" at its top level"}}
 	}
 	problems := d.expand(name, top)
-	d.index(name, "", top, before)
 	values := map[string]any{}
-	if err := top.Decode(&values); err != nil { // such as a key that is there twice
-		problems = append(problems, syntaxProblems(name, text, err)...)
+	// Before anything that follows aliases: they may lead in a circle, or
+	// multiply, which Decode knows how to refuse. Also a key that is there twice.
+	if err := top.Decode(&values); err != nil {
+		return nil, append(problems, syntaxProblems(name, text, err)...)
 	}
+	d.index(name, "", top, before)
 	if problems != nil {
 		return nil, problems
 	}
@@ -224,7 +244,7 @@ var unknownAnchor = regexp.MustCompile(`unknown anchor '([^']*)' referenced`)
 func syntaxProblems(file string, text []byte, err error) (all Problems) {
 	if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil { // the parser tells no line
 		before, _, _ := bytes.Cut(text, []byte("*"+m[1]))
-		return Problems{{Where: fmt.Sprintf("%s:%d", file, 1+bytes.Count(before, []byte("\n"))), Text: fmt.Sprintf("there is no anchor &%s before *%s", m[1], m[1])}}
+		return Problems{{Where: fmt.Sprintf("%s:%d", file, 1+bytes.Count(before, []byte("\n"))), Text: "an alias (*NAME) stands here for an anchor (&NAME) that is not there before it; put a text that begins with * between quotes"}}
 	}
 	for text := range strings.SplitSeq(err.Error(), "\n") {
 		if m := yamlLine.FindStringSubmatch(strings.TrimSpace(text)); m != nil {
@@ -257,7 +277,9 @@ func (d *Document) index(file, path string, n *yaml.Node, before any) {
 			d.index(file, key, item, nil)
 		}
 	case yaml.AliasNode:
-		d.index(file, path, n.Alias, nil)
+		if len(d.places) < maxKeys {
+			d.index(file, path, n.Alias, nil)
+		}
 	}
 }
 
@@ -280,7 +302,7 @@ func (d *Document) expand(file string, n *yaml.Node) (problems Problems) {
 		}
 		m := variableName.FindStringSubmatch(found[2 : len(found)-1])
 		if m == nil {
-			problems = append(problems, Problem{Where: at.String(), at: at, Text: fmt.Sprintf("%s is not a variable; write ${NAME} or ${NAME:-default}, and $${ for the text itself", found)})
+			problems = append(problems, Problem{Where: at.String(), at: at, Text: "${...} holds no name of a variable here; write ${NAME} or ${NAME:-default}, and $${ for the text itself"})
 			return found
 		}
 		value, set := d.env[m[1]]
@@ -332,14 +354,7 @@ func (d *Document) decodeSecret(from, to reflect.Type, v any) (any, error) {
 }
 
 func (d *Document) readSecret(path string, private bool) (any, error) {
-	info, err := os.Stat(path)
-	if err == nil && info.Size() > maxSecret {
-		return nil, fmt.Errorf("%s has %d bytes; a secret has at most %d", path, info.Size(), maxSecret)
-	}
-	var text []byte
-	if err == nil {
-		text, err = os.ReadFile(path)
-	}
+	text, err := readRegular(path, maxSecret)
 	if err != nil {
 		return nil, fmt.Errorf("read the secret: %w", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -22,6 +24,7 @@ type shape struct {
 }
 
 func (b *Bridge) newShape(p *Plan) *shape {
+	const least, most = 16 << 10, 1 << 20 // what is held stands in the head of each of the journal's segments
 	s := &shape{Normaliser: event.Normaliser{
 		TimestampField: p.Publish.TimestampField, Millis: p.Publish.TimestampMillis, MaxPayload: int(p.MaxPayload),
 	}}
@@ -30,16 +33,19 @@ func (b *Bridge) newShape(p *Plan) *shape {
 		before = old.rules
 	}
 	var err error
-	if s.rules, err = rules.New(p.Rules, p.Publish.BaseTopic, before, b.log); err != nil {
+	s.rules, err = rules.New(p.Rules, rules.Options{
+		Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, MaxHeld: min(max(int(p.Journal.MaxSize/16), least), most), Before: before, Log: b.log,
+	})
+	if err != nil {
 		s.rules = before // was checked
 	}
 	return s
 }
 
-// again normalises what rules have changed: what they added does not count.
+// again normalises what rules have changed: its size was looked at before.
 func (s *shape) again(e *event.Event) error {
 	n := s.Normaliser
-	n.MaxPayload *= 2
+	n.MaxPayload = math.MaxInt
 	e.Checked = true
 	return n.Normalise(e)
 }
@@ -68,13 +74,13 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 		return o.store(ctx, events)
 	}
 	passage := shape.rules.Begin(time.Now())
+	defer passage.Abort() // if it was not committed
 	stored := events[:0]
 	for _, e := range events {
 		before := e
 		verdict := passage.Apply(&e)
 		if verdict == rules.Pass && (e.Name != before.Name || !slices.Equal(e.Payload, before.Payload)) {
 			if err := shape.again(&e); err != nil {
-				passage.Abort()
 				return nil, err
 			}
 		}
@@ -85,16 +91,17 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 			stored = append(stored, event.Event{Source: o.source, Position: e.Position})
 		}
 	}
-	for _, h := range passage.Held {
-		stored = append(stored, holdRecord(h))
+	held, err := holdRecords(passage)
+	if err != nil {
+		return nil, err
 	}
+	stored = append(stored, held...)
 	if len(stored) == 0 {
 		passage.Commit()
 		return receipt{o.b.cursor, 0}, nil
 	}
 	r, err := o.store(ctx, stored)
 	if err != nil {
-		passage.Abort()
 		return nil, err
 	}
 	passage.Commit()
@@ -143,49 +150,70 @@ const heldSource = "\x00rules"
 
 // heldContent is what is stored of an event that is held back.
 type heldContent struct {
-	Name    string          `json:"name"`
-	Source  string          `json:"source"`
-	Time    time.Time       `json:"time"`
-	Payload json.RawMessage `json:"payload"`
-	Route   event.Route     `json:"route"`
-	Due     time.Time       `json:"due"`
+	Name    string      `json:"name"`
+	Source  string      `json:"source"`
+	Time    int64       `json:"time"` // nanoseconds since 1970
+	Payload []byte      `json:"payload"`
+	Route   event.Route `json:"route"`
+	Due     time.Time   `json:"due"`
 }
 
-func holdRecord(h *rules.Held) event.Event {
-	e := &h.Event
-	text, _ := json.Marshal(heldContent{e.Name, e.Source, e.Time, e.Payload, e.Route, h.Due}) // the payload is valid
-	return event.Event{Source: heldSource, Position: event.Position{Key: h.Key, Value: text}}
+// holdRecords are what has to be stored of what a passage holds, and holds no
+// more.
+func holdRecords(p *rules.Passage) (out []event.Event, err error) {
+	for key, h := range p.Held {
+		var text []byte
+		if h != nil {
+			e := &h.Event
+			if text, err = json.Marshal(heldContent{e.Name, e.Source, e.Time.UnixNano(), e.Payload, e.Route, h.Due}); err != nil {
+				return nil, fmt.Errorf("hold an event back: %w", err)
+			}
+		}
+		out = append(out, event.Event{Source: heldSource, Position: event.Position{Key: key, Value: text}})
+	}
+	return out, nil
 }
 
-// restoreHeld takes back what was held when the program ended. What belongs to
-// no rule any more is sent now.
+// restoreHeld takes back what was held when the program ended.
 func (b *Bridge) restoreHeld() {
 	shape := b.shape.Load()
 	for key, text := range b.journal.Positions(heldSource) {
+		if len(text) == 0 {
+			b.journal.Forget(heldSource, key) // was sent
+			continue
+		}
 		var c heldContent
-		if len(text) == 0 || json.Unmarshal(text, &c) != nil {
+		if err := json.Unmarshal(text, &c); err != nil {
+			b.log.Error().Err(err).Msg("an event that a rule held back cannot be read")
 			b.journal.Forget(heldSource, key)
 			continue
 		}
-		h := &rules.Held{Key: key, Due: c.Due, Event: event.Event{Name: c.Name, Source: c.Source, Time: c.Time, Payload: c.Payload, Route: c.Route}}
-		if !shape.rules.Restore(h) {
-			_ = b.storeHeld(context.Background(), shape, h) // or at the next start
-		}
+		e := event.Event{Name: c.Name, Source: c.Source, Time: time.Unix(0, c.Time), Payload: c.Payload, Route: c.Route}
+		shape.rules.Restore(&rules.Held{Key: key, Due: c.Due, Event: e}, time.Now())
 	}
 }
 
-// storeHeld stores an event that was held as one that is not. On error it
-// stays as it is on disk.
+// storeHeld stores what becomes of an event that was held. On error it stays
+// held, and so on disk.
 func (b *Bridge) storeHeld(ctx context.Context, shape *shape, h *rules.Held) error {
-	e := h.Event
-	if err := shape.again(&e); err != nil {
-		return err
-	}
-	_, err := b.journal.Append(ctx, e, event.Event{Source: heldSource, Position: event.Position{Key: h.Key}})
-	if err == nil {
+	return shape.rules.Send(h, time.Now(), func(p *rules.Passage, e *event.Event, v rules.Verdict) error {
+		records, err := holdRecords(p) // of a rule behind
+		if err != nil {
+			return err
+		}
+		if v == rules.Pass {
+			if err := shape.again(e); err != nil {
+				return err
+			}
+			records = append(records, *e)
+		}
+		records = append(records, event.Event{Source: heldSource, Position: event.Position{Key: h.Key}})
+		if _, err := b.journal.Append(ctx, records...); err != nil {
+			return err
+		}
 		b.journal.Forget(heldSource, h.Key)
-	}
-	return err
+		return nil
+	})
 }
 
 func (b *Bridge) wakeHeld() {
@@ -209,11 +237,9 @@ func (b *Bridge) sendHeld(ctx context.Context) {
 		shape := b.shape.Load()
 		due, next := shape.rules.Due(time.Now())
 		for _, h := range due {
-			err := shape.rules.Send(h, time.Now(), func() error { return b.storeHeld(ctx, shape, h) })
-			if err != nil && ctx.Err() == nil {
+			if err := b.storeHeld(ctx, shape, h); err != nil && ctx.Err() == nil {
 				b.log.Error().Err(err).Str("event", h.Event.Name).Msg("an event that a rule has held back cannot be stored; trying again")
 				next = time.Now().Add(time.Second)
-				break
 			}
 		}
 		if !next.IsZero() {

@@ -403,10 +403,10 @@ func (c *change) swapInPlace() error {
 		return nil
 	}
 	c.undo(func() { c.adjust(c.old); c.shape.Store(before) })
-	for _, h := range before.rules.Orphans(shape.rules) { // held by rules that are no more; kept on disk until sent
-		c.end(func() { _ = c.storeHeld(context.Background(), shape, h) })
-	}
-	c.end(c.wakeHeld)
+	c.end(func() { // what rules hold that are no more is sent
+		shape.rules.Adopt(before.rules)
+		c.wakeHeld()
+	})
 	if old.Journal != plan.Journal {
 		c.say("journal: limits changed")
 	}

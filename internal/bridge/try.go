@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/rules"
@@ -161,7 +159,7 @@ func (p *Plan) Try(t *Trial) ([]string, error) {
 // publishes tells what would be published, held back events at the end of
 // their interval.
 func (p *Plan) publishes(t *Trial) ([]message, error) {
-	set, err := rules.New(p.Rules, p.Publish.BaseTopic, nil, zerolog.Nop())
+	set, err := rules.New(p.Rules, rules.Options{Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField})
 	if err != nil {
 		return nil, err
 	}
@@ -196,13 +194,19 @@ func (p *Plan) publishes(t *Trial) ([]message, error) {
 	begin := time.Unix(1_700_000_000, 0)
 	sendDue := func(now time.Time) error {
 		for {
-			due, next := set.Due(now)
+			due, _ := set.Due(now)
 			for _, h := range due {
-				if err := set.Send(h, now, func() error { return publish(h.Event) }); err != nil {
+				err := set.Send(h, h.Due, func(_ *rules.Passage, e *event.Event, v rules.Verdict) error {
+					if v != rules.Pass {
+						return nil
+					}
+					return publish(*e)
+				})
+				if err != nil {
 					return err
 				}
 			}
-			if len(due) == 0 || next.IsZero() {
+			if len(due) == 0 {
 				return nil
 			}
 		}

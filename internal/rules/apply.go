@@ -1,8 +1,12 @@
 package rules
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,21 +21,27 @@ type Passage struct {
 	now    time.Time
 	locked bool
 	undo   []func()
-	// Held are those that are held anew. Each has to be stored as such.
-	Held []*Held
+	// Held are those that are held anew, by key. Each has to be stored as such,
+	// in place of the one before. Nil stands for one that is held no more.
+	Held map[string]*Held
 }
 
 // Begin begins a passage.
 func (s *Set) Begin(now time.Time) *Passage { return &Passage{set: s, now: now} }
 
 // Commit remembers what was done: the events are stored.
-func (p *Passage) Commit() { p.end() }
+func (p *Passage) Commit() {
+	p.undo = nil
+	p.end()
+}
 
-// Abort forgets what was done: the events will be offered again.
+// Abort forgets what was done: the events will be offered again. After Commit
+// it does nothing.
 func (p *Passage) Abort() {
 	for i := len(p.undo) - 1; i >= 0; i-- {
 		p.undo[i]()
 	}
+	p.undo = nil
 	p.end()
 }
 
@@ -52,7 +62,9 @@ func (p *Passage) lock() {
 // Apply applies all rules to an event, whose payload is a valid JSON object,
 // and changes it as they say. With a new name the payload has to be normalised
 // again. It does not block for long.
-func (p *Passage) Apply(e *event.Event) Verdict {
+func (p *Passage) Apply(e *event.Event) Verdict { return p.apply(e, p.set.rules) }
+
+func (p *Passage) apply(e *event.Event, rules []*rule) Verdict {
 	var decoded map[string]any
 	payload := func() map[string]any {
 		if decoded == nil {
@@ -60,7 +72,7 @@ func (p *Passage) Apply(e *event.Event) Verdict {
 		}
 		return decoded
 	}
-	for _, r := range p.set.rules {
+	for _, r := range rules {
 		if !p.set.matches(r, e, payload) {
 			continue
 		}
@@ -103,7 +115,7 @@ func edit(r *rule, e *event.Event) (changed bool) {
 		e.Name = r.Rename
 	}
 	if r.Topic != "" {
-		// One that cannot be rendered leaves the topic as it is: the sink tells.
+		// One that cannot be rendered leaves the topic as it is.
 		if name, err := r.topic.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload}); err == nil {
 			e.Route.Topic = name
 		}
@@ -120,7 +132,7 @@ var seed = maphash.MakeSeed()
 
 // repeated reports whether the event says the same as the one before.
 func (p *Passage) repeated(r *rule, e *event.Event) bool {
-	ignore := append([]string{event.NameField, event.DefaultTimestampField}, r.Ignore...)
+	ignore := append([]string{event.NameField, p.set.timestamp}, r.Ignore...)
 	sum := maphash.Bytes(seed, event.Without(e.Payload, ignore...))
 	key := e.Source + "\x00" + e.Name
 	p.lock()
@@ -143,17 +155,19 @@ func (p *Passage) repeated(r *rule, e *event.Event) bool {
 // tooSoon reports whether the event has to wait; it then takes the place of
 // one that waits already.
 func (p *Passage) tooSoon(r *rule, e *event.Event) bool {
-	var key strings.Builder
-	key.WriteString(r.id + "\x00" + e.Source + "\x00" + e.Name)
+	h := sha256.New()
+	h.Write([]byte(e.Source + "\x00" + e.Name))
 	for _, value := range event.Pick(e.Payload, r.Per...) {
-		key.WriteByte(0)
-		key.Write(value)
+		h.Write([]byte{0})
+		h.Write(value)
 	}
-	k := key.String()
+	k := r.id + "\x00" + hex.EncodeToString(h.Sum(nil)[:16])
 	p.lock()
 	last, known := r.last[k]
 	waiting := r.held[k]
+	bytes := p.set.bytes
 	restore := func() {
+		p.set.bytes = bytes
 		if r.last[k] = last; !known {
 			delete(r.last, k)
 		}
@@ -175,16 +189,37 @@ func (p *Passage) tooSoon(r *rule, e *event.Event) bool {
 		}
 		return false
 	}
-	if waiting == nil && len(r.held) >= maxHeld || len(e.Payload) > maxHeldPayload {
+	p.undo = append(p.undo, restore)
+	before := 0
+	if waiting != nil {
+		before = waiting.size()
+	}
+	held := &Held{Key: k, Event: *e, Due: due, by: r.memory}
+	held.Event.Position = event.Position{} // is stored with its arrival
+	if len(e.Payload) > maxHeldPayload || p.set.bytes-before+held.size() > p.set.maxHeld {
+		p.set.bytes -= before
+		delete(r.held, k) // it is older
+		r.last[k] = p.now
+		if waiting != nil {
+			p.hold(k, nil)
+		}
 		return false
 	}
-	h := &Held{Key: k, Event: *e, Due: due}
-	h.Event.Position = event.Position{} // is stored with its arrival
-	r.held[k] = h
-	p.Held = append(p.Held, h)
-	p.undo = append(p.undo, restore)
+	p.set.bytes += held.size() - before
+	r.held[k] = held
+	p.hold(k, held)
 	return true
 }
+
+func (p *Passage) hold(key string, h *Held) {
+	if p.Held == nil {
+		p.Held = map[string]*Held{}
+	}
+	p.Held[key] = h
+}
+
+// size is about what a held event takes in the head of each segment.
+func (h *Held) size() int { return len(h.Event.Payload)*4/3 + len(h.Event.Route.Topic) + 512 }
 
 // forget drops what makes no difference any more. Set.mu is held.
 func (r *rule) forget(now time.Time) {
@@ -195,27 +230,58 @@ func (r *rule) forget(now time.Time) {
 	}
 }
 
-// Restore takes back what was held before a restart. It reports false for what
-// no rule holds any more: it is due now.
-func (s *Set) Restore(h *Held) bool {
-	id, _, _ := strings.Cut(h.Key, "\x00")
+// Restore takes back what was held before a restart, to be sent at once if no
+// rule holds it any more.
+func (s *Set) Restore(h *Held, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.bytes += h.size()
+	id, _, _ := strings.Cut(h.Key, "\x00")
 	for _, r := range s.rules {
-		if r.id == id {
-			r.held[h.Key] = h
-			r.last[h.Key] = h.Due.Add(-r.MinInterval)
-			return true
+		if r.id != id {
+			continue
 		}
+		if latest := now.Add(r.MinInterval); h.Due.After(latest) {
+			h.Due = latest // the clock was another
+		}
+		h.by = r.memory
+		r.held[h.Key] = h
+		r.last[h.Key] = h.Due.Add(-r.MinInterval)
+		return
 	}
-	return false
+	h.by = newMemory()
+	h.by.held[h.Key] = h
+	s.orphans = append(s.orphans, h.by)
 }
 
-// Due returns what has waited long enough, to be sent, and when the next will
-// have, zero if none waits.
+// ruleOf returns the index of the rule whose memory it is, -1 if there is none
+// any more. Set.mu is held.
+func (s *Set) ruleOf(m *memory) int {
+	return slices.IndexFunc(s.rules, func(r *rule) bool { return r.memory == m })
+}
+
+// Adopt takes over what the rules of the set before hold that are not in this
+// one: it is due at once.
+func (s *Set) Adopt(before *Set) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range before.rules {
+		if s.ruleOf(r.memory) < 0 {
+			s.orphans = append(s.orphans, r.memory)
+		}
+	}
+}
+
+// Due returns what has waited long enough, to be sent, the longest first, and
+// when the next will have, zero if none waits.
 func (s *Set) Due(now time.Time) (due []*Held, next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, m := range s.orphans {
+		for _, h := range m.held {
+			due = append(due, h)
+		}
+	}
 	for _, r := range s.rules {
 		for _, h := range r.held {
 			switch {
@@ -226,43 +292,35 @@ func (s *Set) Due(now time.Time) (due []*Held, next time.Time) {
 			}
 		}
 	}
+	slices.SortFunc(due, func(a, b *Held) int { return cmp.Or(a.Due.Compare(b.Due), strings.Compare(a.Key, b.Key)) })
 	return due, next
 }
 
-// Send calls store with an event that is due, if it is still the newest, and
-// begins the next interval when that worked. No other can take its place
-// meanwhile.
-func (s *Set) Send(h *Held, now time.Time, store func() error) error {
+// Send lets an event that is due go on through the rules behind the one that
+// held it, and calls store with what becomes of it. Nothing is done if a newer
+// one has taken its place; nothing can while store runs. On error it is held
+// as before.
+func (s *Set) Send(h *Held, now time.Time, store func(p *Passage, e *event.Event, v Verdict) error) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	id, _, _ := strings.Cut(h.Key, "\x00")
-	for _, r := range s.rules {
-		if r.id != id || r.held[h.Key] != h {
-			continue
-		}
-		if err := store(); err != nil {
-			return err
-		}
-		delete(r.held, h.Key)
-		r.last[h.Key] = now
+	p := &Passage{set: s, now: now, locked: true}
+	defer p.end()
+	m := h.by
+	if m.held[h.Key] != h {
+		return nil
 	}
-	return nil
-}
-
-// Orphans are what rules of a set hold that are not in the next one.
-func (s *Set) Orphans(next *Set) (out []*Held) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.rules {
-		stays := false
-		for _, other := range next.rules {
-			stays = stays || other.id == r.id
-		}
-		if !stays {
-			for _, h := range r.held {
-				out = append(out, h)
-			}
-		}
+	last, bytes := m.last[h.Key], s.bytes
+	delete(m.held, h.Key)
+	m.last[h.Key] = now
+	s.bytes -= h.size()
+	p.undo = append(p.undo, func() { m.held[h.Key], m.last[h.Key], s.bytes = h, last, bytes })
+	var rest []*rule
+	if i := s.ruleOf(m); i >= 0 {
+		rest = s.rules[i+1:]
 	}
-	return out
+	e := h.Event
+	err := store(p, &e, p.apply(&e, rest))
+	if err != nil {
+		p.Abort()
+	}
+	return err
 }

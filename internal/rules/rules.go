@@ -5,6 +5,7 @@
 package rules
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/expr-lang/expr"
@@ -79,9 +81,7 @@ const (
 
 // Bounds of what is remembered. Beyond them nothing is thinned out.
 const (
-	maxKeys = 10_000
-	// Those that are held are stored again and again until they are sent.
-	maxHeld        = 1000
+	maxKeys        = 10_000
 	maxHeldPayload = 64 << 10
 )
 
@@ -90,10 +90,30 @@ type Set struct {
 	rules []*rule
 	log   zerolog.Logger
 
+	timestamp string // the key of an event's time
+	maxHeld   int    // bytes
+	*shared
+}
+
+// shared goes over from one set to the next, as what is remembered does.
+type shared struct {
 	// mu is held from the first rule that remembers something until the
-	// events are stored: what failed to be stored must not be remembered. It
-	// goes over to the next set, as what is remembered does.
-	mu *sync.Mutex
+	// events are stored: what failed to be stored must not be remembered.
+	mu      sync.Mutex
+	bytes   int       // that are held, about
+	orphans []*memory // of earlier rules, which hold something yet
+}
+
+// Options are what a Set needs beside its rules.
+type Options struct {
+	Base      string // of topics
+	Timestamp string // the key of an event's time
+	// MaxHeld bounds what may be held at a time, in bytes. Default 256 KiB.
+	MaxHeld int
+	// Before is the set that this one follows: what its rules remember goes
+	// over to those that stay the same. May be nil.
+	Before *Set
+	Log    zerolog.Logger
 }
 
 // rule is one of a set.
@@ -120,26 +140,30 @@ type memory struct {
 	held map[string]*Held
 }
 
+func newMemory() *memory {
+	return &memory{seen: map[string]uint64{}, last: map[string]time.Time{}, held: map[string]*Held{}}
+}
+
 // Held is an event that waits for the end of its interval.
 type Held struct {
 	Key   string // names it among all that are held
 	Event event.Event
 	Due   time.Time
+	by    *memory // that holds it
 }
 
 // Check tells everything that is wrong with rules, as KeyErrors below "rules".
 func Check(list []Config, base string) error {
-	_, err := New(list, base, nil, zerolog.Nop())
+	_, err := New(list, Options{Base: base})
 	return err
 }
 
-// New makes a set of rules. What the rules of before remember goes over to
-// those that stay the same.
-func New(list []Config, base string, before *Set, log zerolog.Logger) (*Set, error) {
-	s := &Set{log: log, mu: new(sync.Mutex)}
+// New makes a set of rules.
+func New(list []Config, o Options) (*Set, error) {
+	s := &Set{log: o.Log, timestamp: cmp.Or(o.Timestamp, event.DefaultTimestampField), maxHeld: cmp.Or(o.MaxHeld, 256<<10), shared: &shared{}}
 	var errs []error
 	for i, c := range list {
-		r, err := compile(c, base)
+		r, err := compile(c, o.Base)
 		errs = append(errs, below(i, err))
 		r.index = i
 		for _, other := range s.rules { // the same rule twice
@@ -152,12 +176,12 @@ func New(list []Config, base string, before *Set, log zerolog.Logger) (*Set, err
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	if before != nil {
-		s.mu = before.mu
+	if o.Before != nil {
+		s.shared = o.Before.shared
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, r := range s.rules {
-			for _, old := range before.rules {
+			for _, old := range o.Before.rules {
 				if old.id == r.id {
 					r.memory = old.memory
 				}
@@ -183,7 +207,7 @@ func below(i int, err error) error {
 }
 
 func compile(c Config, base string) (*rule, error) {
-	r := &rule{Config: c, memory: &memory{seen: map[string]uint64{}, last: map[string]time.Time{}, held: map[string]*Held{}}}
+	r := &rule{Config: c, memory: newMemory()}
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
 	for i, pattern := range c.Match {
@@ -216,6 +240,9 @@ func compile(c Config, base string) (*rule, error) {
 		if r.when, err = expr.Compile(c.When, expr.Env(environment{}), expr.AsBool()); err != nil {
 			bad("when", "%s", expressionError(err))
 		}
+	}
+	if len(c.Rename) > event.MaxName || !utf8.ValidString(c.Rename) {
+		bad("rename", "is longer than %d bytes, or not UTF-8", event.MaxName)
 	}
 	if c.Topic != "" {
 		var err error

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/rules"
@@ -16,7 +14,7 @@ import (
 
 func set(t testing.TB, list ...rules.Config) *rules.Set {
 	t.Helper()
-	s, err := rules.New(list, "base", nil, zerolog.Nop())
+	s, err := rules.New(list, rules.Options{Base: "base"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +146,7 @@ func TestTheLastOfAnIntervalIsStillSent(t *testing.T) {
 		t.Fatalf("due %v", due)
 	}
 	// One that cannot be stored is due again; a newer one takes its place.
-	if err := s.Send(due[0], after(5*time.Second), func() error { return errors.New("full") }); err == nil {
+	if err := s.Send(due[0], after(5*time.Second), func(*rules.Passage, *event.Event, rules.Verdict) error { return errors.New("full") }); err == nil {
 		t.Error("no error")
 	}
 	expect(apply(s, after(6*time.Second), "Z", `{"z":4,"tool":0}`), "held")
@@ -156,7 +154,7 @@ func TestTheLastOfAnIntervalIsStillSent(t *testing.T) {
 	due, _ = s.Due(after(6 * time.Second))
 	sent := 0
 	for _, h := range []*rules.Held{old, due[0], due[0]} {
-		if err := s.Send(h, after(6*time.Second), func() error { sent++; return nil }); err != nil {
+		if err := s.Send(h, after(6*time.Second), func(*rules.Passage, *event.Event, rules.Verdict) error { sent++; return nil }); err != nil {
 			t.Error(err)
 		}
 	}
@@ -191,16 +189,68 @@ func TestReloadedRulesRemember(t *testing.T) {
 	apply(old, now, "Z", `{"n":1}`)
 	apply(old, now, "Z", `{"n":2}`)
 	apply(old, now, "D", `{}`)
-	fresh, err := rules.New([]rules.Config{{Match: []string{"X"}, Drop: true}, d}, "base", old, zerolog.Nop())
+	fresh, err := rules.New([]rules.Config{{Match: []string{"X"}, Drop: true}, d}, rules.Options{Base: "base", Before: old})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := apply(fresh, now, "D", `{}`); got != "dropped" {
 		t.Errorf("got %s", got)
 	}
-	orphans := old.Orphans(fresh)
-	if len(orphans) != 1 || string(orphans[0].Event.Payload) != `{"n":2}` {
-		t.Errorf("orphans: %v", orphans)
+	fresh.Adopt(old)
+	apply(old, now, "Z", `{"n":3}`) // was on its way in
+	due, _ := fresh.Due(now)
+	if len(due) != 1 || string(due[0].Event.Payload) != `{"n":3}` {
+		t.Errorf("due: %v", due)
+	}
+}
+
+// TestWhatIsHeldGoesOnThroughTheRulesBehind: as one that was not held does.
+func TestWhatIsHeldGoesOnThroughTheRulesBehind(t *testing.T) {
+	s := set(t, rules.Config{Match: []string{"Z"}, MinInterval: time.Second}, rules.Config{Remove: []string{"secret"}}, rules.Config{Dedupe: true})
+	at := time.Now()
+	apply(s, at, "Z", `{"n":1,"secret":1}`)
+	apply(s, at, "Z", `{"n":2,"secret":1}`)
+	due, _ := s.Due(at.Add(time.Second))
+	var sent []string
+	err := s.Send(due[0], at.Add(time.Second), func(_ *rules.Passage, e *event.Event, v rules.Verdict) error {
+		sent = append(sent, fmt.Sprint(string(e.Payload), v))
+		return nil
+	})
+	if err != nil || fmt.Sprint(sent) != `[{"n":2}0]` {
+		t.Errorf("sent %v, %v", sent, err)
+	}
+	if got := apply(s, at.Add(3*time.Second), "Z", `{"n":1}`); got != `Z {"n":1}` { // not repeated: 2 was between
+		t.Errorf("got %s", got)
+	}
+}
+
+// TestLittleIsHeldAndRemembered, whatever comes.
+func TestLittleIsHeldAndRemembered(t *testing.T) {
+	s, err := rules.New([]rules.Config{{MinInterval: time.Hour, Per: []string{"k"}}}, rules.Options{Base: "base", MaxHeld: 50 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	held := 0
+	for i := range 100 {
+		for range 2 {
+			if apply(s, now, "A", fmt.Sprintf(`{"k":"%d %s"}`, i, strings.Repeat("x", 1000))) == "held" {
+				held++
+			}
+		}
+	}
+	if held == 0 || held > 50 {
+		t.Errorf("%d are held", held)
+	}
+	// One that is too large to be held takes the place of the older one.
+	apply(s, now, "B", `{"n":1}`)
+	apply(s, now, "B", `{"n":2}`)
+	apply(s, now, "B", `{"n":"`+strings.Repeat("x", 70<<10)+`"}`)
+	due, _ := s.Due(now.Add(2 * time.Hour))
+	for _, h := range due {
+		if h.Event.Name == "B" {
+			t.Errorf("still held: %s", h.Event.Payload)
+		}
 	}
 }
 

@@ -61,6 +61,8 @@ type Bridge struct {
 	endings    sync.WaitGroup // of what was replaced
 	background sync.WaitGroup // of HTTP requests that are under way
 	reloads    chan chan<- Outcome
+	patience   context.Context // with requests that are under way; ends with the program
+	hurry      context.CancelFunc
 	stopped    chan struct{} // closed when no reload is taken any more
 	holding    chan struct{} // cap 1: something else may be due
 	control    control
@@ -80,7 +82,9 @@ func New(o Options) *Bridge {
 		opt: o, stateDir: o.StateDir, log: o.Log, setLog: o.SetLog,
 		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
+	b.patience, b.hurry = context.WithCancel(context.Background())
 	b.web = web.New(b.health, o.Log)
+	b.control.init(b)
 	return b
 }
 
@@ -96,6 +100,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	defer b.hurry()
 	if err := b.openJournal(b.opt.Plan.Journal); err != nil {
 		return err
 	}
@@ -138,6 +143,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 // stop ends everything, so that nothing accepted is lost: what takes events
 // first, then, when it has delivered what it can, what sends them.
 func (b *Bridge) stop() {
+	defer time.AfterFunc(b.now.plan.ShutdownTimeout/2, b.hurry).Stop()
 	b.endings.Wait()
 	b.background.Go(b.now.http.stop)
 	for _, s := range b.now.sources {

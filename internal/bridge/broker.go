@@ -469,7 +469,12 @@ func (b *bundledBroker) addresses() string {
 	return strings.Join(out, ", ")
 }
 
-// Publish implements mqtt.Broker.
+// Publish implements mqtt.Broker. When no more may be retained, which the broker
+// tells, a message is passed on all the same: those behind it must not wait.
 func (b *bundledBroker) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (mqtt.Receipt, error) {
-	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
+	r, err := b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
+	if errors.Is(err, broker.ErrRetainedFull) {
+		r, err = b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos})
+	}
+	return r, err
 }

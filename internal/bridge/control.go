@@ -201,16 +201,20 @@ type controlContent struct {
 	Token string `json:"token"`
 }
 
+func (c *control) init(b *Bridge) {
+	c.token = rand.Text()
+	c.configured = func() string {
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		if b.now.plan == nil {
+			return "" // still starting
+		}
+		return string(b.now.plan.HTTP.Token)
+	}
+}
+
 // write notes where the program is reached now.
 func (c *control) write(b *Bridge) error {
-	if c.token == "" {
-		c.token = rand.Text()
-		c.configured = func() string {
-			b.mu.RLock()
-			defer b.mu.RUnlock()
-			return string(b.now.plan.HTTP.Token)
-		}
-	}
 	host, port, err := net.SplitHostPort(b.now.plan.HTTP.Listen)
 	if err != nil {
 		return err // was checked
@@ -274,7 +278,8 @@ func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
 		return o, fmt.Errorf("find the running bridge: %w", err)
 	}
 	request.Header.Set("Authorization", "Bearer "+c.Token)
-	response, err := http.DefaultClient.Do(request)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy is to see the token
+	response, err := client.Do(request)
 	if err != nil {
 		return o, fmt.Errorf("%w (%w)", ErrNotRunning, err)
 	}

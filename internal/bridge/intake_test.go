@@ -167,3 +167,51 @@ func TestWhatRulesDropIsReadAllTheSame(t *testing.T) {
 		t.Errorf("got %s, %v", m.Topic, err)
 	}
 }
+
+// TestAMistypedPathIsForgiven: while it is wrong nothing is read, and when it
+// is right again nothing is read twice.
+func TestAMistypedPathIsForgiven(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.OpenFile(filepath.Join(dir, "x.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	right := strings.Replace(plain, "/nowhere/*.log]", filepath.Join(dir, "x.log")+"], start: beginning", 1)
+	h := newHouse(t, right)
+	c := h.follow()
+	expect := func(name string) {
+		t.Helper()
+		fmt.Fprintf(f, "{\"event\":%q}\n", name)
+		if m, err := c.Next(); err != nil || m.Topic != "event2mqtt/event/"+name {
+			t.Fatalf("got %s, %v, want %s", m.Topic, err, name)
+		}
+	}
+	expect("One")
+	for _, yaml := range []string{strings.Replace(right, "x.log", "y.log", 1), strings.Replace(right, dir, "/nowhere", 1), right} {
+		if o := h.reload(yaml); !o.OK {
+			t.Fatal(o)
+		}
+	}
+	expect("Two")
+}
+
+// TestAFullStoreOfRetainedMessagesHoldsUpNobody: rules may want more retained
+// than there may be.
+func TestAFullStoreOfRetainedMessagesHoldsUpNobody(t *testing.T) {
+	h := newHouse(t, strings.Replace(plain, "MQTT}", "MQTT, max_retained: 3}", 1)+"rules: [{match: N*, retain: true}, {match: X, drop: true}]\n")
+	c := h.follow()
+	for i := range 10 {
+		h.send(fmt.Sprintf(`{"event":"N%d"}`, i))
+	}
+	h.send(`{"event":"Last"}`)
+	for i := range 11 {
+		m, err := c.Next()
+		if err != nil {
+			t.Fatalf("after %d: %v", i, err)
+		}
+		if want := "event2mqtt/event/" + map[bool]string{true: "Last", false: fmt.Sprint("N", i)}[i == 10]; m.Topic != want {
+			t.Errorf("got %s, want %s", m.Topic, want)
+		}
+	}
+}

@@ -109,7 +109,7 @@ func (c *change) check() error {
 }
 
 // build makes what is new, beside what runs. It opens what can be opened only
-// once, sockets and the broker's store, and starts nothing.
+// once, sockets and the broker's store; nothing of it is served yet.
 func (c *change) build() error {
 	for _, part := range []func() error{c.buildHTTP, c.buildBroker, c.buildSink, c.buildSources} {
 		if err := part(); err != nil {
@@ -131,7 +131,7 @@ func (c *change) buildHTTP() error {
 		return err
 	}
 	c.undo(func() { _ = l.Close() })
-	c.new.http = c.httpComponent(spec, l, c.new.plan.ShutdownTimeout/2)
+	c.new.http = c.httpComponent(spec, l)
 	c.say("http: listens on %s", l.Addr())
 	return nil
 }
@@ -164,7 +164,8 @@ func (c *change) buildSink() (err error) {
 	plan := c.new.plan
 	type identity struct {
 		mqtt.Config
-		base string
+		base  string
+		files [3]config.Sum // a certificate may be another in the same file
 	}
 	options := mqtt.Options{Config: plan.MQTT, Publish: plan.Publish, ID: c.journal.ID, Log: c.log}
 	if options.Config.ClientID == "" {
@@ -175,7 +176,10 @@ func (c *change) buildSink() (err error) {
 	if c.new.broker != nil {
 		options.Bundled = c.new.broker
 	}
-	spec := identity{options.Config, plan.Publish.BaseTopic}
+	spec := identity{Config: options.Config, base: plan.Publish.BaseTopic}
+	for i, file := range []string{plan.MQTT.TLS.CA, plan.MQTT.TLS.Cert, plan.MQTT.TLS.Key} {
+		spec.files[i], _ = config.SumOf(file) // what cannot be read was told by check
+	}
 	if c.old.sink != nil && c.old.broker == c.new.broker && reflect.DeepEqual(c.old.sink.spec, spec) {
 		c.new.sink, c.new.mqtt = c.old.sink, c.old.mqtt
 		return nil
@@ -216,7 +220,7 @@ func (c *change) buildSources() error {
 // Components are made by methods of Bridge: what they keep of the change that
 // made them would keep the one before alive, and so on.
 
-func (b *Bridge) httpComponent(spec web.Config, l net.Listener, grace time.Duration) *component {
+func (b *Bridge) httpComponent(spec web.Config, l net.Listener) *component {
 	return &component{
 		title: "http", spec: spec, log: b.log,
 		run: func(ctx context.Context, ready func()) error {
@@ -229,7 +233,7 @@ func (b *Bridge) httpComponent(spec web.Config, l net.Listener, grace time.Durat
 				}
 			}
 			ready() // connections wait in the socket
-			return b.web.Serve(ctx, serving, spec.MaxConnections, grace)
+			return b.web.Serve(ctx, b.patience, serving, spec.MaxConnections)
 		},
 	}
 }
@@ -412,6 +416,10 @@ func (c *change) swapInPlace() error {
 	}
 	if old.Log != plan.Log {
 		c.say("log: changed")
+	}
+	if old.MaxPayload != plan.MaxPayload || old.ShutdownTimeout != plan.ShutdownTimeout || old.HTTP.Token != plan.HTTP.Token ||
+		!reflect.DeepEqual(old.Broker.WebSocket, plan.Broker.WebSocket) {
+		c.say("max_payload, shutdown_timeout, http.token or broker.websocket: changed")
 	}
 	if !reflect.DeepEqual(old.Rules, plan.Rules) {
 		c.say("rules: changed")

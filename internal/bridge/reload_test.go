@@ -356,6 +356,31 @@ func TestAnAddressMayGrowAndShrink(t *testing.T) {
 	t.Logf("%d of %d connections were refused", failed.Load(), made.Load())
 }
 
+// TestRequestsUnderWayOutliveTheirServer: the HTTP server is replaced in the
+// middle of one.
+func TestRequestsUnderWayOutliveTheirServer(t *testing.T) {
+	h := newHouse(t, plain+"shutdown_timeout: 0s\n")
+	c, err := net.Dial("tcp", h.http)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(c, "POST /hooks/hooks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"event\"")
+	eventually(t, "the request is under way", func() bool { return h.post("hooks") == http.StatusAccepted })
+	if o := h.reload(strings.Replace(plain, "HTTP}", "HTTP, max_connections: 99}", 1)); !o.OK {
+		t.Fatal(o)
+	}
+	if h.post("hooks") != http.StatusAccepted {
+		t.Error("the new server takes nothing")
+	}
+	fmt.Fprint(c, `:"X"}`)
+	answer := make([]byte, 12)
+	if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "HTTP/1.1 202" {
+		t.Errorf("got %q, %v", answer, err)
+	}
+}
+
 // TestAReloadIsToldToTheServiceManagerAndTheMetrics.
 func TestAReloadIsToldToTheServiceManagerAndTheMetrics(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")

@@ -480,7 +480,7 @@ func (c *conn) passOn() {
 			c.send(c.appendPassed(nil, p.message.QoS, p.packetID, wire.Success, ""))
 		case err == nil || errors.Is(err, errNotStored):
 			c.shut(wire.QuotaExceeded, errNotStored.Error())
-		case errors.Is(err, errRetainedFull):
+		case errors.Is(err, ErrRetainedFull):
 			c.send(c.appendPassed(nil, p.message.QoS, p.packetID, wire.QuotaExceeded, err.Error()))
 		}
 	}

@@ -11,7 +11,8 @@ import (
 
 // This file is the way of a message from its publisher to the queues.
 
-var errRetainedFull = errors.New("as many messages are retained as allowed")
+// ErrRetainedFull is why a message was neither retained nor passed on.
+var ErrRetainedFull = errors.New("as many messages are retained as allowed")
 
 // errNotStored is why messages for stored sessions are refused.
 var errNotStored = errors.New("messages cannot be stored at the moment")
@@ -126,7 +127,7 @@ func (b *Broker) retain(m *Message, to matched, targets []target) ([]target, err
 	if !r.set(m, b.limit()) {
 		b.counters.retainedRefused.Add(1)
 		b.warn("retained").Str("topic", m.Topic).Msg("broker: as many messages are retained as allowed (broker.max_retained, max_retained_bytes); refusing more")
-		return nil, errRetainedFull
+		return nil, ErrRetainedFull
 	}
 	if b.subs.version.Load() != to.version {
 		return b.subs.match(m.Topic).choose(m, b.limit()), nil

@@ -145,7 +145,8 @@ func roomFor(l *Limits) int64 {
 // resize makes room for what other limits allow.
 func (s *store) resize(l *Limits) {
 	s.half.Store(roomFor(l) / 2)
-	s.journal.SetBounds(roomFor(l), 1, journal.Refuse)
+	// What is there already has to fit, and the snapshot that replaces it.
+	s.journal.SetBounds(max(roomFor(l), 2*s.journal.Stats().Bytes), 1, journal.Refuse)
 }
 
 // restore builds sessions and retained messages of what is stored.

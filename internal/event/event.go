@@ -7,7 +7,7 @@ package event
 import "time"
 
 // Event is something that happened once. It is stored, sent in order, and
-// never retained by a broker.
+// not retained by a broker, unless a rule wants that.
 type Event struct {
 	// Name is what the source called it, spelled exactly so.
 	Name string

@@ -54,6 +54,7 @@ const (
 	readTimeout   = 30 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 16 << 10
+	longest       = 5 * time.Minute // of a request
 )
 
 // Component is the state of one part of the program.
@@ -108,9 +109,9 @@ func (s *Server) Mount(name string, h http.Handler) (unmount func()) {
 }
 
 // Serve serves l, to so many connections at a time, until ctx ends; then it
-// lets requests that are under way finish within grace. Several listeners may
-// be served.
-func (s *Server) Serve(ctx context.Context, l net.Listener, connections int, grace time.Duration) error {
+// lets requests that are under way finish, until limit ends or they have had
+// more time than any should take. Several listeners may be served.
+func (s *Server) Serve(ctx, limit context.Context, l net.Listener, connections int) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc(HooksPath, s.hook)
 	mux.HandleFunc("GET /healthz", s.healthz)
@@ -128,7 +129,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, connections int, gra
 	go func() {
 		defer close(stopped)
 		<-ctx.Done()
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		limit, cancel := context.WithTimeout(limit, longest)
 		defer cancel()
 		if server.Shutdown(limit) != nil {
 			_ = server.Close()

@@ -24,10 +24,12 @@ func serve(t *testing.T, c web.Config, health func() (bool, []web.Component)) (*
 	}
 	s := web.New(health, zerolog.Nop())
 	ctx, cancel := context.WithCancel(context.Background())
+	limit, end := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- s.Serve(ctx, l, c.MaxConnections, time.Second) }()
+	go func() { done <- s.Serve(ctx, limit, l, c.MaxConnections) }()
 	t.Cleanup(func() {
 		cancel()
+		time.AfterFunc(time.Second, end)
 		if err := <-done; err != nil {
 			t.Error(err)
 		}

@@ -165,9 +165,14 @@ func (s *Source) begin(ctx context.Context, w *watcher) error {
 	for try := 0; len(stored) > 0 && try < 3; try++ {
 		s.resume(stored)
 	}
+	// A file that is not there may come back, such as when a path was mistyped
+	// for a while; what was read of it must not be read again.
+	const most = 100
 	for key := range stored {
-		s.out.Forget(key)
-		s.log.Info().Str("file", key).Msg("tail: a file that was read before is gone")
+		if len(stored) > most {
+			s.out.Forget(key)
+		}
+		s.log.Debug().Str("file", key).Msg("tail: a file that was read before is not there")
 	}
 	return nil
 }

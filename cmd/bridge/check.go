@@ -23,7 +23,7 @@ func checkCommand(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			plan, err := bridge.Load(f.config, os.Environ(), dir)
+			plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...)
 			if err != nil {
 				return explain(err)
 			}

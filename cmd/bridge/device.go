@@ -137,7 +137,7 @@ func (o *output) show(w io.Writer, f *flags, u accounts.User, password string) e
 	listen := ""
 	secure := false
 	if dir, err := stateDir(f.stateDir); err == nil {
-		if plan, err := bridge.Load(f.config, os.Environ(), dir); err == nil {
+		if plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...); err == nil {
 			if listen = plan.Broker.Listen; listen == "off" && plan.Broker.TLS.Listen != "" {
 				listen, secure = plan.Broker.TLS.Listen, true
 			}

@@ -24,6 +24,7 @@ import (
 type flags struct {
 	config   string
 	stateDir string
+	set      []string
 }
 
 // newCommand returns the command line. Without a subcommand it runs the bridge.
@@ -36,7 +37,8 @@ func newCommand() *cobra.Command {
 until they are delivered, and publishes each as one MQTT message. Without
 mqtt.url in the configuration, this program is the MQTT broker itself.
 
-Options can also be set in the environment: E2M_MQTT_URL sets mqtt.url.`,
+Options can also be set in the environment: E2M_MQTT_URL sets mqtt.url, and
+with --set mqtt.url=URL.`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -44,6 +46,7 @@ Options can also be set in the environment: E2M_MQTT_URL sets mqtt.url.`,
 	}
 	root.PersistentFlags().StringVar(&f.config, "config", "", "configuration file (YAML); without one, the defaults hold")
 	root.PersistentFlags().StringVar(&f.stateDir, "state-dir", "", "folder for what must survive a restart (default $STATE_DIRECTORY, else $XDG_STATE_HOME/event2mqtt)")
+	root.PersistentFlags().StringArrayVar(&f.set, "set", nil, "set an option, over file and environment: --set log.level=debug; may be given again")
 	root.AddCommand(
 		&cobra.Command{
 			Use: "run", Short: "Run the bridge (the default)", Args: cobra.NoArgs,
@@ -59,7 +62,7 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	load := func() (*bridge.Plan, error) {
-		plan, err := bridge.Load(f.config, os.Environ(), dir)
+		plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...)
 		if err == nil {
 			plan.Version = versionText()
 		}

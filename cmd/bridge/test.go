@@ -37,7 +37,7 @@ The exit status is 1 if a test fails.`,
 			if err != nil {
 				return err
 			}
-			plan, err := bridge.Load(f.config, os.Environ(), dir)
+			plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...)
 			if err != nil {
 				return explain(err)
 			}

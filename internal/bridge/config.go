@@ -142,12 +142,12 @@ func (p *Plan) destination() string {
 }
 
 // Load reads and checks a configuration: file may be empty, environ is as
-// os.Environ has it, stateDir is where the broker's accounts are. The error is
+// os.Environ has it, settings are KEY=VALUE over both, stateDir is where the broker's accounts are. The error is
 // config.Problems, all of them, or that of reading the file. What Load accepts
 // can be run.
-func Load(file string, environ []string, stateDir string) (*Plan, error) {
+func Load(file string, environ []string, stateDir string, settings ...string) (*Plan, error) {
 	p := &Plan{Config: Defaults()}
-	doc, err := config.Load(file, environ, &p.Config)
+	doc, err := config.Load(file, environ, &p.Config, settings...)
 	if err != nil {
 		return nil, err
 	}

@@ -120,6 +120,25 @@ func TestEveryValueHasAnOrigin(t *testing.T) {
 	}
 }
 
+func TestFlagsAreTheLastLayer(t *testing.T) {
+	file := write(t, filepath.Join(t.TempDir(), "config.yaml"), "log: {level: warn}\nmqtt: {in_flight: 5}\n")
+	plan, err := bridge.Load(file, []string{"E2M_LOG_LEVEL=info"}, t.TempDir(), "log.level=debug", "mqtt.in_flight=7", "mqtt.url=mqtt://a,mqtt://b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan.Log.Level != "debug" || plan.MQTT.InFlight != 7 || len(plan.MQTT.URL) != 2 {
+		t.Errorf("got %+v", plan.Config)
+	}
+	for setting, want := range map[string]string{
+		"log.levle=debug": "flag --set log.levle: there is no such option; did you mean log.level?", "log.level": "flag --set log.level: a value is needed; write log.level=VALUE",
+		"mqtt.in_flight=many": "flag --set mqtt.in_flight: mqtt.in_flight: a number is needed here, not the text \"many\"",
+	} {
+		if _, err := bridge.Load(file, nil, t.TempDir(), setting); err == nil || err.Error() != want {
+			t.Errorf("%s: %v\nwant %s", setting, err, want)
+		}
+	}
+}
+
 func TestHugeFilesAreRefused(t *testing.T) {
 	file := write(t, filepath.Join(t.TempDir(), "config.yaml"), "# "+strings.Repeat("x", 5<<20)+"\n")
 	if _, err := bridge.Load(file, nil, t.TempDir()); err == nil || !strings.Contains(err.Error(), "at most 4194304 are allowed") {

@@ -105,7 +105,7 @@ func (d *Document) loadEnv(environ []string, schema reflect.Type) error {
 				problems = append(problems, Problem{Where: "environment variable " + name, Text: text})
 				return "", nil
 			}
-			d.envs[strings.Join(o.path, ".")] = name
+			d.origins[strings.Join(o.path, ".")] = "environment variable " + name
 			return strings.Join(o.path, delimiter), o.parse(value)
 		},
 	})
@@ -113,6 +113,38 @@ func (d *Document) loadEnv(environ []string, schema reflect.Type) error {
 		return fmt.Errorf("read environment: %w", err)
 	}
 	if len(problems) > 0 {
+		return problems
+	}
+	return nil
+}
+
+// loadFlags lays KEY=VALUE settings of the command line over everything else.
+func (d *Document) loadFlags(settings []string, schema reflect.Type) error {
+	known := map[string]option{}
+	for _, o := range options(schema, nil) {
+		known[strings.Join(o.path, ".")] = o
+	}
+	var problems Problems
+	for _, setting := range settings {
+		key, value, found := strings.Cut(setting, "=")
+		o, exists := known[key]
+		if !found || !exists {
+			text := "there is no such option; write for example --set log.level=debug"
+			if near := nearest(key, known); near != "" {
+				text = "there is no such option; did you mean " + near + "?"
+			}
+			if exists {
+				text = "a value is needed; write " + key + "=VALUE"
+			}
+			problems = append(problems, Problem{Where: "flag --set " + key, Text: text})
+			continue
+		}
+		d.origins[key] = "flag --set " + key
+		if err := d.k.Set(strings.Join(o.path, delimiter), o.parse(value)); err != nil {
+			return fmt.Errorf("set %s: %w", key, err)
+		}
+	}
+	if problems != nil {
 		return problems
 	}
 	return nil
@@ -208,8 +240,8 @@ func (d *Document) decode(path string, value map[string]any, into any) error {
 // Problem places a text at a key.
 func (d *Document) Problem(key, text string) Problem {
 	p := Problem{Key: key, Text: text}
-	if name, ok := d.envs[key]; ok {
-		p.Where = "environment variable " + name
+	if origin, ok := d.origins[key]; ok {
+		p.Where = origin
 		return p
 	}
 	for k := key; k != ""; k = parent(k) {
@@ -222,11 +254,11 @@ func (d *Document) Problem(key, text string) Problem {
 	return p
 }
 
-// Origin tells where an option's value comes from: a variable, a place in a
-// file, or "default".
+// Origin tells where an option's value comes from: a flag, a variable, a place
+// in a file, or "default".
 func (d *Document) Origin(key string) string {
-	if name, ok := d.envs[key]; ok {
-		return "environment variable " + name
+	if origin, ok := d.origins[key]; ok {
+		return origin
 	}
 	if at, ok := d.places[key]; ok {
 		return at.String()

@@ -36,8 +36,9 @@ type Document struct {
 	path   string
 	env    map[string]string // all variables
 	places map[string]place  // by key path
-	envs   map[string]string // variables that set an option, by key path
-	sum    Sum
+	// origins are flags and variables that set an option, by key path.
+	origins map[string]string
+	sum     Sum
 	// Warnings are what is not wrong, and should be otherwise.
 	Warnings []string
 }
@@ -53,13 +54,13 @@ func (p place) String() string { return fmt.Sprintf("%s:%d:%d", p.file, p.line, 
 // Sum is that of the content of all files.
 func (d *Document) Sum() Sum { return d.sum }
 
-// Load reads path, a file or a folder, if it is not empty, and those of the
-// variables in environ that begin with EnvPrefix. schema is a pointer to the
-// struct that the whole will be decoded into; it tells which variables there
-// can be.
-func Load(path string, environ []string, schema any) (*Document, error) {
+// Load reads path, a file or a folder, if it is not empty, those of the
+// variables in environ that begin with EnvPrefix, and settings KEY=VALUE. schema
+// is a pointer to the struct that the whole will be decoded into; it tells
+// which options there can be.
+func Load(path string, environ []string, schema any, settings ...string) (*Document, error) {
 	d := &Document{
-		k: koanf.New(delimiter), path: path, places: map[string]place{}, envs: map[string]string{}, env: map[string]string{},
+		k: koanf.New(delimiter), path: path, places: map[string]place{}, origins: map[string]string{}, env: map[string]string{},
 	}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
@@ -70,7 +71,11 @@ func Load(path string, environ []string, schema any) (*Document, error) {
 			return nil, err
 		}
 	}
-	return d, d.loadEnv(environ, reflect.TypeOf(schema).Elem())
+	t := reflect.TypeOf(schema).Elem()
+	if err := d.loadEnv(environ, t); err != nil {
+		return nil, err
+	}
+	return d, d.loadFlags(settings, t)
 }
 
 // files are those that a path stands for: itself, or what a folder holds, by

@@ -24,7 +24,7 @@ type shape struct {
 }
 
 func (b *Bridge) newShape(p *Plan) *shape {
-	const least, most = 16 << 10, 1 << 20 // what is held stands in the head of each of the journal's segments
+	const most = 1 << 20 // what is held stands in the head of each of the journal's segments
 	s := &shape{Normaliser: event.Normaliser{
 		TimestampField: p.Publish.TimestampField, Millis: p.Publish.TimestampMillis, MaxPayload: int(p.MaxPayload),
 	}}
@@ -34,7 +34,7 @@ func (b *Bridge) newShape(p *Plan) *shape {
 	}
 	var err error
 	s.rules, err = rules.New(p.Rules, rules.Options{
-		Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, MaxHeld: min(max(int(p.Journal.MaxSize/16), least), most), Before: before, Log: b.log,
+		Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, MaxHeld: min(int(p.Journal.MaxSize/16), most), Before: before, Log: b.log,
 	})
 	if err != nil {
 		s.rules = before // was checked

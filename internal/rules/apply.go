@@ -218,8 +218,9 @@ func (p *Passage) hold(key string, h *Held) {
 	p.Held[key] = h
 }
 
-// size is about what a held event takes in the head of each segment.
-func (h *Held) size() int { return len(h.Event.Payload)*4/3 + len(h.Event.Route.Topic) + 512 }
+// size is about what a held event takes in the head of each segment of the
+// journal, where it is base64 within base64.
+func (h *Held) size() int { return (len(h.Event.Payload)+len(h.Event.Route.Topic))*16/9 + 512 }
 
 // forget drops what makes no difference any more. Set.mu is held.
 func (r *rule) forget(now time.Time) {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	packets5 "github.com/eclipse/paho.golang/packets"
 	paho5 "github.com/eclipse/paho.golang/paho"
 	paho3 "github.com/eclipse/paho.mqtt.golang"
 
@@ -374,7 +375,9 @@ func (w *world) paho5(transport string, will *paho5.WillMessage, received chan<-
 	if err != nil {
 		return nil, nil, err
 	}
-	c := paho5.NewClient(paho5.ClientConfig{Conn: conn, OnPublishReceived: []func(paho5.PublishReceived) (bool, error){
+	// Without the wrapper this client mixes packets that it writes at the same
+	// time, over anything but plain TCP.
+	c := paho5.NewClient(paho5.ClientConfig{Conn: packets5.NewThreadSafeConn(conn), OnPublishReceived: []func(paho5.PublishReceived) (bool, error){
 		func(p paho5.PublishReceived) (bool, error) { received <- p.Packet; return true, nil },
 	}})
 	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)

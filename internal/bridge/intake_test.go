@@ -177,7 +177,7 @@ func TestAMistypedPathIsForgiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	right := strings.Replace(plain, "/nowhere/*.log]", filepath.Join(dir, "x.log")+"], start: beginning", 1)
+	right := strings.Replace(plain, "/nowhere/*.log]", filepath.Join(dir, "x.log")+"], start: beginning", 1) + "rules: [{match: X, drop: true}]\n"
 	h := newHouse(t, right)
 	c := h.follow()
 	expect := func(name string) {

@@ -222,11 +222,21 @@ func (s *Sink) wait(ctx context.Context, l link, t ticket) error {
 	case <-t.Done():
 		return t.Error()
 	case <-l.down():
-		return l.err()
+		return unanswered(t, l.err())
 	case <-ctx.Done():
-		return ctx.Err()
+		return unanswered(t, ctx.Err())
 	case <-timer.C:
 		return fmt.Errorf("the broker did not acknowledge a message within %s", s.opt.Config.Timeout)
+	}
+}
+
+// unanswered is err, unless the answer has come at the last moment.
+func unanswered(t ticket, err error) error {
+	select {
+	case <-t.Done():
+		return t.Error()
+	default:
+		return err
 	}
 }
 
@@ -260,6 +270,7 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 				in.Ack(m.seq)
 				<-slots
 			case <-ctx.Done():
+				ackAnswered(in, window)
 				return
 			}
 		}
@@ -289,6 +300,25 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 	fail(err)
 	wg.Wait()
 	return context.Cause(ctx)
+}
+
+// ackAnswered takes the answers that came before the link went down.
+func ackAnswered(in *journal.Cursor, window <-chan sent) {
+	for {
+		select {
+		case m := <-window:
+			select {
+			case <-m.ticket.Done():
+				if m.ticket.Error() == nil {
+					in.Ack(m.seq)
+					continue
+				}
+			default:
+			}
+		default:
+		}
+		return
+	}
 }
 
 func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, window chan<- sent, slots chan<- struct{}) error {

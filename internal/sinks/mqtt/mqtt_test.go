@@ -220,8 +220,10 @@ func TestOnlyWhatIsAcknowledgedCounts(t *testing.T) {
 	r := newRig(t, nil, "mqtt://"+addr)
 	r.emit(10)
 	<-died
-	if lag := r.cursor.Lag(); lag != 7 {
-		t.Errorf("%d of 10 events wait, want 7", lag)
+	for deadline := time.Now().Add(20 * time.Second); r.cursor.Lag() != 7; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of 10 events wait, want 7", r.cursor.Lag())
+		}
 	}
 	serve(t, listen(t, addr))
 	s := subscriber(t, addr, "event2mqtt/event/#")

@@ -24,6 +24,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/rules"
 	"event2mqtt/internal/web/problem"
 )
 
@@ -161,6 +162,19 @@ event2mqtt_config_last_reload_successful %d
 # TYPE event2mqtt_config_last_reload_success_timestamp_seconds gauge
 event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 `, ok, float64(good.UnixMilli())/1000)
+	counts := b.shape.Load().rules.Counts()
+	for _, m := range []struct {
+		name, help string
+		value      func(rules.Count) uint64
+	}{
+		{"event2mqtt_rule_dropped_total", "Events that a rule has dropped, or found repeated.", func(c rules.Count) uint64 { return c.Dropped }},
+		{"event2mqtt_rule_failures_total", "Times that a rule's expression failed.", func(c rules.Count) uint64 { return c.Failed }},
+	} {
+		_, _ = fmt.Fprintf(w, "# HELP %[1]s %[2]s\n# TYPE %[1]s counter\n", m.name, m.help)
+		for i, count := range counts {
+			_, _ = fmt.Fprintf(w, "%s{rule=\"%d\"} %d\n", m.name, i, m.value(count))
+		}
+	}
 }
 
 // serveReload answers when the reload is over: 200, or 422 with what is wrong.

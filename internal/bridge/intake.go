@@ -104,6 +104,11 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	if err != nil {
 		return nil, err
 	}
+	for key, h := range passage.Held {
+		if h == nil { // its record says so; the next segments need not
+			o.b.journal.Forget(heldSource, key)
+		}
+	}
 	passage.Commit()
 	if len(passage.Held) > 0 {
 		o.b.wakeHeld()

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -47,6 +48,7 @@ rules:
   - {match: Tool, topic: "{base}/event/tool/{payload.tool}", qos: 0}
   - {match: Kept, retain: true}
   - {match: Old, rename: New, pick: [a], add: {room: cellar}}
+  - {match: New, when: payload.none > 1, drop: true}
 `)
 	c := h.follow()
 	for _, body := range []string{`{"event":"ClientOpened"}`, `{"event":"Tool","tool":3}`, `{"event":"Kept"}`, `{"event":"Old","a":1,"b":2}`} {
@@ -67,6 +69,17 @@ rules:
 		}
 		if name := m.Topic[strings.LastIndexByte(m.Topic, '/')+1:]; name == "New" && !strings.HasPrefix(string(m.Payload), `{"_event":"New","_timestamp":`) {
 			t.Errorf("got %s", m.Payload)
+		}
+	}
+	r, err := http.Get("http://" + h.http + metricsPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	metrics, _ := io.ReadAll(r.Body)
+	for _, want := range []string{`event2mqtt_rule_dropped_total{rule="1"} 1`, `event2mqtt_rule_failures_total{rule="5"} 1`} {
+		if !strings.Contains(string(metrics), want) {
+			t.Errorf("want %s in\n%s", want, metrics)
 		}
 	}
 	if m, err := h.follow().Next(); err != nil || m.Topic != "event2mqtt/event/Kept" || !m.Retain {

@@ -267,15 +267,17 @@ func (b *Bridge) sourceComponent(options sourceOptions, source sources.Source) *
 // source returns the component of a source, or nil.
 func (r *running) source(name string) *component {
 	for _, s := range r.sources {
-		if s.spec.(sourceOptions).common().Name == name {
+		if sourceName(s) == name {
 			return s
 		}
 	}
 	return nil
 }
 
-// swap lets what is new take over. The broker comes before the sink, since the sink may
-// publish to it, and what is listened on for events comes last.
+func sourceName(c *component) string { return c.spec.(sourceOptions).common().Name }
+
+// swap lets what is new take over. The broker comes before the sink, since the
+// sink may publish to it, and what is listened on for events comes last.
 func (c *change) swap() error {
 	if c.starting() { // events must find how they are shaped
 		if err := c.swapInPlace(); err != nil {
@@ -285,7 +287,7 @@ func (c *change) swap() error {
 	c.swapListeners()
 	started := []*component{c.replace(c.old.sink, c.new.sink)}
 	for _, s := range c.new.sources {
-		started = append(started, c.replace(c.old.source(s.spec.(sourceOptions).common().Name), s))
+		started = append(started, c.replace(c.old.source(sourceName(s)), s))
 	}
 	if err := c.await(started); err != nil {
 		return err
@@ -299,7 +301,7 @@ func (c *change) swap() error {
 		}
 	}
 	for _, s := range c.old.sources {
-		if name := s.spec.(sourceOptions).common().Name; c.new.source(name) == nil {
+		if name := sourceName(s); c.new.source(name) == nil {
 			c.say("source %s: removed", name)
 			c.end(s.stop)
 		}
@@ -411,18 +413,21 @@ func (c *change) swapInPlace() error {
 		shape.rules.Adopt(before.rules)
 		c.wakeHeld()
 	})
-	if old.Journal != plan.Journal {
-		c.say("journal: limits changed")
-	}
-	if old.Log != plan.Log {
-		c.say("log: changed")
-	}
-	if old.MaxPayload != plan.MaxPayload || old.ShutdownTimeout != plan.ShutdownTimeout || old.HTTP.Token != plan.HTTP.Token ||
-		!reflect.DeepEqual(old.Broker.WebSocket, plan.Broker.WebSocket) {
-		c.say("max_payload, shutdown_timeout, http.token or broker.websocket: changed")
-	}
-	if !reflect.DeepEqual(old.Rules, plan.Rules) {
-		c.say("rules: changed")
+	for _, part := range []struct {
+		what    string
+		changed bool
+	}{
+		{"journal: limits changed", old.Journal != plan.Journal},
+		{"log: changed", old.Log != plan.Log},
+		{"rules: changed", !reflect.DeepEqual(old.Rules, plan.Rules)},
+		{"max_payload: changed", old.MaxPayload != plan.MaxPayload},
+		{"shutdown_timeout: changed", old.ShutdownTimeout != plan.ShutdownTimeout},
+		{"http.token: changed", old.HTTP.Token != plan.HTTP.Token},
+		{"broker.websocket: changed", c.new.broker != nil && !reflect.DeepEqual(old.Broker.WebSocket, plan.Broker.WebSocket)},
+	} {
+		if part.changed {
+			c.say("%s", part.what)
+		}
 	}
 	return nil
 }

@@ -427,7 +427,8 @@ func TestAReloadIsToldToTheServiceManagerAndTheMetrics(t *testing.T) {
 		if !strings.Contains(text, step.metric) {
 			t.Errorf("want %s in\n%s", step.metric, text)
 		}
-		times = append(times, text[strings.LastIndexByte(strings.TrimSpace(text), ' '):])
+		_, value, _ := strings.Cut(text, "timestamp_seconds 1")
+		times = append(times, value[:strings.IndexByte(value, '\n')])
 	}
 	if times[0] >= times[1] {
 		t.Errorf("loaded at %s, then at %s", times[0], times[1])

@@ -304,6 +304,21 @@ func expressionError(err error) string {
 	return text
 }
 
+// Count is what became of events at one rule, since it was made.
+type Count struct {
+	Dropped uint64
+	Failed  uint64 // times that its expression failed
+}
+
+// Counts are those of all rules, in their order.
+func (s *Set) Counts() []Count {
+	out := make([]Count, len(s.rules))
+	for i, r := range s.rules {
+		out[i] = Count{r.dropped.Load(), r.failed.Load()}
+	}
+	return out
+}
+
 // Empty reports whether there are no rules.
 func (s *Set) Empty() bool { return len(s.rules) == 0 }
 

@@ -29,17 +29,17 @@ type Config struct {
 	Journal         JournalConfig      `koanf:"journal" doc:"Where events are kept until they are delivered."`
 	HTTP            web.Config         `koanf:"http" doc:"The HTTP server."`
 	Log             LogConfig          `koanf:"log" doc:"The program's own log, on stderr."`
-	MaxPayload      config.Size        `koanf:"max_payload" default:"1MiB" doc:"The largest payload of an event."`
-	ShutdownTimeout time.Duration      `koanf:"shutdown_timeout" default:"10s" doc:"How long to deliver what is stored before the program ends."`
+	MaxPayload      config.Size        `koanf:"max_payload" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest payload of an event."`
+	ShutdownTimeout time.Duration      `koanf:"shutdown_timeout" default:"10s" min:"0s" max:"1h" doc:"How long to deliver what is stored before the program ends."`
 }
 
 // JournalConfig are the options of the journal section.
 type JournalConfig struct {
 	Path         string             `koanf:"path" doc:"The folder; left out, \"journal\" in the state folder."`
-	MaxSize      config.Size        `koanf:"max_size" default:"256MiB" doc:"How much it may take on disk."`
+	MaxSize      config.Size        `koanf:"max_size" default:"256MiB" min:"64KiB" doc:"How much it may take on disk."`
 	MaxAge       time.Duration      `koanf:"max_age" default:"7d" doc:"How long delivered events are kept as history."`
 	Sync         journal.SyncMode   `koanf:"sync" default:"always" oneof:"always,interval,never" doc:"always: safe against power cuts; interval; never."`
-	SyncInterval time.Duration      `koanf:"sync_interval" default:"1s" doc:"Of interval."`
+	SyncInterval time.Duration      `koanf:"sync_interval" default:"1s" min:"1ms" max:"1h" doc:"Of interval."`
 	WhenFull     journal.FullPolicy `koanf:"when_full" default:"refuse" oneof:"refuse,drop_oldest" doc:"Refuse new events, so that senders try again, or drop the oldest."`
 }
 
@@ -160,21 +160,12 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	note("", doc.Decode("", &p.Config))
 	note("", mqtt.Check(p.MQTT, p.Publish))
 	note("", rules.Check(p.Rules, p.Publish.BaseTopic))
-	note("http", p.HTTP.Check())
 	if len(p.MQTT.URL) == 0 {
 		note("broker", p.Broker.check(accountsFile(stateDir)))
 	}
 	note("", p.checkListeners())
-	note("journal", p.Journal.check())
-	note("log", p.Log.check())
-	if p.MaxPayload < 1 || p.MaxPayload > 64<<20 {
-		note("", config.Errorf("max_payload", "%s is not between 1B and 64MiB", p.MaxPayload))
-	}
 	if p.Journal.MaxSize < 2*p.MaxPayload {
 		note("journal", config.Errorf("max_size", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
-	}
-	if p.ShutdownTimeout < 0 {
-		note("", config.Errorf("shutdown_timeout", "%s is negative", p.ShutdownTimeout))
 	}
 	names := map[string]int{}
 	for i, raw := range p.Sources {
@@ -222,14 +213,8 @@ func decodeSource(doc *config.Document, path string, item any) (sourceOptions, e
 			continue
 		}
 		options := t.options()
-		if err := doc.DecodeValue(path, raw, options); err != nil {
-			return options, err
-		}
-		var noName error
-		if options.common().Name == "" {
-			noName = config.Errorf("name", "is needed: it stands in positions, topics and messages")
-		}
-		return options, errors.Join(noName, options.Check())
+		err := doc.DecodeValue(path, raw, options)
+		return options, errors.Join(err, options.Check())
 	}
 	text := fmt.Sprintf("%q is not a type of source; there are %s", kind, strings.Join(known, ", "))
 	if near := config.Near(kind, known...); near != "" && kind != "" {
@@ -270,28 +255,4 @@ func (s listenerSpec) overlaps(other listenerSpec) bool {
 	otherHost, otherPort, _ := net.SplitHostPort(other.address)
 	all := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
 	return port == otherPort && port != "0" && (host == otherHost || all(host) || all(otherHost))
-}
-
-func (c JournalConfig) check() error {
-	var errs []error
-	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
-	if c.MaxSize < 64<<10 {
-		bad("max_size", "%s is less than 64KiB", c.MaxSize)
-	}
-	if c.MaxAge < 0 {
-		bad("max_age", "%s is negative", c.MaxAge)
-	}
-	if c.Sync == journal.SyncInterval && (c.SyncInterval < time.Millisecond || c.SyncInterval > time.Hour) {
-		bad("sync_interval", "%s is not between 1ms and 1h", c.SyncInterval)
-	}
-	errs = append(errs,
-		config.OneOf("sync", c.Sync, journal.SyncAlways, journal.SyncInterval, journal.SyncNever),
-		config.OneOf("when_full", c.WhenFull, journal.Refuse, journal.DropOldest))
-	return errors.Join(errs...)
-}
-
-func (c LogConfig) check() error {
-	return errors.Join(
-		config.OneOf("level", c.Level, "debug", "info", "warn", "error"),
-		config.OneOf("format", c.Format, "auto", "text", "json"))
 }

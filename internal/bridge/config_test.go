@@ -3,12 +3,15 @@ package bridge_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,6 +20,8 @@ import (
 
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/sources/tail"
+	"event2mqtt/internal/sources/webhook"
 )
 
 const example = "../../config.example.yaml"
@@ -99,9 +104,8 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 	}
 }
 
-// TestTheSchemaKnowsGoodFromBad: what check refuses for its shape, an editor
-// marks, and nothing that is good.
-func TestTheSchemaKnowsGoodFromBad(t *testing.T) {
+// schemaOf compiles the schema, and returns what validates a file with it.
+func schemaOf(t *testing.T) func(text string) error {
 	compiler := jsonschema.NewCompiler()
 	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(bridge.Schema()))
 	if err != nil {
@@ -114,9 +118,9 @@ func TestTheSchemaKnowsGoodFromBad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	validate := func(text []byte) error {
+	return func(text string) error {
 		var value any
-		if err := yaml.Unmarshal(text, &value); err != nil {
+		if err := yaml.Unmarshal([]byte(text), &value); err != nil {
 			t.Fatal(err)
 		}
 		encoded, err := json.Marshal(value)
@@ -126,6 +130,12 @@ func TestTheSchemaKnowsGoodFromBad(t *testing.T) {
 		value, _ = jsonschema.UnmarshalJSON(bytes.NewReader(encoded))
 		return schema.Validate(value)
 	}
+}
+
+// TestTheSchemaKnowsGoodFromBad: what check refuses for its shape, an editor
+// marks, and nothing that is good.
+func TestTheSchemaKnowsGoodFromBad(t *testing.T) {
+	validate := schemaOf(t)
 	text, err := os.ReadFile(example)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +144,7 @@ func TestTheSchemaKnowsGoodFromBad(t *testing.T) {
 		string(text), "mqtt: {url: [a, b], password: {file: /x}}", "mqtt: {keepalive: \"${K}\", in_flight: \"${N}\"}", "sources: [{name: a, type: tail, paths: /x}]",
 		"rules: [{match: X, qos: 2, add: {a: [1]}}]", "mqtt:\nbroker: {listen: off, save_interval: 0}",
 	} {
-		if err := validate([]byte(good)); err != nil {
+		if err := validate(good); err != nil {
 			t.Errorf("%.60s: %v", good, err)
 		}
 	}
@@ -146,9 +156,79 @@ func TestTheSchemaKnowsGoodFromBad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if validate(text) == nil {
+		if validate(string(text)) == nil {
 			t.Errorf("%s is good to the schema", bad)
 		}
+	}
+}
+
+// TestTheTagsBoundWhatIsChecked goes to the edges of every option that has
+// some: within them, check and the schema take it, and beyond neither does.
+func TestTheTagsBoundWhatIsChecked(t *testing.T) {
+	validate, edges := schemaOf(t), 0
+	try := func(key, file string, good, unitless bool) {
+		edges++
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := bridge.Load(path, nil, t.TempDir())
+		problems, _ := errors.AsType[config.Problems](err)
+		refused := slices.ContainsFunc(problems, func(p config.Problem) bool {
+			return p.Key == key && regexp.MustCompile(`between|is less than [0-9]|is not one of|is not known`).MatchString(p.Text)
+		})
+		if refused == good {
+			t.Errorf("%s: check says %v", file, err)
+		}
+		// Of texts with a unit, a schema cannot tell which is more.
+		if err := validate(file); (err == nil) != good && (good || unitless) {
+			t.Errorf("%s: the schema says %v", file, err)
+		}
+	}
+	number := regexp.MustCompile(`^(\d+)(\D*)$`)
+	var walk func(key, file string, options []config.Option)
+	walk = func(key, file string, options []config.Option) {
+		for _, o := range options {
+			key := strings.TrimPrefix(key+"."+o.Name, ".")
+			file := func(value string) string { return strings.Replace(file, "HERE", o.Name+": "+value, 1) }
+			switch {
+			case o.List:
+				walk(key+"[0]", file("[{HERE}]"), o.Fields)
+			case o.Fields != nil:
+				walk(key, file("{HERE}"), o.Fields)
+			}
+			if o.OneOf != nil {
+				quote := "'"
+				if _, err := strconv.Atoi(o.OneOf[0]); err == nil {
+					quote = ""
+				}
+				for _, value := range o.OneOf {
+					try(key, file(quote+value+quote), true, true)
+				}
+				try(key, file(quote+"77"+quote), false, true)
+			}
+			for _, value := range []string{o.Off, o.Min, o.Max} {
+				if value != "" {
+					try(key, file(value), true, true)
+				}
+			}
+			for bound, step := range map[string]int{o.Min: -1, o.Max: 1} {
+				m := number.FindStringSubmatch(bound)
+				if m == nil {
+					continue
+				}
+				n, _ := strconv.Atoi(m[1])
+				if beyond := strconv.Itoa(n+step) + m[2]; beyond+"B" != o.Off && beyond != o.Off && (n+step >= 0 || m[2] == "") {
+					try(key, file(beyond), false, m[2] == "")
+				}
+			}
+		}
+	}
+	walk("", "HERE", config.Describe(bridge.Config{}))
+	walk("sources[0]", "sources: [{name: a, type: webhook, HERE}]", config.Describe(webhook.Config{}))
+	walk("sources[0]", "sources: [{name: a, type: tail, paths: /x, HERE}]", config.Describe(tail.Config{}))
+	if edges < 150 {
+		t.Errorf("only %d edges were tried", edges)
 	}
 }
 

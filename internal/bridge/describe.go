@@ -15,7 +15,6 @@ func Schema() []byte {
 		s := config.Schema(config.Describe(t.options()), nil)
 		delete(s, "$schema")
 		s["properties"].(map[string]any)["type"] = map[string]any{"const": t.name}
-		s["required"] = []any{"name", "type"}
 		kinds = append(kinds, map[string]any{
 			"if":   map[string]any{"properties": map[string]any{"type": map[string]any{"const": t.name}}, "required": []any{"type"}},
 			"then": s,

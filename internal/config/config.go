@@ -10,10 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -39,6 +37,9 @@ type Problem struct {
 	Text string
 
 	at place
+	// unread is that the value was of no use: what else is said of the option
+	// is about its default.
+	unread bool
 }
 
 func (p Problem) String() string {
@@ -55,11 +56,17 @@ func (p Problem) String() string {
 // Problems is the error for a configuration that cannot be used.
 type Problems []Problem
 
-// Sort orders problems by their place, and drops those that say the same.
+// Sort orders problems by their place, and drops those that say the same, or
+// more of an option that could not be read.
 func (p *Problems) Sort() {
 	slices.SortStableFunc(*p, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.at.file, b.at.file), a.at.line-b.at.line, a.at.column-b.at.column)
 	})
+	unread := map[string]bool{}
+	for _, problem := range *p {
+		unread[problem.Key] = unread[problem.Key] || problem.unread
+	}
+	*p = slices.DeleteFunc(*p, func(a Problem) bool { return unread[a.Key] && !a.unread })
 	*p = slices.CompactFunc(*p, func(a, b Problem) bool { return a.String() == b.String() })
 }
 
@@ -164,7 +171,7 @@ func (o option) parse(value string) any {
 		return value
 	case reflect.Slice:
 		if o.kind.Elem().Kind() == reflect.String {
-			return strings.Split(value, ",")
+			return slices.DeleteFunc(strings.Split(value, ","), func(item string) bool { return item == "" })
 		}
 	}
 	var v any
@@ -230,6 +237,9 @@ func (d *Document) decode(path string, value map[string]any, into any) error {
 			text += "; did you mean " + near + "?"
 		}
 		problems = append(problems, d.Problem(join(path, key), text))
+	}
+	for _, err := range checkGroup("", reflect.ValueOf(into).Elem(), d.describe(into)) {
+		problems = append(problems, d.Explain(path, err)...)
 	}
 	if len(problems) == 0 {
 		return nil
@@ -311,7 +321,9 @@ func (d *Document) typeProblems(path string, err error) (all Problems) {
 		case strings.HasPrefix(text, "source data must be an array"):
 			text = "a list is needed here, with a \"-\" before each item"
 		}
-		return Problems{d.Problem(join(path, e.Name()), text)}
+		p := d.Problem(join(path, e.Name()), text)
+		p.unread = true
+		return Problems{p}
 	}
 	if inner := errors.Unwrap(err); inner != nil {
 		return d.typeProblems(path, inner)
@@ -478,29 +490,4 @@ func Near(name string, candidates ...string) string {
 		set[c] = option{}
 	}
 	return nearest(name, set)
-}
-
-// CheckAddress checks what is to be listened on: a host, which may be left out,
-// and a port.
-func CheckAddress(key, address, example string) error {
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return Errorf(key, "%q is not an address; write for example %s", address, example)
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return Errorf(key, "%q is not a port; there are 1 to 65535", port)
-	}
-	return nil
-}
-
-// OneOf checks an option that has a fixed list of values.
-func OneOf[T ~string](key string, value T, allowed ...T) error {
-	if slices.Contains(allowed, value) {
-		return nil
-	}
-	names := make([]string, len(allowed))
-	for i, a := range allowed {
-		names[i] = string(a)
-	}
-	return Errorf(key, "%s is not one of %s", strconv.Quote(string(value)), strings.Join(names, ", "))
 }

@@ -11,13 +11,17 @@ import (
 
 // This file is what the tags of an options struct say of it:
 //
-//	koanf    the option's name
-//	default  its value where none is configured
-//	oneof    the values that there are, with commas between
-//	example  a value that could be configured
-//	doc      what it is for
+//	koanf     the option's name
+//	default   its value where none is configured
+//	oneof     the values that there are, with commas between
+//	min, max  the least and the highest value
+//	off       a value beyond these that turns off what the option is for
+//	required  why it must be configured
+//	format    what a text must be: address, which is [HOST]:PORT
+//	example   a value that could be configured
+//	doc       what it is for
 //
-// Whether it is a secret is in its type.
+// Whether it is a secret is in its type. Values are written as in a file.
 
 // SetDefaults gives the fields of a struct the values of their default tags.
 // It panics where a tag does not fit its field: that is a bug, which every
@@ -76,17 +80,25 @@ func setText(field reflect.Value, text string) (err error) {
 
 // Option describes an option.
 type Option struct {
-	Name    string
-	Type    string // for people
-	Default string
-	OneOf   []string
-	Example string
-	Doc     string
-	Secret  bool
-	List    bool     // several of Fields
-	Fields  []Option // of a group
-	kind    reflect.Type
+	Name     string
+	Type     string // for people
+	Default  string
+	OneOf    []string
+	Min, Max string
+	Off      string
+	Required string
+	Format   string
+	Example  string
+	Doc      string
+	Secret   bool
+	List     bool     // several of Fields
+	Fields   []Option // of a group
+	kind     reflect.Type
+	index    []int // of the field
 }
+
+// formatAddress is the Format of what is listened on.
+const formatAddress = "address"
 
 // Describe lists the options of a struct, in its order.
 func Describe(options any) []Option {
@@ -99,21 +111,28 @@ func Describe(options any) []Option {
 
 func describeStruct(t reflect.Type) (out []Option) {
 	for f := range fields(t) {
-		name, _, _ := strings.Cut(f.Tag.Get("koanf"), ",")
-		o := Option{Name: name, Default: f.Tag.Get("default"), Example: f.Tag.Get("example"), Doc: f.Tag.Get("doc"), Secret: f.Type == secretType, kind: f.Type}
-		if oneOf := f.Tag.Get("oneof"); oneOf != "" {
-			o.OneOf = strings.Split(oneOf, ",")
-		}
-		switch t := f.Type; {
-		case t.Kind() == reflect.Struct:
-			o.Fields = describeStruct(t)
-		case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
-			o.Fields, o.List = describeStruct(t.Elem()), true
-		}
-		o.Type = typeName(&o)
-		out = append(out, o)
+		out = append(out, describeField(f))
 	}
 	return out
+}
+
+func describeField(f reflect.StructField) Option {
+	name, _, _ := strings.Cut(f.Tag.Get("koanf"), ",")
+	o := Option{
+		Name: name, Default: f.Tag.Get("default"), Min: f.Tag.Get("min"), Max: f.Tag.Get("max"), Off: f.Tag.Get("off"), Required: f.Tag.Get("required"),
+		Format: f.Tag.Get("format"), Example: f.Tag.Get("example"), Doc: f.Tag.Get("doc"), Secret: f.Type == secretType, kind: f.Type, index: f.Index,
+	}
+	if oneOf := f.Tag.Get("oneof"); oneOf != "" {
+		o.OneOf = strings.Split(oneOf, ",")
+	}
+	switch t := f.Type; {
+	case t.Kind() == reflect.Struct:
+		o.Fields = describeStruct(t)
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+		o.Fields, o.List = describeStruct(t.Elem()), true
+	}
+	o.Type = typeName(&o)
+	return o
 }
 
 func typeName(o *Option) string {
@@ -134,6 +153,8 @@ func typeName(o *Option) string {
 		return "duration"
 	case t == sizeType:
 		return "size"
+	case o.Format != "":
+		return o.Format
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() == reflect.Float64, t.Kind() == reflect.Int:
@@ -155,16 +176,24 @@ func Schema(options []Option, replace map[string]any) map[string]any {
 
 func group(options []Option, path string, replace map[string]any) map[string]any {
 	properties := map[string]any{}
+	var required []any
 	for i := range options {
 		o := &options[i]
 		key := join(path, o.Name)
+		if o.Required != "" {
+			required = append(required, o.Name)
+		}
 		if replace[key] != nil {
 			properties[o.Name] = replace[key]
 			continue
 		}
 		properties[o.Name] = o.schema(key, replace)
 	}
-	return map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
+	s := map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
+	if required != nil {
+		s["required"] = required
+	}
+	return s
 }
 
 // reference is a text with a variable in it.
@@ -172,8 +201,11 @@ var reference = map[string]any{"type": "string", "pattern": `\$\{[^}]*\}`}
 
 func (o *Option) schema(key string, replace map[string]any) map[string]any {
 	s := o.value(key, replace)
-	if o.Doc != "" {
-		s["description"] = o.Doc
+	if doc := o.Doc; doc != "" {
+		if bounds := o.bounds(); bounds != "" { // of texts with units a schema cannot tell
+			doc += " (" + bounds + ")"
+		}
+		s["description"] = doc
 	}
 	if o.Default != "" {
 		s["default"] = o.jsonDefault()
@@ -222,9 +254,11 @@ func (o *Option) value(key string, replace map[string]any) map[string]any {
 	case t.Kind() == reflect.Bool:
 		return or(map[string]any{"type": "boolean"})
 	case t.Kind() == reflect.Int:
-		return or(map[string]any{"type": "integer"})
+		return or(o.number("integer"))
 	case t.Kind() == reflect.Float64:
-		return or(map[string]any{"type": "number"})
+		return or(o.number("number"))
+	case o.Format == formatAddress:
+		return map[string]any{"type": []any{"string", "null"}, "pattern": address(o.Off)}
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.String:
 		return map[string]any{"anyOf": []any{map[string]any{"type": "string"}, map[string]any{"type": "array", "items": map[string]any{"type": "string"}}}}
 	case t.Kind() == reflect.Slice:
@@ -233,6 +267,43 @@ func (o *Option) value(key string, replace map[string]any) map[string]any {
 		return map[string]any{"type": []any{"object", "null"}}
 	}
 	return map[string]any{"type": []any{"string", "null"}}
+}
+
+// number is the schema of a number within its bounds.
+func (o *Option) number(kind string) map[string]any {
+	s := map[string]any{"type": kind}
+	for keyword, bound := range map[string]string{"minimum": o.Min, "maximum": o.Max} {
+		if bound != "" {
+			s[keyword] = json.Number(bound)
+		}
+	}
+	return s
+}
+
+// address is a pattern of what is listened on.
+func address(off string) string {
+	pattern := `^$|:[0-9]{1,5}$|\$\{`
+	if off != "" {
+		pattern += "|^" + off + "$"
+	}
+	return pattern
+}
+
+// bounds are those of an option, for people.
+func (o *Option) bounds() string {
+	bounds := o.Min + " to " + o.Max
+	switch {
+	case o.Min == "" && o.Max == "":
+		return ""
+	case o.Max == "":
+		bounds = "from " + o.Min
+	case o.Min == "":
+		bounds = "up to " + o.Max
+	}
+	if o.Off != "" {
+		bounds = o.Off + ", or " + bounds
+	}
+	return bounds
 }
 
 // jsonDefault is the default as JSON has it.
@@ -262,6 +333,12 @@ func markdown(b *strings.Builder, path string, options []Option) {
 		kind := o.Type
 		if o.OneOf != nil {
 			kind = strings.Join(o.OneOf, ", ")
+		}
+		if bounds := o.bounds(); bounds != "" {
+			kind += ", " + bounds
+		}
+		if o.Required != "" {
+			kind += ", needed"
 		}
 		value := ""
 		if o.Default != "" {

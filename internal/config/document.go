@@ -38,9 +38,21 @@ type Document struct {
 	places map[string]place  // by key path
 	// origins are flags and variables that set an option, by key path.
 	origins map[string]string
-	sum     Sum
+	// described holds the options of each struct that was decoded; there may
+	// be hundreds of sources of one type.
+	described map[reflect.Type][]Option
+	sum       Sum
 	// Warnings are what is not wrong, and should be otherwise.
 	Warnings []string
+}
+
+// describe is Describe, once for each type.
+func (d *Document) describe(options any) []Option {
+	t := reflect.TypeOf(options)
+	if d.described[t] == nil {
+		d.described[t] = Describe(options)
+	}
+	return d.described[t]
 }
 
 // place is where something stands in a file.
@@ -61,6 +73,7 @@ func (d *Document) Sum() Sum { return d.sum }
 func Load(path string, environ []string, schema any, settings ...string) (*Document, error) {
 	d := &Document{
 		k: koanf.New(delimiter), path: path, places: map[string]place{}, origins: map[string]string{}, env: map[string]string{},
+		described: map[reflect.Type][]Option{},
 	}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")

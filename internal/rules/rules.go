@@ -48,7 +48,7 @@ type Config struct {
 	Remove []string       `koanf:"remove" doc:"Take these keys out of the payload."`
 	Add    map[string]any `koanf:"add" doc:"Put these keys into the payload."`
 
-	MinInterval time.Duration `koanf:"min_interval" default:"0s" doc:"Send one at most in this time; the last is sent at its end."`
+	MinInterval time.Duration `koanf:"min_interval" default:"0s" min:"0s" max:"24h" doc:"Send one at most in this time; the last is sent at its end."`
 	Per         []string      `koanf:"per" doc:"Of min_interval: for each value of these keys."`
 	Dedupe      bool          `koanf:"dedupe" default:"false" doc:"Drop what says the same as the one before."`
 	Ignore      []string      `koanf:"ignore" doc:"Of dedupe: keys that do not count."`
@@ -250,9 +250,6 @@ func compile(c Config, base string) (*rule, error) {
 			bad("topic", "%w", err)
 		}
 	}
-	if c.QoS != nil && (*c.QoS < 0 || *c.QoS > 2) {
-		bad("qos", "%d is not one of 0, 1, 2", *c.QoS)
-	}
 	edits := c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || len(c.Pick)+len(c.Remove)+len(c.Add) > 0
 	thins := c.MinInterval != 0 || c.Dedupe
 	switch {
@@ -262,9 +259,6 @@ func compile(c Config, base string) (*rule, error) {
 		bad("", "keep and drop end what the rules do with an event; put the other actions into a rule before")
 	case !c.Keep && !c.Drop && !edits && !thins:
 		bad("", "the rule does nothing; set one of keep, drop, rename, topic, qos, retain, pick, remove, add, min_interval, dedupe")
-	}
-	if c.MinInterval < 0 || c.MinInterval > 24*time.Hour {
-		bad("min_interval", "%s is not between 0s and 24h", c.MinInterval)
 	}
 	if len(c.Per) > 0 && c.MinInterval == 0 {
 		bad("per", "is of use only with min_interval")

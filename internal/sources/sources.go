@@ -45,8 +45,8 @@ type Receipt interface {
 
 // Common is what every source's configuration begins with.
 type Common struct {
-	Name string `koanf:"name" doc:"The source's name: in URLs, topics and messages."`
-	Type string `koanf:"type" doc:"The kind of source."`
+	Name string `koanf:"name" required:"it stands in positions, topics and messages" doc:"The source's name: in URLs, topics and messages."`
+	Type string `koanf:"type" required:"it tells which options there are" doc:"The kind of source."`
 }
 
 // Naming says how an event's name is found in its payload.

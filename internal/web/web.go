@@ -23,8 +23,8 @@ import (
 
 // Config are the options of the http section.
 type Config struct {
-	Listen         string `koanf:"listen" default:"127.0.0.1:8127" doc:"Where HTTP is served: webhooks, health, metrics, the API."`
-	MaxConnections int    `koanf:"max_connections" default:"256" doc:"How many connections there may be at a time."`
+	Listen         string `koanf:"listen" default:"127.0.0.1:8127" format:"address" doc:"Where HTTP is served: webhooks, health, metrics, the API."`
+	MaxConnections int    `koanf:"max_connections" default:"256" min:"1" max:"65535" doc:"How many connections there may be at a time."`
 	// Token lets programs elsewhere use the API.
 	Token config.Secret `koanf:"token" doc:"Lets programs on other machines use the API, as a bearer token."`
 }
@@ -33,16 +33,6 @@ type Config struct {
 func Defaults() (c Config) {
 	config.SetDefaults(&c)
 	return c
-}
-
-// Check tells what is wrong with c, as KeyErrors.
-func (c Config) Check() error {
-	var errs []error
-	errs = append(errs, config.CheckAddress("listen", c.Listen, "127.0.0.1:8127, or :8127 for all interfaces"))
-	if c.MaxConnections < 1 {
-		errs = append(errs, config.Errorf("max_connections", "%d is not at least 1", c.MaxConnections))
-	}
-	return errors.Join(errs...)
 }
 
 // HooksPath is where webhook sources hang in.

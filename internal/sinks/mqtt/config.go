@@ -23,9 +23,9 @@ type Config struct {
 	Username  string          `koanf:"username" doc:"The user name at the broker."`
 	Password  config.Secret   `koanf:"password" doc:"Its password."`
 	Protocol  string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1" doc:"The version of MQTT; auto is 3.1.1."`
-	KeepAlive time.Duration   `koanf:"keepalive" default:"60s" doc:"How often the connection is checked; 0s is off."`
-	Timeout   time.Duration   `koanf:"timeout" default:"30s" doc:"To connect, and for each acknowledgement."`
-	InFlight  int             `koanf:"in_flight" default:"128" doc:"How many events may wait for their acknowledgement."`
+	KeepAlive time.Duration   `koanf:"keepalive" default:"60s" min:"1s" max:"18h" off:"0s" doc:"How often the connection is checked; 0s is off."`
+	Timeout   time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"To connect, and for each acknowledgement."`
+	InFlight  int             `koanf:"in_flight" default:"128" min:"1" max:"10000" doc:"How many events may wait for their acknowledgement."`
 	TLS       TLSConfig       `koanf:"tls" doc:"For mqtts:// and wss://."`
 	WebSocket WebSocketConfig `koanf:"websocket" doc:"For ws:// and wss://."`
 	Will      WillConfig      `koanf:"will" doc:"How others see whether the bridge is there."`
@@ -112,17 +112,6 @@ func check(c Config, p PublishConfig) (settings, error) {
 		s.protocol = 4
 	case "3.1":
 		s.protocol = 3
-	default:
-		bad("mqtt.protocol", "%q is not one of auto, 3.1.1, 3.1", c.Protocol)
-	}
-	if c.KeepAlive != 0 && (c.KeepAlive < time.Second || c.KeepAlive > 18*time.Hour) {
-		bad("mqtt.keepalive", "%s is not between 1s and 18h (0s is off)", c.KeepAlive)
-	}
-	if c.Timeout < time.Second || c.Timeout > time.Hour {
-		bad("mqtt.timeout", "%s is not between 1s and 1h", c.Timeout)
-	}
-	if c.InFlight < 1 || c.InFlight > 10000 {
-		bad("mqtt.in_flight", "%d is not between 1 and 10000", c.InFlight)
 	}
 	if c.Password != "" && c.Username == "" {
 		bad("mqtt.username", "a password without a user name is not allowed in MQTT 3")
@@ -156,13 +145,6 @@ func check(c Config, p PublishConfig) (settings, error) {
 			}
 		}
 	}
-	checkQoS := func(key string, qos int) {
-		if qos < 0 || qos > 2 {
-			bad(key, "%d is not one of 0, 1, 2", qos)
-		}
-	}
-	checkQoS("publish.qos", p.QoS)
-	checkQoS("mqtt.will.qos", c.Will.QoS)
 	if p.TimestampField == "" || p.TimestampField == "_event" {
 		bad("publish.timestamp_field", "%q cannot name the time", p.TimestampField)
 	}
@@ -216,14 +198,7 @@ func (t TLSConfig) build(secure bool) (*tls.Config, error) {
 		errs = append(errs, config.Errorf("mqtt.tls."+key, format, args...))
 	}
 	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.Insecure} //nolint:gosec // asked for by the key "insecure"
-	version := func(key, text string) uint16 {
-		v, ok := tlsVersions[text]
-		if !ok {
-			bad(key, "%q is not one of 1.0, 1.1, 1.2, 1.3", text)
-		}
-		return v
-	}
-	c.MinVersion, c.MaxVersion = version("min_version", t.MinVersion), version("max_version", t.MaxVersion)
+	c.MinVersion, c.MaxVersion = tlsVersions[t.MinVersion], tlsVersions[t.MaxVersion]
 	if c.MaxVersion != 0 && c.MinVersion > c.MaxVersion {
 		bad("max_version", "%s is below min_version %s", t.MaxVersion, t.MinVersion)
 	}

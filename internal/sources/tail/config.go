@@ -17,7 +17,7 @@ import (
 type Config struct {
 	sources.Common `koanf:",squash"`
 	// Paths are files and globs ("**" goes through folders).
-	Paths   []string       `koanf:"paths" example:"/var/log/printer/*.log" doc:"Files, as globs; ** goes through folders."`
+	Paths   []string       `koanf:"paths" required:"the files to read" example:"/var/log/printer/*.log" doc:"Files, as globs; ** goes through folders."`
 	Format  string         `koanf:"format" default:"json" oneof:"json,regexp,text" doc:"json: each line is an event; regexp: pattern takes it apart; text: the line is the payload."`
 	Pattern string         `koanf:"pattern" doc:"Of regexp: named groups become the payload."`
 	Event   sources.Naming `koanf:"event" doc:"Where an event's name comes from."`
@@ -25,9 +25,9 @@ type Config struct {
 	// Start says where to begin in files that are there when the source runs
 	// for the first time. Files that appear later are read from their beginning.
 	Start      string        `koanf:"start" default:"end" oneof:"end,beginning" doc:"Where to begin in files that are there on the very first run."`
-	MaxLine    config.Size   `koanf:"max_line" default:"256KiB" doc:"Longer lines are cut."`
-	Poll       time.Duration `koanf:"poll" default:"1s" doc:"How often to look beside the system's notices."`
-	RotateWait time.Duration `koanf:"rotate_wait" default:"5s" doc:"How long a renamed file is watched for more."`
+	MaxLine    config.Size   `koanf:"max_line" default:"256KiB" min:"64B" max:"16MiB" doc:"Longer lines are cut."`
+	Poll       time.Duration `koanf:"poll" default:"1s" min:"10ms" max:"1h" doc:"How often to look beside the system's notices."`
+	RotateWait time.Duration `koanf:"rotate_wait" default:"5s" min:"0s" max:"24h" doc:"How long a renamed file is watched for more."`
 }
 
 // The values of Config.Format and Config.Start.
@@ -56,9 +56,6 @@ func (c *Config) Check() error {
 func (c *Config) compile() (*regexp.Regexp, error) {
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
-	if len(c.Paths) == 0 {
-		bad("paths", "names no file; write for example [/var/log/printer.log]")
-	}
 	for _, p := range c.Paths {
 		switch {
 		case !doublestar.ValidatePathPattern(p):
@@ -67,9 +64,6 @@ func (c *Config) compile() (*regexp.Regexp, error) {
 			bad("paths", "%q must begin with /: what a relative path means changes with the folder that the program is started in", p)
 		}
 	}
-	errs = append(errs,
-		config.OneOf("format", c.Format, formatJSON, formatRegexp, formatText),
-		config.OneOf("start", c.Start, startEnd, startBeginning))
 	var re *regexp.Regexp
 	switch {
 	case c.Format == formatRegexp && c.Pattern == "":
@@ -88,15 +82,6 @@ func (c *Config) compile() (*regexp.Regexp, error) {
 	}
 	if c.Format == formatText && c.Event.Default == "" {
 		bad("event.default", "is needed with format: text: plain lines have no event name")
-	}
-	if c.MaxLine < 64 || c.MaxLine > 16<<20 {
-		bad("max_line", "%s is not between 64B and 16MiB", c.MaxLine)
-	}
-	if c.Poll < 10*time.Millisecond || c.Poll > time.Hour {
-		bad("poll", "%s is not between 10ms and 1h", c.Poll)
-	}
-	if c.RotateWait < 0 || c.RotateWait > 24*time.Hour {
-		bad("rotate_wait", "%s is not between 0s and 24h", c.RotateWait)
 	}
 	return re, errors.Join(errs...)
 }

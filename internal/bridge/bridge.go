@@ -59,9 +59,11 @@ type Bridge struct {
 	sockets    *sockets
 	shape      atomic.Pointer[shape]
 	endings    sync.WaitGroup // of what was replaced
-	background sync.WaitGroup // of HTTP requests that are under way
+	background sync.WaitGroup // of HTTP servers that clients have yet to leave
 	reloads    chan chan<- Outcome
-	patience   context.Context // with requests that are under way; ends with the program
+	linger     context.Context // for HTTP clients that were not told yet to leave,
+	patience   context.Context // and for their requests that are under way; both end with the program
+	leave      context.CancelFunc
 	hurry      context.CancelFunc
 	stopped    chan struct{} // closed when no reload is taken any more
 	holding    chan struct{} // cap 1: something else may be due
@@ -82,6 +84,7 @@ func New(o Options) *Bridge {
 		opt: o, stateDir: o.StateDir, log: o.Log, setLog: o.SetLog,
 		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
+	b.linger, b.leave = context.WithCancel(context.Background())
 	b.patience, b.hurry = context.WithCancel(context.Background())
 	b.web = web.New(b.health, o.Log)
 	b.control.init(b)
@@ -101,6 +104,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	}
 	defer unlock()
 	defer b.hurry()
+	defer b.leave()
 	if err := b.openJournal(b.opt.Plan.Journal); err != nil {
 		return err
 	}
@@ -144,6 +148,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 // first, then, when it has delivered what it can, what sends them.
 func (b *Bridge) stop() {
 	defer time.AfterFunc(b.now.plan.ShutdownTimeout/2, b.hurry).Stop()
+	b.leave()
 	b.endings.Wait()
 	b.background.Go(b.now.http.stop)
 	for _, s := range b.now.sources {

@@ -13,7 +13,6 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
-	"event2mqtt/internal/web"
 )
 
 // This file is the whole of how a configuration comes to run: at the start,
@@ -120,13 +119,12 @@ func (c *change) build() error {
 }
 
 func (c *change) buildHTTP() error {
-	spec := c.new.plan.HTTP
-	spec.Token = "" // is looked at with each request
+	spec := c.new.plan.HTTP.Listen // the rest changes in place
 	if c.old.http != nil && c.old.http.spec == any(spec) {
 		c.new.http = c.old.http
 		return nil
 	}
-	l, err := c.sockets.listen("http.listen", "tcp", spec.Listen)
+	l, err := c.sockets.listen("http.listen", "tcp", spec)
 	if err != nil {
 		return err
 	}
@@ -220,20 +218,20 @@ func (c *change) buildSources() error {
 // Components are made by methods of Bridge: what they keep of the change that
 // made them would keep the one before alive, and so on.
 
-func (b *Bridge) httpComponent(spec web.Config, l net.Listener) *component {
+func (b *Bridge) httpComponent(address string, l net.Listener) *component {
 	return &component{
-		title: "http", spec: spec, log: b.log,
+		title: "http", spec: address, log: b.log,
 		run: func(ctx context.Context, ready func()) error {
 			serving := l
 			l = nil
 			if serving == nil { // it failed before
 				var err error
-				if serving, err = b.sockets.listen("http.listen", "tcp", spec.Listen); err != nil {
+				if serving, err = b.sockets.listen("http.listen", "tcp", address); err != nil {
 					return err
 				}
 			}
 			ready() // connections wait in the socket
-			return b.web.Serve(ctx, b.patience, serving, spec.MaxConnections)
+			return b.web.Serve(ctx, b.linger, b.patience, serving)
 		},
 	}
 }
@@ -295,7 +293,7 @@ func (c *change) swap() error {
 	// Last, so that whoever gets a connection finds its source.
 	if c.new.http != c.old.http {
 		c.new.http.start()
-		c.undo(c.new.http.stop)
+		c.undo(func() { c.background.Go(c.new.http.stop) })
 		if err := c.await([]*component{c.new.http}); err != nil {
 			return err
 		}
@@ -423,6 +421,7 @@ func (c *change) swapInPlace() error {
 		{"max_payload: changed", old.MaxPayload != plan.MaxPayload},
 		{"shutdown_timeout: changed", old.ShutdownTimeout != plan.ShutdownTimeout},
 		{"http.token: changed", old.HTTP.Token != plan.HTTP.Token},
+		{"http.max_connections: changed", old.HTTP.MaxConnections != plan.HTTP.MaxConnections},
 		{"broker.websocket: changed", c.new.broker != nil && !reflect.DeepEqual(old.Broker.WebSocket, plan.Broker.WebSocket)},
 	} {
 		if part.changed {
@@ -438,6 +437,7 @@ func (c *change) adjust(to *running) {
 	if c.setLog != nil {
 		c.setLog(plan.Log)
 	}
+	c.web.SetMaxConnections(plan.HTTP.MaxConnections)
 	c.journal.SetBounds(int64(plan.Journal.MaxSize), plan.Journal.MaxAge, plan.Journal.WhenFull)
 	var overWebSocket http.Handler
 	if to.broker != nil && plan.Broker.WebSocket.HTTP {
@@ -446,8 +446,8 @@ func (c *change) adjust(to *running) {
 	c.web.Handle(broker.WebSocketPath, overWebSocket)
 }
 
-// finish ends what has been replaced. The next change waits for that, but for
-// HTTP requests that are under way: one of them may be waiting for a reload.
+// finish ends what has been replaced. The next change waits for that, but not
+// for HTTP clients to go: one of them may be waiting for a reload.
 func (c *change) finish() {
 	if c.old.http != nil && c.old.http != c.new.http {
 		c.background.Go(c.old.http.stop)

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -184,7 +185,7 @@ func TestAReloadTouchesOnlyWhatHasChanged(t *testing.T) {
 		{"the broker's limits and users", func(s string) string {
 			return strings.Replace(s, "MQTT}", "MQTT, max_queued: 77, allow_anonymous: true, users: [{name: ann, password: secret}]}", 1)
 		}, "", "bundled broker: accounts and limits changed"},
-		{"connections", func(s string) string { return strings.Replace(s, "HTTP}", "HTTP, max_connections: 99}", 1) }, "", "http: listens on " + h.http},
+		{"connections", func(s string) string { return strings.Replace(s, "HTTP}", "HTTP, max_connections: 99}", 1) }, "", "http.max_connections: changed"},
 		{"the client id", func(s string) string { return s + "mqtt: {client_id: other}\n" }, "sink mqtt", "sink mqtt: publishes to the bundled broker"},
 	}
 	yaml := plain
@@ -341,6 +342,7 @@ func TestAnAddressMayGrowAndShrink(t *testing.T) {
 			eventually(t, "events are taken at "+address, func() bool { return h.post("hooks") == http.StatusAccepted })
 		}
 		h.endings.Wait()
+		http.DefaultClient.CloseIdleConnections()
 		h.background.Wait()
 		if l, err := net.Listen("tcp", h.http); err == nil {
 			_ = l.Close()
@@ -356,28 +358,61 @@ func TestAnAddressMayGrowAndShrink(t *testing.T) {
 	t.Logf("%d of %d connections were refused", failed.Load(), made.Load())
 }
 
-// TestRequestsUnderWayOutliveTheirServer: the HTTP server is replaced in the
-// middle of one.
-func TestRequestsUnderWayOutliveTheirServer(t *testing.T) {
-	h := newHouse(t, plain+"shutdown_timeout: 0s\n")
-	c, err := net.Dial("tcp", h.http)
-	if err != nil {
-		t.Fatal(err)
+// TestHTTPMovesWithoutARequestLost: clients that keep their connections send
+// as fast as they can, and one is in the middle of its body, while HTTP moves
+// to another address, again and again. Each request is answered; the last
+// answer on a connection says so.
+func TestHTTPMovesWithoutARequestLost(t *testing.T) {
+	const yaml = plain + "shutdown_timeout: 0s\n"
+	h := newHouse(t, yaml)
+	const request = "POST /hooks/hooks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
+	dial := func() (net.Conn, *bufio.Reader) {
+		c, err := net.Dial("tcp", h.http)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		return c, bufio.NewReader(c)
 	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
-	fmt.Fprintf(c, "POST /hooks/hooks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"event\"")
-	eventually(t, "the request is under way", func() bool { return h.post("hooks") == http.StatusAccepted })
-	if o := h.reload(strings.Replace(plain, "HTTP}", "HTTP, max_connections: 99}", 1)); !o.OK {
-		t.Fatal(o)
+	accepted := func(r *bufio.Reader) (last bool) {
+		answer, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Errorf("a request has no answer: %v", err)
+			return true
+		}
+		if answer.StatusCode != http.StatusAccepted {
+			t.Errorf("got %s", answer.Status)
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+		return answer.Close
 	}
-	if h.post("hooks") != http.StatusAccepted {
-		t.Error("the new server takes nothing")
-	}
-	fmt.Fprint(c, `:"X"}`)
-	answer := make([]byte, 12)
-	if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "HTTP/1.1 202" {
-		t.Errorf("got %q, %v", answer, err)
+	for range 10 {
+		var clients sync.WaitGroup
+		for range 8 {
+			c, r := dial()
+			clients.Go(func() {
+				defer c.Close()
+				for last := false; !last; last = accepted(r) {
+					fmt.Fprint(c, request+`{"event":"X"}`)
+				}
+			})
+		}
+		slow, answer := dial()
+		fmt.Fprint(slow, request+`{"event"`)
+		if h.post("hooks") != http.StatusAccepted {
+			t.Error("nothing is taken")
+		}
+		h.http = freeAddress(t)
+		if o := h.reload(yaml); !o.OK {
+			t.Fatal(o)
+		}
+		if h.post("hooks") != http.StatusAccepted {
+			t.Error("nothing is taken at the new address")
+		}
+		fmt.Fprint(slow, `:"X"}`)
+		accepted(answer)
+		clients.Wait()
+		slow.Close()
 	}
 }
 

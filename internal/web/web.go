@@ -5,7 +5,6 @@ package web
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/net/netutil"
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/web/problem"
@@ -61,6 +59,8 @@ type Server struct {
 	log    zerolog.Logger
 	health func() (ready bool, parts []Component)
 
+	limit limit
+
 	mu    sync.RWMutex
 	hooks map[string][]*http.Handler // by name of the source; the last serves
 	paths map[string]http.Handler    // by whole path
@@ -68,7 +68,10 @@ type Server struct {
 
 // New returns a server that reports what health says.
 func New(health func() (bool, []Component), log zerolog.Logger) *Server {
-	return &Server{log: log, health: health, hooks: map[string][]*http.Handler{}, paths: map[string]http.Handler{}}
+	s := &Server{log: log, health: health, hooks: map[string][]*http.Handler{}, paths: map[string]http.Handler{}}
+	s.limit.changed.L = &s.limit.mu
+	s.limit.set(Defaults().MaxConnections)
+	return s
 }
 
 // Handle serves a path by h from now on, or no more if h is nil.
@@ -98,39 +101,47 @@ func (s *Server) Mount(name string, h http.Handler) (unmount func()) {
 	}
 }
 
-// Serve serves l, to so many connections at a time, until ctx ends; then it
-// lets requests that are under way finish, until limit ends or they have had
-// more time than any should take. Several listeners may be served.
-func (s *Server) Serve(ctx, limit context.Context, l net.Listener, connections int) error {
+// SetMaxConnections bounds the connections to each listener from now on. Those
+// that there are stay.
+func (s *Server) SetMaxConnections(most int) { s.limit.set(most) }
+
+// Serve serves l until ctx ends. Several listeners may be served. At the end
+// clients have time to go by themselves, until linger ends, and requests that
+// are under way then to finish, until patience ends; no longer than they should
+// ever take.
+func (s *Server) Serve(ctx, linger, patience context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc(HooksPath, s.hook)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("/", s.path)
+	bye := farewell{none: make(chan struct{}, 1)}
 	server := &http.Server{
-		Handler:           mux,
+		Handler:           bye.handler(mux),
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          debugLog(s.log),
+		ConnState:         bye.state,
 	}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		<-ctx.Done()
-		limit, cancel := context.WithTimeout(limit, longest)
-		defer cancel()
-		if server.Shutdown(limit) != nil {
-			_ = server.Close()
-		}
-	}()
-	err := server.Serve(netutil.LimitListener(l, connections))
-	if errors.Is(err, http.ErrServerClosed) {
-		<-stopped
-		return nil
+	defer server.Close()
+	limited := &limitListener{Listener: l, limit: &s.limit}
+	defer context.AfterFunc(ctx, func() {
+		bye.begun.Store(true)
+		_ = limited.Close()
+	})()
+	err := server.Serve(limited)
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	linger, cancelLinger := context.WithTimeout(linger, longest)
+	defer cancelLinger()
+	bye.wait(linger.Done())
+	patience, cancel := context.WithTimeout(patience, longest)
+	defer cancel()
+	_ = server.Shutdown(patience)
+	return nil
 }
 
 // hook finds the source by the first level below HooksPath.

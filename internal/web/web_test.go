@@ -23,10 +23,11 @@ func serve(t *testing.T, c web.Config, health func() (bool, []web.Component)) (*
 		t.Fatal(err)
 	}
 	s := web.New(health, zerolog.Nop())
+	s.SetMaxConnections(c.MaxConnections)
 	ctx, cancel := context.WithCancel(context.Background())
 	limit, end := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- s.Serve(ctx, limit, l, c.MaxConnections) }()
+	go func() { done <- s.Serve(ctx, ctx, limit, l) }()
 	t.Cleanup(func() {
 		cancel()
 		time.AfterFunc(time.Second, end)
@@ -89,9 +90,9 @@ func TestHealth(t *testing.T) {
 }
 
 // TestSlowAndManyPeersAreBounded: the third connection waits until one of two
-// ends; headers without end are refused.
+// ends, and the fourth until three are allowed; headers without end are refused.
 func TestSlowAndManyPeersAreBounded(t *testing.T) {
-	_, url := serve(t, web.Config{MaxConnections: 2}, nil)
+	s, url := serve(t, web.Config{MaxConnections: 2}, nil)
 	address := strings.TrimPrefix(url, "http://")
 	dial := func() net.Conn {
 		c, err := net.Dial("tcp", address)
@@ -109,16 +110,18 @@ func TestSlowAndManyPeersAreBounded(t *testing.T) {
 			t.Fatalf("%v, %v", r, err)
 		}
 	}
-	third := dial()
-	fmt.Fprint(third, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-	_ = third.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	if _, err := third.Read(make([]byte, 1)); err == nil {
-		t.Error("the third was served beside two")
-	}
-	first.Close()
-	_ = third.SetReadDeadline(time.Now().Add(30 * time.Second))
-	if r, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil || r.StatusCode != 200 {
-		t.Errorf("after one has gone: %v, %v", r, err)
+	for _, room := range []func(){func() { first.Close() }, func() { s.SetMaxConnections(3) }} {
+		c := dial()
+		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("it was served beside two")
+		}
+		room()
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		if r, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || r.StatusCode != 200 {
+			t.Errorf("there is room: %v, %v", r, err)
+		}
 	}
 	fmt.Fprintf(second, "GET /healthz HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n", strings.Repeat("x", 40<<10))
 	if r, err := http.ReadResponse(bufio.NewReader(second), nil); err != nil || r.StatusCode != http.StatusRequestHeaderFieldsTooLarge {

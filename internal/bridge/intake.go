@@ -75,7 +75,7 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	}
 	passage := shape.rules.Begin(time.Now())
 	defer passage.Abort() // if it was not committed
-	stored := events[:0]
+	stored, holds := events[:0], false
 	for _, e := range events {
 		before := e
 		verdict := passage.Apply(&e)
@@ -84,6 +84,7 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 				return nil, err
 			}
 		}
+		holds = holds || verdict == rules.Hold
 		switch {
 		case verdict == rules.Pass:
 			stored = append(stored, e)
@@ -98,12 +99,13 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	stored = append(stored, held...)
 	if len(stored) == 0 {
 		passage.Commit()
-		return receipt{o.b.cursor, 0}, nil
+		return receipt{}, nil
 	}
 	r, err := o.store(ctx, stored)
 	if err != nil {
 		return nil, err
 	}
+	r.held = holds
 	for key, h := range passage.Held {
 		if h == nil { // its record says so; the next segments need not
 			o.b.journal.Forget(heldSource, key)
@@ -116,15 +118,12 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	return r, nil
 }
 
-func (o output) store(ctx context.Context, events []event.Event) (sources.Receipt, error) {
+func (o output) store(ctx context.Context, events []event.Event) (receipt, error) {
 	seq, err := o.b.journal.Append(ctx, events...)
 	if errors.Is(err, journal.ErrTooLarge) {
-		return nil, &event.Refused{TooLarge: true, Reason: err.Error()}
+		err = &event.Refused{TooLarge: true, Reason: err.Error()}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return receipt{o.b.cursor, seq}, nil
+	return receipt{o.b.cursor, seq, false}, err
 }
 
 func (o output) Report(states ...event.State) { o.b.states.Report(states...) }
@@ -144,10 +143,19 @@ func (o output) Forget(key string) { o.b.journal.Forget(o.source, key) }
 
 type receipt struct {
 	cursor *journal.Cursor
-	seq    uint64
+	seq    uint64 // of the last event, 0 if rules have dropped all
+	held   bool
 }
 
-func (r receipt) Delivered(ctx context.Context) error { return r.cursor.Delivered(ctx, r.seq) }
+func (r receipt) Delivered(ctx context.Context) error {
+	if r.held {
+		return sources.ErrHeld
+	}
+	if r.seq == 0 {
+		return nil
+	}
+	return r.cursor.Delivered(ctx, r.seq)
+}
 
 // heldSource is under whose name the journal keeps what rules hold back: as
 // positions, of which it keeps the newest of each key. No source has this name.

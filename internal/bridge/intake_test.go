@@ -40,6 +40,29 @@ func (h *house) send(body string) {
 	}
 }
 
+// TestWhatIsHeldIsNotCalledDelivered: the first of an interval is, the second
+// waits for its end, and what is dropped has nothing left to be delivered.
+func TestWhatIsHeldIsNotCalledDelivered(t *testing.T) {
+	h := newHouse(t, strings.Replace(plain, "hooks, type: webhook", "hooks, type: webhook, respond: delivered", 1)+`
+rules:
+  - {match: X, drop: true}
+  - {match: Often, min_interval: 1h}
+`)
+	for _, c := range []struct {
+		event string
+		want  int
+	}{{"Often", http.StatusOK}, {"Often", http.StatusAccepted}, {"X", http.StatusOK}, {"Other", http.StatusOK}} {
+		r, err := http.Post("http://"+h.http+"/hooks/hooks/"+c.event, "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Body.Close()
+		if r.StatusCode != c.want {
+			t.Errorf("%s: %s, want %d", c.event, r.Status, c.want)
+		}
+	}
+}
+
 func TestRulesShapeWhatIsPublished(t *testing.T) {
 	h := newHouse(t, plain+`
 rules:

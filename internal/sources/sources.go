@@ -5,6 +5,7 @@ package sources
 
 import (
 	"context"
+	"errors"
 
 	"event2mqtt/internal/event"
 )
@@ -39,9 +40,14 @@ type Output interface {
 // Receipt stands for events that were accepted.
 type Receipt interface {
 	// Delivered returns when the main sink's destination has acknowledged the
-	// events, or with ctx's error.
+	// events, with ErrHeld if a rule holds some of them back for now, or with
+	// ctx's error.
 	Delivered(ctx context.Context) error
 }
+
+// ErrHeld is for events that are stored, and that a rule holds back: they are
+// delivered later, unless newer ones take their place.
+var ErrHeld = errors.New("a rule holds events back")
 
 // Common is what every source's configuration begins with.
 type Common struct {

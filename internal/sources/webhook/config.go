@@ -20,7 +20,7 @@ type Config struct {
 	Event          EventConfig   `koanf:"event" doc:"Where an event's name comes from: URL, header, keys, default."`
 	TimeKey        string        `koanf:"time_key" doc:"A key that holds when it happened: unix time or RFC 3339."`
 	Auth           AuthConfig    `koanf:"auth" doc:"Who may send; all that is set must hold."`
-	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"accepted: 202 when stored; delivered: 200 when the broker has it."`
+	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"accepted: 202 when stored; delivered: 200 when the broker has it, and 202 if a rule holds it back."`
 	RespondTimeout time.Duration `koanf:"respond_timeout" default:"10s" min:"1ms" max:"50s" doc:"Of delivered: 504 when that takes longer."`
 	MaxBody        config.Size   `koanf:"max_body" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest body."`
 	MaxUnpacked    config.Size   `koanf:"max_unpacked" default:"8MiB" min:"1B" max:"1GiB" doc:"The largest body once unpacked."`

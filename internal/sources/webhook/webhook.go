@@ -161,7 +161,12 @@ func (s *Source) emit(ctx context.Context, out sources.Output, events []event.Ev
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.config.RespondTimeout)
 	defer cancel()
-	if err := receipt.Delivered(ctx); err != nil {
+	switch err := receipt.Delivered(ctx); {
+	case errors.Is(err, sources.ErrHeld):
+		return http.StatusAccepted, len(events), nil
+	case errors.Is(err, journal.ErrDropped):
+		return 0, 0, tryLater(http.StatusServiceUnavailable, 10*time.Second, "the events were dropped before they could be delivered, to make room for newer ones")
+	case err != nil:
 		return 0, 0, problem.New(http.StatusGatewayTimeout, fmt.Sprintf("the events are stored and will be delivered, but the broker has not acknowledged them within %s; do not send them again", s.config.RespondTimeout))
 	}
 	return http.StatusOK, len(events), nil

@@ -34,6 +34,7 @@ type output struct {
 	events    []event.Event
 	err       error
 	delivered chan struct{} // closed when the broker has acknowledged
+	outcome   error         // of the delivery
 }
 
 func (o *output) Ready() {}
@@ -56,7 +57,7 @@ func (o *output) Emit(_ context.Context, events ...event.Event) (sources.Receipt
 func (o *output) Delivered(ctx context.Context) error {
 	select {
 	case <-o.delivered:
-		return nil
+		return o.outcome
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -396,8 +397,11 @@ func TestDeliveredMeansTheBrokerHasIt(t *testing.T) {
 		t.Errorf("status %d: %s", status, text)
 	}
 	close(s.out.delivered)
-	if status, _ := s.post(t, "", asJSON, `{"event":"E"}`); status != 200 {
-		t.Errorf("status %d", status)
+	for outcome, want := range map[error]int{nil: 200, sources.ErrHeld: 202, journal.ErrDropped: 503} {
+		s.out.outcome = outcome
+		if status, text := s.post(t, "", asJSON, `{"event":"E"}`); status != want {
+			t.Errorf("%v: status %d: %s", outcome, status, text)
+		}
 	}
 }
 

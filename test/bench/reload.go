@@ -12,7 +12,7 @@ import (
 // reload changes one of 500 sources again and again, and asks how long each
 // reload took.
 func (b *bench) reload() error {
-	const count, rounds = 500, 41
+	const count, times = 500, 41
 	sources := func(changed int) string {
 		var s strings.Builder
 		s.WriteString("sources:\n")
@@ -31,7 +31,7 @@ func (b *bench) reload() error {
 	}
 	defer p.end()
 	var took []float64
-	for i := range rounds {
+	for i := range times {
 		text := fmt.Sprintf("http: {listen: %q}\n%s", p.http, sources(i+1))
 		if err := os.WriteFile(p.config, []byte(text), 0o600); err != nil {
 			return err

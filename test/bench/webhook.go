@@ -18,7 +18,8 @@ import (
 const (
 	connections = 16
 	payloadSize = 256
-	loadTime    = 5 * time.Second
+	loadTime    = 3 * time.Second
+	rounds      = 5
 )
 
 func request(address string) []byte {
@@ -126,7 +127,8 @@ type webhookResult struct {
 
 func (b *bench) webhook() error {
 	var ours, bare webhookResult
-	for round := range 2 { // one after the other, twice, the better counts
+	var ratios []float64
+	for round := range rounds { // one after the other; the best of each counts, since others may be using the machine
 		m, err := b.startMosquitto()
 		if err != nil {
 			return err
@@ -140,6 +142,7 @@ func (b *bench) webhook() error {
 		if err != nil {
 			return fmt.Errorf("ours: %w", err)
 		}
+		rate := r.rate
 		if round == 0 || r.rate > ours.rate {
 			ours = r
 		}
@@ -164,10 +167,11 @@ func (b *bench) webhook() error {
 		if round == 0 || r.rate > bare.rate {
 			bare = r
 		}
+		ratios = append(ratios, rate/r.rate)
 	}
 	us := func(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e3) }
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/1e6) }
-	b.add("webhook, 16 connections, 256 B, QoS 1: events/s", fmt.Sprintf("%.0f", ours.rate), ">= 14000", fmt.Sprintf("bare %.0f, ratio %.2f", bare.rate, ours.rate/bare.rate))
+	b.add("webhook, 16 connections, 256 B, QoS 1: events/s", fmt.Sprintf("%.0f", ours.rate), ">= 14000", fmt.Sprintf("bare %.0f, ratio %.2f (each round: %.2f)", bare.rate, ours.rate/bare.rate, ratios))
 	b.add("  CPU per event, us", us(ours.cpu), "<= 35", fmt.Sprintf("bare %s, ratio %.2f", us(bare.cpu), float64(ours.cpu)/float64(bare.cpu)))
 	b.add("  at 500/s, request to subscriber, p50 ms", ms(ours.p50), "<= 0.5", "bare "+ms(bare.p50))
 	b.add("  at 500/s, request to subscriber, p99 ms", ms(ours.p99), "<= 2", "bare "+ms(bare.p99))

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -282,6 +283,27 @@ func TestABrokerThatNeverAnswersIsLeft(t *testing.T) {
 				t.Errorf("the log does not say why:\n%s", text)
 			}
 			r.stop()
+		})
+	}
+}
+
+// TestStoppingInterruptsConnecting: nobody waits for the time-out of a broker
+// that accepts and says nothing.
+func TestStoppingInterruptsConnecting(t *testing.T) {
+	for _, scheme := range []string{"mqtt", "mqtts", "ws"} {
+		t.Run(scheme, func(t *testing.T) {
+			silent := listen(t, "127.0.0.1:0")
+			defer silent.Close()
+			r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Timeout = time.Hour }, scheme+"://"+silent.Addr().String())
+			c, err := silent.Accept()
+			ok(t, err)
+			defer c.Close()
+			_, err = c.Read(make([]byte, 1)) // it is in the middle of it
+			ok(t, err)
+			r.stop()
+			if scheme != "ws" { // which is left to itself
+				_, _ = io.Copy(io.Discard, c)
+			}
 		})
 	}
 }

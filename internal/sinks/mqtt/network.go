@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -18,6 +19,7 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"golang.org/x/net/proxy"
 )
 
 // dialNetwork connects to the broker whose turn it is, with a client that is
@@ -31,24 +33,91 @@ func (s *Sink) dialNetwork(ctx context.Context) (link, error) {
 	}
 	l := &networkLink{ended: make(chan struct{})}
 	o.SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) })
-	l.client = paho.NewClient(o)
-	if err := connect(ctx, l.client); err != nil {
+	var err error
+	if l.client, err = connect(ctx, o); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
-func connect(ctx context.Context, client paho.Client) error {
+// connect connects a client, and gives up as soon as ctx ends.
+func connect(ctx context.Context, o *paho.ClientOptions) (paho.Client, error) {
+	connected := func() bool { return true }
+	o.SetCustomOpenConnectionFn(func(broker *url.URL, o paho.ClientOptions) (net.Conn, error) {
+		c, err := open(ctx, broker, o)
+		if err == nil {
+			connected = context.AfterFunc(ctx, func() { _ = c.Close() })
+		}
+		return c, err
+	})
+	client := paho.NewClient(o)
 	t := client.Connect()
+	<-t.Done()
+	switch {
+	case t.Error() == nil && connected():
+		return client, nil
+	case ctx.Err() == nil:
+		return nil, t.Error()
+	}
+	client.Disconnect(0)
+	return nil, ctx.Err()
+}
+
+// open opens a connection to a broker. It does as paho itself does, which
+// cannot be interrupted, and which reads the four bytes of an acknowledgement
+// with three system calls.
+func open(ctx context.Context, broker *url.URL, o paho.ClientOptions) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
+	defer cancel()
+	if broker.Scheme == "ws" || broker.Scheme == "wss" {
+		return openWebSocket(ctx, broker, o)
+	}
+	c, err := proxy.Dial(ctx, "tcp", broker.Host) // $all_proxy
+	if err != nil {
+		return nil, err
+	}
+	if broker.Scheme == "mqtts" {
+		secure := tls.Client(c, o.TLSConfig)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = c.Close()
+			return nil, err
+		}
+		c = secure
+	}
+	return &bufferedConn{c, bufio.NewReader(c)}, nil
+}
+
+// openWebSocket leaves an attempt that cannot be interrupted to its own
+// time-out once ctx ends.
+func openWebSocket(ctx context.Context, broker *url.URL, o paho.ClientOptions) (net.Conn, error) {
+	type result struct {
+		net.Conn
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		c, err := paho.NewWebsocket(broker.String(), o.TLSConfig, o.ConnectTimeout, o.HTTPHeaders, o.WebsocketOptions)
+		opened <- result{c, err}
+	}()
 	select {
-	case <-t.Done():
-		return t.Error()
+	case r := <-opened:
+		return r.Conn, r.err
 	case <-ctx.Done():
-		// Its own time-outs end the attempt; nobody waits for it any more.
-		go func() { <-t.Done(); client.Disconnect(0) }()
-		return ctx.Err()
+		go func() {
+			if r := <-opened; r.err == nil {
+				_ = r.Close()
+			}
+		}()
+		return nil, ctx.Err()
 	}
 }
+
+type bufferedConn struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+func (c *bufferedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
 
 func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 	c := s.opt.Config
@@ -65,7 +134,6 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 	o.SetPingTimeout(c.Timeout)
 	o.SetConnectTimeout(c.Timeout)
 	o.SetWriteTimeout(c.Timeout)
-	o.SetDialer(&net.Dialer{Timeout: c.Timeout})
 	if s.tls != nil {
 		t := s.tls.Clone()
 		if t.ServerName == "" {
@@ -88,8 +156,8 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 	o := s.clientOptions(broker)
 	o.SetClientID(o.ClientID + "-check") // the bridge that runs keeps its connection
-	client := paho.NewClient(o)
-	if err := connect(ctx, client); err != nil {
+	client, err := connect(ctx, o)
+	if err != nil {
 		return errors.New(explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss"))
 	}
 	defer client.Disconnect(100)

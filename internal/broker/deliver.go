@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"time"
 
@@ -79,7 +80,11 @@ func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t
 		}
 	}
 	if !m.Retain && !stored {
-		b.queue(from, m, targets, nil)
+		if _, dropped := b.queue(from, m, targets, nil); dropped {
+			// Who writes goes first: with hundreds of publishers that flood one
+			// queue, it got its turn so rarely that most was dropped.
+			runtime.Gosched()
+		}
 		return ticket{}, nil, nil
 	}
 	durable := m.Retain && m.QoS > 0 && from != nil // what we retain ourselves, we retain again
@@ -100,7 +105,7 @@ func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t
 			return ticket{}, nil, err
 		}
 	}
-	rec = b.queue(from, m, targets, rec)
+	rec, _ = b.queue(from, m, targets, rec)
 	if from != nil && packetID != 0 && m.QoS == 2 {
 		from.passedOn(packetID) // together with the record of it
 	}
@@ -136,8 +141,8 @@ func (b *Broker) retain(m *Message, to matched, targets []target) ([]target, err
 }
 
 // queue queues m for all targets and returns rec with those that are stored,
-// if it was begun.
-func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) []byte {
+// if it was begun, and whether m was dropped for some.
+func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) (_ []byte, dropped bool) {
 	for i := range targets {
 		t := &targets[i]
 		if t.session == from && !t.local {
@@ -147,6 +152,7 @@ func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) 
 		order, ok := t.session.put(o, b.limit())
 		if !ok {
 			b.counters.dropped.Add(1)
+			dropped = true
 			if o.qos > 0 {
 				b.warn("queue "+t.session.id).Str("client", t.session.id).Msg("broker: the queue of an absent or slow client is full; its newest messages are dropped")
 			}
@@ -156,7 +162,7 @@ func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) 
 			rec = appendTarget(rec, t.session, order, &o)
 		}
 	}
-	return rec
+	return rec, dropped
 }
 
 // await waits for room in a session's queue. A client that takes nothing for

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -109,7 +110,14 @@ func (b *bench) startBridge(yaml string) (*process, error) {
 	if os.Getenv("BENCH_VERBOSE") == "" {
 		p.cmd.Stderr = nil
 	}
-	return p, b.start(p, p.http)
+	if err := b.start(p, p.http); err != nil {
+		return nil, err
+	}
+	r, err := http.Get("http://" + p.http + "/healthz") // it answers once everything listens
+	if err != nil {
+		return nil, err
+	}
+	return p, r.Body.Close()
 }
 
 func (b *bench) startMosquitto() (*process, error) {

@@ -61,8 +61,8 @@ type deps struct {
 	log zerolog.Logger
 }
 
-// sourceType is a kind of source. options returns its configuration with the
-// defaults in it; build makes a source of such a configuration.
+// sourceType is a kind of source. options returns its configuration, to be
+// decoded into.
 type sourceType struct {
 	name    string
 	options func() sourceOptions
@@ -82,8 +82,8 @@ type sourceOptions interface {
 // sourceTypes are the kinds of source that exist. A new one is one folder and
 // one line here.
 var sourceTypes = []sourceType{
-	{"webhook", func() sourceOptions { return &webhookOptions{webhook.Defaults()} }},
-	{"tail", func() sourceOptions { return &tailOptions{tail.Defaults()} }},
+	{"webhook", func() sourceOptions { return &webhookOptions{} }},
+	{"tail", func() sourceOptions { return &tailOptions{} }},
 }
 
 type webhookOptions struct {
@@ -146,7 +146,7 @@ func (p *Plan) destination() string {
 // config.Problems, all of them, or that of reading the file. What Load accepts
 // can be run.
 func Load(file string, environ []string, stateDir string, settings ...string) (*Plan, error) {
-	p := &Plan{Config: Defaults()}
+	p := &Plan{}
 	doc, err := config.Load(file, environ, &p.Config, settings...)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 			problems = append(problems, doc.Explain(path, err)...)
 		}
 	}
-	note("", doc.Decode("", &p.Config))
+	note("", doc.Decode(&p.Config))
 	note("", mqtt.Check(p.MQTT, p.Publish))
 	note("", rules.Check(p.Rules, p.Publish.BaseTopic))
 	if len(p.MQTT.URL) == 0 {

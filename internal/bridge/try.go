@@ -64,7 +64,7 @@ func LoadTrials(file string, environ []string) (*Trials, error) {
 		return nil, err
 	}
 	var problems config.Problems
-	if err := doc.Decode("", &t); err != nil {
+	if err := doc.Decode(&t); err != nil {
 		problems = doc.Explain("", err)
 	}
 	for i := range t.Tests {

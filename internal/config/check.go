@@ -51,7 +51,11 @@ func (o *Option) check(v reflect.Value) error {
 		v = v.Elem()
 	}
 	empty := (v.Kind() == reflect.String || v.Kind() == reflect.Slice) && v.Len() == 0
-	switch text := show(v); {
+	text := ""
+	if o.Off != "" || o.OneOf != nil || o.Format != "" {
+		text = show(v)
+	}
+	switch {
 	case o.Off != "" && text == o.Off:
 		return nil
 	case empty && o.Required != "":

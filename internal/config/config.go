@@ -207,18 +207,15 @@ func fields(t reflect.Type) func(func(reflect.StructField) bool) {
 	}
 }
 
-// Decode fills into, a pointer to a struct that holds the defaults, from the
-// part of the document at path ("" is all of it). The error is Problems.
-func (d *Document) Decode(path string, into any) error {
-	return d.decode(path, d.k.Raw(), into)
-}
+// Decode fills into, a pointer to a struct, with the defaults and what the
+// document says. The error is Problems.
+func (d *Document) Decode(into any) error { return d.DecodeValue("", d.k.Raw(), into) }
 
-// DecodeValue is Decode for a part that was already taken out of the document.
+// DecodeValue is Decode for a value that was taken out of the document, where
+// it stands at path.
 func (d *Document) DecodeValue(path string, value map[string]any, into any) error {
-	return d.decode(path, value, into)
-}
-
-func (d *Document) decode(path string, value map[string]any, into any) error {
+	options, v := d.describe(into), reflect.ValueOf(into).Elem()
+	setDefaults(v, options)
 	var meta mapstructure.Metadata
 	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
 		Result: into, Metadata: &meta, TagName: "koanf", Squash: true,
@@ -238,7 +235,7 @@ func (d *Document) decode(path string, value map[string]any, into any) error {
 		}
 		problems = append(problems, d.Problem(join(path, key), text))
 	}
-	for _, err := range checkGroup("", reflect.ValueOf(into).Elem(), d.describe(into)) {
+	for _, err := range checkGroup("", v, options) {
 		problems = append(problems, d.Explain(path, err)...)
 	}
 	if len(problems) == 0 {

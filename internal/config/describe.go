@@ -26,16 +26,18 @@ import (
 // SetDefaults gives the fields of a struct the values of their default tags.
 // It panics where a tag does not fit its field: that is a bug, which every
 // test finds.
-func SetDefaults(options any) { setDefaults(reflect.ValueOf(options).Elem()) }
+func SetDefaults(options any) { setDefaults(reflect.ValueOf(options).Elem(), Describe(options)) }
 
-func setDefaults(v reflect.Value) {
-	for f := range fields(v.Type()) {
-		field := v.FieldByIndex(f.Index)
-		if field.Kind() == reflect.Struct {
-			setDefaults(field)
-		} else if text, ok := f.Tag.Lookup("default"); ok {
-			if err := setText(field, text); err != nil {
-				panic(fmt.Sprintf("default of %s.%s: %v", v.Type(), f.Name, err))
+func setDefaults(v reflect.Value, options []Option) {
+	for i := range options {
+		o := &options[i]
+		field := v.FieldByIndex(o.index)
+		switch {
+		case o.Fields != nil && !o.List:
+			setDefaults(field, o.Fields)
+		case o.Default != "":
+			if err := setText(field, o.Default); err != nil {
+				panic(fmt.Sprintf("default of %s of %s: %v", o.Name, v.Type(), err))
 			}
 		}
 	}

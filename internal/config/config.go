@@ -57,14 +57,18 @@ func (p Problem) String() string {
 type Problems []Problem
 
 // Sort orders problems by their place, and drops those that say the same, or
-// more of an option that could not be read.
+// more of an option that could not be read, or of the item of a list that
+// lacks it.
 func (p *Problems) Sort() {
 	slices.SortStableFunc(*p, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.at.file, b.at.file), a.at.line-b.at.line, a.at.column-b.at.column)
 	})
 	unread := map[string]bool{}
 	for _, problem := range *p {
-		unread[problem.Key] = unread[problem.Key] || problem.unread
+		if item := parent(problem.Key); problem.unread {
+			unread[problem.Key] = true
+			unread[item] = unread[item] || strings.HasSuffix(item, "]")
+		}
 	}
 	*p = slices.DeleteFunc(*p, func(a Problem) bool { return unread[a.Key] && !a.unread })
 	*p = slices.CompactFunc(*p, func(a, b Problem) bool { return a.String() == b.String() })

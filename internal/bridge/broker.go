@@ -45,7 +45,7 @@ type BrokerConfig struct {
 	MaxPerAddress    int           `koanf:"max_per_address" default:"256" min:"1" max:"1048576" doc:"Connections from one address."`
 	MaxPending       int           `koanf:"max_pending" default:"512" min:"1" max:"1048576" doc:"Connections that have not said CONNECT yet,"`
 	ConnectTimeout   time.Duration `koanf:"connect_timeout" default:"10s" min:"1s" max:"10m" doc:"and how long they may take to."`
-	MaxKeepAlive     time.Duration `koanf:"max_keepalive" default:"0s" min:"5s" max:"18h" off:"0s" doc:"The longest a client may be silent; 0s is what it asks for."`
+	MaxKeepAlive     time.Duration `koanf:"max_keepalive" default:"0s" min:"5s" max:"65535s" off:"0s" doc:"The longest a client may be silent; 0s is what it asks for."`
 	MaxPacket        config.Size   `koanf:"max_packet" default:"1MiB" min:"1KiB" max:"64MiB" doc:"The largest packet."`
 	MaxInFlight      int           `koanf:"max_in_flight" default:"1024" min:"1" max:"65535" doc:"Unanswered messages in each direction."`
 	MaxQueued        int           `koanf:"max_queued" default:"16384" min:"1" max:"16777216" doc:"Messages that may wait for one client,"`
@@ -64,7 +64,7 @@ type BrokerConfig struct {
 
 // BrokerTLSConfig are the options of the broker.tls section.
 type BrokerTLSConfig struct {
-	Listen             string `koanf:"listen" format:"address" example:"0.0.0.0:8883" doc:"Where; left out, not at all."`
+	Listen             string `koanf:"listen" format:"address" off:"off" example:"192.168.1.5:8883" doc:"Where; left out, not at all."`
 	Cert               string `koanf:"cert" doc:"The certificate, a PEM file; read again when replaced."`
 	Key                string `koanf:"key" doc:"Its key, a PEM file."`
 	ClientCA           string `koanf:"client_ca" doc:"Clients may show a certificate that this authority signed."`
@@ -75,8 +75,8 @@ type BrokerTLSConfig struct {
 // BrokerWebSocketConfig are the options of the broker.websocket section.
 type BrokerWebSocketConfig struct {
 	HTTP      bool     `koanf:"http" default:"true" doc:"At /mqtt of http.listen."`
-	Listen    string   `koanf:"listen" format:"address" example:"0.0.0.0:9001" doc:"On a port of its own."`
-	TLSListen string   `koanf:"tls_listen" format:"address" example:"0.0.0.0:9443" doc:"On a port of its own, with broker.tls."`
+	Listen    string   `koanf:"listen" format:"address" off:"off" example:"192.168.1.5:9001" doc:"On a port of its own."`
+	TLSListen string   `koanf:"tls_listen" format:"address" off:"off" example:"192.168.1.5:9443" doc:"On a port of its own, with broker.tls."`
 	Origins   []string `koanf:"origins" example:"*.example.org" doc:"Whose web pages may connect, beside those of addresses, localhost and .local names."`
 }
 
@@ -103,7 +103,7 @@ func AccountsFile(stateDir string) accounts.File { return accountsFile(stateDir)
 func (c BrokerConfig) check(file accounts.File) error {
 	errs := errorList{c.checkUsers()}
 	if c.MaxSessions < c.MaxClients {
-		errs.bad("max_sessions", "%d is less than max_clients, %d; every client has a session", c.MaxSessions, c.MaxClients)
+		errs.relation("max_sessions", "max_clients", "%d is less than max_clients, %d; every client has a session", c.MaxSessions, c.MaxClients)
 	}
 	users, err := file.Load()
 	if err != nil {
@@ -124,7 +124,7 @@ func (c BrokerConfig) check(file accounts.File) error {
 			errs.bad(l.key, "%s can be reached from other machines, and anybody there could read and send everything: there are no users; add one with \"bridge user add NAME\", set broker.allow_anonymous: true if it is meant, or listen on 127.0.0.1", l.address)
 		}
 	}
-	needsTLS := c.TLS.Listen != "" || c.WebSocket.TLSListen != ""
+	needsTLS := slices.ContainsFunc([]string{c.TLS.Listen, c.WebSocket.TLSListen}, func(address string) bool { return address != "" && address != off })
 	switch {
 	case needsTLS && (c.TLS.Cert == "" || c.TLS.Key == ""):
 		errs.bad("tls.cert", "a certificate and its key are needed to listen with TLS; set broker.tls.cert and broker.tls.key")
@@ -146,6 +146,10 @@ type errorList []error
 
 func (e *errorList) bad(key, format string, args ...any) {
 	*e = append(*e, config.Errorf(key, format, args...))
+}
+
+func (e *errorList) relation(key, other, format string, args ...any) {
+	*e = append(*e, config.Relation(key, other, format, args...))
 }
 
 func (c BrokerConfig) checkUsers() error {

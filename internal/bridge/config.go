@@ -70,7 +70,7 @@ type sourceType struct {
 
 // sourceOptions is the configuration of one source.
 type sourceOptions interface {
-	// Check tells everything that is wrong, as config.KeyErrors.
+	// Check tells what is wrong that tags do not, as config.KeyErrors.
 	Check() error
 	common() sources.Common
 	// alone reports whether a source cannot run beside its successor: both
@@ -165,7 +165,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	}
 	note("", p.checkListeners())
 	if p.Journal.MaxSize < 2*p.MaxPayload {
-		note("journal", config.Errorf("max_size", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
+		note("", config.Relation("journal.max_size", "max_payload", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
 	}
 	names := map[string]int{}
 	for i, raw := range p.Sources {

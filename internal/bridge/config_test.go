@@ -175,7 +175,7 @@ func TestTheTagsBoundWhatIsChecked(t *testing.T) {
 		_, err := bridge.Load(path, nil, t.TempDir())
 		problems, _ := errors.AsType[config.Problems](err)
 		refused := slices.ContainsFunc(problems, func(p config.Problem) bool {
-			return p.Key == key && regexp.MustCompile(`between|is less than [0-9]|is not one of|is not known`).MatchString(p.Text)
+			return p.Key == key && regexp.MustCompile(`between|is less than [0-9]|is not one of|is not known|is not an address`).MatchString(p.Text)
 		})
 		if refused == good {
 			t.Errorf("%s: check says %v", file, err)
@@ -207,6 +207,10 @@ func TestTheTagsBoundWhatIsChecked(t *testing.T) {
 				}
 				try(key, file(quote+"77"+quote), false, true)
 			}
+			if o.Type == "address" {
+				try(key, file(`""`), o.Default == "", true)
+				try(key, file("nowhere"), false, true)
+			}
 			for _, value := range []string{o.Off, o.Min, o.Max} {
 				if value != "" {
 					try(key, file(value), true, true)
@@ -218,7 +222,7 @@ func TestTheTagsBoundWhatIsChecked(t *testing.T) {
 					continue
 				}
 				n, _ := strconv.Atoi(m[1])
-				if beyond := strconv.Itoa(n+step) + m[2]; beyond+"B" != o.Off && beyond != o.Off && (n+step >= 0 || m[2] == "") {
+				if beyond := strconv.Itoa(n+step) + m[2]; beyond != o.Off && (n+step >= 0 || m[2] == "") {
 					try(key, file(beyond), false, m[2] == "")
 				}
 			}

@@ -293,7 +293,7 @@ func (c *change) swap() error {
 	// Last, so that whoever gets a connection finds its source.
 	if c.new.http != c.old.http {
 		c.new.http.start()
-		c.undo(func() { c.background.Go(c.new.http.stop) })
+		c.undo(func() { c.new.http.cancel(); c.background.Go(c.new.http.stop) }) // before its listener is closed
 		if err := c.await([]*component{c.new.http}); err != nil {
 			return err
 		}

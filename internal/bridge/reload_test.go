@@ -413,6 +413,9 @@ func TestHTTPMovesWithoutARequestLost(t *testing.T) {
 		accepted(answer)
 		clients.Wait()
 		slow.Close()
+		if t.Failed() {
+			return
+		}
 	}
 }
 

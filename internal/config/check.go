@@ -15,13 +15,9 @@ import (
 // itself; see describe.go. What options have to do with each other, and with
 // the world, their components check.
 
-// Check tells which values of a struct, or of a pointer to one, its tags do
-// not allow, as KeyErrors. It panics where a tag does not fit its field: that
-// is a bug, which every test finds.
-func Check(options any) error {
-	return errors.Join(checkGroup("", reflect.Indirect(reflect.ValueOf(options)), Describe(options))...)
-}
-
+// checkGroup tells which values of a struct its tags do not allow, as
+// KeyErrors. It panics where a tag does not fit its field: that is a bug, which
+// every test finds.
 func checkGroup(path string, v reflect.Value, options []Option) (errs []error) {
 	for i := range options {
 		o := &options[i]
@@ -35,7 +31,7 @@ func checkGroup(path string, v reflect.Value, options []Option) (errs []error) {
 			errs = append(errs, checkGroup(key, field, o.Fields)...)
 		default:
 			if err := o.check(field); err != nil {
-				errs = append(errs, &KeyError{key, err})
+				errs = append(errs, &KeyError{Key: key, Err: err})
 			}
 		}
 	}

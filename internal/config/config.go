@@ -38,8 +38,9 @@ type Problem struct {
 
 	at place
 	// unread is that the value was of no use: what else is said of the option
-	// is about its default.
+	// is about its default. other is an option that the problem is about, too.
 	unread bool
+	other  string
 }
 
 func (p Problem) String() string {
@@ -56,22 +57,30 @@ func (p Problem) String() string {
 // Problems is the error for a configuration that cannot be used.
 type Problems []Problem
 
-// Sort orders problems by their place, and drops those that say the same, or
-// more of an option that could not be read, or of the item of a list that
-// lacks it.
+// Sort orders problems by their place, and drops those that say the same.
+// What follows from an option that could not be read is not told.
 func (p *Problems) Sort() {
 	slices.SortStableFunc(*p, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.at.file, b.at.file), a.at.line-b.at.line, a.at.column-b.at.column)
 	})
-	unread := map[string]bool{}
+	var unread []string
 	for _, problem := range *p {
-		if item := parent(problem.Key); problem.unread {
-			unread[problem.Key] = true
-			unread[item] = unread[item] || strings.HasSuffix(item, "]")
+		if problem.unread {
+			unread = append(unread, problem.Key)
 		}
 	}
-	*p = slices.DeleteFunc(*p, func(a Problem) bool { return unread[a.Key] && !a.unread })
+	*p = slices.DeleteFunc(*p, func(a Problem) bool {
+		return !a.unread && slices.ContainsFunc(unread, func(key string) bool { return follows(a.Key, key) || a.other != "" && follows(a.other, key) })
+	})
 	*p = slices.CompactFunc(*p, func(a, b Problem) bool { return a.String() == b.String() })
+}
+
+// follows reports whether a problem at key may be there only since the option
+// unread was not read: which is key itself, or above it, or a part of it where
+// key is a list or an item of one.
+func follows(key, unread string) bool {
+	return key == unread || parent(unread) == key && (strings.HasSuffix(key, "]") || strings.HasSuffix(unread, "]")) ||
+		strings.HasPrefix(key, unread) && strings.IndexAny(key[len(unread):], ".[") == 0
 }
 
 func (p Problems) Error() string {
@@ -84,8 +93,9 @@ func (p Problems) Error() string {
 
 // KeyError is how a component says which of its options is wrong.
 type KeyError struct {
-	Key string // relative to the component
-	Err error
+	Key   string // relative to the component
+	Other string // with which Key does not go together; as a rule ""
+	Err   error
 }
 
 func (e *KeyError) Error() string { return e.Key + ": " + e.Err.Error() }
@@ -93,7 +103,13 @@ func (e *KeyError) Unwrap() error { return e.Err }
 
 // Errorf returns a KeyError.
 func Errorf(key, format string, args ...any) error {
-	return &KeyError{key, fmt.Errorf(format, args...)}
+	return &KeyError{Key: key, Err: fmt.Errorf(format, args...)}
+}
+
+// Relation returns a KeyError for an option that does not go together with
+// another.
+func Relation(key, other, format string, args ...any) error {
+	return &KeyError{key, other, fmt.Errorf(format, args...)}
 }
 
 // loadEnv lays the variables over the file.
@@ -175,7 +191,7 @@ func (o option) parse(value string) any {
 		return value
 	case reflect.Slice:
 		if o.kind.Elem().Kind() == reflect.String {
-			return slices.DeleteFunc(strings.Split(value, ","), func(item string) bool { return item == "" })
+			return strings.Split(value, ",")
 		}
 	}
 	var v any
@@ -291,7 +307,11 @@ func (d *Document) Explain(path string, err error) Problems {
 		return problems
 	}
 	if key, ok := errors.AsType[*KeyError](err); ok {
-		return Problems{d.Problem(join(path, key.Key), key.Err.Error())}
+		p := d.Problem(join(path, key.Key), key.Err.Error())
+		if key.Other != "" {
+			p.other = join(path, key.Other)
+		}
+		return Problems{p}
 	}
 	return Problems{d.Problem(path, err.Error())}
 }

@@ -133,6 +133,9 @@ func describeField(f reflect.StructField) Option {
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
 		o.Fields, o.List = describeStruct(t.Elem()), true
 	}
+	if o.Format == formatAddress && o.Default+o.Example == "" {
+		panic(fmt.Sprintf("address %s: a default or an example tag is needed, for error messages", f.Name))
+	}
 	o.Type = typeName(&o)
 	return o
 }
@@ -260,7 +263,7 @@ func (o *Option) value(key string, replace map[string]any) map[string]any {
 	case t.Kind() == reflect.Float64:
 		return or(o.number("number"))
 	case o.Format == formatAddress:
-		return map[string]any{"type": []any{"string", "null"}, "pattern": address(o.Off)}
+		return map[string]any{"type": []any{"string", "null"}, "pattern": o.addressPattern()}
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.String:
 		return map[string]any{"anyOf": []any{map[string]any{"type": "string"}, map[string]any{"type": "array", "items": map[string]any{"type": "string"}}}}
 	case t.Kind() == reflect.Slice:
@@ -282,11 +285,14 @@ func (o *Option) number(kind string) map[string]any {
 	return s
 }
 
-// address is a pattern of what is listened on.
-func address(off string) string {
-	pattern := `^$|:[0-9]{1,5}$|\$\{`
-	if off != "" {
-		pattern += "|^" + off + "$"
+// addressPattern is that of what is listened on.
+func (o *Option) addressPattern() string {
+	pattern := `:[0-9]{1,5}$|\$\{`
+	if o.Off != "" {
+		pattern += "|^" + o.Off + "$"
+	}
+	if o.Default == "" {
+		pattern += "|^$"
 	}
 	return pattern
 }

@@ -152,7 +152,8 @@ type Held struct {
 	by    *memory // that holds it
 }
 
-// Check tells everything that is wrong with rules, as KeyErrors below "rules".
+// Check tells what is wrong with rules that their tags do not, as KeyErrors
+// below "rules".
 func Check(list []Config, base string) error {
 	_, err := New(list, Options{Base: base})
 	return err
@@ -199,7 +200,12 @@ func below(i int, err error) error {
 	var errs []error
 	for _, e := range joined.Unwrap() {
 		if key, ok := errors.AsType[*config.KeyError](e); ok {
-			e = &config.KeyError{Key: strings.TrimSuffix(fmt.Sprintf("rules[%d].%s", i, key.Key), "."), Err: key.Err}
+			in := func(key string) string { return strings.TrimSuffix(fmt.Sprintf("rules[%d].%s", i, key), ".") }
+			fresh := &config.KeyError{Key: in(key.Key), Err: key.Err}
+			if key.Other != "" {
+				fresh.Other = in(key.Other)
+			}
+			e = fresh
 		}
 		errs = append(errs, e)
 	}
@@ -210,6 +216,7 @@ func compile(c Config, base string) (*rule, error) {
 	r := &rule{Config: c, memory: newMemory()}
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
+	relation := func(key, other, text string) { errs = append(errs, config.Relation(key, other, "%s", text)) }
 	for i, pattern := range c.Match {
 		names, isGroup := groups[pattern]
 		switch {
@@ -254,17 +261,17 @@ func compile(c Config, base string) (*rule, error) {
 	thins := c.MinInterval != 0 || c.Dedupe
 	switch {
 	case c.Keep && c.Drop:
-		bad("drop", "keep is set already; leave one of them out")
+		relation("drop", "keep", "keep is set already; leave one of them out")
 	case (c.Keep || c.Drop) && (edits || thins):
 		bad("", "keep and drop end what the rules do with an event; put the other actions into a rule before")
 	case !c.Keep && !c.Drop && !edits && !thins:
 		bad("", "the rule does nothing; set one of keep, drop, rename, topic, qos, retain, pick, remove, add, min_interval, dedupe")
 	}
 	if len(c.Per) > 0 && c.MinInterval == 0 {
-		bad("per", "is of use only with min_interval")
+		relation("per", "min_interval", "is of use only with min_interval")
 	}
 	if len(c.Ignore) > 0 && !c.Dedupe {
-		bad("ignore", "is of use only with dedupe: true")
+		relation("ignore", "dedupe", "is of use only with dedupe: true")
 	}
 	for key, value := range c.Add {
 		text, err := json.Marshal(value)

@@ -16,6 +16,66 @@ import (
 	"event2mqtt/internal/web"
 )
 
+// TestClientsAreLetGo: who has a connection when the server is to end is
+// answered, and told to go; who says nothing is not waited for for ever.
+func TestClientsAreLetGo(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := web.New(nil, zerolog.Nop())
+	ctx, end := context.WithCancel(t.Context())
+	linger, hurry := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() { served <- s.Serve(ctx, linger, linger, l) }()
+	ask := func(c net.Conn, r *bufio.Reader) (last bool) {
+		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		answer, err := http.ReadResponse(r, nil)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%v, %v", answer, err)
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+		return answer.Close
+	}
+	var clients []net.Conn
+	var readers []*bufio.Reader
+	for i := range 2 {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		clients, readers = append(clients, c), append(readers, bufio.NewReader(c))
+		if ask(c, readers[i]) {
+			t.Error("told to go too early")
+		}
+	}
+	end()
+	for { // until nobody new is accepted
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			break
+		}
+		_ = c.Close()
+	}
+	if !ask(clients[0], readers[0]) {
+		t.Error("not told to go")
+	}
+	select {
+	case err := <-served:
+		t.Fatalf("ended before everybody had gone: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	hurry()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if _, err := readers[1].ReadByte(); err != io.EOF {
+		t.Errorf("the silent client: %v", err)
+	}
+}
+
 func serve(t *testing.T, c web.Config, health func() (bool, []web.Component)) (*web.Server, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -115,6 +115,7 @@ func (b *bench) startBridge(yaml string) (*process, error) {
 	}
 	r, err := http.Get("http://" + p.http + "/healthz") // it answers once everything listens
 	if err != nil {
+		p.end()
 		return nil, err
 	}
 	return p, r.Body.Close()

@@ -221,7 +221,7 @@ func (t TLSConfig) build(secure bool) (*tls.Config, error) {
 	}
 	switch {
 	case (t.Cert == "") != (t.Key == ""):
-		bad("key", "cert and key must be given together")
+		errs = append(errs, config.Relation("mqtt.tls.key", "mqtt.tls.cert", "cert and key must be given together"))
 	case t.Cert != "":
 		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
 		if err != nil {

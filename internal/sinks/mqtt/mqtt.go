@@ -82,13 +82,14 @@ type ticket interface {
 	Error() error
 }
 
-// Check tells everything that is wrong with a configuration.
+// Check tells what is wrong with a configuration that its tags do not, as
+// config.KeyErrors.
 func Check(c Config, p PublishConfig) error {
 	_, err := check(c, p)
 	return err
 }
 
-// New makes a sink. The error holds a config.KeyError for each wrong option.
+// New makes a sink. The error is that of Check.
 func New(opt Options) (*Sink, error) {
 	s, err := check(opt.Config, opt.Publish)
 	if err != nil {

@@ -308,6 +308,57 @@ func TestStoppingInterruptsConnecting(t *testing.T) {
 	}
 }
 
+// watched is a context that counts what waits for its end.
+type watched struct {
+	context.Context
+	waiting *atomic.Int32
+}
+
+func (w watched) Value(any) any { return nil } // or it would be looked through
+
+func (w watched) AfterFunc(f func()) (stop func() bool) {
+	w.waiting.Add(1)
+	forget := context.AfterFunc(w.Context, f)
+	return sync.OnceValue(func() bool { w.waiting.Add(-1); return forget() })
+}
+
+// TestFailedConnectionsLeaveNothingBehind until the program ends, which may be
+// months away.
+func TestFailedConnectionsLeaveNothingBehind(t *testing.T) {
+	refusing := listen(t, "127.0.0.1:0")
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer refusing.Close()
+	var refused atomic.Int32
+	wg.Go(func() {
+		for {
+			c, err := refusing.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte{0x20, 2, 0, 5})
+			_ = c.Close()
+			refused.Add(1)
+		}
+	})
+	j, err := journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Log: zerolog.Nop()})
+	ok(t, err)
+	defer j.Close()
+	cursor, err := j.Cursor("mqtt")
+	ok(t, err)
+	c, p := mqtt.Defaults()
+	for range 10 {
+		c.URL = append(c.URL, "mqtt://"+refusing.Addr().String())
+	}
+	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p, ID: j.ID, Log: zerolog.Nop()})
+	ok(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var waiting atomic.Int32
+	wg.Go(func() { _ = sink.Run(watched{ctx, &waiting}, cursor, event.NewStates()) })
+	eventually(t, "between two attempts nothing waits", func() bool { return refused.Load() >= 10 && waiting.Load() == 0 })
+}
+
 func TestBirthWillAndGoodbye(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	addr := l.Addr().String()

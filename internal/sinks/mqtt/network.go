@@ -42,19 +42,19 @@ func (s *Sink) dialNetwork(ctx context.Context) (link, error) {
 
 // connect connects a client, and gives up as soon as ctx ends.
 func connect(ctx context.Context, o *paho.ClientOptions) (paho.Client, error) {
-	connected := func() bool { return true }
+	stay := func() bool { return true } // stops what closes the connection when ctx ends
 	o.SetCustomOpenConnectionFn(func(broker *url.URL, o paho.ClientOptions) (net.Conn, error) {
 		c, err := open(ctx, broker, o)
 		if err == nil {
-			connected = context.AfterFunc(ctx, func() { _ = c.Close() })
+			stay = context.AfterFunc(ctx, func() { _ = c.Close() })
 		}
 		return c, err
 	})
 	client := paho.NewClient(o)
 	t := client.Connect()
 	<-t.Done()
-	switch {
-	case t.Error() == nil && connected():
+	switch open := stay(); {
+	case t.Error() == nil && open:
 		return client, nil
 	case ctx.Err() == nil:
 		return nil, t.Error()
@@ -63,16 +63,16 @@ func connect(ctx context.Context, o *paho.ClientOptions) (paho.Client, error) {
 	return nil, ctx.Err()
 }
 
-// open opens a connection to a broker. It does as paho itself does, which
-// cannot be interrupted, and which reads the four bytes of an acknowledgement
-// with three system calls.
+// open opens a connection to a broker, through the proxy that $ALL_PROXY names
+// unless $NO_PROXY exempts the broker. paho could do that, but not be interrupted,
+// and it would read the four bytes of an acknowledgement with three system calls.
 func open(ctx context.Context, broker *url.URL, o paho.ClientOptions) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
 	defer cancel()
 	if broker.Scheme == "ws" || broker.Scheme == "wss" {
 		return openWebSocket(ctx, broker, o)
 	}
-	c, err := proxy.Dial(ctx, "tcp", broker.Host) // $all_proxy
+	c, err := proxy.Dial(ctx, "tcp", broker.Host)
 	if err != nil {
 		return nil, err
 	}

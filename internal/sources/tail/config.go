@@ -46,7 +46,7 @@ func Defaults() (c Config) {
 	return c
 }
 
-// Check tells everything that is wrong with c, as KeyErrors.
+// Check tells what is wrong with c that its tags do not, as KeyErrors.
 func (c *Config) Check() error {
 	_, err := c.compile()
 	return err
@@ -56,6 +56,7 @@ func (c *Config) Check() error {
 func (c *Config) compile() (*regexp.Regexp, error) {
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
+	relation := func(key, other, text string) { errs = append(errs, config.Relation(key, other, "%s", text)) }
 	for _, p := range c.Paths {
 		switch {
 		case !doublestar.ValidatePathPattern(p):
@@ -67,9 +68,9 @@ func (c *Config) compile() (*regexp.Regexp, error) {
 	var re *regexp.Regexp
 	switch {
 	case c.Format == formatRegexp && c.Pattern == "":
-		bad("pattern", "is needed with format: regexp")
+		relation("pattern", "format", "is needed with format: regexp")
 	case c.Format != formatRegexp && c.Pattern != "":
-		bad("pattern", "goes with format: regexp only")
+		relation("pattern", "format", "goes with format: regexp only")
 	case c.Pattern != "":
 		var err error
 		if re, err = regexp.Compile(c.Pattern); err != nil {
@@ -77,11 +78,11 @@ func (c *Config) compile() (*regexp.Regexp, error) {
 		} else if !slices.ContainsFunc(re.SubexpNames(), func(name string) bool { return name != "" }) {
 			bad("pattern", "has no named group such as (?P<event>...): the payload would be empty")
 		} else if c.Event.Default == "" && !slices.ContainsFunc(c.Event.Keys, func(key string) bool { return re.SubexpIndex(key) >= 0 }) {
-			bad("event.default", "is needed: no group of the pattern is named as one of event.keys")
+			relation("event.default", "event.keys", "is needed: no group of the pattern is named as one of event.keys")
 		}
 	}
 	if c.Format == formatText && c.Event.Default == "" {
-		bad("event.default", "is needed with format: text: plain lines have no event name")
+		relation("event.default", "format", "is needed with format: text: plain lines have no event name")
 	}
 	return re, errors.Join(errs...)
 }

@@ -79,7 +79,7 @@ type file struct {
 	grew    time.Time
 }
 
-// New makes a source; the error holds a config.KeyError for each wrong option.
+// New makes a source; the error is that of Check.
 func New(c Config, log zerolog.Logger) (*Source, error) {
 	re, err := c.compile()
 	if err != nil {

@@ -93,35 +93,38 @@ func (c *Config) Prepare() {
 	}
 }
 
-// Check tells everything that is wrong with c, as KeyErrors.
+// Check tells what is wrong with c that its tags do not, as KeyErrors.
 func (c *Config) Check() error {
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
+	relation := func(key, other, format string, args ...any) {
+		errs = append(errs, config.Relation(key, other, format, args...))
+	}
 	if strings.ContainsAny(c.Name, "/?#% ") {
 		bad("name", "%q stands in the URL and may not hold / ? # %% or spaces", c.Name)
 	}
 	if c.MaxUnpacked < c.MaxBody {
-		bad("max_unpacked", "%s is less than max_body (%s)", c.MaxUnpacked, c.MaxBody)
+		relation("max_unpacked", "max_body", "%s is less than max_body (%s)", c.MaxUnpacked, c.MaxBody)
 	}
 	if (c.Auth.Username == "") != (c.Auth.Password == "") {
-		bad("auth.password", "username and password must be given together")
+		relation("auth.password", "auth.username", "username and password must be given together")
 	}
 	if c.Auth.Token != "" && c.Auth.Username != "" {
-		bad("auth.token", "token and username exclude each other: both are sent in the Authorization header")
+		relation("auth.token", "auth.username", "token and username exclude each other: both are sent in the Authorization header")
 	}
 	if c.Auth.BodySecret != "" && c.Auth.BodyKey == "" {
-		bad("auth.body_key", "is needed with body_secret")
+		relation("auth.body_key", "auth.body_secret", "is needed with body_secret")
 	}
 	switch h := c.Auth.HMAC; {
 	case h.Scheme == "" && h.Secret == "":
 	case h.Secret == "":
-		bad("auth.hmac.secret", "is needed with scheme")
+		relation("auth.hmac.secret", "auth.hmac.scheme", "is needed with scheme")
 	case h.Scheme == schemeStandard:
 		if _, err := standardKey(h.Secret); err != nil {
 			bad("auth.hmac.secret", "%w", err)
 		}
 	case h.Scheme == "":
-		bad("auth.hmac.scheme", "is needed with secret")
+		relation("auth.hmac.scheme", "auth.hmac.secret", "is needed with secret")
 	}
 	return errors.Join(errs...)
 }

@@ -40,7 +40,7 @@ type Source struct {
 	dropped atomic.Uint64 // file parts
 }
 
-// New makes a source; the error holds a config.KeyError for each wrong option.
+// New makes a source; the error is that of Check.
 func New(c Config, mux Mux, log zerolog.Logger) (*Source, error) {
 	c.Prepare()
 	if err := c.Check(); err != nil {

@@ -1,0 +1,96 @@
+package bridge
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestAReloadIsToldToTheServiceManagerAndTheMetrics.
+func TestAReloadIsToldToTheServiceManagerAndTheMetrics(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	h := newHouse(t, plain)
+	next := func() string {
+		buf := make([]byte, 1000)
+		_ = socket.SetReadDeadline(time.Now().Add(30 * time.Second))
+		n, err := socket.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:n])
+	}
+	metrics := func() string {
+		r, err := http.Get("http://" + h.http + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		text, _ := io.ReadAll(r.Body)
+		return string(text)
+	}
+	if got := next(); got != "READY=1" {
+		t.Fatalf("at the start: %s", got)
+	}
+	var times []string
+	for _, step := range []struct {
+		yaml, metric string
+	}{{plain + "nonsense: 1\n", "reload_successful 0"}, {plain + "log: {level: warn}\n", "reload_successful 1"}} {
+		h.reload(step.yaml)
+		if got := next(); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
+			t.Errorf("told %q", got)
+		}
+		if got := next(); got != "READY=1" {
+			t.Errorf("told %q", got)
+		}
+		text := metrics()
+		if !strings.Contains(text, step.metric) {
+			t.Errorf("want %s in\n%s", step.metric, text)
+		}
+		_, value, _ := strings.Cut(text, "timestamp_seconds 1")
+		times = append(times, value[:strings.IndexByte(value, '\n')])
+	}
+	if times[0] >= times[1] {
+		t.Errorf("loaded at %s, then at %s", times[0], times[1])
+	}
+}
+
+// TestOnlyWhoMayReloads: programs here and those that know a token; no page in
+// a browser, nobody behind a proxy.
+func TestOnlyWhoMayReloads(t *testing.T) {
+	h := newHouse(t, strings.Replace(plain, "HTTP}", "HTTP, token: right}", 1))
+	for _, c := range []struct {
+		header, value string
+		want          int
+	}{
+		{"X-None", "", 200}, {"Authorization", "Bearer right", 200}, {"Authorization", "Bearer wrong", 403}, {"Authorization", "Bearer ", 403},
+		{"Origin", "http://evil.example", 403}, {"Origin", "http://" + h.http, 403}, {"Sec-Fetch-Site", "cross-site", 403}, {"X-Forwarded-For", "127.0.0.1", 403},
+	} {
+		r, _ := http.NewRequest(http.MethodPost, "http://"+h.http+reloadPath, nil)
+		r.Header.Set(c.header, c.value)
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != c.want {
+			t.Errorf("%s: %s: %d, want %d", c.header, c.value, response.StatusCode, c.want)
+		}
+	}
+	if o, err := AskToReload(t.Context(), h.stateDir); err != nil || !o.OK {
+		t.Errorf("by the state folder: %+v, %v", o, err)
+	}
+	if _, err := AskToReload(t.Context(), t.TempDir()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("nothing runs: %v", err)
+	}
+}

@@ -1,0 +1,153 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/web"
+)
+
+// This file is what tests of the whole bridge begin with.
+
+// house is a bridge that runs, with its file.
+type house struct {
+	*Bridge
+	t          *testing.T
+	file       string
+	http, mqtt string // addresses
+	log        *logBuffer
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// newHouse runs a configuration, in which HTTP and MQTT stand for addresses.
+// Components fail to start with what fault returns.
+func newHouse(t *testing.T, yaml string, fault ...func(component string) error) *house {
+	t.Helper()
+	return newHouseIn(t, yaml, t.TempDir(), fault...)
+}
+
+func newHouseIn(t *testing.T, yaml, state string, fault ...func(component string) error) *house {
+	t.Helper()
+	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: freeAddress(t), mqtt: freeAddress(t), log: &logBuffer{}}
+	h.write(yaml)
+	load := func() (*Plan, error) { return Load(h.file, nil, state) }
+	plan, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Bridge = New(Options{Plan: plan, Load: load, StateDir: state, Log: zerolog.New(h.log)})
+	for _, f := range fault {
+		h.fault = f
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("its log:\n%s", h.log.b.String())
+		}
+	})
+	eventually(t, "it is ready", func() bool { return h.post("hooks") != 0 })
+	return h
+}
+
+func (h *house) write(yaml string) {
+	h.t.Helper()
+	yaml = strings.NewReplacer("HTTP", h.http, "MQTT", h.mqtt).Replace(yaml)
+	if err := os.WriteFile(h.file, []byte(yaml), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *house) reload(yaml string) Outcome {
+	h.t.Helper()
+	h.write(yaml)
+	o, err := h.Reload(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return o
+}
+
+// post sends an event and returns the status, 0 if nobody answers.
+func (h *house) post(source string) int {
+	r, err := http.Post("http://"+h.http+"/hooks/"+source, "application/json", strings.NewReader(`{"event":"X"}`))
+	if err != nil {
+		return 0
+	}
+	_ = r.Body.Close()
+	return r.StatusCode
+}
+
+// since returns when each component was started.
+func (h *house) since() map[string]time.Time {
+	h.t.Helper()
+	r, err := http.Get("http://" + h.http + "/readyz")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	var answer struct{ Components []web.Component }
+	if err := json.NewDecoder(r.Body).Decode(&answer); err != nil {
+		h.t.Fatal(err)
+	}
+	out := map[string]time.Time{}
+	for _, c := range answer.Components {
+		if !c.Since.IsZero() {
+			out[c.Name] = c.Since
+		}
+	}
+	return out
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long until %s", what)
+		}
+	}
+}
+
+const plain = `
+http: {listen: HTTP}
+broker: {listen: MQTT}
+sources:
+  - {name: hooks, type: webhook}
+  - {name: log, type: tail, paths: [/nowhere/*.log]}
+`

@@ -27,7 +27,7 @@ type Config struct {
 	Start      string        `koanf:"start" default:"end" oneof:"end,beginning" doc:"Where to begin in files that are there on the very first run."`
 	MaxLine    config.Size   `koanf:"max_line" default:"256KiB" min:"64B" max:"16MiB" doc:"Longer lines are cut."`
 	Poll       time.Duration `koanf:"poll" default:"1s" min:"10ms" max:"1h" doc:"How often to look beside the system's notices."`
-	RotateWait time.Duration `koanf:"rotate_wait" default:"5s" min:"0s" max:"24h" doc:"How long a renamed file is watched for more."`
+	RotateWait time.Duration `koanf:"rotate_wait" default:"5s" min:"0s" max:"24h" doc:"How long a renamed file is watched for more, and how long the making of a copy may take."`
 }
 
 // The values of Config.Format and Config.Start.

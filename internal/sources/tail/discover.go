@@ -3,6 +3,8 @@ package tail
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,7 +97,7 @@ func (s *Source) open(path string) (*file, bool) {
 		_ = f.Close()
 		return nil, false
 	}
-	return &file{File: f, id: id, key: id.key(), path: path, written: info.ModTime(), grew: time.Now()}, true
+	return &file{File: f, id: id, key: id.key(), path: path, home: path, opened: time.Now(), written: info.ModTime(), grew: time.Now()}, true
 }
 
 func (s *Source) holds(id fileID) bool {
@@ -109,8 +111,12 @@ func (s *Source) discover(ctx context.Context, w *watcher) error {
 	fresh, present := s.find(w)
 	var marks []event.Position
 	for _, f := range fresh {
-		if s.follow(f); f.copyOf == nil {
-			marks = append(marks, event.Position{Key: f.key, Value: f.position.append(nil)})
+		f.fresh = true
+	}
+	s.files = append(s.files, fresh...)
+	for _, f := range s.files {
+		if f.fresh {
+			marks = append(marks, s.settle(f)...)
 		}
 	}
 	if len(marks) > 0 {
@@ -172,18 +178,57 @@ func (s *Source) find(w *watcher) (fresh []*file, present map[fileID]string) {
 	return fresh, present
 }
 
-// follow begins to read a file that has appeared. A copy of one that is being
-// read, as copytruncate makes, waits until that one is truncated: it is then
-// read from where that one was, and no line twice.
-func (s *Source) follow(f *file) {
+// settle decides whether a fresh file is to be read, or is a copy of another,
+// as copytruncate makes. A copy waits until its original is truncated: it is
+// then read from where that one was, and no line twice. While it is being made
+// it cannot be told from a file that begins as another does: for the rotation
+// wait it is looked at again. What goes on to grow after that is no copy, and
+// neither is what is made where another file was, unless it holds at once what
+// that one did. settle returns the positions to keep.
+func (s *Source) settle(f *file) (marks []event.Position) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	size, late := info.Size(), time.Since(f.opened) >= s.config.RotateWait
+	if f.copyOf != nil && (size == f.copied || !late) {
+		f.copied = size
+		return nil
+	}
+	follows := slices.ContainsFunc(s.files, func(other *file) bool { return other != f && other.home == f.path })
+	wait := size == 0
 	for _, other := range s.files {
-		if other.offset > 0 && other.headLen >= lastSize && other.matches(f.File) {
-			f.copyOf = other
-			break
+		if f.copyOf != nil || other == f || other.fresh || other.copyOf != nil || other.offset == 0 || other.headLen < lastSize {
+			continue
+		}
+		if other.matches(f.File) {
+			f.fresh, f.copyOf, f.copied, f.home = false, other, size, ""
+			return nil
+		}
+		// Should the other have been truncated just now, the copy is whole at
+		// the next look.
+		wait = wait || size < other.offset && (sameUpTo(size, f.File, other.File) || !other.matches(other.File))
+	}
+	if f.fresh && wait && !follows && !late {
+		return nil
+	}
+	f.fresh, f.copyOf, f.home = false, nil, f.path
+	s.log.Info().Str("path", f.path).Msg("tail: reading a file that has appeared")
+	return []event.Position{{Key: f.key, Value: f.position.append(nil)}}
+}
+
+// sameUpTo reports whether two files have the same beginning, as far as the
+// first and last of so many bytes tell.
+func sameUpTo(size int64, a, b *os.File) bool {
+	var inA, inB [headSize]byte
+	n := int(min(size, headSize))
+	for _, at := range []int64{0, size - int64(n)} {
+		if _, err := a.ReadAt(inA[:n], at); err != nil && !errors.Is(err, io.EOF) {
+			return false
+		}
+		if got, _ := b.ReadAt(inB[:n], at); got < n || inA != inB {
+			return false
 		}
 	}
-	if f.copyOf == nil {
-		s.log.Info().Str("path", f.path).Msg("tail: reading a file that has appeared")
-	}
-	s.files = append(s.files, f)
+	return true
 }

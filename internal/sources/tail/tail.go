@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -61,9 +62,19 @@ type file struct {
 	key  string // of its positions
 	path string
 	position
+	// home is the path where it was found first, at opened; "" of a copy.
+	home   string
+	opened time.Time
+	// fresh is as long as nothing is read, since the file may turn out to be a
+	// copy that is being made.
+	fresh bool
 	// copyOf is the file that this one is a copy of. As long as that one is
-	// not truncated, it is read and this is not.
+	// not truncated, it is read and this is not, but that it grows by itself.
 	copyOf *file
+	copied int64 // the size that it had then
+	// truncated is set when that was seen; copies are looked for before it
+	// counts.
+	truncated bool
 	// longTo is how far a line that is too long was searched for its end.
 	longTo int64
 	// written is when it was written to last, as of opening it.
@@ -114,6 +125,9 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 		s.thorough = look
 		if err := s.readAll(ctx); err != nil {
 			return err
+		}
+		if look = slices.ContainsFunc(s.files, func(f *file) bool { return f.truncated }); look && ctx.Err() == nil {
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -250,6 +264,7 @@ func (s *Source) readAll(ctx context.Context) error {
 			if err := s.releaseCopies(ctx, f); err != nil {
 				return err
 			}
+			f.position = position{} // nothing is a copy of it any more
 			continue
 		}
 		keep = append(keep, f)
@@ -276,7 +291,14 @@ func (s *Source) finished(ctx context.Context, f *file) bool {
 
 // readFile reads the whole lines that f holds now and stores them.
 func (s *Source) readFile(ctx context.Context, f *file) error {
-	if f.copyOf != nil {
+	if f.fresh || f.copyOf != nil {
+		if marks := s.settle(f); len(marks) > 0 {
+			if err := s.deliver(ctx, func() error { return s.out.Mark(ctx, marks...) }); err != nil {
+				return err
+			}
+		}
+	}
+	if f.fresh || f.copyOf != nil {
 		return nil
 	}
 	info, err := f.Stat()
@@ -289,7 +311,13 @@ func (s *Source) readFile(ctx context.Context, f *file) error {
 		return nil
 	}
 	f.seen = info.ModTime()
-	if info.Size() < f.offset || !f.matches(f.File) {
+	known := f.truncated
+	f.truncated = info.Size() < f.offset || !f.matches(f.File)
+	if f.truncated && !known {
+		return nil
+	}
+	if f.truncated {
+		f.truncated = false
 		s.log.Info().Str("path", f.path).Msg("tail: the file was truncated; reading it from its beginning")
 		if err := s.releaseCopies(ctx, f); err != nil {
 			return err

@@ -281,6 +281,9 @@ func (s *Source) finished(ctx context.Context, f *file) bool {
 	if f.rotated.IsZero() || time.Since(f.rotated) < s.config.RotateWait || time.Since(f.grew) < s.config.RotateWait {
 		return false
 	}
+	if f.copyOf != nil {
+		return true // its original has the lines
+	}
 	n, err := f.ReadAt(s.buf[:min(len(s.buf), int(s.config.MaxLine))], f.offset)
 	if n > 0 && (err == nil || errors.Is(err, io.EOF)) {
 		s.add(f, s.buf[:n], f.offset+int64(n), false)
@@ -291,6 +294,8 @@ func (s *Source) finished(ctx context.Context, f *file) bool {
 
 // readFile reads the whole lines that f holds now and stores them.
 func (s *Source) readFile(ctx context.Context, f *file) error {
+	known := f.truncated
+	f.truncated = false
 	if f.fresh || f.copyOf != nil {
 		if marks := s.settle(f); len(marks) > 0 {
 			if err := s.deliver(ctx, func() error { return s.out.Mark(ctx, marks...) }); err != nil {
@@ -311,13 +316,11 @@ func (s *Source) readFile(ctx context.Context, f *file) error {
 		return nil
 	}
 	f.seen = info.ModTime()
-	known := f.truncated
-	f.truncated = info.Size() < f.offset || !f.matches(f.File)
-	if f.truncated && !known {
-		return nil
-	}
-	if f.truncated {
-		f.truncated = false
+	if info.Size() < f.offset || !f.matches(f.File) {
+		if !known {
+			f.truncated = true
+			return nil
+		}
 		s.log.Info().Str("path", f.path).Msg("tail: the file was truncated; reading it from its beginning")
 		if err := s.releaseCopies(ctx, f); err != nil {
 			return err

@@ -423,6 +423,22 @@ func TestASuccessorThatSaysTheSameIsRead(t *testing.T) {
 	}
 }
 
+// TestACopyThatIsRemovedLeavesNothing behind: no line of it is read.
+func TestACopyThatIsRemovedLeavesNothing(t *testing.T) {
+	dir, o := t.TempDir(), newOutput()
+	a, b := filepath.Join(dir, "a.log"), filepath.Join(dir, "b.log")
+	want := slices.Repeat([]string{"the door was opened"}, 200)
+	write(t, a, line(want...))
+	defer run(t, o, dir, func(c *tail.Config) { c.RotateWait = 20 * time.Millisecond })()
+	o.expect(t, want...)
+	write(t, b, line(want...))
+	o.quiet(t, want...)
+	must(t, os.Remove(b))
+	o.quiet(t, want...)
+	write(t, a, line("next"))
+	o.expect(t, append(want, "next")...)
+}
+
 // TestWhatGrowsByItselfIsNoCopy, though it held what another did when it came.
 func TestWhatGrowsByItselfIsNoCopy(t *testing.T) {
 	dir, o := t.TempDir(), newOutput()

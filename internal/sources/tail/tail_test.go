@@ -423,20 +423,23 @@ func TestASuccessorThatSaysTheSameIsRead(t *testing.T) {
 	}
 }
 
-// TestACopyThatIsRemovedLeavesNothing behind: no line of it is read.
+// TestACopyThatIsRemovedLeavesNothing behind: it is not read as one line.
 func TestACopyThatIsRemovedLeavesNothing(t *testing.T) {
 	dir, o := t.TempDir(), newOutput()
 	a, b := filepath.Join(dir, "a.log"), filepath.Join(dir, "b.log")
-	want := slices.Repeat([]string{"the door was opened"}, 200)
-	write(t, a, line(want...))
-	defer run(t, o, dir, func(c *tail.Config) { c.RotateWait = 20 * time.Millisecond })()
+	const text = "the door was opened\n"
+	want := slices.Repeat([]string{"line"}, 200)
+	write(t, a, strings.Repeat(text, len(want)))
+	defer run(t, o, dir, func(c *tail.Config) {
+		c.Format, c.Event.Default, c.RotateWait = "text", "line", 20*time.Millisecond
+	})()
 	o.expect(t, want...)
-	write(t, b, line(want...))
+	write(t, b, strings.Repeat(text, len(want)))
 	o.quiet(t, want...)
 	must(t, os.Remove(b))
 	o.quiet(t, want...)
-	write(t, a, line("next"))
-	o.expect(t, append(want, "next")...)
+	write(t, a, text)
+	o.expect(t, append(want, "line")...)
 }
 
 // TestWhatGrowsByItselfIsNoCopy, though it held what another did when it came.

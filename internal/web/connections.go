@@ -27,7 +27,7 @@ func (l *limit) set(most int) {
 type limitListener struct {
 	net.Listener
 	limit  *limit
-	open   int // limit.mu guards it,
+	open   int // limit.mu guards both
 	closed bool
 }
 

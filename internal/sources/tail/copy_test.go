@@ -155,6 +155,33 @@ func TestACopyThatIsRemovedLeavesNothing(t *testing.T) {
 	o.expect(t, append(want, "line")...)
 }
 
+// TestAnOldCopyIsNotReadAgain when its original is truncated, long after it
+// was made and with more in it.
+func TestAnOldCopyIsNotReadAgain(t *testing.T) {
+	dir, o := t.TempDir(), newOutput()
+	a, b := filepath.Join(dir, "a.log"), filepath.Join(dir, "b.log")
+	var want []string
+	for i := range 100 {
+		want = append(want, fmt.Sprint("line ", i))
+	}
+	write(t, a, line(want...))
+	defer run(t, o, dir, func(c *tail.Config) { c.RotateWait = time.Hour })()
+	o.expect(t, want...)
+	write(t, b, line(want...))
+	o.quiet(t, want...)
+	want = append(want, "more", "and more")
+	write(t, a, line(want[100:]...))
+	o.expect(t, want...)
+	must(t, os.Truncate(a, 0))
+	o.quiet(t, want...)
+	want = append(want, "after")
+	write(t, a, line("after"))
+	o.expect(t, want...)
+	want = append(want, "of its own")
+	write(t, b, line("of its own"))
+	o.expect(t, want...)
+}
+
 // TestWhatGrowsByItselfIsNoCopy, though it held what another did when it came.
 func TestWhatGrowsByItselfIsNoCopy(t *testing.T) {
 	dir, o := t.TempDir(), newOutput()

@@ -354,13 +354,19 @@ func (s *Source) readFile(ctx context.Context, f *file) error {
 	}
 }
 
-// releaseCopies lets the copies of f be read from where f was read to.
+// releaseCopies lets the copies of f be read on from where f was read to, or
+// from their ends if f has been read further: these were not made to truncate f.
 func (s *Source) releaseCopies(ctx context.Context, f *file) error {
 	for _, c := range s.files {
 		if c == nil || c.copyOf != f {
 			continue
 		}
-		c.position, c.copyOf = f.position, nil
+		c.copyOf = nil
+		if f.matches(c.File) {
+			c.position = f.position
+		} else if err := s.skipToEnd(c); err != nil {
+			return err
+		}
 		s.log.Info().Str("path", c.path).Str("of", f.path).Msg("tail: going on in a copy where its original was read to")
 		mark := event.Position{Key: c.key, Value: c.position.append(nil)}
 		if err := s.deliver(ctx, func() error { return s.out.Mark(ctx, mark) }); err != nil {

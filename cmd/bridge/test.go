@@ -31,7 +31,12 @@ Nothing is stored or published. A file looks like this:
         - {topic: event2mqtt/event/PrintDone, payload: {room: cellar}, absent: [path], qos: 1, retain: false}
 
 The exit status is 1 if a test fails.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("name a file with tests; bridge test --help shows what one looks like")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := stateDir(f.stateDir)
 			if err != nil {

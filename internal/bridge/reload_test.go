@@ -221,6 +221,63 @@ func TestTheSinkMovesBetweenBrokersWhileEventsCome(t *testing.T) {
 	}
 }
 
+// TestTheBundledBrokerMayComeAndGoAtOnce: what ends it does not end the next.
+func TestTheBundledBrokerMayComeAndGoAtOnce(t *testing.T) {
+	h := newHouse(t, plain)
+	external := strings.Replace(plain, "broker: {listen: MQTT}", "mqtt: {url: \"mqtt://"+freeAddress(t)+"\"}", 1)
+	for range 5 {
+		for _, yaml := range []string{external, plain} {
+			if o := h.reload(yaml); !o.OK {
+				t.Fatalf("%+v", o)
+			}
+		}
+	}
+	c := h.follow()
+	h.send(`{"event":"Delivered"}`)
+	for {
+		m, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(m.Topic, "/Delivered") {
+			return
+		}
+	}
+}
+
+// TestACertificateThatIsReplacedInItsFileCounts as a change, though the
+// configuration says the same.
+func TestACertificateThatIsReplacedInItsFileCounts(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	replace := func() {
+		text, err := os.ReadFile(certtest.New(t).CAFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace()
+	yaml := strings.Replace(plain, "broker: {listen: MQTT}", "mqtt: {url: \"mqtts://"+freeAddress(t)+"\", tls: {ca: "+file+"}}", 1)
+	h := newHouse(t, yaml)
+	for _, again := range []bool{false, true} {
+		before := h.since()
+		if again {
+			replace()
+		}
+		if o := h.reload(yaml); !o.OK {
+			t.Fatalf("%+v", o)
+		}
+		after := h.since()
+		for name := range before {
+			if same := before[name].Equal(after[name]); same == (again && name == "sink mqtt") {
+				t.Errorf("replaced: %v: %s was started at %s, now %s", again, name, before[name], after[name])
+			}
+		}
+	}
+}
+
 func TestWhereThingsAreKeptCannotChangeWhileTheyAreUsed(t *testing.T) {
 	h := newHouse(t, plain)
 	o := h.reload(plain + "journal: {path: /elsewhere, sync: never}\n")

@@ -104,6 +104,36 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 	}
 }
 
+// TestNoTagIsMistyped: a bound that nobody reads would bound nothing.
+func TestNoTagIsMistyped(t *testing.T) {
+	known := []string{"koanf", "default", "oneof", "min", "max", "off", "required", "format", "example", "doc"}
+	seen := 0
+	var walk func(typ reflect.Type)
+	walk = func(typ reflect.Type) {
+		for typ.Kind() == reflect.Slice || typ.Kind() == reflect.Pointer {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct {
+			return
+		}
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			for _, m := range regexp.MustCompile(`(\w+):"(?:[^"\\]|\\.)*"`).FindAllStringSubmatch(string(f.Tag), -1) {
+				if seen++; !slices.Contains(known, m[1]) {
+					t.Errorf("%s.%s: nobody reads the tag %s", typ, f.Name, m[1])
+				}
+			}
+			walk(f.Type)
+		}
+	}
+	for _, options := range []any{bridge.Config{}, webhook.Config{}, tail.Config{}} {
+		walk(reflect.TypeOf(options))
+	}
+	if seen < 300 {
+		t.Errorf("only %d tags were looked at", seen)
+	}
+}
+
 // schemaOf compiles the schema, and returns what validates a file with it.
 func schemaOf(t *testing.T) func(text string) error {
 	compiler := jsonschema.NewCompiler()

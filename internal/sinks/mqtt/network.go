@@ -53,8 +53,8 @@ func connect(ctx context.Context, o *paho.ClientOptions) (paho.Client, error) {
 	client := paho.NewClient(o)
 	t := client.Connect()
 	<-t.Done()
-	switch open := stay(); {
-	case t.Error() == nil && open:
+	switch alive := stay(); {
+	case t.Error() == nil && alive:
 		return client, nil
 	case ctx.Err() == nil:
 		return nil, t.Error()

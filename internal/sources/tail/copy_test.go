@@ -15,22 +15,28 @@ import (
 
 // This file is about copies: what copytruncate makes, and what looks like it.
 
-// TestCopytruncateLosesNothingWhenTheCopyMatches: logrotate copies the file,
-// then empties it; lines that were not read yet are in the copy alone.
-func TestCopytruncateLosesNothingWhenTheCopyMatches(t *testing.T) {
-	dir, o := t.TempDir(), newOutput()
-	a := filepath.Join(dir, "a.log")
-	var want []string
+// hundredLines follows a file, a.log, until its hundred lines have come; copies
+// of it may take any time.
+func hundredLines(t *testing.T) (a string, o *output, want []string) {
+	t.Helper()
+	a, o = filepath.Join(t.TempDir(), "a.log"), newOutput()
 	for i := range 100 {
 		want = append(want, fmt.Sprint("line ", i))
 	}
 	write(t, a, line(want...))
-	defer run(t, o, dir, func(c *tail.Config) { c.RotateWait = time.Hour })()
+	t.Cleanup(run(t, o, filepath.Dir(a), func(c *tail.Config) { c.RotateWait = time.Hour }))
 	o.expect(t, want...)
+	return a, o, want
+}
+
+// TestCopytruncateLosesNothingWhenTheCopyMatches: logrotate copies the file,
+// then empties it; lines that were not read yet are in the copy alone.
+func TestCopytruncateLosesNothingWhenTheCopyMatches(t *testing.T) {
+	a, o, _ := hundredLines(t)
 	// The copy has a line more than was read: written just before.
 	text, err := os.ReadFile(a)
 	must(t, err)
-	write(t, filepath.Join(dir, "a.1.log"), string(text)+line("unread"))
+	write(t, strings.Replace(a, "a.log", "a.1.log", 1), string(text)+line("unread"))
 	time.Sleep(60 * time.Millisecond) // it is seen, and waits
 	must(t, os.Truncate(a, 0))
 	write(t, a, line("after"))
@@ -47,15 +53,8 @@ func TestCopytruncateLosesNothingWhenTheCopyMatches(t *testing.T) {
 // TestACopyIsKnownWhileItIsMade: it is seen empty, and in parts, before it is
 // whole. None of its lines comes twice.
 func TestACopyIsKnownWhileItIsMade(t *testing.T) {
-	dir, o := t.TempDir(), newOutput()
-	a, b := filepath.Join(dir, "a.log"), filepath.Join(dir, "a.1.log")
-	var want []string
-	for i := range 100 {
-		want = append(want, fmt.Sprint("line ", i))
-	}
-	write(t, a, line(want...))
-	defer run(t, o, dir, func(c *tail.Config) { c.RotateWait = time.Hour })()
-	o.expect(t, want...)
+	a, o, want := hundredLines(t)
+	b := strings.Replace(a, "a.log", "a.1.log", 1)
 	text, err := os.ReadFile(a)
 	must(t, err)
 	text = append(text, line("unread")...)
@@ -158,15 +157,8 @@ func TestACopyThatIsRemovedLeavesNothing(t *testing.T) {
 // TestAnOldCopyIsNotReadAgain when its original is truncated, long after it
 // was made and with more in it.
 func TestAnOldCopyIsNotReadAgain(t *testing.T) {
-	dir, o := t.TempDir(), newOutput()
-	a, b := filepath.Join(dir, "a.log"), filepath.Join(dir, "b.log")
-	var want []string
-	for i := range 100 {
-		want = append(want, fmt.Sprint("line ", i))
-	}
-	write(t, a, line(want...))
-	defer run(t, o, dir, func(c *tail.Config) { c.RotateWait = time.Hour })()
-	o.expect(t, want...)
+	a, o, want := hundredLines(t)
+	b := strings.Replace(a, "a.log", "b.log", 1)
 	write(t, b, line(want...))
 	o.quiet(t, want...)
 	want = append(want, "more", "and more")

@@ -164,24 +164,6 @@ func BenchmarkCheck(b *testing.B) {
 	})
 }
 
-func TestParseTime(t *testing.T) {
-	for text, want := range map[string]time.Time{
-		"1795292835":           time.Unix(1795292835, 0),
-		"1795292835.5":         time.Unix(1795292835, 5e8),
-		"1795292835678":        time.UnixMilli(1795292835678),
-		"2026-11-21T12:00:00Z": time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC),
-	} {
-		if got, ok := event.ParseTime(text); !ok || !got.Equal(want) {
-			t.Errorf("%s: got %v, %v", text, got, ok)
-		}
-	}
-	for _, text := range []string{"", "-5", "yesterday", "1e300", "NaN"} {
-		if got, ok := event.ParseTime(text); ok {
-			t.Errorf("%q gave %v", text, got)
-		}
-	}
-}
-
 func TestStatesKeepOnlyTheNewest(t *testing.T) {
 	s := event.NewStates()
 	w := s.Watch()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
@@ -372,22 +371,6 @@ func appendEscaped(out []byte, s string) []byte {
 		return append(out, `""`...)
 	}
 	return append(out, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
-}
-
-// ParseTime reads a time as the programs around us write it: unix seconds or
-// milliseconds (told apart by size), with or without fraction, or RFC 3339.
-func ParseTime(text string) (time.Time, bool) {
-	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
-		return t, true
-	}
-	f, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(f > 0 && f < 1e14) {
-		return time.Time{}, false
-	}
-	if f >= 1e11 { // seconds would lie beyond the year 5000
-		return time.UnixMicro(int64(f * 1e3)), true
-	}
-	return time.UnixMicro(int64(f * 1e6)), true
 }
 
 // Items yields the items of a valid JSON array.

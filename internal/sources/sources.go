@@ -54,32 +54,3 @@ type Common struct {
 	Name string `koanf:"name" required:"it stands in positions, topics and messages" doc:"The source's name: in URLs, topics and messages."`
 	Type string `koanf:"type" required:"it tells which options there are" doc:"The kind of source."`
 }
-
-// Naming says how an event's name is found in its payload.
-type Naming struct {
-	// Keys are tried in order; the first that holds a text or a number counts.
-	Keys []string `koanf:"keys" default:"_event,event,type,topic" doc:"Keys of the payload that may hold the name; the first that does counts."`
-	// Default is the name of events that have none.
-	Default string `koanf:"default" doc:"The name of events that have none."`
-	// Names maps labels to names.
-	Names map[string]string `koanf:"names" doc:"Other names for names, by name."`
-}
-
-// Name returns the name of an event, "" if there is none. label is what is
-// known of it beside the payload, which must be a valid JSON object or empty.
-func (n *Naming) Name(label string, object []byte) string {
-	if label == "" && len(object) > 0 {
-		for _, value := range event.Pick(object, n.Keys...) {
-			if label = event.Text(value); label != "" {
-				break
-			}
-		}
-	}
-	if label == "" {
-		label = n.Default
-	}
-	if name, ok := n.Names[label]; ok {
-		return name
-	}
-	return label
-}

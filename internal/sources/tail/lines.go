@@ -45,7 +45,7 @@ func (p *parser) parse(line []byte, cut bool) (e event.Event, why string, ok boo
 		return e, "it holds none of the keys " + strings.Join(p.config.Event.Keys, ", ") + ", and there is no event.default", false
 	}
 	if object != nil && p.config.TimeKey != "" {
-		if t, ok := event.ParseTime(event.Text(event.Member(object, p.config.TimeKey))); ok {
+		if t, ok := event.ParseTime(event.Text(event.Member(object, p.config.TimeKey)), time.Now()); ok {
 			e.Time = t
 		}
 	}

@@ -236,7 +236,7 @@ func (s *Source) event(name string, payload []byte, now time.Time) (event.Event,
 			return e, p
 		}
 		if s.config.TimeKey != "" {
-			if t, ok := event.ParseTime(event.Text(event.Member(e.Payload, s.config.TimeKey))); ok {
+			if t, ok := event.ParseTime(event.Text(event.Member(e.Payload, s.config.TimeKey)), time.Now()); ok {
 				e.Time = t
 			}
 		}

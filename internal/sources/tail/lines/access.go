@@ -26,10 +26,11 @@ func access(text, _ []byte) ([]byte, string) {
 	set("remote_user", m[3])
 	o.text("time_local", m[4])
 	set("request", m[5])
-	if part := strings.Fields(m[5]); len(part) == 3 && strings.HasPrefix(part[2], "HTTP/") {
-		set("request_method", part[0])
-		set("request_uri", part[1])
-		set("server_protocol", part[2])
+	method, rest, _ := strings.Cut(m[5], " ")
+	if i := strings.LastIndex(rest, " HTTP/"); i >= 0 {
+		set("request_method", method)
+		set("request_uri", rest[:i])
+		set("server_protocol", rest[i+1:])
 	}
 	o.scalar("status", m[6])
 	if m[7] != "-" {

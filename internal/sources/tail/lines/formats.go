@@ -83,30 +83,26 @@ func logfmt(text, _ []byte) ([]byte, string) {
 }
 
 // docker publishes Docker's record of a line, or of the parts of a long one.
-func docker(text, _ []byte) ([]byte, string) {
-	payload := text
-	if i := bytes.IndexByte(text, '\n'); i >= 0 {
-		payload = text[:i]
-	}
-	payload = bytes.TrimSpace(payload)
-	if err := event.Check(payload); err != nil {
-		return nil, err.Error()
-	}
-	log := gjson.GetBytes(payload, "log")
-	if payload[0] != '{' || log.Type != gjson.String {
-		return nil, `it is not Docker's: it has no text "log"`
-	}
+// What it holds of JSON is opened.
+func docker(text, _ []byte) (payload []byte, why string) {
+	var o object
 	var whole strings.Builder
 	for part := range bytes.Lines(text) {
-		if part = bytes.TrimSpace(part); len(part) > 0 && gjson.ValidBytes(part) {
-			whole.WriteString(gjson.GetBytes(part, "log").String())
+		if part = bytes.TrimSpace(part); len(part) == 0 {
+			continue
+		}
+		if err := event.Check(part); err != nil {
+			return nil, err.Error()
+		}
+		log := gjson.GetBytes(part, "log")
+		if part[0] != '{' || log.Type != gjson.String {
+			return nil, `it is not Docker's: it has no text "log"`
+		}
+		whole.WriteString(log.Str)
+		if why = o.fields(part); why != "" {
+			return nil, why
 		}
 	}
-	var o object
-	gjson.ParseBytes(payload).ForEach(func(key, value gjson.Result) bool {
-		o.set(key.String(), []byte(value.Raw))
-		return len(o.keys) < maxColumns
-	})
 	o.text("log", strings.TrimRight(whole.String(), "\r\n"))
 	return event.Open(o.bytes(), "log"), ""
 }
@@ -126,20 +122,32 @@ func journald(text, _ []byte) (payload []byte, why string) {
 		return text, ""
 	}
 	var o object
-	gjson.ParseBytes(text).ForEach(func(key, value gjson.Result) bool {
-		raw := []byte(value.Raw)
-		if value.IsArray() {
-			if plain, ok := byteText(raw); ok {
-				raw = event.String(plain)
+	if why = o.fields(text); why != "" {
+		return nil, why
+	}
+	for i, value := range o.values {
+		if value[0] == '[' {
+			if plain, ok := byteText(value); ok {
+				o.values[i] = event.String(plain)
 			}
 		}
-		o.set(key.String(), raw)
-		if len(o.keys) > maxColumns {
+	}
+	return o.bytes(), ""
+}
+
+// fields sets the members of a valid JSON object; why says that there are too
+// many.
+func (o *object) fields(text []byte) (why string) {
+	count := 0
+	gjson.ParseBytes(text).ForEach(func(key, value gjson.Result) bool {
+		if count++; count > maxColumns {
 			why = fmt.Sprintf("it has more than %d fields", maxColumns)
+			return false
 		}
-		return why == ""
+		o.set(key.String(), []byte(value.Raw))
+		return true
 	})
-	return o.bytes(), why
+	return why
 }
 
 // byteText makes a text of a JSON array of bytes.

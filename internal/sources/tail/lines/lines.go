@@ -112,24 +112,27 @@ func (r *Reader) Events(cs decode.Charset, entry, header []byte, cut bool) (even
 	if err != nil {
 		return nil, err.Error()
 	}
-	if note != "" {
-		r.say(note)
-	}
 	if text = trimEnd(text); len(bytes.TrimSpace(text)) == 0 {
 		return nil, ""
+	}
+	if note != "" {
+		r.say(note)
 	}
 	if r.payload == nil {
 		return r.json(bytes.TrimSpace(text))
 	}
 	if r.config.Format == formatCSV {
-		if bytes.Equal(trimEnd(entry), trimEnd(header)) {
-			return nil, ""
-		}
 		if header, _, err = cs.Text(header); err != nil {
 			return nil, "the file's first line names the columns, and " + err.Error()
 		}
+		if header = trimEnd(bytes.TrimPrefix(header, []byte("\ufeff"))); bytes.Equal(text, header) {
+			return nil, ""
+		}
 	}
-	payload, why := r.payload(text, trimEnd(header))
+	if bytes.IndexByte(text, '\r') >= 0 {
+		text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	}
+	payload, why := r.payload(text, header)
 	if why != "" {
 		return nil, why
 	}
@@ -184,7 +187,7 @@ func (r *Reader) say(note decode.Note) {
 		said = &r.holes
 	}
 	if !said.Swap(true) {
-		r.log.Warn().Msgf("tail: of a line, %s", note)
+		r.log.Warn().Msgf("tail: a line was read, but %s", note)
 	}
 }
 

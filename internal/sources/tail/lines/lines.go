@@ -5,6 +5,7 @@ package lines
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -196,6 +197,13 @@ func (r *Reader) say(note decode.Note) {
 func (r *Reader) json(text []byte) (events []event.Event, why string) {
 	now := time.Now()
 	err := event.Check(text)
+	if err == nil && bytes.IndexByte(text, '\n') >= 0 { // a message is read in lines, too
+		var out bytes.Buffer
+		if err := json.Compact(&out, text); err != nil {
+			return nil, err.Error()
+		}
+		text = out.Bytes()
+	}
 	if err == nil && text[0] != '[' {
 		e, why := r.event(text, now)
 		if why != "" {

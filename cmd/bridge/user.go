@@ -15,7 +15,11 @@ import (
 
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/config/file"
 )
+
+// maxImport bounds a file of users, in bytes.
+const maxImport = 16 << 20
 
 // userCommand manages the people and programs that may use the bundled broker.
 func userCommand(f *flags) *cobra.Command {
@@ -215,7 +219,7 @@ func userImport(f *flags) *cobra.Command {
 		Short: "Take users over from a Mosquitto password file or Home Assistant's auth_provider.homeassistant",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := os.ReadFile(args[0])
+			text, err := file.Read(args[0], maxImport)
 			if err != nil {
 				return fmt.Errorf("read users: %w", err)
 			}

@@ -21,6 +21,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/web"
@@ -275,7 +276,7 @@ func (b *Bridge) notifySystemd(ctx context.Context) *sync.WaitGroup {
 // clientID returns the MQTT client id of this installation, made once.
 func clientID(stateDir string) (string, error) {
 	path := filepath.Join(stateDir, "client_id")
-	if text, err := os.ReadFile(path); err == nil {
+	if text, err := file.Read(path, file.MaxSecret); err == nil {
 		if id := strings.TrimSpace(string(text)); id != "" && len(id) <= 64 {
 			return id, nil
 		}

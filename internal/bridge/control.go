@@ -23,6 +23,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/web/problem"
@@ -75,12 +76,12 @@ func (b *Bridge) takeReloads(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case answer := <-b.reloads:
-			answer <- b.reload()
+			answer <- b.reload(ctx)
 		}
 	}
 }
 
-func (b *Bridge) reload() Outcome {
+func (b *Bridge) reload(ctx context.Context) Outcome {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
 	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
 	began := time.Now()
@@ -88,7 +89,7 @@ func (b *Bridge) reload() Outcome {
 	err := errors.New("the program runs without a configuration file; start it with --config FILE")
 	if b.opt.Load != nil {
 		var plan *Plan
-		if plan, err = b.opt.Load(); err == nil {
+		if plan, err = b.load(ctx); err == nil {
 			o.Changed, err = b.apply(plan)
 		}
 	}
@@ -101,8 +102,31 @@ func (b *Bridge) reload() Outcome {
 			o.Problems = append(o.Problems[:most], fmt.Sprintf("and %d more", n-most))
 		}
 	}
-	b.reloaded(o)
+	if !errors.Is(err, errStopping) {
+		b.reloaded(o)
+	}
 	return o
+}
+
+// load reads the configuration, and gives up when ctx ends: files on a mount
+// that does not answer must not keep the program from stopping. What it leaves
+// behind touches nothing, and ends by the time limit of each file.
+func (b *Bridge) load(ctx context.Context) (*Plan, error) {
+	type loaded struct {
+		plan *Plan
+		err  error
+	}
+	done := make(chan loaded, 1)
+	go func() {
+		plan, err := b.opt.Load()
+		done <- loaded{plan, err}
+	}()
+	select {
+	case l := <-done:
+		return l.plan, l.err
+	case <-ctx.Done():
+		return nil, errStopping
+	}
 }
 
 // warn tells what the configuration in use should have otherwise.
@@ -276,7 +300,7 @@ var ErrNotRunning = errors.New("no bridge runs with this state folder; is --stat
 // AskToReload has the program that uses a state folder reload its
 // configuration, and waits for the outcome.
 func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
-	text, err := os.ReadFile(filepath.Join(stateDir, controlFile))
+	text, err := file.Read(filepath.Join(stateDir, controlFile), file.MaxSecret)
 	if errors.Is(err, fs.ErrNotExist) {
 		return o, ErrNotRunning
 	}

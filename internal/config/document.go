@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -18,6 +17,8 @@ import (
 
 	"github.com/knadh/koanf/v2"
 	"go.yaml.in/yaml/v3"
+
+	"event2mqtt/internal/config/file"
 )
 
 // This file reads what was written: a file or a folder of files, with what it
@@ -25,9 +26,9 @@ import (
 
 // Bounds of what is read; nobody writes more by hand.
 const (
-	maxFile   = 4 << 20
-	maxSecret = 64 << 10
-	maxKeys   = 100_000 // beyond them, what aliases stand for has no place of its own
+	maxFile  = 4 << 20 // bytes
+	maxFiles = 1000    // of a folder
+	maxKeys  = 100_000 // beyond them, what aliases stand for has no place of its own
 )
 
 // Document is a configuration as it was written, not yet decoded.
@@ -94,14 +95,15 @@ func Load(path string, environ []string, schema any, settings ...string) (*Docum
 // files are those that a path stands for: itself, or what a folder holds, by
 // name.
 func files(path string) ([]string, error) {
-	info, err := os.Stat(path)
+	info, err := file.Stat(path)
 	if err != nil || !info.IsDir() {
 		return []string{path}, err
 	}
-	entries, err := os.ReadDir(path) // by name
+	entries, err := file.List(path, maxFiles)
 	if err != nil {
 		return nil, err
 	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	var out []string
 	for _, e := range entries {
 		if ext := filepath.Ext(e.Name()); (ext == ".yaml" || ext == ".yml") && !strings.HasPrefix(e.Name(), ".") {
@@ -112,26 +114,6 @@ func files(path string) ([]string, error) {
 		return nil, errNoFiles
 	}
 	return out, nil
-}
-
-// readRegular reads a file of at most so many bytes. Anything but a file could
-// block for good, or have no end.
-func readRegular(path string, most int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a file", path)
-	case info.Size() > most:
-		return nil, fmt.Errorf("%s has %d bytes; at most %d are allowed", path, info.Size(), most)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // errNoFiles is for a folder that holds no configuration, which may be about to
@@ -146,7 +128,7 @@ func SumOf(path string) (sum Sum, err error) {
 	}
 	h := sha256.New()
 	for _, name := range names {
-		text, err := readRegular(name, maxFile)
+		text, err := file.Read(name, maxFile)
 		if err != nil {
 			return sum, err
 		}
@@ -182,7 +164,7 @@ func (d *Document) loadFiles() error {
 
 // loadFile reads one file. before are the values of those before it.
 func (d *Document) loadFile(name string, before map[string]any) (map[string]any, error) {
-	text, err := readRegular(name, maxFile)
+	text, err := file.Read(name, maxFile)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -306,14 +288,14 @@ var variableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)(:-(.*))?$`)
 
 // expand puts the values of variables in place of ${NAME} and
 // ${NAME:-default}; $${ stands for ${ itself.
-func (d *Document) expand(file string, n *yaml.Node) (problems Problems) {
+func (d *Document) expand(name string, n *yaml.Node) (problems Problems) {
 	for _, child := range n.Content {
-		problems = append(problems, d.expand(file, child)...)
+		problems = append(problems, d.expand(name, child)...)
 	}
 	if n.Kind != yaml.ScalarNode || !strings.Contains(n.Value, "${") {
 		return problems
 	}
-	at := place{file, n.Line, n.Column}
+	at := place{name, n.Line, n.Column}
 	n.Value = variable.ReplaceAllStringFunc(n.Value, func(found string) string {
 		if found == "$${" {
 			return "${"
@@ -372,12 +354,16 @@ func (d *Document) decodeSecret(from, to reflect.Type, v any) (any, error) {
 }
 
 func (d *Document) readSecret(path string, private bool) (any, error) {
-	text, err := readRegular(path, maxSecret)
+	info, err := file.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the secret: %w", err)
+	}
+	text, err := file.Read(path, file.MaxSecret)
 	if err != nil {
 		return nil, fmt.Errorf("read the secret: %w", err)
 	}
 	if private {
-		d.WarnIfShared(path)
+		d.warnIfShared(path, info)
 	}
 	return strings.TrimRight(string(text), "\r\n"), nil
 }
@@ -385,7 +371,13 @@ func (d *Document) readSecret(path string, private bool) (any, error) {
 // WarnIfShared warns of a file with a secret that other users of this machine
 // can read.
 func (d *Document) WarnIfShared(path string) {
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 && info.Mode()&fs.ModeType == 0 {
+	if info, err := file.Stat(path); err == nil {
+		d.warnIfShared(path, info)
+	}
+}
+
+func (d *Document) warnIfShared(path string, info fs.FileInfo) {
+	if info.Mode().Perm()&0o007 != 0 && info.Mode()&fs.ModeType == 0 {
 		text := fmt.Sprintf("%s can be read by every user of this machine (mode %04o); chmod 600 it", path, info.Mode().Perm())
 		if !slices.Contains(d.Warnings, text) {
 			d.Warnings = append(d.Warnings, text)

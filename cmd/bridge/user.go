@@ -37,14 +37,12 @@ Rules are topic filters with r (read), w (write), rw or deny: 'tele/kitchen/#:rw
 	return cmd
 }
 
-// openAccounts finds the accounts and makes the folder they are in.
-func openAccounts(f *flags) (accounts.File, error) {
-	dir, err := stateDir(f.stateDir)
+// openAccounts finds the accounts, and says where. keeps is that new ones are
+// to be kept.
+func openAccounts(cmd *cobra.Command, f *flags, keeps bool) (accounts.File, error) {
+	dir, err := stateDir(f.stateDir, cmd.ErrOrStderr(), keeps)
 	if err != nil {
 		return "", err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make the state folder: %w (choose another with --state-dir)", err)
 	}
 	return bridge.AccountsFile(dir), nil
 }
@@ -54,7 +52,7 @@ func addAccount(cmd *cobra.Command, file accounts.File, u accounts.User) error {
 	first := false
 	err := file.Update(func(users []accounts.User) ([]accounts.User, error) {
 		if _, err := accounts.Find(users, u.Name); err == nil {
-			return nil, fmt.Errorf("%s is there already; see \"bridge user list\" and \"bridge device list\"", u.Name)
+			return nil, fmt.Errorf("%[1]s is there already; see \"%[2]s user list\" and \"%[2]s device list\"", u.Name, cmd.Root().Name())
 		}
 		first = len(users) == 0
 		return append(users, u), nil
@@ -83,7 +81,7 @@ func userAdd(f *flags) *cobra.Command {
 			if err := accounts.CheckName(u.Name); err != nil {
 				return err
 			}
-			file, err := openAccounts(f)
+			file, err := openAccounts(cmd, f, true)
 			if err != nil {
 				return err
 			}
@@ -107,8 +105,8 @@ func userAdd(f *flags) *cobra.Command {
 }
 
 // changeUser changes one account.
-func changeUser(f *flags, name string, change func(*accounts.User) error) error {
-	file, err := openAccounts(f)
+func changeUser(cmd *cobra.Command, f *flags, name string, change func(*accounts.User) error) error {
+	file, err := openAccounts(cmd, f, false)
 	if err != nil {
 		return err
 	}
@@ -131,7 +129,7 @@ func userPasswd(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return changeUser(f, args[0], func(u *accounts.User) error {
+			return changeUser(cmd, f, args[0], func(u *accounts.User) error {
 				u.Hash = accounts.Hash(password)
 				return nil
 			})
@@ -149,7 +147,7 @@ func userAllow(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return changeUser(f, args[0], func(u *accounts.User) error {
+			return changeUser(cmd, f, args[0], func(u *accounts.User) error {
 				u.Allow = rules.Strings()
 				return nil
 			})
@@ -163,7 +161,7 @@ func userRemove(f *flags, what string) *cobra.Command {
 		Short: "Remove a " + what + ", and cut its connections off",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file, err := openAccounts(f)
+			file, err := openAccounts(cmd, f, false)
 			if err != nil {
 				return err
 			}
@@ -190,7 +188,7 @@ func accountList(f *flags, what string) *cobra.Command {
 		Short: "List the " + what + "s and what each may do",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			file, err := openAccounts(f)
+			file, err := openAccounts(cmd, f, false)
 			if err != nil {
 				return err
 			}
@@ -230,7 +228,7 @@ func userImport(f *flags) *cobra.Command {
 			for _, why := range skipped {
 				fmt.Fprintf(cmd.ErrOrStderr(), "skipped: %s\n", why)
 			}
-			file, err := openAccounts(f)
+			file, err := openAccounts(cmd, f, true)
 			if err != nil {
 				return err
 			}
@@ -249,7 +247,7 @@ func userImport(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d users taken over; they may do everything, see \"bridge user allow\"\n", added)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d users taken over; they may do everything, see \"%s user allow\"\n", added, cmd.Root().Name())
 			return err
 		},
 	}

@@ -45,8 +45,9 @@ type JournalConfig struct {
 
 // LogConfig are the options of the log section.
 type LogConfig struct {
-	Level  string `koanf:"level" default:"info" oneof:"debug,info,warn,error" doc:"How much."`
-	Format string `koanf:"format" default:"auto" oneof:"auto,text,json" doc:"auto: text on a terminal, JSON elsewhere."`
+	Level  string       `koanf:"level" default:"info" oneof:"debug,info,warn,error" doc:"How much is logged."`
+	Levels LevelsConfig `koanf:"levels" doc:"Levels of single parts, in place of log.level. Each line of the log names its part."`
+	Format string       `koanf:"format" default:"auto" oneof:"auto,text,json" doc:"auto: text on a terminal, JSON elsewhere."`
 }
 
 // Defaults returns the configuration that holds where nothing is configured.

@@ -155,7 +155,7 @@ func (b *Bridge) reloaded(o Outcome) {
 	default:
 		b.log.Info().Strs("changed", o.Changed).Float64("took_ms", o.TookMS).Msg("configuration reloaded")
 		if err := b.control.write(b); err != nil {
-			b.log.Warn().Err(err).Msg("\"bridge reload\" will not find this program")
+			b.log.Warn().Err(err).Msg("\"event2mqtt reload\" will not find this program")
 		}
 	}
 }
@@ -224,7 +224,7 @@ func (b *Bridge) serveReload(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(o)
 }
 
-// control is how "bridge reload" finds the program that runs: a file in the
+// control is how "event2mqtt reload" finds the program that runs: a file in the
 // state folder, readable by its owner alone, with the address and a token.
 type control struct {
 	token string
@@ -294,8 +294,14 @@ func (c *control) allows(r *http.Request) bool {
 	return err == nil && peer.Addr().Unmap().IsLoopback()
 }
 
+// Running reports whether a program uses a state folder, or was killed in it.
+func Running(stateDir string) bool {
+	_, err := file.Stat(filepath.Join(stateDir, controlFile))
+	return err == nil
+}
+
 // ErrNotRunning is returned by AskToReload if no program uses the state folder.
-var ErrNotRunning = errors.New("no bridge runs with this state folder; is --state-dir right?")
+var ErrNotRunning = errors.New("no event2mqtt runs with this state folder; is --state-dir right?")
 
 // AskToReload has the program that uses a state folder reload its
 // configuration, and waits for the outcome.
@@ -309,11 +315,11 @@ func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
 		err = json.Unmarshal(text, &c)
 	}
 	if err != nil {
-		return o, fmt.Errorf("find the running bridge: %w", err)
+		return o, fmt.Errorf("find the running event2mqtt: %w", err)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+reloadPath, nil)
 	if err != nil {
-		return o, fmt.Errorf("find the running bridge: %w", err)
+		return o, fmt.Errorf("find the running event2mqtt: %w", err)
 	}
 	request.Header.Set("Authorization", "Bearer "+c.Token)
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy is to see the token
@@ -326,7 +332,7 @@ func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
 	if err == nil && (response.StatusCode == http.StatusOK || response.StatusCode == http.StatusUnprocessableEntity) {
 		err = json.Unmarshal(body, &o)
 	} else if err == nil {
-		err = fmt.Errorf("the bridge answers %s: %s", response.Status, bytes.TrimSpace(body))
+		err = fmt.Errorf("event2mqtt answers %s: %s", response.Status, bytes.TrimSpace(body))
 	}
 	return o, err
 }

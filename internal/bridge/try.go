@@ -21,7 +21,7 @@ import (
 
 // This file tries out rules: what would be published of given events.
 
-// Trials are a file of tests for "bridge test".
+// Trials are a file of tests for "event2mqtt test".
 type Trials struct {
 	Tests []Trial `koanf:"tests"`
 }

@@ -119,7 +119,7 @@ func read(path string, limit int64) ([]byte, error) {
 	if err := check(f.Stat()); err != nil {
 		return nil, err
 	}
-	_ = f.SetReadDeadline(time.Now().Add(Patience)) // files that can be waited for, as in /proc
+	_ = f.SetReadDeadline(time.Now().Add(Patience / 2)) // files that can be waited for, as in /proc
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):

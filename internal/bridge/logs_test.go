@@ -62,9 +62,7 @@ func TestLevelsChangeByReload(t *testing.T) {
 		defer h.log.mu.Unlock()
 		return strings.Count(h.log.b.String(), `"part":"`+part+`"`)
 	}
-	if lines("bridge") == 0 {
-		t.Error("nothing is said of the start")
-	}
+	eventually(t, "it has said where it listens", func() bool { return lines("bridge") >= 3 })
 	if o := h.reload(plain + "log: {levels: {bridge: error}}\n"); !o.OK || strings.Join(o.Changed, ";") != "log: changed" {
 		t.Fatalf("%+v", o)
 	}

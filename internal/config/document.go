@@ -24,13 +24,6 @@ import (
 // This file reads what was written: a file or a folder of files, with what it
 // refers to.
 
-// Bounds of what is read; nobody writes more by hand.
-const (
-	maxFile  = 4 << 20 // bytes
-	maxFiles = 1000    // of a folder
-	maxKeys  = 100_000 // beyond them, what aliases stand for has no place of its own
-)
-
 // Document is a configuration as it was written, not yet decoded.
 type Document struct {
 	k      *koanf.Koanf
@@ -43,6 +36,10 @@ type Document struct {
 	// be hundreds of sources of one type.
 	described map[reflect.Type][]Option
 	sum       Sum
+	// filled are options whose values come from others, by key path.
+	filled   map[string]string
+	items    int // of all files so far, at most
+	expanded int // bytes of variables' values so far
 	// Warnings are what is not wrong, and should be otherwise.
 	Warnings []string
 }
@@ -74,7 +71,7 @@ func (d *Document) Sum() Sum { return d.sum }
 func Load(path string, environ []string, schema any, settings ...string) (*Document, error) {
 	d := &Document{
 		k: koanf.New(delimiter), path: path, places: map[string]place{}, origins: map[string]string{}, env: map[string]string{},
-		described: map[reflect.Type][]Option{},
+		described: map[reflect.Type][]Option{}, filled: map[string]string{},
 	}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
@@ -126,11 +123,14 @@ func SumOf(path string) (sum Sum, err error) {
 	if err != nil {
 		return sum, err
 	}
-	h := sha256.New()
+	h, total := sha256.New(), 0
 	for _, name := range names {
 		text, err := file.Read(name, maxFile)
 		if err != nil {
 			return sum, err
+		}
+		if total += len(text); total > maxTotal {
+			return sum, fmt.Errorf("the files in %s have more than %d bytes together", path, maxTotal)
 		}
 		fmt.Fprintf(h, "%s %d\n%s", name, len(text), text)
 	}
@@ -180,6 +180,9 @@ func (d *Document) loadFile(name string, before map[string]any) (map[string]any,
 		}
 		return nil, Problems{{Where: fmt.Sprintf("%s:%d", name, at), Text: "the file is not UTF-8 text; save it as such"}}
 	}
+	if d.items += countItems(text); d.items > maxItems {
+		return nil, Problems{{Where: name, Text: fmt.Sprintf("there are more than %d lines and items, which is all that is allowed", maxItems)}}
+	}
 	var root, more yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	if err := decoder.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
@@ -194,6 +197,9 @@ func (d *Document) loadFile(name string, before map[string]any) (map[string]any,
 	top := root.Content[0]
 	if top.Kind != yaml.MappingNode {
 		return nil, Problems{{Where: place{name, top.Line, top.Column}.String(), Text: "the file must hold options such as \"mqtt:\" at its top level"}}
+	}
+	if text := checkExtent(top); text != "" {
+		return nil, Problems{{Where: name, Text: text}}
 	}
 	problems := d.expand(name, top)
 	values := map[string]any{}
@@ -286,23 +292,53 @@ func (d *Document) index(file, path string, n *yaml.Node, before any) {
 var variable = regexp.MustCompile(`\$\$\{|\$\{([^{}]*)\}`)
 var variableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)(:-(.*))?$`)
 
+// octal looks like a number, and is read as another one.
+var octal = regexp.MustCompile(`^[-+]?0[0-9_]+$`)
+
+const quoted = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+
 // expand puts the values of variables in place of ${NAME} and
-// ${NAME:-default}; $${ stands for ${ itself.
+// ${NAME:-default}; $${ stands for ${ itself. And it has plain texts mean what
+// they look like: a key is a name as it is written, also 010 or on, and a date
+// is a text.
 func (d *Document) expand(name string, n *yaml.Node) (problems Problems) {
-	for _, child := range n.Content {
+	for i, child := range n.Content {
+		if len(problems) > maxProblems {
+			return problems
+		}
 		problems = append(problems, d.expand(name, child)...)
+		if n.Kind == yaml.MappingNode && i%2 == 0 && child.Kind == yaml.ScalarNode && child.Tag != "!!merge" && child.Style&yaml.TaggedStyle == 0 {
+			child.Tag = "!!str"
+		} else if octal.MatchString(child.Value) && child.Kind == yaml.ScalarNode && child.Style&(quoted|yaml.TaggedStyle) == 0 {
+			at := place{name, child.Line, child.Column}
+			problems = append(problems, Problem{Where: at.String(), at: at, Text: "a number that begins with 0 is octal in YAML; put it between quotes if it is a text, and leave out the 0 if it is a number"})
+		}
 	}
-	if n.Kind != yaml.ScalarNode || !strings.Contains(n.Value, "${") {
+	if n.Kind != yaml.ScalarNode {
 		return problems
 	}
+	if strings.Contains(n.Value, "${") {
+		return append(problems, d.expandScalar(name, n)...)
+	}
+	if n.Tag == "!!timestamp" && n.Style&yaml.TaggedStyle == 0 {
+		n.Tag = "!!str"
+	}
+	return problems
+}
+
+func (d *Document) expandScalar(name string, n *yaml.Node) (problems Problems) {
 	at := place{name, n.Line, n.Column}
+	bad := func(text string) { problems = append(problems, Problem{Where: at.String(), at: at, Text: text}) }
 	n.Value = variable.ReplaceAllStringFunc(n.Value, func(found string) string {
 		if found == "$${" {
 			return "${"
 		}
+		if len(problems) > maxProblems {
+			return found
+		}
 		m := variableName.FindStringSubmatch(found[2 : len(found)-1])
 		if m == nil {
-			problems = append(problems, Problem{Where: at.String(), at: at, Text: "${...} holds no name of a variable here; write ${NAME} or ${NAME:-default}, and $${ for the text itself"})
+			bad("${...} holds no name of a variable here; write ${NAME} or ${NAME:-default}, and $${ for the text itself")
 			return found
 		}
 		value, set := d.env[m[1]]
@@ -314,11 +350,17 @@ func (d *Document) expand(name string, n *yaml.Node) (problems Problems) {
 			if near := Near(m[1], slices.Collect(maps.Keys(d.env))...); near != "" && len(near) > 3 && distance(m[1], near) <= 2 {
 				text += "; did you mean " + near + "?"
 			}
-			problems = append(problems, Problem{Where: at.String(), at: at, Text: text})
+			bad(text)
+		}
+		if d.expanded += len(value); d.expanded > maxExpanded {
+			if d.expanded-len(value) <= maxExpanded { // said once
+				bad(fmt.Sprintf("the values of variables have more than %d bytes together", maxExpanded))
+			}
+			return ""
 		}
 		return value
 	})
-	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
+	if n.Style&quoted == 0 {
 		n.Tag = "" // what it is shows now: a number, true or false, a text
 	}
 	return problems

@@ -19,7 +19,7 @@ func checkCommand(f *flags) *cobra.Command {
 		Short: "Check the configuration and tell everything that is wrong with it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := stateDir(f.stateDir)
+			dir, err := lookedAt(f.stateDir, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}

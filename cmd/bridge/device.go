@@ -66,7 +66,7 @@ func deviceAdd(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "add NAME --allow RULE",
 		Short:   "Make credentials for a device and show them, once",
-		Example: "  bridge device add kitchen --allow 'tele/kitchen/#:rw' --allow 'cmnd/kitchen/#:r' --for tasmota",
+		Example: "  event2mqtt device add kitchen --allow 'tele/kitchen/#:rw' --allow 'cmnd/kitchen/#:r' --for tasmota",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
@@ -82,7 +82,7 @@ func deviceAdd(f *flags) *cobra.Command {
 			if err := accounts.CheckName(args[0]); err != nil {
 				return err
 			}
-			file, err := openAccounts(f)
+			file, err := openAccounts(cmd, f, true)
 			if err != nil {
 				return err
 			}
@@ -91,7 +91,7 @@ func deviceAdd(f *flags) *cobra.Command {
 			if err := addAccount(cmd, file, u); err != nil {
 				return err
 			}
-			return out.show(cmd.OutOrStdout(), f, u, password)
+			return out.show(cmd, f, u, password)
 		},
 	}
 	cmd.Flags().StringArrayVar(&allow, "allow", nil, "a rule such as 'tele/kitchen/#:rw'; may be given again")
@@ -111,9 +111,9 @@ func deviceReset(f *flags) *cobra.Command {
 			}
 			password := newPassword()
 			var device accounts.User
-			err := changeUser(f, args[0], func(u *accounts.User) error {
+			err := changeUser(cmd, f, args[0], func(u *accounts.User) error {
 				if !u.IsDevice() {
-					return fmt.Errorf("%s is a user; see \"bridge user passwd\"", u.Name)
+					return fmt.Errorf("%s is a user; see \"%s user passwd\"", u.Name, cmd.Root().Name())
 				}
 				u.Hash = accounts.Hash(password)
 				device = *u
@@ -122,7 +122,7 @@ func deviceReset(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return out.show(cmd.OutOrStdout(), f, device, password)
+			return out.show(cmd, f, device, password)
 		},
 	}
 	out.addFlags(cmd)
@@ -132,11 +132,12 @@ func deviceReset(f *flags) *cobra.Command {
 // newPassword makes a password of 130 bits that can be typed.
 func newPassword() string { return strings.ToLower(rand.Text()) }
 
-func (o *output) show(w io.Writer, f *flags, u accounts.User, password string) error {
+func (o *output) show(cmd *cobra.Command, f *flags, u accounts.User, password string) error {
+	w := cmd.OutOrStdout()
 	c := credentials{Host: o.host, Port: 1883, ClientID: u.ClientID, Username: u.Name, Password: password, Allow: u.Allow}
 	listen := ""
 	secure := false
-	if dir, err := stateDir(f.stateDir); err == nil {
+	if dir, err := stateDir(f.stateDir, io.Discard, false); err == nil {
 		if plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...); err == nil {
 			if listen = plan.Broker.Listen; listen == "off" && plan.Broker.TLS.Listen != "" {
 				listen, secure = plan.Broker.TLS.Listen, true
@@ -155,10 +156,10 @@ func (o *output) show(w io.Writer, f *flags, u accounts.User, password string) e
 		c.Host = ownAddress()
 	}
 	if ip := net.ParseIP(c.Host); ip != nil && ip.IsLoopback() && o.host == "" {
-		fmt.Fprintln(os.Stderr, "The broker listens on this machine alone; for devices elsewhere, set broker.listen to 0.0.0.0:1883.")
+		fmt.Fprintln(cmd.ErrOrStderr(), "The broker listens on this machine alone; for devices elsewhere, set broker.listen to 0.0.0.0:1883.")
 	}
 	if secure {
-		fmt.Fprintln(os.Stderr, "The broker listens with TLS alone; the device has to speak it, too.")
+		fmt.Fprintln(cmd.ErrOrStderr(), "The broker listens with TLS alone; the device has to speak it, too.")
 	}
 	if o.json {
 		e := json.NewEncoder(w)
@@ -176,8 +177,8 @@ func (o *output) show(w io.Writer, f *flags, u accounts.User, password string) e
 			"  Broker            %s\n  Port              %d\n  Username          %s\n  Password          %s\nand under advanced options\n  Client ID         %s\n  MQTT protocol     5\n",
 			c.Host, c.Port, c.Username, c.Password, c.ClientID)
 	default:
-		_, err = fmt.Fprintf(w, "host       %s\nport       %d\nclient id  %s\nuser       %s\npassword   %s\nallowed    %s\n\nThe password is not shown again; \"bridge device reset %s\" makes a new one.\n",
-			c.Host, c.Port, c.ClientID, c.Username, c.Password, strings.Join(c.Allow, ", "), c.Username)
+		_, err = fmt.Fprintf(w, "host       %s\nport       %d\nclient id  %s\nuser       %s\npassword   %s\nallowed    %s\n\nThe password is not shown again; \"%s device reset %s\" makes a new one.\n",
+			c.Host, c.Port, c.ClientID, c.Username, c.Password, strings.Join(c.Allow, ", "), cmd.Root().Name(), c.Username)
 	}
 	return err
 }

@@ -10,25 +10,25 @@ import (
 	"event2mqtt/internal/bridge"
 )
 
-// reloadCommand has the running bridge take up its configuration anew.
+// reloadCommand has the running program read its configuration again.
 func reloadCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
-		Short: "Have the running bridge reload its configuration, and tell how that went",
-		Long: `Has the bridge that runs with this state folder read its configuration again,
+		Short: "Have the running program reload its configuration, and tell how that went",
+		Long: `Has the program that runs with the state folder read its configuration again,
 waits until what has changed is in use, and tells what that was. If something
 is wrong, everything goes on as before, and the exit status is 1.
 
-The bridge also reloads by itself when its file changes, and on SIGHUP.`,
+The program also reloads by itself when its file changes, and on SIGHUP.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := stateDir(f.stateDir)
+			dir, err := stateDir(f.stateDir, cmd.ErrOrStderr(), false)
 			if err != nil {
 				return err
 			}
 			o, err := bridge.AskToReload(cmd.Context(), dir)
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", dir, err)
 			}
 			if !o.OK {
 				return explain(errors.New(strings.Join(o.Problems, "\n")))

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,11 +25,12 @@ type flags struct {
 	set      []string
 }
 
-// newCommand returns the command line. Without a subcommand it runs the bridge.
-func newCommand() *cobra.Command {
+// newCommand returns the command line of a program of this name. Without a
+// subcommand it runs the bridge.
+func newCommand(name string) *cobra.Command {
 	var f flags
 	root := &cobra.Command{
-		Use:   "bridge",
+		Use:   name,
 		Short: "Publish events from webhooks, files and printers to MQTT",
 		Long: `Takes events from webhooks, tailed files and OctoPrint, keeps them on disk
 until they are delivered, and publishes each as one MQTT message. Without
@@ -45,11 +44,11 @@ with --set mqtt.url=URL.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 	}
 	root.PersistentFlags().StringVar(&f.config, "config", "", "configuration file (YAML); without one, the defaults hold")
-	root.PersistentFlags().StringVar(&f.stateDir, "state-dir", "", "folder for what must survive a restart (default $STATE_DIRECTORY, else $XDG_STATE_HOME/event2mqtt)")
+	root.PersistentFlags().StringVar(&f.stateDir, "state-dir", "", "folder for what must survive a restart, made if it is not there (default: that of the service, else $XDG_STATE_HOME/event2mqtt)")
 	root.PersistentFlags().StringArrayVar(&f.set, "set", nil, "set an option, over file and environment: --set log.level=debug; may be given again")
 	root.AddCommand(
 		&cobra.Command{
-			Use: "run", Short: "Run the bridge (the default)", Args: cobra.NoArgs,
+			Use: "run", Short: "Take events and publish them (the default)", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 		},
 		checkCommand(&f), reloadCommand(&f), testCommand(&f), schemaCommand(), userCommand(&f), deviceCommand(&f), versionCommand())
@@ -57,7 +56,7 @@ with --set mqtt.url=URL.`,
 }
 
 func run(ctx context.Context, f flags) error {
-	dir, err := stateDir(f.stateDir)
+	dir, err := ownStateDir(f.stateDir)
 	if err != nil {
 		return err
 	}
@@ -96,25 +95,6 @@ func explain(err error) error {
 	return err
 }
 
-// stateDir finds the folder for what must survive a restart.
-func stateDir(flag string) (string, error) {
-	if flag != "" {
-		return filepath.Abs(flag)
-	}
-	// systemd may give several; the first is the one of StateDirectory=.
-	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {
-		return dir, nil
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "event2mqtt"), nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("find a state folder: %w; choose one with --state-dir", err)
-	}
-	return filepath.Join(home, ".local", "state", "event2mqtt"), nil
-}
-
 // reloadOnHangup has the bridge reload when SIGHUP comes, until stop is called.
 func reloadOnHangup(ctx context.Context, b *bridge.Bridge) (stop func()) {
 	hangups := make(chan os.Signal, 1)
@@ -138,25 +118,19 @@ func reloadOnHangup(ctx context.Context, b *bridge.Bridge) (stop func()) {
 	}
 }
 
-// newLog returns the program's log, and how to change it: it writes text for
+// newLog returns the program's log, and how to change its form: text for
 // people on a terminal and JSON for programs elsewhere.
 func newLog() (zerolog.Logger, func(bridge.LogConfig)) {
 	out := &logWriter{}
 	return zerolog.New(out).With().Timestamp().Logger(), out.set
 }
 
-// logWriter writes to stderr in the form that is configured. Its level is that
-// of all loggers.
+// logWriter writes to stderr in the form that is configured.
 type logWriter struct{ to atomic.Pointer[io.Writer] }
 
 func (w *logWriter) Write(p []byte) (int, error) { return (*w.to.Load()).Write(p) }
 
 func (w *logWriter) set(c bridge.LogConfig) {
-	level, err := zerolog.ParseLevel(c.Level)
-	if err != nil {
-		level = zerolog.InfoLevel // was checked
-	}
-	zerolog.SetGlobalLevel(level)
 	text := c.Format == "text"
 	colour := false
 	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {

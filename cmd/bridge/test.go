@@ -31,14 +31,14 @@ Nothing is stored or published. A file looks like this:
         - {topic: event2mqtt/event/PrintDone, payload: {room: cellar}, absent: [path], qos: 1, retain: false}
 
 The exit status is 1 if a test fails.`,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("name a file with tests; bridge test --help shows what one looks like")
+				return fmt.Errorf("name a file with tests; %s --help shows what one looks like", cmd.CommandPath())
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := stateDir(f.stateDir)
+			dir, err := lookedAt(f.stateDir, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}

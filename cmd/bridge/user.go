@@ -15,7 +15,11 @@ import (
 
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/config/file"
 )
+
+// maxImport bounds a file of users, in bytes.
+const maxImport = 16 << 20
 
 // userCommand manages the people and programs that may use the bundled broker.
 func userCommand(f *flags) *cobra.Command {
@@ -33,14 +37,12 @@ Rules are topic filters with r (read), w (write), rw or deny: 'tele/kitchen/#:rw
 	return cmd
 }
 
-// openAccounts finds the accounts and makes the folder they are in.
-func openAccounts(f *flags) (accounts.File, error) {
-	dir, err := stateDir(f.stateDir)
+// openAccounts finds the accounts, and says where. keeps is that new ones are
+// to be kept.
+func openAccounts(cmd *cobra.Command, f *flags, keeps bool) (accounts.File, error) {
+	dir, err := stateDir(f.stateDir, cmd.ErrOrStderr(), keeps)
 	if err != nil {
 		return "", err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make the state folder: %w (choose another with --state-dir)", err)
 	}
 	return bridge.AccountsFile(dir), nil
 }
@@ -50,7 +52,7 @@ func addAccount(cmd *cobra.Command, file accounts.File, u accounts.User) error {
 	first := false
 	err := file.Update(func(users []accounts.User) ([]accounts.User, error) {
 		if _, err := accounts.Find(users, u.Name); err == nil {
-			return nil, fmt.Errorf("%s is there already; see \"bridge user list\" and \"bridge device list\"", u.Name)
+			return nil, fmt.Errorf("%[1]s is there already; see \"%[2]s user list\" and \"%[2]s device list\"", u.Name, cmd.Root().Name())
 		}
 		first = len(users) == 0
 		return append(users, u), nil
@@ -79,7 +81,7 @@ func userAdd(f *flags) *cobra.Command {
 			if err := accounts.CheckName(u.Name); err != nil {
 				return err
 			}
-			file, err := openAccounts(f)
+			file, err := openAccounts(cmd, f, true)
 			if err != nil {
 				return err
 			}
@@ -103,8 +105,8 @@ func userAdd(f *flags) *cobra.Command {
 }
 
 // changeUser changes one account.
-func changeUser(f *flags, name string, change func(*accounts.User) error) error {
-	file, err := openAccounts(f)
+func changeUser(cmd *cobra.Command, f *flags, name string, change func(*accounts.User) error) error {
+	file, err := openAccounts(cmd, f, false)
 	if err != nil {
 		return err
 	}
@@ -127,7 +129,7 @@ func userPasswd(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return changeUser(f, args[0], func(u *accounts.User) error {
+			return changeUser(cmd, f, args[0], func(u *accounts.User) error {
 				u.Hash = accounts.Hash(password)
 				return nil
 			})
@@ -145,7 +147,7 @@ func userAllow(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return changeUser(f, args[0], func(u *accounts.User) error {
+			return changeUser(cmd, f, args[0], func(u *accounts.User) error {
 				u.Allow = rules.Strings()
 				return nil
 			})
@@ -159,7 +161,7 @@ func userRemove(f *flags, what string) *cobra.Command {
 		Short: "Remove a " + what + ", and cut its connections off",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file, err := openAccounts(f)
+			file, err := openAccounts(cmd, f, false)
 			if err != nil {
 				return err
 			}
@@ -186,7 +188,7 @@ func accountList(f *flags, what string) *cobra.Command {
 		Short: "List the " + what + "s and what each may do",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			file, err := openAccounts(f)
+			file, err := openAccounts(cmd, f, false)
 			if err != nil {
 				return err
 			}
@@ -215,7 +217,7 @@ func userImport(f *flags) *cobra.Command {
 		Short: "Take users over from a Mosquitto password file or Home Assistant's auth_provider.homeassistant",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := os.ReadFile(args[0])
+			text, err := file.Read(args[0], maxImport)
 			if err != nil {
 				return fmt.Errorf("read users: %w", err)
 			}
@@ -226,7 +228,7 @@ func userImport(f *flags) *cobra.Command {
 			for _, why := range skipped {
 				fmt.Fprintf(cmd.ErrOrStderr(), "skipped: %s\n", why)
 			}
-			file, err := openAccounts(f)
+			file, err := openAccounts(cmd, f, true)
 			if err != nil {
 				return err
 			}
@@ -245,7 +247,7 @@ func userImport(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d users taken over; they may do everything, see \"bridge user allow\"\n", added)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d users taken over; they may do everything, see \"%s user allow\"\n", added, cmd.Root().Name())
 			return err
 		},
 	}

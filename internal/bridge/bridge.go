@@ -21,6 +21,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/web"
@@ -40,7 +41,7 @@ type Options struct {
 	File     string
 	StateDir string // where files are kept
 	Log      zerolog.Logger
-	// SetLog changes how much is logged, and how. May be nil.
+	// SetLog changes the form of the log. May be nil.
 	SetLog func(LogConfig)
 }
 
@@ -48,7 +49,8 @@ type Options struct {
 type Bridge struct {
 	opt      Options
 	stateDir string
-	log      zerolog.Logger
+	logs     *logs
+	log      zerolog.Logger // of the part bridge
 	setLog   func(LogConfig)
 	fault    func(component string) error // tests let components fail with it
 
@@ -81,12 +83,13 @@ type Bridge struct {
 // New returns a bridge.
 func New(o Options) *Bridge {
 	b := &Bridge{
-		opt: o, stateDir: o.StateDir, log: o.Log, setLog: o.SetLog,
+		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
 		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
 	b.linger, b.leave = context.WithCancel(context.Background())
 	b.patience, b.hurry = context.WithCancel(context.Background())
-	b.web = web.New(b.health, o.Log)
+	b.log = b.logs.part("bridge")
+	b.web = web.New(b.health, b.logs.part("http"))
 	b.control.init(b)
 	return b
 }
@@ -121,7 +124,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	}
 	b.reloaded(Outcome{OK: true, Time: time.Now()})
 	if err := b.control.write(b); err != nil {
-		b.log.Warn().Err(err).Msg("\"bridge reload\" will not find this program")
+		b.log.Warn().Err(err).Msg("\"event2mqtt reload\" will not find this program")
 	}
 	b.greet()
 	b.warn()
@@ -175,7 +178,7 @@ func (b *Bridge) openJournal(c JournalConfig) (err error) {
 	}
 	b.journal, err = journal.Open(journal.Options{
 		FS: journal.DirFS(dir), MaxSize: int64(c.MaxSize), MaxAge: c.MaxAge, Sync: c.Sync, SyncEvery: c.SyncInterval,
-		WhenFull: c.WhenFull, Log: b.log,
+		WhenFull: c.WhenFull, Log: b.logs.part("journal"),
 	})
 	if err == nil {
 		b.cursor, err = b.journal.Cursor(mainSink)
@@ -275,7 +278,7 @@ func (b *Bridge) notifySystemd(ctx context.Context) *sync.WaitGroup {
 // clientID returns the MQTT client id of this installation, made once.
 func clientID(stateDir string) (string, error) {
 	path := filepath.Join(stateDir, "client_id")
-	if text, err := os.ReadFile(path); err == nil {
+	if text, err := file.Read(path, file.MaxSecret); err == nil {
 		if id := strings.TrimSpace(string(text)); id != "" && len(id) <= 64 {
 			return id, nil
 		}

@@ -121,7 +121,7 @@ func (c BrokerConfig) check(file accounts.File) error {
 	} {
 		host, _, err := net.SplitHostPort(l.address)
 		if err == nil && !isLoopback(host) && !l.guarded {
-			errs.bad(l.key, "%s can be reached from other machines, and anybody there could read and send everything: there are no users; add one with \"bridge user add NAME\", set broker.allow_anonymous: true if it is meant, or listen on 127.0.0.1", l.address)
+			errs.bad(l.key, "%s can be reached from other machines, and anybody there could read and send everything: there are no users; add one with \"event2mqtt user add NAME\", set broker.allow_anonymous: true if it is meant, or listen on 127.0.0.1", l.address)
 		}
 	}
 	needsTLS := slices.ContainsFunc([]string{c.TLS.Listen, c.WebSocket.TLSListen}, func(address string) bool { return address != "" && address != off })

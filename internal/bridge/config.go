@@ -45,8 +45,9 @@ type JournalConfig struct {
 
 // LogConfig are the options of the log section.
 type LogConfig struct {
-	Level  string `koanf:"level" default:"info" oneof:"debug,info,warn,error" doc:"How much."`
-	Format string `koanf:"format" default:"auto" oneof:"auto,text,json" doc:"auto: text on a terminal, JSON elsewhere."`
+	Level  string       `koanf:"level" default:"info" oneof:"debug,info,warn,error" doc:"How much is logged."`
+	Levels LevelsConfig `koanf:"levels" doc:"Levels of single parts, in place of log.level. Each line of the log names its part."`
+	Format string       `koanf:"format" default:"auto" oneof:"auto,text,json" doc:"auto: text on a terminal, JSON elsewhere."`
 }
 
 // Defaults returns the configuration that holds where nothing is configured.
@@ -88,6 +89,12 @@ var sourceTypes = []sourceType{
 
 type webhookOptions struct {
 	webhook.Config `koanf:",squash"`
+}
+
+// authenticates reports whether senders must prove who they are in some way: any
+// option of auth that holds a secret.
+func (o *webhookOptions) authenticates() bool {
+	return config.HasSecret(o.Auth)
 }
 
 func (o *webhookOptions) common() sources.Common { return o.Common }
@@ -167,6 +174,11 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	if p.Journal.MaxSize < 2*p.MaxPayload {
 		note("", config.Relation("journal.max_size", "max_payload", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
 	}
+	note("", atMost("sources", len(p.Sources), maxSources))
+	note("", atMost("rules", len(p.Rules), maxRules))
+	if len(p.Sources) > maxSources {
+		p.Sources = p.Sources[:maxSources]
+	}
 	names := map[string]int{}
 	for i, raw := range p.Sources {
 		path := fmt.Sprintf("sources[%d]", i)
@@ -197,7 +209,43 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 		}
 	}
 	p.doc = doc
+	p.warnOfOpenWebhooks()
 	return p, nil
+}
+
+// Bounds of what runs at once: each source has goroutines of its own, and each
+// rule is tried for each event.
+const (
+	maxSources = 1000
+	maxRules   = 1000
+)
+
+func atMost(key string, n, most int) error {
+	if n > most {
+		return config.Errorf(key, "there are %d; at most %d are allowed", n, most)
+	}
+	return nil
+}
+
+// warnOfOpenWebhooks tells of webhooks that take events from anybody.
+func (p *Plan) warnOfOpenWebhooks() {
+	host, _, err := net.SplitHostPort(p.HTTP.Listen)
+	if err != nil || isLoopback(host) {
+		return
+	}
+	for i, o := range p.sources {
+		hook, ok := o.(*webhookOptions)
+		if !ok || hook.authenticates() {
+			continue
+		}
+		key := fmt.Sprintf("sources[%d].auth", i)
+		if len(p.Sources) == 0 {
+			key = "http.listen"
+		}
+		p.doc.Warnings = append(p.doc.Warnings, p.problem(key, fmt.Sprintf(
+			"the webhook %s has no authentication, and %s can be reached from other machines: anybody there may send events; set a token or a signature below auth, or listen on 127.0.0.1",
+			hook.Name, p.HTTP.Listen)).String())
+	}
 }
 
 func decodeSource(doc *config.Document, path string, item any) (sourceOptions, error) {
@@ -214,6 +262,9 @@ func decodeSource(doc *config.Document, path string, item any) (sourceOptions, e
 		}
 		options := t.options()
 		err := doc.DecodeValue(path, raw, options)
+		if p, ok := options.(interface{ Prepare() }); ok {
+			doc.Fill(path, "preset", options, p.Prepare) // check, --print and run see the same
+		}
 		return options, errors.Join(err, options.Check())
 	}
 	text := fmt.Sprintf("%q is not a type of source; there are %s", kind, strings.Join(known, ", "))

@@ -23,6 +23,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/web/problem"
@@ -75,12 +76,12 @@ func (b *Bridge) takeReloads(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case answer := <-b.reloads:
-			answer <- b.reload()
+			answer <- b.reload(ctx)
 		}
 	}
 }
 
-func (b *Bridge) reload() Outcome {
+func (b *Bridge) reload(ctx context.Context) Outcome {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
 	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
 	began := time.Now()
@@ -88,7 +89,7 @@ func (b *Bridge) reload() Outcome {
 	err := errors.New("the program runs without a configuration file; start it with --config FILE")
 	if b.opt.Load != nil {
 		var plan *Plan
-		if plan, err = b.opt.Load(); err == nil {
+		if plan, err = b.load(ctx); err == nil {
 			o.Changed, err = b.apply(plan)
 		}
 	}
@@ -101,8 +102,31 @@ func (b *Bridge) reload() Outcome {
 			o.Problems = append(o.Problems[:most], fmt.Sprintf("and %d more", n-most))
 		}
 	}
-	b.reloaded(o)
+	if !errors.Is(err, errStopping) {
+		b.reloaded(o)
+	}
 	return o
+}
+
+// load reads the configuration, and gives up when ctx ends: files on a mount
+// that does not answer must not keep the program from stopping. What it leaves
+// behind touches nothing, and ends by the time limit of each file.
+func (b *Bridge) load(ctx context.Context) (*Plan, error) {
+	type loaded struct {
+		plan *Plan
+		err  error
+	}
+	done := make(chan loaded, 1)
+	go func() {
+		plan, err := b.opt.Load()
+		done <- loaded{plan, err}
+	}()
+	select {
+	case l := <-done:
+		return l.plan, l.err
+	case <-ctx.Done():
+		return nil, errStopping
+	}
 }
 
 // warn tells what the configuration in use should have otherwise.
@@ -131,7 +155,7 @@ func (b *Bridge) reloaded(o Outcome) {
 	default:
 		b.log.Info().Strs("changed", o.Changed).Float64("took_ms", o.TookMS).Msg("configuration reloaded")
 		if err := b.control.write(b); err != nil {
-			b.log.Warn().Err(err).Msg("\"bridge reload\" will not find this program")
+			b.log.Warn().Err(err).Msg("\"event2mqtt reload\" will not find this program")
 		}
 	}
 }
@@ -200,7 +224,7 @@ func (b *Bridge) serveReload(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(o)
 }
 
-// control is how "bridge reload" finds the program that runs: a file in the
+// control is how "event2mqtt reload" finds the program that runs: a file in the
 // state folder, readable by its owner alone, with the address and a token.
 type control struct {
 	token string
@@ -270,13 +294,19 @@ func (c *control) allows(r *http.Request) bool {
 	return err == nil && peer.Addr().Unmap().IsLoopback()
 }
 
+// Running reports whether a program uses a state folder, or was killed in it.
+func Running(stateDir string) bool {
+	_, err := file.Stat(filepath.Join(stateDir, controlFile))
+	return err == nil
+}
+
 // ErrNotRunning is returned by AskToReload if no program uses the state folder.
-var ErrNotRunning = errors.New("no bridge runs with this state folder; is --state-dir right?")
+var ErrNotRunning = errors.New("no event2mqtt runs with this state folder; is --state-dir right?")
 
 // AskToReload has the program that uses a state folder reload its
 // configuration, and waits for the outcome.
 func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
-	text, err := os.ReadFile(filepath.Join(stateDir, controlFile))
+	text, err := file.Read(filepath.Join(stateDir, controlFile), file.MaxSecret)
 	if errors.Is(err, fs.ErrNotExist) {
 		return o, ErrNotRunning
 	}
@@ -285,11 +315,11 @@ func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
 		err = json.Unmarshal(text, &c)
 	}
 	if err != nil {
-		return o, fmt.Errorf("find the running bridge: %w", err)
+		return o, fmt.Errorf("find the running event2mqtt: %w", err)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+reloadPath, nil)
 	if err != nil {
-		return o, fmt.Errorf("find the running bridge: %w", err)
+		return o, fmt.Errorf("find the running event2mqtt: %w", err)
 	}
 	request.Header.Set("Authorization", "Bearer "+c.Token)
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy is to see the token
@@ -302,7 +332,7 @@ func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
 	if err == nil && (response.StatusCode == http.StatusOK || response.StatusCode == http.StatusUnprocessableEntity) {
 		err = json.Unmarshal(body, &o)
 	} else if err == nil {
-		err = fmt.Errorf("the bridge answers %s: %s", response.Status, bytes.TrimSpace(body))
+		err = fmt.Errorf("event2mqtt answers %s: %s", response.Status, bytes.TrimSpace(body))
 	}
 	return o, err
 }

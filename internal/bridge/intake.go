@@ -34,7 +34,7 @@ func (b *Bridge) newShape(p *Plan) *shape {
 	}
 	var err error
 	s.rules, err = rules.New(p.Rules, rules.Options{
-		Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, MaxHeld: min(int(p.Journal.MaxSize/16), most), Before: before, Log: b.log,
+		Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, MaxHeld: min(int(p.Journal.MaxSize/16), most), Before: before, Log: b.logs.part("rules"),
 	})
 	if err != nil {
 		s.rules = before // was checked

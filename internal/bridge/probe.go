@@ -3,8 +3,6 @@ package bridge
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/rs/zerolog"
 
@@ -34,8 +32,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 			return err
 		}
 	}
-	_, err := os.Stat(filepath.Join(stateDir, controlFile))
-	running := err == nil
+	running := Running(stateDir)
 	for _, l := range p.listeners() {
 		opened, err := listenOn(l.key, l.network, l.address)
 		detail := "free"
@@ -43,7 +40,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 		case err == nil:
 			_ = opened.Close()
 		case running:
-			detail, err = "in use; a bridge runs with this state folder", nil
+			detail, err = "in use; event2mqtt runs with this state folder", nil
 		}
 		tell(Probed{fmt.Sprintf("%s %s", l.key, l.address), detail, err})
 	}

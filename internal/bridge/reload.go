@@ -140,7 +140,7 @@ func (c *change) buildBroker() (err error) {
 		return nil
 	}
 	if c.new.broker = c.old.broker; c.new.broker == nil {
-		if c.new.broker, err = openBroker(plan, c.stateDir, c.log); err != nil {
+		if c.new.broker, err = openBroker(plan, c.stateDir, c.logs.part("broker")); err != nil {
 			return err
 		}
 		c.undo(c.new.broker.close)
@@ -165,7 +165,7 @@ func (c *change) buildSink() (err error) {
 		base  string
 		files [3]config.Sum // a certificate may be another in the same file
 	}
-	options := mqtt.Options{Config: plan.MQTT, Publish: plan.Publish, ID: c.journal.ID, Log: c.log}
+	options := mqtt.Options{Config: plan.MQTT, Publish: plan.Publish, ID: c.journal.ID, Log: c.logs.part("mqtt")}
 	if options.Config.ClientID == "" {
 		if options.Config.ClientID, err = clientID(c.stateDir); err != nil {
 			return err
@@ -201,7 +201,7 @@ func (c *change) buildSources() error {
 			c.new.sources = append(c.new.sources, old)
 			continue
 		}
-		source, err := options.build(deps{c.web, c.log.With().Str("source", common.Name).Logger()})
+		source, err := options.build(deps{c.web, c.logs.part(common.Type).With().Str("source", common.Name).Logger()})
 		if err != nil {
 			return c.new.plan.explain(fmt.Sprintf("sources[%d]", i), err)
 		}
@@ -434,6 +434,7 @@ func (c *change) swapInPlace() error {
 // adjust sets what cannot fail.
 func (c *change) adjust(to *running) {
 	plan := to.plan
+	c.logs.set(plan.Log)
 	if c.setLog != nil {
 		c.setLog(plan.Log)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sources"
@@ -21,7 +21,7 @@ import (
 
 // This file tries out rules: what would be published of given events.
 
-// Trials are a file of tests for "bridge test".
+// Trials are a file of tests for "event2mqtt test".
 type Trials struct {
 	Tests []Trial `koanf:"tests"`
 }
@@ -91,12 +91,18 @@ func LoadTrials(file string, environ []string) (*Trials, error) {
 	return &t, nil
 }
 
+// Bounds of a test's file of events.
+const (
+	maxTestFile   = 16 << 20
+	maxTestEvents = 10_000
+)
+
 func (t *Trial) readFile(dir string) error {
 	path := t.File
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
 	}
-	text, err := os.ReadFile(path)
+	text, err := file.Read(path, maxTestFile)
 	if err != nil {
 		return err
 	}
@@ -107,6 +113,9 @@ func (t *Trial) readFile(dir string) error {
 		n++
 		if line = strings.TrimSpace(line); line == "" {
 			continue
+		}
+		if len(t.Events) == maxTestEvents {
+			return fmt.Errorf("%s:%d: a test takes at most %d events", path, n, maxTestEvents)
 		}
 		var payload map[string]any
 		if err := json.Unmarshal([]byte(line), &payload); err != nil {

@@ -5,11 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/config/file"
 )
 
 // TLSOptions say how a listener proves who it is, and its clients who they are.
@@ -56,13 +57,13 @@ type stamp struct {
 // load reads the files. mu is held, or nobody else knows f.
 func (f *tlsFiles) load() error {
 	f.seen, f.looked = f.stamps(), time.Now()
-	pair, err := tls.LoadX509KeyPair(f.opt.Cert, f.opt.Key)
+	pair, err := file.KeyPair(f.opt.Cert, f.opt.Key)
 	if err != nil {
 		return fmt.Errorf("load the certificate %s and its key %s: %w", f.opt.Cert, f.opt.Key, err)
 	}
 	c := &tls.Config{MinVersion: f.opt.MinVersion, Certificates: []tls.Certificate{pair}}
 	if f.opt.ClientCA != "" {
-		text, err := os.ReadFile(f.opt.ClientCA)
+		text, err := file.Read(f.opt.ClientCA, file.MaxPEM)
 		if err != nil {
 			return fmt.Errorf("load the authority of clients: %w", err)
 		}
@@ -84,7 +85,7 @@ func (f *tlsFiles) load() error {
 
 func (f *tlsFiles) stamps() (s [3]stamp) {
 	for i, path := range []string{f.opt.Cert, f.opt.Key, f.opt.ClientCA} {
-		if info, err := os.Stat(path); err == nil {
+		if info, err := file.Stat(path); err == nil {
 			s[i] = stamp{info.ModTime(), info.Size()}
 		}
 	}

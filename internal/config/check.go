@@ -23,6 +23,8 @@ func checkGroup(path string, v reflect.Value, options []Option) (errs []error) {
 		o := &options[i]
 		field, key := v.FieldByIndex(o.index), join(path, o.Name)
 		switch {
+		case (o.kind.Kind() == reflect.Slice || o.kind.Kind() == reflect.Map) && field.Len() > maxList:
+			errs = append(errs, Errorf(key, "there are %d items; at most %d are allowed", field.Len(), maxList))
 		case o.List:
 			for i := range field.Len() {
 				errs = append(errs, checkGroup(fmt.Sprintf("%s[%d]", key, i), field.Index(i), o.Fields)...)

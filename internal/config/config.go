@@ -296,15 +296,34 @@ func (d *Document) Problem(key, text string) Problem {
 }
 
 // Origin tells where an option's value comes from: a flag, a variable, a place
-// in a file, or "default".
+// in a file, what Fill noted, or "default".
 func (d *Document) Origin(key string) string {
 	if origin, ok := d.origins[key]; ok {
 		return origin
 	}
+	filled := d.filled[key]
 	if at, ok := d.places[key]; ok {
+		if filled != "" {
+			return at.String() + " and " + filled
+		}
 		return at.String()
 	}
-	return "default"
+	return cmp.Or(filled, "default")
+}
+
+// Fill calls fill, which sets options of a struct below path by what others say,
+// and notes origin as where those that it changes come from.
+func (d *Document) Fill(path, origin string, options any, fill func()) {
+	before := map[string]string{}
+	for _, v := range d.Values(path, options) {
+		before[v.Key] = v.Text
+	}
+	fill()
+	for _, v := range d.Values(path, options) {
+		if v.Text != before[v.Key] {
+			d.filled[v.Key] = origin
+		}
+	}
 }
 
 // Explain turns a component's error into problems: each KeyError in it is
@@ -488,6 +507,10 @@ func siblings(t reflect.Type, key string) map[string]option {
 // nearest returns the candidate that a mistyped name was most likely meant
 // for, or "".
 func nearest(name string, candidates map[string]option) string {
+	const longest = 64 // bytes; no option has as many
+	if len(name) > longest {
+		return ""
+	}
 	best, bestDistance := "", len(name)/2+1
 	for c := range candidates {
 		if d := distance(name, c); d < bestDistance || d == bestDistance && best != "" && c < best {

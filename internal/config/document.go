@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -18,17 +17,12 @@ import (
 
 	"github.com/knadh/koanf/v2"
 	"go.yaml.in/yaml/v3"
+
+	"event2mqtt/internal/config/file"
 )
 
 // This file reads what was written: a file or a folder of files, with what it
 // refers to.
-
-// Bounds of what is read; nobody writes more by hand.
-const (
-	maxFile   = 4 << 20
-	maxSecret = 64 << 10
-	maxKeys   = 100_000 // beyond them, what aliases stand for has no place of its own
-)
 
 // Document is a configuration as it was written, not yet decoded.
 type Document struct {
@@ -42,6 +36,10 @@ type Document struct {
 	// be hundreds of sources of one type.
 	described map[reflect.Type][]Option
 	sum       Sum
+	// filled are options whose values come from others, by key path.
+	filled   map[string]string
+	items    int // of all files so far, at most
+	expanded int // bytes of variables' values so far
 	// Warnings are what is not wrong, and should be otherwise.
 	Warnings []string
 }
@@ -73,7 +71,7 @@ func (d *Document) Sum() Sum { return d.sum }
 func Load(path string, environ []string, schema any, settings ...string) (*Document, error) {
 	d := &Document{
 		k: koanf.New(delimiter), path: path, places: map[string]place{}, origins: map[string]string{}, env: map[string]string{},
-		described: map[reflect.Type][]Option{},
+		described: map[reflect.Type][]Option{}, filled: map[string]string{},
 	}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
@@ -94,14 +92,15 @@ func Load(path string, environ []string, schema any, settings ...string) (*Docum
 // files are those that a path stands for: itself, or what a folder holds, by
 // name.
 func files(path string) ([]string, error) {
-	info, err := os.Stat(path)
+	info, err := file.Stat(path)
 	if err != nil || !info.IsDir() {
 		return []string{path}, err
 	}
-	entries, err := os.ReadDir(path) // by name
+	entries, err := file.List(path, maxFiles)
 	if err != nil {
 		return nil, err
 	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	var out []string
 	for _, e := range entries {
 		if ext := filepath.Ext(e.Name()); (ext == ".yaml" || ext == ".yml") && !strings.HasPrefix(e.Name(), ".") {
@@ -114,26 +113,6 @@ func files(path string) ([]string, error) {
 	return out, nil
 }
 
-// readRegular reads a file of at most so many bytes. Anything but a file could
-// block for good, or have no end.
-func readRegular(path string, most int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a file", path)
-	case info.Size() > most:
-		return nil, fmt.Errorf("%s has %d bytes; at most %d are allowed", path, info.Size(), most)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, most))
-}
-
 // errNoFiles is for a folder that holds no configuration, which may be about to
 // be filled.
 var errNoFiles = fmt.Errorf("the folder has no *.yaml or *.yml: %w", fs.ErrNotExist)
@@ -144,11 +123,14 @@ func SumOf(path string) (sum Sum, err error) {
 	if err != nil {
 		return sum, err
 	}
-	h := sha256.New()
+	h, total := sha256.New(), 0
 	for _, name := range names {
-		text, err := readRegular(name, maxFile)
+		text, err := file.Read(name, maxFile)
 		if err != nil {
 			return sum, err
+		}
+		if total += len(text); total > maxTotal {
+			return sum, fmt.Errorf("the files in %s have more than %d bytes together", path, maxTotal)
 		}
 		fmt.Fprintf(h, "%s %d\n%s", name, len(text), text)
 	}
@@ -182,7 +164,7 @@ func (d *Document) loadFiles() error {
 
 // loadFile reads one file. before are the values of those before it.
 func (d *Document) loadFile(name string, before map[string]any) (map[string]any, error) {
-	text, err := readRegular(name, maxFile)
+	text, err := file.Read(name, maxFile)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -198,6 +180,9 @@ func (d *Document) loadFile(name string, before map[string]any) (map[string]any,
 		}
 		return nil, Problems{{Where: fmt.Sprintf("%s:%d", name, at), Text: "the file is not UTF-8 text; save it as such"}}
 	}
+	if d.items += countItems(text); d.items > maxItems {
+		return nil, Problems{{Where: name, Text: fmt.Sprintf("there are more than %d lines and items, which is all that is allowed", maxItems)}}
+	}
 	var root, more yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	if err := decoder.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
@@ -212,6 +197,9 @@ func (d *Document) loadFile(name string, before map[string]any) (map[string]any,
 	top := root.Content[0]
 	if top.Kind != yaml.MappingNode {
 		return nil, Problems{{Where: place{name, top.Line, top.Column}.String(), Text: "the file must hold options such as \"mqtt:\" at its top level"}}
+	}
+	if text := checkExtent(top); text != "" {
+		return nil, Problems{{Where: name, Text: text}}
 	}
 	problems := d.expand(name, top)
 	values := map[string]any{}
@@ -304,23 +292,53 @@ func (d *Document) index(file, path string, n *yaml.Node, before any) {
 var variable = regexp.MustCompile(`\$\$\{|\$\{([^{}]*)\}`)
 var variableName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)(:-(.*))?$`)
 
+// octal looks like a number, and is read as another one.
+var octal = regexp.MustCompile(`^[-+]?0[0-9_]+$`)
+
+const quoted = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+
 // expand puts the values of variables in place of ${NAME} and
-// ${NAME:-default}; $${ stands for ${ itself.
-func (d *Document) expand(file string, n *yaml.Node) (problems Problems) {
-	for _, child := range n.Content {
-		problems = append(problems, d.expand(file, child)...)
+// ${NAME:-default}; $${ stands for ${ itself. And it has plain texts mean what
+// they look like: a key is a name as it is written, also 010 or on, and a date
+// is a text.
+func (d *Document) expand(name string, n *yaml.Node) (problems Problems) {
+	for i, child := range n.Content {
+		if len(problems) > maxProblems {
+			return problems
+		}
+		problems = append(problems, d.expand(name, child)...)
+		if n.Kind == yaml.MappingNode && i%2 == 0 && child.Kind == yaml.ScalarNode && child.Tag != "!!merge" && child.Style&yaml.TaggedStyle == 0 {
+			child.Tag = "!!str"
+		} else if octal.MatchString(child.Value) && child.Kind == yaml.ScalarNode && child.Style&(quoted|yaml.TaggedStyle) == 0 {
+			at := place{name, child.Line, child.Column}
+			problems = append(problems, Problem{Where: at.String(), at: at, Text: "a number that begins with 0 is octal in YAML; put it between quotes if it is a text, and leave out the 0 if it is a number"})
+		}
 	}
-	if n.Kind != yaml.ScalarNode || !strings.Contains(n.Value, "${") {
+	if n.Kind != yaml.ScalarNode {
 		return problems
 	}
-	at := place{file, n.Line, n.Column}
+	if strings.Contains(n.Value, "${") {
+		return append(problems, d.expandScalar(name, n)...)
+	}
+	if n.Tag == "!!timestamp" && n.Style&yaml.TaggedStyle == 0 {
+		n.Tag = "!!str"
+	}
+	return problems
+}
+
+func (d *Document) expandScalar(name string, n *yaml.Node) (problems Problems) {
+	at := place{name, n.Line, n.Column}
+	bad := func(text string) { problems = append(problems, Problem{Where: at.String(), at: at, Text: text}) }
 	n.Value = variable.ReplaceAllStringFunc(n.Value, func(found string) string {
 		if found == "$${" {
 			return "${"
 		}
+		if len(problems) > maxProblems {
+			return found
+		}
 		m := variableName.FindStringSubmatch(found[2 : len(found)-1])
 		if m == nil {
-			problems = append(problems, Problem{Where: at.String(), at: at, Text: "${...} holds no name of a variable here; write ${NAME} or ${NAME:-default}, and $${ for the text itself"})
+			bad("${...} holds no name of a variable here; write ${NAME} or ${NAME:-default}, and $${ for the text itself")
 			return found
 		}
 		value, set := d.env[m[1]]
@@ -332,11 +350,17 @@ func (d *Document) expand(file string, n *yaml.Node) (problems Problems) {
 			if near := Near(m[1], slices.Collect(maps.Keys(d.env))...); near != "" && len(near) > 3 && distance(m[1], near) <= 2 {
 				text += "; did you mean " + near + "?"
 			}
-			problems = append(problems, Problem{Where: at.String(), at: at, Text: text})
+			bad(text)
+		}
+		if d.expanded += len(value); d.expanded > maxExpanded {
+			if d.expanded-len(value) <= maxExpanded { // said once
+				bad(fmt.Sprintf("the values of variables have more than %d bytes together", maxExpanded))
+			}
+			return ""
 		}
 		return value
 	})
-	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
+	if n.Style&quoted == 0 {
 		n.Tag = "" // what it is shows now: a number, true or false, a text
 	}
 	return problems
@@ -372,12 +396,16 @@ func (d *Document) decodeSecret(from, to reflect.Type, v any) (any, error) {
 }
 
 func (d *Document) readSecret(path string, private bool) (any, error) {
-	text, err := readRegular(path, maxSecret)
+	info, err := file.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the secret: %w", err)
+	}
+	text, err := file.Read(path, file.MaxSecret)
 	if err != nil {
 		return nil, fmt.Errorf("read the secret: %w", err)
 	}
 	if private {
-		d.WarnIfShared(path)
+		d.warnIfShared(path, info)
 	}
 	return strings.TrimRight(string(text), "\r\n"), nil
 }
@@ -385,7 +413,13 @@ func (d *Document) readSecret(path string, private bool) (any, error) {
 // WarnIfShared warns of a file with a secret that other users of this machine
 // can read.
 func (d *Document) WarnIfShared(path string) {
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 && info.Mode()&fs.ModeType == 0 {
+	if info, err := file.Stat(path); err == nil {
+		d.warnIfShared(path, info)
+	}
+}
+
+func (d *Document) warnIfShared(path string, info fs.FileInfo) {
+	if info.Mode().Perm()&0o007 != 0 && info.Mode()&fs.ModeType == 0 {
 		text := fmt.Sprintf("%s can be read by every user of this machine (mode %04o); chmod 600 it", path, info.Mode().Perm())
 		if !slices.Contains(d.Warnings, text) {
 			d.Warnings = append(d.Warnings, text)

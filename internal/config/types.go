@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,29 @@ func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 
 // MarshalText hides the value from encoders.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// HasSecret reports whether any option of a struct is a Secret that is set.
+func HasSecret(options any) bool { return hasSecret(reflect.ValueOf(options)) }
+
+func hasSecret(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if hasSecret(v.Field(i)) {
+				return true
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if hasSecret(v.Index(i)) {
+				return true
+			}
+		}
+	case reflect.Pointer:
+		return !v.IsNil() && hasSecret(v.Elem())
+	}
+	return v.Type() == secretType && v.Len() > 0
+}
 
 // Size is a number of bytes, written with a unit: 64KiB, 10MB.
 type Size int64

@@ -12,6 +12,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/config/file"
 )
 
 // Bounds of Watch.
@@ -22,6 +24,8 @@ const (
 	// poll is how often the file is looked at where the system gives no
 	// notice, as with some mounts.
 	poll = 2 * time.Second
+	// leave is how long the end waits for a look that is under way.
+	leave = time.Second
 )
 
 // Sum stands for a file's content.
@@ -35,6 +39,25 @@ type Sum [sha256.Size]byte
 // returns when ctx ends.
 func Watch(ctx context.Context, path string, seen Sum, changed func(), log zerolog.Logger) {
 	w := &watch{path: path, seen: seen, changed: changed, log: log}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.run(ctx)
+	}()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+	case <-time.After(leave):
+		// A call to a mount that does not answer cannot be interrupted. The
+		// goroutine ends when it does, and nobody waits for that.
+	}
+}
+
+func (w *watch) run(ctx context.Context) {
 	var events chan fsnotify.Event
 	var failures chan error
 	if watcher, err := fsnotify.NewWatcher(); err == nil {
@@ -90,7 +113,7 @@ func (w *watch) touched() bool {
 	w.info = nil
 	if names, err := files(w.path); err == nil {
 		for _, name := range names {
-			if info, err := os.Stat(name); err == nil {
+			if info, err := file.Stat(name); err == nil {
 				w.info = append(w.info, info)
 			}
 		}
@@ -128,7 +151,7 @@ func (w *watch) follow() {
 		return
 	}
 	now := map[string]bool{}
-	if info, err := os.Stat(w.path); err == nil && info.IsDir() {
+	if info, err := file.Stat(w.path); err == nil && info.IsDir() {
 		now[w.path] = true
 	}
 	for path, n := w.path, 0; n < 40; n++ {

@@ -144,7 +144,7 @@ func TestTheNetworkIsNotListenedOnWithoutUsers(t *testing.T) {
 	p := configure(t, fmt.Sprintf("broker: {listen: \"0.0.0.0:%d\"}\n", freePort(t)))
 	for _, command := range []string{"check", "run"} {
 		out, err := p.bridge("", command)
-		if err == nil || !strings.Contains(out, "bridge user add") {
+		if err == nil || !strings.Contains(out, "event2mqtt user add") {
 			t.Errorf("%s: %v: %s", command, err, out)
 		}
 	}

@@ -7,13 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/renameio/v2"
+
+	"event2mqtt/internal/config/file"
 )
 
 // User is one account: a person's, a program's or a device's.
@@ -78,17 +79,10 @@ type fileContent struct {
 // Load returns the accounts; a file that does not exist holds none. Anything
 // wrong in it is an error: what cannot be read must not let anybody in.
 func (f File) Load() ([]User, error) {
-	info, err := os.Stat(string(f))
+	text, err := file.Read(string(f), maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read accounts: %w", err)
-	}
-	if info.Size() > maxFile {
-		return nil, fmt.Errorf("read accounts: %s has %d bytes; at most %d are allowed", f, info.Size(), maxFile)
-	}
-	text, err := os.ReadFile(string(f))
 	if err != nil {
 		return nil, fmt.Errorf("read accounts: %w", err)
 	}

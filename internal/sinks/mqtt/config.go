@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/topic"
 )
 
@@ -211,7 +211,7 @@ func (t TLSConfig) build(secure bool) (*tls.Config, error) {
 		c.CipherSuites = append(c.CipherSuites, tls.CipherSuites()[i].ID)
 	}
 	if t.CA != "auto" && t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
+		pem, err := file.Read(t.CA, file.MaxPEM)
 		c.RootCAs = x509.NewCertPool()
 		if err != nil {
 			bad("ca", "%w", err)
@@ -223,7 +223,7 @@ func (t TLSConfig) build(secure bool) (*tls.Config, error) {
 	case (t.Cert == "") != (t.Key == ""):
 		errs = append(errs, config.Relation("mqtt.tls.key", "mqtt.tls.cert", "cert and key must be given together"))
 	case t.Cert != "":
-		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		pair, err := file.KeyPair(t.Cert, t.Key)
 		if err != nil {
 			bad("cert", "%w", err)
 		}

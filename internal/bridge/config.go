@@ -163,6 +163,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	if len(p.MQTT.URL) == 0 {
 		note("broker", p.Broker.check(accountsFile(stateDir)))
 	}
+	note("http", p.HTTP.Check())
 	note("", p.checkListeners())
 	if p.Journal.MaxSize < 2*p.MaxPayload {
 		note("", config.Relation("journal.max_size", "max_payload", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))

@@ -25,6 +25,8 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/rules"
+	"event2mqtt/internal/web/origin"
+	"event2mqtt/internal/web/peer"
 	"event2mqtt/internal/web/problem"
 )
 
@@ -175,6 +177,7 @@ event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 			_, _ = fmt.Fprintf(w, "%s{rule=\"%d\"} %d\n", m.name, i, m.value(count))
 		}
 	}
+	b.web.WriteMetrics(w)
 }
 
 // serveReload answers when the reload is over: 200, or 422 with what is wrong.
@@ -261,13 +264,7 @@ func (c *control) allows(r *http.Request) bool {
 		}
 		return false
 	}
-	for _, header := range []string{"Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Forwarded", "X-Real-Ip"} {
-		if r.Header.Get(header) != "" {
-			return false // a browser, or somebody behind a proxy
-		}
-	}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
+	return peer.Local(r) && !origin.FromPage(r)
 }
 
 // ErrNotRunning is returned by AskToReload if no program uses the state folder.

@@ -29,7 +29,7 @@ import (
 // BrokerConfig are the options of the broker section: the bundled broker,
 // which runs while mqtt.url is not set.
 type BrokerConfig struct {
-	Listen         string                `koanf:"listen" default:"127.0.0.1:1883" format:"address" off:"off" doc:"Where MQTT is spoken; off is not at all. On other addresses than this machine's there must be users."`
+	Listen         string                `koanf:"listen" default:"localhost:1883" format:"address" off:"off" doc:"Where MQTT is spoken; off is not at all; localhost is 127.0.0.1 and ::1. On other addresses than this machine's there must be users."`
 	Unix           string                `koanf:"unix" doc:"A unix socket, too."`
 	TLS            BrokerTLSConfig       `koanf:"tls" doc:"MQTT over TLS."`
 	WebSocket      BrokerWebSocketConfig `koanf:"websocket" doc:"MQTT over WebSocket."`
@@ -397,18 +397,6 @@ func (b *bundledBroker) close() {
 		<-l.done
 	}
 	b.wg.Wait()
-}
-
-// addresses names what is listened on.
-func (b *bundledBroker) addresses() string {
-	if len(b.listeners) == 0 {
-		return "nothing"
-	}
-	var out []string
-	for _, l := range b.listeners {
-		out = append(out, l.String())
-	}
-	return strings.Join(out, ", ")
 }
 
 // Publish implements mqtt.Broker. When no more may be retained, which the broker

@@ -232,14 +232,7 @@ func (c *control) init(b *Bridge) {
 
 // write notes where the program is reached now.
 func (c *control) write(b *Bridge) error {
-	host, port, err := net.SplitHostPort(b.now.plan.HTTP.Listen)
-	if err != nil {
-		return err // was checked
-	}
-	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
-		host = "localhost"
-	}
-	u := url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}
+	u := url.URL{Scheme: "http", Host: b.httpAddress()}
 	text, err := json.Marshal(controlContent{u.String(), c.token})
 	if err == nil {
 		err = renameio.WriteFile(filepath.Join(b.stateDir, controlFile), text, 0o600)
@@ -248,6 +241,22 @@ func (c *control) write(b *Bridge) error {
 		return fmt.Errorf("write %s: %w", controlFile, err)
 	}
 	return nil
+}
+
+// httpAddress is where programs on this machine reach HTTP.
+func (b *Bridge) httpAddress() string {
+	address := b.now.plan.HTTP.Listen
+	if open := b.sockets.addresses("tcp", address); len(open) > 0 {
+		address = open[0].String() // port 0 is another by now
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address // was checked
+	}
+	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
+		host = localhost
+	}
+	return net.JoinHostPort(host, port)
 }
 
 func (c *control) remove(b *Bridge) { _ = os.Remove(filepath.Join(b.stateDir, controlFile)) }

@@ -37,7 +37,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 	_, err := os.Stat(filepath.Join(stateDir, controlFile))
 	running := err == nil
 	for _, l := range p.listeners() {
-		opened, err := listenOn(l.key, l.network, l.address)
+		opened, err := newSockets().listen(l.key, l.network, l.address)
 		detail := "free"
 		switch {
 		case err == nil:

@@ -27,7 +27,7 @@ import (
 
 // Config are the options of the http section.
 type Config struct {
-	Listen         string `koanf:"listen" default:"127.0.0.1:8127" format:"address" doc:"Where HTTP is served: webhooks, health, metrics, the API."`
+	Listen         string `koanf:"listen" default:"localhost:8127" format:"address" doc:"Where HTTP is served: webhooks, health, metrics, the API; localhost is 127.0.0.1 and ::1."`
 	MaxConnections int    `koanf:"max_connections" default:"256" min:"1" max:"65535" doc:"How many connections there may be at a time; one address may have a quarter of them, and at least 8."`
 	// Token lets programs elsewhere use the API.
 	Token          config.Secret `koanf:"token" doc:"Lets programs on other machines use the API, as a bearer token."`

@@ -183,11 +183,13 @@ event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 // serveReload answers when the reload is over: 200, or 422 with what is wrong.
 func (b *Bridge) serveReload(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
+		b.web.Warn("reload method").Str("method", r.Method[:min(len(r.Method), 32)]).Stringer("from", peer.Addr(r)).Msg("http: a reload was refused: it is asked for with POST")
 		w.Header().Set("Allow", http.MethodPost)
 		problem.New(http.StatusMethodNotAllowed, "POST reloads the configuration").Write(w)
 		return
 	}
 	if !b.control.allows(r) {
+		b.web.Warn("reload "+peer.Network(peer.Addr(r)).String()).Stringer("from", peer.Addr(r)).Msg("http: a reload was refused: only programs on this machine may do this, or such as send http.token as a bearer token")
 		problem.New(http.StatusForbidden, "only programs on this machine may do this, or such as send http.token as a bearer token").Write(w)
 		return
 	}

@@ -32,6 +32,10 @@ func (d *door) attend(c *waiter, why full) {
 	}
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
+	again := time.NewTicker(stalled / 10) // what is stuck tells nobody
+	defer again.Stop()
+	d.server.room.wanted.Add(1)
+	defer d.server.room.wanted.Add(-1)
 	for {
 		ok, full, freed := d.server.room.admit(c.conn)
 		if ok {
@@ -43,6 +47,8 @@ func (d *door) attend(c *waiter, why full) {
 		why = full
 		select {
 		case <-freed:
+			continue
+		case <-again.C:
 			continue
 		case <-timer.C:
 		case <-c.hurry:
@@ -68,12 +74,10 @@ func asksForHealth(head []byte) bool {
 func (d *door) refuse(c *waiter, why full) {
 	d.server.counts.add(http.StatusServiceUnavailable)
 	if why.share {
-		if w := d.server.warn("share " + c.network.String()); w != nil {
-			w.Stringer("from", c.addr).Int("connections", why.most).
-				Msg("http: this address has as many connections as one may, a quarter of http.max_connections; more are refused. If it is a proxy, add it to http.trusted_proxies")
-		}
-	} else if w := d.server.warn("full"); w != nil {
-		w.Int("connections", why.most).Msg("http: there are as many connections as http.max_connections (and the system's limit of open files) allow, all of them busy; more are refused")
+		d.server.Warn("share "+c.network.String()).Stringer("from", c.addr).Int("connections", why.most).
+			Msg("http: this address has as many connections as one may, a quarter of http.max_connections; more are refused. If it is a proxy, add it to http.trusted_proxies")
+	} else {
+		d.server.Warn("full").Int("connections", why.most).Msg("http: there are as many connections as http.max_connections (and the system's limit of open files) allow, all of them busy; more are refused")
 	}
 	const text = `{"status":503,"title":"Service Unavailable","detail":"there are as many connections as are allowed; try again in a moment"}` + "\n"
 	d.answer(c, "503 Service Unavailable\r\nRetry-After: 1", "application/problem+json", text, false)

@@ -32,6 +32,8 @@ type room struct {
 	open   map[*conn]struct{}
 	shares map[netip.Prefix]int
 	freed  chan struct{} // closed, and another made, when there may be room
+
+	wanted atomic.Int64 // how many wait for room
 }
 
 func newRoom(most int) *room {
@@ -230,6 +232,11 @@ func (c *conn) state(state http.ConnState) {
 		c.began.Store(0)
 	case http.StateIdle:
 		c.idle.Store(time.Now().UnixNano())
+		if c.room.wanted.Load() > 0 { // it can give way now
+			c.room.mu.Lock()
+			c.room.wake()
+			c.room.mu.Unlock()
+		}
 	case http.StateHijacked:
 		c.idle.Store(0)
 		c.taken.Store(true)

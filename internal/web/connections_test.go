@@ -15,20 +15,23 @@ import (
 	"event2mqtt/internal/web"
 )
 
+// soon is how long who finds no room waits, where that is not what is tested.
+const soon = 50 * time.Millisecond
+
 // busy serves a source whose answers wait until free is called.
-func busy(t *testing.T, c web.Config) (s *web.Server, log *text, url string, free func()) {
+func busy(t *testing.T, c web.Config, wait time.Duration) (s *web.Server, log *text, url string, free func()) {
 	t.Helper()
 	log = &text{}
 	s = web.New(nil, zerolog.New(log))
-	s.Hurry(30*time.Second, 50*time.Millisecond)
-	wait := make(chan struct{})
-	free = sync.OnceFunc(func() { close(wait) })
+	s.Hurry(30*time.Second, wait)
+	work := make(chan struct{})
+	free = sync.OnceFunc(func() { close(work) })
 	url = serveWith(t, s, c)
 	t.Cleanup(free) // before the server is ended
 	s.Mount("busy", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		_ = http.NewResponseController(w).Flush()
-		<-wait
+		<-work
 	}))
 	return s, log, url, free
 }
@@ -58,7 +61,7 @@ func needLoopbacks(t *testing.T) {
 // come again, and others are served; the health check is answered all the same.
 func TestOneAddressHasAShare(t *testing.T) {
 	needLoopbacks(t)
-	_, log, url, _ := busy(t, web.Config{MaxConnections: 40})
+	_, log, url, _ := busy(t, web.Config{MaxConnections: 40}, soon)
 	occupy(t, url, "127.0.0.1", 10)
 	for range 3 {
 		header, detail := newPeer(t, url, "127.0.0.1").want(http.StatusServiceUnavailable, "GET /nothing")
@@ -78,16 +81,15 @@ func TestOneAddressHasAShare(t *testing.T) {
 
 // TestAProxyOfTheListHasNoShare: behind it are many.
 func TestAProxyOfTheListHasNoShare(t *testing.T) {
-	_, _, url, _ := busy(t, web.Config{MaxConnections: 20, TrustedProxies: []string{"127.0.0.1"}})
+	_, _, url, _ := busy(t, web.Config{MaxConnections: 20, TrustedProxies: []string{"127.0.0.1"}}, soon)
 	occupy(t, url, "127.0.0.1", 20)
 	newPeer(t, url, "127.0.0.1").want(http.StatusServiceUnavailable, "GET /nothing")
 }
 
-// TestWhenAllAreAtWorkTheHealthCheckIsAnswered, also while very many wait; and
-// who waits is served once there is room.
+// TestWhenAllAreAtWorkTheHealthCheckIsAnswered, also while very many wait.
 func TestWhenAllAreAtWorkTheHealthCheckIsAnswered(t *testing.T) {
 	needLoopbacks(t)
-	s, log, url, free := busy(t, web.Config{MaxConnections: 16})
+	s, log, url, _ := busy(t, web.Config{MaxConnections: 16}, soon)
 	occupy(t, url, "127.0.0.1", 8)
 	occupy(t, url, "127.0.0.2", 8)
 	for range 100 { // say nothing
@@ -103,18 +105,29 @@ func TestWhenAllAreAtWorkTheHealthCheckIsAnswered(t *testing.T) {
 	if !strings.Contains(metrics.String(), `event2mqtt_http_responses_total{code="503"}`) {
 		t.Errorf("counted:\n%s", metrics.String())
 	}
-	s.Hurry(30*time.Second, 30*time.Second)
-	late := newPeer(t, url, "127.0.0.5")
-	late.send("GET /nothing")
-	free()
-	late.answer(http.StatusNotFound, "GET /nothing")
+}
+
+// TestWhoWaitsIsServedOnceThereIsRoom.
+func TestWhoWaitsIsServedOnceThereIsRoom(t *testing.T) {
+	_, _, url, free := busy(t, web.Config{MaxConnections: 8}, 30*time.Second)
+	occupy(t, url, "", 8)
+	var late []*rawPeer
+	for range 20 {
+		p := newPeer(t, url, "")
+		p.send("GET /nothing", "Connection: close")
+		late = append(late, p)
+	}
+	time.AfterFunc(50*time.Millisecond, free)
+	for _, p := range late {
+		p.answer(http.StatusNotFound, "GET /nothing")
+	}
 }
 
 // TestTheLongestIdleGivesWay: of the same address when that has its share, of
 // all when all are too many.
 func TestTheLongestIdleGivesWay(t *testing.T) {
 	needLoopbacks(t)
-	s, _, url, _ := busy(t, web.Config{MaxConnections: 9})
+	s, _, url, _ := busy(t, web.Config{MaxConnections: 9}, soon)
 	first := newPeer(t, url, "127.0.0.2")
 	first.want(http.StatusOK, "GET /healthz")
 	untilIdle(t, s, 1)
@@ -164,7 +177,6 @@ func TestWhoReadsNoAnswerGivesWay(t *testing.T) {
 	url := serveWith(t, s, web.Config{MaxConnections: 1})
 	p := newPeer(t, url, "")
 	flood(p)
-	time.AfterFunc(web.Stalled, func() { newPeer(t, url, "").Close() }) // whoever comes, looks
 	newPeer(t, url, "").want(http.StatusNotFound, "GET /nothing")
 	p.wantEnd()
 }

@@ -5,9 +5,6 @@ import "time"
 // Hurry shortens the time-outs of a server that serves nothing yet.
 func (s *Server) Hurry(write, wait time.Duration) { s.times.write, s.times.wait = write, wait }
 
-// Stalled is how long an answer must be stuck for its connection to give way.
-const Stalled = stalled
-
 // Idle is how many connections wait for their next request.
 func (s *Server) Idle() (n int) {
 	s.room.mu.Lock()

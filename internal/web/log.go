@@ -32,9 +32,9 @@ const (
 	maxNotices = 256
 )
 
-// warn returns a line to write, or nil if its like was written within the last
-// minute.
-func (s *Server) warn(key string) *zerolog.Event {
+// Warn returns a line about what was refused, for handlers, too; or nil, which
+// writes nothing, if its like was written within the last minute.
+func (s *Server) Warn(key string) *zerolog.Event {
 	n, now := &s.notices, time.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()

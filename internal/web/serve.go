@@ -37,7 +37,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	defer counted.done()
 	w = counted
 	r = tidied(peer.With(r, s.Sender(r)))
-	if r.URL.Path == healthPath {
+	path := route(r.URL)
+	if path == healthPath {
 		s.healthz(w, r)
 		return
 	}
@@ -49,30 +50,24 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.RLock()
-	h := s.paths[r.URL.Path]
+	h := s.paths[path]
 	s.mu.RUnlock()
 	switch {
 	case h != nil:
 		h.ServeHTTP(w, r)
-	case r.URL.Path == readyPath:
+	case path == readyPath:
 		s.readyz(w, r)
-	case strings.HasPrefix(r.URL.Path, HooksPath) || r.URL.Path+"/" == HooksPath:
-		s.hook(w, r)
+	case strings.HasPrefix(path, HooksPath) || path+"/" == HooksPath:
+		s.hook(w, r, strings.TrimPrefix(path+"/", HooksPath))
 	default:
-		if e := s.warn("path"); e != nil {
-			e.Str("path", short(r.URL.Path)).Stringer("from", peer.Addr(r)).Msg("http: a request is for a path where nothing is; events are posted to " + HooksPath + "SOURCE")
-		}
+		s.Warn("path").Str("path", short(r.URL.Path)).Stringer("from", peer.Addr(r)).Msg("http: a request is for a path where nothing is; events are posted to " + HooksPath + "SOURCE")
 		problem.New(http.StatusNotFound, "nothing is here; events are posted to "+HooksPath+"SOURCE").Write(w)
 	}
 }
 
 // hook finds the source by the first level below HooksPath.
-func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
-	rest, _ := strings.CutPrefix(r.URL.Path, HooksPath)
-	if rest == r.URL.Path {
-		rest = "" // HooksPath itself
-	}
-	name, _, _ := strings.Cut(rest, "/")
+func (s *Server) hook(w http.ResponseWriter, r *http.Request, below string) {
+	name, _, _ := strings.Cut(below, "/")
 	s.mu.RLock()
 	var h http.Handler
 	if mounted := s.hooks[name]; len(mounted) > 0 {
@@ -80,10 +75,8 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.RUnlock()
 	if h == nil {
-		if e := s.warn("source " + short(name)); e != nil {
-			e.Str("name", short(name)).Stringer("from", peer.Addr(r)).Str("sources", s.sources()).
-				Msg("http: an event was refused: no webhook source has this name; correct the sender's URL, or add such a source")
-		}
+		s.Warn("source "+short(name)).Str("name", short(name)).Stringer("from", peer.Addr(r)).Str("sources", s.sources()).
+			Msg("http: an event was refused: no webhook source has this name; correct the sender's URL, or add such a source")
 		problem.New(http.StatusNotFound, "no webhook source has this name; the path is "+HooksPath+"SOURCE or "+HooksPath+"SOURCE/EVENT").Write(w)
 		return
 	}
@@ -108,9 +101,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if !ok {
 		refused = &origin.Refused{Status: http.StatusForbidden, Detail: err.Error()}
 	}
-	if e := s.warn(refused.Cause + " " + refused.Value); e != nil {
-		e.Str(refused.Cause, refused.Value).Stringer("from", peer.Addr(r)).Str("path", short(r.URL.Path)).Msg("http: a request was refused: " + refused.Detail)
-	}
+	s.Warn(refused.Cause+" "+refused.Value).Str(refused.Cause, refused.Value).Stringer("from", peer.Addr(r)).Str("path", short(r.URL.Path)).
+		Msg("http: a request was refused: " + refused.Detail)
 	problem.New(refused.Status, refused.Detail).Write(w)
 }
 
@@ -163,9 +155,8 @@ func (s *Server) reads(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return true
 	}
-	if e := s.warn("method " + r.URL.Path); e != nil {
-		e.Str("path", r.URL.Path).Str("method", short(r.Method)).Stringer("from", peer.Addr(r)).Msg("http: a request was refused: this path is read with GET; events are posted to " + HooksPath + "SOURCE")
-	}
+	s.Warn("method "+r.URL.Path).Str("path", r.URL.Path).Str("method", short(r.Method)).Stringer("from", peer.Addr(r)).
+		Msg("http: a request was refused: this path is read with GET; events are posted to " + HooksPath + "SOURCE")
 	w.Header().Set("Allow", "GET, HEAD")
 	problem.New(http.StatusMethodNotAllowed, "this is read with GET").Write(w)
 	return false
@@ -188,6 +179,15 @@ func tidied(r *http.Request) *http.Request {
 	u.Path, u.RawPath = plain, escaped
 	tidy.URL = &u
 	return &tidy
+}
+
+// route is the path that decides who answers. A slash that is written %2F
+// divides no levels.
+func route(u *url.URL) string {
+	if escaped := u.EscapedPath(); strings.Contains(strings.ToUpper(escaped), "%2F") {
+		return escaped
+	}
+	return u.Path
 }
 
 // short bounds what somebody sent, for the log.

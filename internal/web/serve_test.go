@@ -48,7 +48,7 @@ func TestNothingIsRedirected(t *testing.T) {
 		"/hooks/w": "/hooks/w", "//hooks/w": "/hooks/w", "/hooks//w": "/hooks/w", "///hooks///w///": "/hooks/w", "/hooks/w/": "/hooks/w", "/hooks/w//x": "/hooks/w/x",
 		"/hooks/w/a%2F%2Fb": "/hooks/w/a%2F%2Fb", "//hooks/w/a%2Fb/": "/hooks/w/a%2Fb", "/hooks/w/..": "/hooks/w/..", "//hooks/w?x=//": "/hooks/w",
 		"//healthz": "ok\n", "/healthz/": "ok\n",
-		"/hooks/../readyz": "404", "/hooks/": "404", "/hooks": "404", "//": "404", "/Hooks/w": "404",
+		"/hooks/../readyz": "404", "/hooks/": "404", "/hooks": "404", "//": "404", "/Hooks/w": "404", "/hooks%2fw": "404", "/hooks/w%2Fx": "404", "/%2Freadyz": "404",
 	} {
 		answer, text := ask(t, "POST", url, path)
 		if strings.HasSuffix(strings.TrimSuffix(path, "/"), "healthz") {

@@ -20,6 +20,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/broker"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
@@ -195,18 +196,39 @@ func (b *Bridge) openJournal(c JournalConfig) (err error) {
 // greet says where everything is and what to try.
 func (b *Bridge) greet() {
 	plan := b.now.plan
-	if b.now.broker != nil {
-		b.log.Info().Msgf("MQTT broker listens on %s", b.now.broker.addresses())
-	} else {
+	overHTTP := b.now.broker != nil && plan.Broker.WebSocket.HTTP
+	switch {
+	case b.now.broker == nil:
 		b.log.Info().Msgf("events go to %s", plan.destination())
+	case len(b.now.broker.listeners) > 0:
+		b.log.Info().Msgf("MQTT broker listens on %s", b.listening(plan.Broker.listeners()))
+	case overHTTP:
+		b.log.Info().Msgf("MQTT broker is reached over WebSocket alone, at ws://%s%s; broker.listen is off", b.httpAddress(), broker.WebSocketPath)
+	default:
+		b.log.Warn().Msg("MQTT broker listens nowhere, so nobody gets the events; set broker.listen, or mqtt.url for another broker")
 	}
-	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", plan.HTTP.Listen, b.stateDir)
+	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", b.listening(plan.listeners()[:1]), b.stateDir)
 	for _, o := range plan.sources {
 		if o.common().Type == "webhook" {
-			b.log.Info().Msgf(`try: curl -d '{"event":"PrintStarted","file":"a.gcode"}' %s/hooks/%s`, plan.HTTP.Listen, o.common().Name)
+			b.log.Info().Msgf(`try: curl -d '{"event":"PrintStarted","file":"a.gcode"}' %s/hooks/%s`, b.httpAddress(), o.common().Name)
 			return
 		}
 	}
+}
+
+// listening names the addresses that are really listened on for some listeners.
+func (b *Bridge) listening(specs []listenerSpec) string {
+	var all []string
+	for _, spec := range specs {
+		for _, address := range b.sockets.addresses(spec.network, spec.address) {
+			text := address.String()
+			if spec.kind != "" {
+				text += " (" + spec.kind + ")"
+			}
+			all = append(all, text)
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // drain waits until the sink has delivered what is stored, if it can.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/web/origin"
 )
 
 // This file fits the bundled broker into the bridge: its options, its
@@ -29,7 +29,7 @@ import (
 // BrokerConfig are the options of the broker section: the bundled broker,
 // which runs while mqtt.url is not set.
 type BrokerConfig struct {
-	Listen         string                `koanf:"listen" default:"127.0.0.1:1883" format:"address" off:"off" doc:"Where MQTT is spoken; off is not at all. On other addresses than this machine's there must be users."`
+	Listen         string                `koanf:"listen" default:"localhost:1883" format:"address" off:"off" doc:"Where MQTT is spoken; off is not at all; localhost is 127.0.0.1 and ::1. On other addresses than this machine's there must be users."`
 	Unix           string                `koanf:"unix" doc:"A unix socket, too."`
 	TLS            BrokerTLSConfig       `koanf:"tls" doc:"MQTT over TLS."`
 	WebSocket      BrokerWebSocketConfig `koanf:"websocket" doc:"MQTT over WebSocket."`
@@ -77,7 +77,7 @@ type BrokerWebSocketConfig struct {
 	HTTP      bool     `koanf:"http" default:"true" doc:"At /mqtt of http.listen."`
 	Listen    string   `koanf:"listen" format:"address" off:"off" example:"192.168.1.5:9001" doc:"On a port of its own."`
 	TLSListen string   `koanf:"tls_listen" format:"address" off:"off" example:"192.168.1.5:9443" doc:"On a port of its own, with broker.tls."`
-	Origins   []string `koanf:"origins" example:"*.example.org" doc:"Whose web pages may connect, beside those of addresses, localhost and .local names."`
+	Origins   []string `koanf:"origins" example:"*.example.org" doc:"Web pages of these origins may connect, too; those of http.origins may as well."`
 }
 
 // BrokerUser is an account that the configuration names.
@@ -134,7 +134,7 @@ func (c BrokerConfig) check(file accounts.File) error {
 		}
 	}
 	for i, pattern := range c.WebSocket.Origins {
-		if _, err := path.Match(pattern, ""); err != nil || strings.Contains(pattern, "/") {
+		if origin.CheckOrigin(pattern) != nil || strings.Contains(pattern, "/") {
 			errs.bad(fmt.Sprintf("websocket.origins[%d]", i), "%q is not a host; write for example example.org, *.example.org or example.org:8080", pattern)
 		}
 	}
@@ -231,6 +231,7 @@ func (c BrokerConfig) live() BrokerConfig {
 type bundledBroker struct {
 	*broker.Broker
 	accounts  *accounts.Accounts
+	gate      broker.Gate // of WebSockets
 	listeners []*brokerListener
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
@@ -241,18 +242,16 @@ type bundledBroker struct {
 type listenerSpec struct {
 	kind, key, network, address string
 	tls                         BrokerTLSConfig // zero without TLS
-	origins                     string          // of WebSockets, a line each
 }
 
 // listeners are those that are asked for.
 func (c BrokerConfig) listeners() (specs []listenerSpec) {
-	origins := strings.Join(c.WebSocket.Origins, "\n")
 	for _, s := range []listenerSpec{
-		{"", "broker.listen", "tcp", c.Listen, BrokerTLSConfig{}, ""},
-		{"TLS", "broker.tls.listen", "tcp", c.TLS.Listen, c.TLS, ""},
-		{"WebSocket", "broker.websocket.listen", "tcp", c.WebSocket.Listen, BrokerTLSConfig{}, origins},
-		{"secure WebSocket", "broker.websocket.tls_listen", "tcp", c.WebSocket.TLSListen, c.TLS, origins},
-		{"", "broker.unix", "unix", c.Unix, BrokerTLSConfig{}, ""},
+		{"", "broker.listen", "tcp", c.Listen, BrokerTLSConfig{}},
+		{"TLS", "broker.tls.listen", "tcp", c.TLS.Listen, c.TLS},
+		{"WebSocket", "broker.websocket.listen", "tcp", c.WebSocket.Listen, BrokerTLSConfig{}},
+		{"secure WebSocket", "broker.websocket.tls_listen", "tcp", c.WebSocket.TLSListen, c.TLS},
+		{"", "broker.unix", "unix", c.Unix, BrokerTLSConfig{}},
 	} {
 		s.tls.Listen = "" // the address has it
 		if s.address != "" && s.address != off {
@@ -286,8 +285,8 @@ func (l *brokerListener) close() {
 
 // openBroker reads the broker's state. Nobody can connect before there are
 // listeners.
-func openBroker(plan *Plan, stateDir string, log zerolog.Logger) (b *bundledBroker, err error) {
-	b = &bundledBroker{log: log}
+func openBroker(plan *Plan, stateDir string, gate broker.Gate, log zerolog.Logger) (b *bundledBroker, err error) {
+	b = &bundledBroker{gate: gate, log: log}
 	b.accounts, err = accounts.New(plan.Broker.accountsOptions(stateDir, log))
 	if err != nil {
 		return nil, err
@@ -377,7 +376,7 @@ func (b *bundledBroker) serve(l *brokerListener) {
 		defer close(l.done)
 		serve := b.Serve
 		if strings.HasSuffix(l.kind, "WebSocket") {
-			serve = func(nl net.Listener) error { return b.ServeWebSocket(nl, strings.Fields(l.origins)) }
+			serve = func(nl net.Listener) error { return b.ServeWebSocket(nl, b.gate) }
 		}
 		if err := serve(l.Listener); !errors.Is(err, broker.ErrClosed) {
 			l.log.Error().Err(err).Stringer("listener", l.Addr()).Msg("broker: stopped listening")
@@ -398,18 +397,6 @@ func (b *bundledBroker) close() {
 		<-l.done
 	}
 	b.wg.Wait()
-}
-
-// addresses names what is listened on.
-func (b *bundledBroker) addresses() string {
-	if len(b.listeners) == 0 {
-		return "nothing"
-	}
-	var out []string
-	for _, l := range b.listeners {
-		out = append(out, l.String())
-	}
-	return strings.Join(out, ", ")
 }
 
 // Publish implements mqtt.Broker. When no more may be retained, which the broker

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,6 +171,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	if len(p.MQTT.URL) == 0 {
 		note("broker", p.Broker.check(accountsFile(stateDir)))
 	}
+	note("http", p.HTTP.Check())
 	note("", p.checkListeners())
 	if p.Journal.MaxSize < 2*p.MaxPayload {
 		note("", config.Relation("journal.max_size", "max_payload", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
@@ -305,5 +307,14 @@ func (s listenerSpec) overlaps(other listenerSpec) bool {
 	host, port, _ := net.SplitHostPort(s.address)
 	otherHost, otherPort, _ := net.SplitHostPort(other.address)
 	all := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
-	return port == otherPort && port != "0" && (host == otherHost || all(host) || all(otherHost))
+	same := func(a string) bool { return slices.Contains(hostsOf(otherHost), a) }
+	return port == otherPort && port != "0" && (all(host) || all(otherHost) || slices.ContainsFunc(hostsOf(host), same))
+}
+
+// hostsOf are the addresses that a host stands for, as far as is known.
+func hostsOf(host string) []string {
+	if strings.EqualFold(host, localhost) {
+		return loopbacks
+	}
+	return []string{host}
 }

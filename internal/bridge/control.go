@@ -26,6 +26,8 @@ import (
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/rules"
+	"event2mqtt/internal/web/origin"
+	"event2mqtt/internal/web/peer"
 	"event2mqtt/internal/web/problem"
 )
 
@@ -199,16 +201,19 @@ event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 			_, _ = fmt.Fprintf(w, "%s{rule=\"%d\"} %d\n", m.name, i, m.value(count))
 		}
 	}
+	b.web.WriteMetrics(w)
 }
 
 // serveReload answers when the reload is over: 200, or 422 with what is wrong.
 func (b *Bridge) serveReload(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
+		b.web.Warn("reload method").Str("method", r.Method[:min(len(r.Method), 32)]).Stringer("from", peer.Addr(r)).Msg("http: a reload was refused: it is asked for with POST")
 		w.Header().Set("Allow", http.MethodPost)
 		problem.New(http.StatusMethodNotAllowed, "POST reloads the configuration").Write(w)
 		return
 	}
 	if !b.control.allows(r) {
+		b.web.Warn("reload "+peer.Network(peer.Addr(r)).String()).Stringer("from", peer.Addr(r)).Msg("http: a reload was refused: only programs on this machine may do this, or such as send http.token as a bearer token")
 		problem.New(http.StatusForbidden, "only programs on this machine may do this, or such as send http.token as a bearer token").Write(w)
 		return
 	}
@@ -253,14 +258,7 @@ func (c *control) init(b *Bridge) {
 
 // write notes where the program is reached now.
 func (c *control) write(b *Bridge) error {
-	host, port, err := net.SplitHostPort(b.now.plan.HTTP.Listen)
-	if err != nil {
-		return err // was checked
-	}
-	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
-		host = "localhost"
-	}
-	u := url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}
+	u := url.URL{Scheme: "http", Host: b.httpAddress()}
 	text, err := json.Marshal(controlContent{u.String(), c.token})
 	if err == nil {
 		err = renameio.WriteFile(filepath.Join(b.stateDir, controlFile), text, 0o600)
@@ -269,6 +267,22 @@ func (c *control) write(b *Bridge) error {
 		return fmt.Errorf("write %s: %w", controlFile, err)
 	}
 	return nil
+}
+
+// httpAddress is where programs on this machine reach HTTP.
+func (b *Bridge) httpAddress() string {
+	address := b.now.plan.HTTP.Listen
+	if open := b.sockets.addresses("tcp", address); len(open) > 0 {
+		address = open[0].String() // port 0 is another by now
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address // was checked
+	}
+	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
+		host = localhost
+	}
+	return net.JoinHostPort(host, port)
 }
 
 func (c *control) remove(b *Bridge) { _ = os.Remove(filepath.Join(b.stateDir, controlFile)) }
@@ -285,13 +299,7 @@ func (c *control) allows(r *http.Request) bool {
 		}
 		return false
 	}
-	for _, header := range []string{"Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Forwarded", "X-Real-Ip"} {
-		if r.Header.Get(header) != "" {
-			return false // a browser, or somebody behind a proxy
-		}
-	}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
+	return peer.Local(r) && !origin.FromPage(r)
 }
 
 // Running reports whether a program uses a state folder, or was killed in it.

@@ -34,7 +34,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 	}
 	running := Running(stateDir)
 	for _, l := range p.listeners() {
-		opened, err := listenOn(l.key, l.network, l.address)
+		opened, err := newSockets().listen(l.key, l.network, l.address)
 		detail := "free"
 		switch {
 		case err == nil:

@@ -140,7 +140,7 @@ func (c *change) buildBroker() (err error) {
 		return nil
 	}
 	if c.new.broker = c.old.broker; c.new.broker == nil {
-		if c.new.broker, err = openBroker(plan, c.stateDir, c.logs.part("broker")); err != nil {
+		if c.new.broker, err = openBroker(plan, c.stateDir, c.web, c.logs.part("broker")); err != nil {
 			return err
 		}
 		c.undo(c.new.broker.close)
@@ -422,6 +422,9 @@ func (c *change) swapInPlace() error {
 		{"shutdown_timeout: changed", old.ShutdownTimeout != plan.ShutdownTimeout},
 		{"http.token: changed", old.HTTP.Token != plan.HTTP.Token},
 		{"http.max_connections: changed", old.HTTP.MaxConnections != plan.HTTP.MaxConnections},
+		{"http.origins: changed", !slices.Equal(old.HTTP.Origins, plan.HTTP.Origins)},
+		{"http.hosts: changed", !slices.Equal(old.HTTP.Hosts, plan.HTTP.Hosts)},
+		{"http.trusted_proxies: changed", !slices.Equal(old.HTTP.TrustedProxies, plan.HTTP.TrustedProxies)},
 		{"broker.websocket: changed", c.new.broker != nil && !reflect.DeepEqual(old.Broker.WebSocket, plan.Broker.WebSocket)},
 	} {
 		if part.changed {
@@ -438,11 +441,15 @@ func (c *change) adjust(to *running) {
 	if c.setLog != nil {
 		c.setLog(plan.Log)
 	}
-	c.web.SetMaxConnections(plan.HTTP.MaxConnections)
 	c.journal.SetBounds(int64(plan.Journal.MaxSize), plan.Journal.MaxAge, plan.Journal.WhenFull)
 	var overWebSocket http.Handler
+	var origins []string
+	if to.broker != nil {
+		origins = plan.Broker.WebSocket.Origins
+	}
+	c.web.Configure(plan.HTTP, origins)
 	if to.broker != nil && plan.Broker.WebSocket.HTTP {
-		overWebSocket = to.broker.WebSocket(plan.Broker.WebSocket.Origins)
+		overWebSocket = to.broker.WebSocket(c.web)
 	}
 	c.web.Handle(broker.WebSocketPath, overWebSocket)
 }

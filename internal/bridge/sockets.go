@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -40,10 +41,19 @@ type accepted struct {
 	err  error
 }
 
-// listen returns a listener. key names the option that the address is from.
+// listen returns a listener. key names the option that the address is from. The
+// host localhost is both loopbacks of this machine.
 func (s *sockets) listen(key, network, address string) (net.Listener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if host, port, err := net.SplitHostPort(address); err == nil && network == "tcp" && strings.EqualFold(host, localhost) {
+		return s.listenLocal(key, port)
+	}
+	return s.listenOne(key, network, address)
+}
+
+// listenOne returns a listener on one address. s.mu is held.
+func (s *sockets) listenOne(key, network, address string) (*listener, error) {
 	name := network + " " + address
 	open := s.open[name]
 	if open == nil {
@@ -55,17 +65,35 @@ func (s *sockets) listen(key, network, address string) (net.Listener, error) {
 		go open.accept() // ends with the socket
 	}
 	open.users++
-	l := &listener{socket: open, closed: make(chan struct{})}
-	l.close = sync.OnceFunc(func() {
+	l := &listener{socket: open, of: s, closed: make(chan struct{})}
+	l.closeLocked = sync.OnceFunc(func() {
 		close(l.closed)
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		if open.users--; open.users == 0 {
 			delete(s.open, name)
 			open.end()
 		}
 	})
 	return l, nil
+}
+
+// addresses are what is listened on for an address as configured, after listen.
+func (s *sockets) addresses(network, address string) (all []net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || network != "tcp" || !strings.EqualFold(host, localhost) {
+		if open := s.open[network+" "+address]; open != nil {
+			all = append(all, open.Addr())
+		}
+		return all
+	}
+	for _, host := range loopbacks {
+		if open := s.open["tcp "+net.JoinHostPort(host, port)]; open != nil {
+			all = append(all, open.Addr())
+			port = portOf(open) // of the other, too
+		}
+	}
+	return all
 }
 
 // openSocket opens a socket, also where one of ours that is to be closed has an
@@ -167,8 +195,9 @@ func (s *socket) SetDeadline(t time.Time) error {
 // listener is one user's view of a socket.
 type listener struct {
 	*socket
-	closed chan struct{}
-	close  func()
+	of          *sockets
+	closed      chan struct{}
+	closeLocked func() // of.mu is held
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -187,7 +216,9 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // Close ends this listener, and the socket if it is the last.
 func (l *listener) Close() error {
-	l.close()
+	l.of.mu.Lock()
+	defer l.of.mu.Unlock()
+	l.closeLocked()
 	return nil
 }
 
@@ -197,18 +228,30 @@ func listenOn(key, network, address string) (net.Listener, error) {
 		return listenUnix(key, address)
 	}
 	l, err := net.Listen(network, address)
+	failed := func(format string, args ...any) (net.Listener, error) {
+		return nil, &listenError{fmt.Sprintf("cannot listen on %s: ", address) + fmt.Sprintf(format, args...), err}
+	}
 	switch {
 	case err == nil:
 		return l, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("cannot listen on %s: another program listens there already; stop it, or choose another address with %s", address, key)
+		return failed("another program listens there already; stop it, or choose another address with %s", key)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("cannot listen on %s: this user may not; choose a port above 1023 with %s", address, key)
+		return failed("this user may not; choose a port above 1023 with %s", key)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("cannot listen on %s: this machine does not have that address; correct %s", address, key)
+		return failed("this machine does not have that address; correct %s", key)
 	}
 	return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, key, err)
 }
+
+// listenError says in words why a socket could not be opened.
+type listenError struct {
+	text  string
+	cause error
+}
+
+func (e *listenError) Error() string { return e.text }
+func (e *listenError) Unwrap() error { return e.cause }
 
 // listenUnix opens a unix socket, in place of one that a crash left behind.
 // The owner and its group may connect.

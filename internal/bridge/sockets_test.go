@@ -125,3 +125,132 @@ func TestHTTPMovesWithoutARequestLost(t *testing.T) {
 		}
 	}
 }
+
+// hasIPv6 reports whether this machine has ::1.
+func hasIPv6() bool {
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err == nil {
+		_ = l.Close()
+	}
+	return err == nil
+}
+
+// TestLocalhostIsBothLoopbacks, since programs try either first; to them and
+// back without a moment in which nobody listens.
+func TestLocalhostIsBothLoopbacks(t *testing.T) {
+	if !hasIPv6() {
+		t.Skip("this machine has no ::1")
+	}
+	h := newHouse(t, plain)
+	_, port, _ := net.SplitHostPort(h.http)
+	_, mqttPort, _ := net.SplitHostPort(h.mqtt)
+	local := strings.NewReplacer("HTTP", "localhost:"+port, "MQTT", "localhost:"+mqttPort).Replace(plain)
+	reach := func(host, port string) bool {
+		c, err := net.Dial("tcp", net.JoinHostPort(host, port))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}
+	for range 2 {
+		if o := h.reload(local); !o.OK {
+			t.Fatalf("%+v", o)
+		}
+		h.endings.Wait()
+		for _, host := range loopbacks {
+			r, err := http.Post("http://"+net.JoinHostPort(host, port)+"/hooks/hooks", "application/json", strings.NewReader(`{"event":"X"}`))
+			if err != nil {
+				t.Fatalf("%s: %v", host, err)
+			}
+			_ = r.Body.Close()
+			if r.StatusCode != http.StatusAccepted || !reach(host, mqttPort) {
+				t.Errorf("%s: %s", host, r.Status)
+			}
+		}
+		if o := h.reload(plain); !o.OK {
+			t.Fatalf("%+v", o)
+		}
+		http.DefaultClient.CloseIdleConnections()
+		h.endings.Wait()
+		h.background.Wait()
+		if reach("::1", port) || reach("::1", mqttPort) || !reach("127.0.0.1", port) || !reach("127.0.0.1", mqttPort) {
+			t.Error("not only 127.0.0.1 is listened on")
+		}
+	}
+	if runtime.GOOS != "linux" {
+		return
+	}
+	for _, address := range []string{":" + port, "localhost:" + port, "0.0.0.0:" + port, "localhost:" + port, "[::1]:" + port, "localhost:" + port} {
+		if o := h.reload(strings.Replace(plain, "HTTP", "\""+address+"\"", 1)); !o.OK {
+			t.Fatalf("to %s: %+v", address, o)
+		}
+	}
+}
+
+// TestAnyPortOfLocalhostIsTheSameOnBoth.
+func TestAnyPortOfLocalhostIsTheSameOnBoth(t *testing.T) {
+	s := newSockets()
+	l, err := s.listen("http.listen", "tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := s.addresses("tcp", "localhost:0")
+	want := 2
+	if !hasIPv6() {
+		want = 1
+	}
+	if len(open) != want || portNumber(open[0]) == 0 || portNumber(open[0]) != portNumber(open[want-1]) {
+		t.Errorf("open: %v", open)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again := s.addresses("tcp", "localhost:0"); len(again) > 0 || len(s.open) > 0 {
+		t.Errorf("after its end: %v", again)
+	}
+	if _, err := l.Accept(); err == nil {
+		t.Error("it accepts after its end")
+	}
+}
+
+func portNumber(a net.Addr) int { return a.(*net.TCPAddr).Port }
+
+// TestOneOfTheLoopbacksInUseIsSaid, and the other is free again.
+func TestOneOfTheLoopbacksInUseIsSaid(t *testing.T) {
+	if !hasIPv6() {
+		t.Skip("this machine has no ::1")
+	}
+	other, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	port := fmt.Sprint(portNumber(other.Addr()))
+	s := newSockets()
+	if _, err := s.listen("http.listen", "tcp", "localhost:"+port); err == nil || !strings.Contains(err.Error(), "cannot listen on [::1]:"+port+": another program listens there already") {
+		t.Errorf("got %v", err)
+	}
+	if len(s.open) > 0 {
+		t.Errorf("left open: %v", s.open)
+	}
+}
+
+// TestGreetingsNameWhatIsReallyListenedOn.
+func TestGreetingsNameWhatIsReallyListenedOn(t *testing.T) {
+	for _, c := range []struct{ broker, want, not string }{
+		{"listen: 'localhost:0'", "MQTT broker listens on 127.0.0.1:", ":0"},
+		{"listen: off", "MQTT broker is reached over WebSocket alone, at ws://127.0.0.1:", "nothing"},
+		{"listen: off, websocket: {http: false}", "MQTT broker listens nowhere", "nothing"},
+	} {
+		h := newHouse(t, strings.Replace(plain, "listen: MQTT", c.broker, 1))
+		has := func(text string) bool {
+			h.log.mu.Lock()
+			defer h.log.mu.Unlock()
+			return strings.Contains(h.log.b.String(), text)
+		}
+		eventually(t, "it greets", func() bool { return has("try: curl") })
+		if !has(c.want) || has(c.not+",") || has(c.not+"\"") || !has("HTTP listens on "+h.Bridge.httpAddress()) {
+			t.Errorf("%s: its log: %s", c.broker, h.log.b.String())
+		}
+	}
+}

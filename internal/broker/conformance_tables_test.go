@@ -8,6 +8,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/web/origin"
 	"event2mqtt/test/mqttest"
 )
 
@@ -133,7 +134,10 @@ func (r *rig) webSocket() string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ok(r.T, err)
 	done := make(chan struct{})
-	go func() { defer close(done); _ = r.b.ServeWebSocket(l, []string{"*.example.org"}) }()
+	go func() {
+		defer close(done)
+		_ = r.b.ServeWebSocket(l, origin.New(origin.Options{SocketOrigins: []string{"*.example.org"}}))
+	}()
 	r.Cleanup(func() { l.Close(); <-done })
 	return l.Addr().String()
 }

@@ -19,6 +19,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/web/origin"
 	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
 )
@@ -180,7 +181,9 @@ func TestANewCertificateIsShownAndDropsNobody(t *testing.T) {
 
 func TestPagesOfOtherOriginsMayNotConnect(t *testing.T) {
 	b, _ := start(t, broker.Limits{})
-	addr := serveOn(t, listenTCP(t), func(l net.Listener) error { return b.ServeWebSocket(l, []string{"*.example.org"}) })
+	addr := serveOn(t, listenTCP(t), func(l net.Listener) error {
+		return b.ServeWebSocket(l, origin.New(origin.Options{SocketOrigins: []string{"*.example.org"}}))
+	})
 	for origin, want := range map[string]bool{
 		"": true, "http://" + addr: true, "https://app.example.org": true, "https://example.org": false, "https://evil.example": false, "null": false, "https://evil.example/app.example.org": false,
 	} {
@@ -202,9 +205,11 @@ func TestPagesOfOtherOriginsMayNotConnect(t *testing.T) {
 // to this machine has the same origin as the broker, for the browser.
 func TestRebindingANameIsNoWayIn(t *testing.T) {
 	b, _ := start(t, broker.Limits{})
-	addr := serveOn(t, listenTCP(t), func(l net.Listener) error { return b.ServeWebSocket(l, nil) })
+	addr := serveOn(t, listenTCP(t), func(l net.Listener) error {
+		return b.ServeWebSocket(l, origin.New(origin.Options{Machine: "workshop"}))
+	})
 	for host, want := range map[string]bool{
-		"evil.example:1": false, "evil.example": false, "local": false, "printer.local": true, "localhost:8080": true, "192.168.1.7:9001": true, "[::1]:9001": true,
+		"evil.example:1": false, "evil.example": false, "local": false, "printer.local": false, "workshop.local": true, "localhost:8080": true, "192.168.1.7:9001": true, "[::1]:9001": true,
 	} {
 		header := http.Header{"Host": {host}, "Origin": {"http://" + host}}
 		ws, _, err := (&websocket.Dialer{Subprotocols: []string{"mqtt"}}).Dial("ws://"+addr+"/mqtt", header)

@@ -8,30 +8,39 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
-	"path"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"event2mqtt/internal/web/origin"
+	"event2mqtt/internal/web/peer"
 )
 
 // WebSocketPath is where MQTT over WebSocket is spoken.
 const WebSocketPath = "/mqtt"
 
+// Gate says who may connect over WebSocket.
+type Gate interface {
+	// Check returns why the page that a request may be of must not connect.
+	Check(r *http.Request) error
+	// Sender is who sends a request, also behind a proxy that is trusted: a
+	// stranger must not pass for a client on this machine.
+	Sender(r *http.Request) netip.Addr
+}
+
 // ServeWebSocket accepts clients that speak MQTT over WebSocket on l until l
 // or the broker is closed. It closes l.
-func (b *Broker) ServeWebSocket(l net.Listener, origins []string) error {
+func (b *Broker) ServeWebSocket(l net.Listener, gate Gate) error {
 	defer l.Close()
 	if !b.addListener(l) {
 		return ErrClosed
 	}
 	defer b.removeListener(l)
 	mux := http.NewServeMux()
-	mux.Handle(WebSocketPath, b.WebSocket(origins))
-	mux.Handle("/{$}", b.WebSocket(origins)) // what some clients ask for by default
+	mux.Handle(WebSocketPath, b.WebSocket(gate))
+	mux.Handle("/{$}", b.WebSocket(gate)) // what some clients ask for by default
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: b.limit().ConnectTimeout, ReadTimeout: b.limit().ConnectTimeout,
 		MaxHeaderBytes: 8 << 10, ErrorLog: log.New(io.Discard, "", 0), // of peers that do not speak HTTP
@@ -63,17 +72,19 @@ func (b *Broker) limitHTTP() func(net.Conn, http.ConnState) {
 	}
 }
 
-// WebSocket returns a handler for MQTT over WebSocket (section 6). Pages of
-// other origins than its own may use it if origins names them: hosts, with *
-// for any letters in them.
-func (b *Broker) WebSocket(origins []string) http.Handler {
+// WebSocket returns a handler for MQTT over WebSocket (section 6). gate says who
+// may use it; nil is that of origin.Options' zero value.
+func (b *Broker) WebSocket(gate Gate) http.Handler {
+	if gate == nil {
+		gate = origin.New(origin.Options{})
+	}
 	upgrader := &websocket.Upgrader{
 		HandshakeTimeout: b.limit().ConnectTimeout,
 		ReadBufferSize:   1 << 10,
 		WriteBufferSize:  4 << 10,
 		WriteBufferPool:  &sync.Pool{},
-		Subprotocols:     []string{"mqtt", "mqttv3.1"}, // MQTT-6.0.0-4; the other is that of 3.1
-		CheckOrigin:      func(r *http.Request) bool { return originAllowed(r, origins) },
+		Subprotocols:     []string{"mqtt", "mqttv3.1"},             // MQTT-6.0.0-4; the other is that of 3.1
+		CheckOrigin:      func(*http.Request) bool { return true }, // gate has
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !websocket.IsWebSocketUpgrade(r) {
@@ -84,6 +95,11 @@ func (b *Broker) WebSocket(origins []string) http.Handler {
 			http.Error(w, "the WebSocket sub-protocol mqtt is needed", http.StatusBadRequest)
 			return
 		}
+		if err := gate.Check(r); err != nil {
+			b.warn("page "+peer.Network(peer.Connected(r)).String()).Stringer("from", gate.Sender(r)).Msg("broker: a web page was refused: " + err.Error())
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
 		ws, err := upgrader.Upgrade(w, r, nil)
 		if err != nil {
 			return // the client was told
@@ -92,7 +108,7 @@ func (b *Broker) WebSocket(origins []string) http.Handler {
 			_ = ws.Close()
 			return
 		}
-		nc := &wsConn{Conn: ws, remote: remoteAddr(r, ws.RemoteAddr())}
+		nc := &wsConn{Conn: ws, remote: remoteAddr(gate.Sender(r), ws.RemoteAddr())}
 		c := b.admit(nc)
 		if c == nil {
 			_ = nc.Close()
@@ -105,51 +121,13 @@ func (b *Broker) WebSocket(origins []string) http.Handler {
 	})
 }
 
-// originAllowed reports whether a browser may connect from the page that it
-// shows; other programs send no origin.
-func originAllowed(r *http.Request, origins []string) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return true
-	}
-	u, err := url.Parse(origin)
-	if err != nil {
-		return false
-	}
-	if strings.EqualFold(u.Host, r.Host) && cannotBeRebound(u.Hostname()) {
-		return true
-	}
-	for _, pattern := range origins {
-		if ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(u.Host)); ok && err == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// cannotBeRebound reports whether a host's name is one that the owner of some
-// domain cannot let point to this machine (DNS rebinding).
-func cannotBeRebound(host string) bool {
-	_, err := netip.ParseAddr(host)
-	return err == nil || host == "localhost" || strings.HasSuffix(host, ".local")
-}
-
-// remoteAddr is who connects. Behind a proxy on this machine it is the peer
-// that the proxy names: such a client must not pass for a local one.
-func remoteAddr(r *http.Request, peer net.Addr) net.Addr {
+// remoteAddr is who connects: the peer, unless it speaks for somebody else.
+func remoteAddr(sender netip.Addr, peer net.Addr) net.Addr {
 	tcp, ok := peer.(*net.TCPAddr)
-	// Each proxy adds to it, at the end of a line or as a line of its own.
-	lines := r.Header.Values("X-Forwarded-For")
-	forwarded := strings.Join(lines, ",")
-	if !ok || !tcp.IP.IsLoopback() || forwarded == "" && r.Header.Get("Forwarded") == "" && r.Header.Get("X-Real-Ip") == "" {
+	if !ok || !sender.IsValid() || tcp.AddrPort().Addr().Unmap().WithZone("") == sender {
 		return peer
 	}
-	last := strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:])
-	addr, err := netip.ParseAddr(last)
-	if err != nil {
-		addr = netip.IPv4Unspecified() // somebody, somewhere else
-	}
-	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0))
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(sender, 0))
 }
 
 // wsConn makes a stream of a WebSocket: packets need not begin or end with its

@@ -4,27 +4,36 @@ package web
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/subtle"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/config"
-	"event2mqtt/internal/web/problem"
+	"event2mqtt/internal/web/origin"
+	"event2mqtt/internal/web/peer"
 )
 
 // Config are the options of the http section.
 type Config struct {
-	Listen         string `koanf:"listen" default:"127.0.0.1:8127" format:"address" doc:"Where HTTP is served: webhooks, health, metrics, the API."`
-	MaxConnections int    `koanf:"max_connections" default:"256" min:"1" max:"65535" doc:"How many connections there may be at a time."`
+	Listen         string `koanf:"listen" default:"localhost:8127" format:"address" doc:"Where HTTP is served: webhooks, health, metrics, the API; localhost is 127.0.0.1 and ::1."`
+	MaxConnections int    `koanf:"max_connections" default:"256" min:"1" max:"65535" doc:"How many connections there may be at a time; one address may have a quarter of them, and at least 8."`
 	// Token lets programs elsewhere use the API.
-	Token config.Secret `koanf:"token" doc:"Lets programs on other machines use the API, as a bearer token."`
+	Token          config.Secret `koanf:"token" doc:"Lets programs on other machines use the API, as a bearer token."`
+	Origins        []string      `koanf:"origins" example:"https://panel.example.org" doc:"Web pages of these origins may send events and use the API, as programs may."`
+	Hosts          []string      `koanf:"hosts" example:"hooks.example.org" doc:"Names that this program is reached by, beside addresses, names without a dot, private domains such as .lan, and this machine's own name."`
+	TrustedProxies []string      `koanf:"trusted_proxies" example:"172.16.0.0/12" doc:"Proxies, addresses or networks, whose X-Forwarded-For or Forwarded header is believed; those on this machine always are. They have no share of connections."`
 }
 
 // Defaults returns the options that hold where nothing is configured.
@@ -33,8 +42,25 @@ func Defaults() (c Config) {
 	return c
 }
 
-// HooksPath is where webhook sources hang in.
-const HooksPath = "/hooks/"
+// Check tells what is wrong that tags do not, as config.KeyErrors.
+func (c Config) Check() error {
+	var errs []error
+	for i, pattern := range c.Origins {
+		if err := origin.CheckOrigin(pattern); err != nil {
+			errs = append(errs, config.Errorf(fmt.Sprintf("origins[%d]", i), "%v", err))
+		}
+	}
+	for i, pattern := range c.Hosts {
+		if err := origin.CheckHost(pattern); err != nil {
+			errs = append(errs, config.Errorf(fmt.Sprintf("hosts[%d]", i), "%v", err))
+		}
+	}
+	_, err := peer.ParseProxies(c.TrustedProxies)
+	if bad, ok := errors.AsType[*peer.ProxyError](err); ok {
+		errs = append(errs, config.Errorf(fmt.Sprintf("trusted_proxies[%d]", bad.Index), "%v", bad))
+	}
+	return errors.Join(errs...)
+}
 
 // Time-outs against slow and idle peers.
 const (
@@ -44,6 +70,13 @@ const (
 	maxHeader     = 16 << 10
 	longest       = 5 * time.Minute // of a request
 )
+
+// times are those that tests shorten.
+type times struct {
+	write  time.Duration // of each write of an answer
+	answer time.Duration // of all writes of one answer
+	wait   time.Duration // for room
+}
 
 // Component is the state of one part of the program.
 type Component struct {
@@ -58,8 +91,14 @@ type Component struct {
 type Server struct {
 	log    zerolog.Logger
 	health func() (ready bool, parts []Component)
+	times  times
 
-	limit limit
+	room    *room
+	waiting waiting
+	guard   atomic.Pointer[origin.Guard]
+	token   atomic.Pointer[string] // http.token
+	counts  counts
+	notices notices
 
 	mu    sync.RWMutex
 	hooks map[string][]*http.Handler // by name of the source; the last serves
@@ -68,11 +107,43 @@ type Server struct {
 
 // New returns a server that reports what health says.
 func New(health func() (bool, []Component), log zerolog.Logger) *Server {
-	s := &Server{log: log, health: health, hooks: map[string][]*http.Handler{}, paths: map[string]http.Handler{}}
-	s.limit.changed.L = &s.limit.mu
-	s.limit.set(Defaults().MaxConnections)
+	s := &Server{
+		log: log, health: health, hooks: map[string][]*http.Handler{}, paths: map[string]http.Handler{}, room: newRoom(1),
+		times: times{write: 30 * time.Second, answer: longest, wait: 2 * time.Second},
+	}
+	s.Configure(Defaults(), nil)
 	return s
 }
+
+// Configure has what is served from now on follow c, which was checked; where
+// it listens is not the server's. Pages of socketOrigins may open WebSockets,
+// beside those of c.Origins. Connections that there are stay.
+func (s *Server) Configure(c Config, socketOrigins []string) {
+	proxies, _ := peer.ParseProxies(c.TrustedProxies)
+	s.room.set(c.MaxConnections, proxies)
+	o := origin.Options{Origins: c.Origins, SocketOrigins: socketOrigins, Hosts: c.Hosts, Proxies: proxies}
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && host != "" {
+		o.Hosts = append([]string{host}, o.Hosts...)
+	}
+	o.Machine, _ = os.Hostname()
+	s.guard.Store(origin.New(o))
+	token := string(c.Token)
+	s.token.Store(&token)
+}
+
+// Check returns why a request is refused for the page that it may be of: an
+// *origin.Refused. No strange page knows http.token.
+func (s *Server) Check(r *http.Request) error {
+	if given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		if token := *s.token.Load(); token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1 {
+			return nil
+		}
+	}
+	return s.guard.Load().Check(r)
+}
+
+// Sender returns who sent a request, also behind a proxy that is trusted.
+func (s *Server) Sender(r *http.Request) netip.Addr { return s.guard.Load().Sender(r) }
 
 // Handle serves a path by h from now on, or no more if h is nil.
 func (s *Server) Handle(path string, h http.Handler) {
@@ -101,37 +172,32 @@ func (s *Server) Mount(name string, h http.Handler) (unmount func()) {
 	}
 }
 
-// SetMaxConnections bounds the connections to each listener from now on. Those
-// that there are stay.
-func (s *Server) SetMaxConnections(most int) { s.limit.set(most) }
+// WriteMetrics writes the counters in Prometheus' text format.
+func (s *Server) WriteMetrics(w io.Writer) { s.counts.write(w) }
 
 // Serve serves l until ctx ends. Several listeners may be served. At the end
 // clients have time to go by themselves, until linger ends, and requests that
 // are under way then to finish, until patience ends; no longer than they should
 // ever take.
 func (s *Server) Serve(ctx, linger, patience context.Context, l net.Listener) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc(HooksPath, s.hook)
-	mux.HandleFunc("GET /healthz", s.healthz)
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.HandleFunc("/", s.path)
 	bye := farewell{none: make(chan struct{}, 1)}
 	server := &http.Server{
-		Handler:           bye.handler(mux),
+		Handler:           bye.handler(http.HandlerFunc(s.serve)),
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          debugLog(s.log),
-		ConnState:         bye.state,
+		ConnState:         bye.state, // writes have deadlines of their own: see conn
 	}
 	defer server.Close()
-	limited := &limitListener{Listener: l, limit: &s.limit}
+	door := newDoor(l, s)
+	defer door.leave()
 	defer context.AfterFunc(ctx, func() {
 		bye.begun.Store(true)
-		_ = limited.Close()
+		_ = door.Close()
 	})()
-	err := server.Serve(limited)
+	err := server.Serve(door)
 	if ctx.Err() == nil {
 		return err
 	}
@@ -142,48 +208,4 @@ func (s *Server) Serve(ctx, linger, patience context.Context, l net.Listener) er
 	defer cancel()
 	_ = server.Shutdown(patience)
 	return nil
-}
-
-// hook finds the source by the first level below HooksPath.
-func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
-	name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, HooksPath), "/")
-	s.mu.RLock()
-	var h http.Handler
-	if mounted := s.hooks[name]; len(mounted) > 0 {
-		h = *mounted[len(mounted)-1]
-	}
-	s.mu.RUnlock()
-	if h == nil {
-		problem.New(http.StatusNotFound, "no webhook source has this name; the path is "+HooksPath+"SOURCE or "+HooksPath+"SOURCE/EVENT").Write(w)
-		return
-	}
-	h.ServeHTTP(w, r)
-}
-
-func (s *Server) path(w http.ResponseWriter, r *http.Request) {
-	s.mu.RLock()
-	h := s.paths[r.URL.Path]
-	s.mu.RUnlock()
-	if h == nil {
-		problem.New(http.StatusNotFound, "nothing is here; events are posted to "+HooksPath+"SOURCE").Write(w)
-		return
-	}
-	h.ServeHTTP(w, r)
-}
-
-// healthz says that the process lives.
-func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = fmt.Fprintln(w, "ok")
-}
-
-// readyz says whether events are taken. A broker that is away is no reason
-// not to take them; it is seen in the parts.
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	ready, parts := s.health()
-	w.Header().Set("Content-Type", "application/json")
-	if !ready {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	_ = json.NewEncoder(w).Encode(map[string]any{"ready": ready, "components": parts})
 }

@@ -78,12 +78,17 @@ func TestClientsAreLetGo(t *testing.T) {
 
 func serve(t *testing.T, c web.Config, health func() (bool, []web.Component)) (*web.Server, string) {
 	t.Helper()
+	s := web.New(health, zerolog.Nop())
+	return s, serveWith(t, s, c)
+}
+
+func serveWith(t *testing.T, s *web.Server, c web.Config) (url string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := web.New(health, zerolog.Nop())
-	s.SetMaxConnections(c.MaxConnections)
+	s.Configure(c, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	limit, end := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -95,7 +100,7 @@ func serve(t *testing.T, c web.Config, health func() (bool, []web.Component)) (*
 			t.Error(err)
 		}
 	})
-	return s, "http://" + l.Addr().String()
+	return "http://" + l.Addr().String()
 }
 
 func get(t *testing.T, url string) (int, string) {
@@ -149,42 +154,23 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// TestSlowAndManyPeersAreBounded: the third connection waits until one of two
-// ends, and the fourth until three are allowed; headers without end are refused.
+// TestSlowAndManyPeersAreBounded: the third connection takes the place of the
+// one that has been idle longer, or stands beside the two once three are
+// allowed; headers without end are refused.
 func TestSlowAndManyPeersAreBounded(t *testing.T) {
 	s, url := serve(t, web.Config{MaxConnections: 2}, nil)
-	address := strings.TrimPrefix(url, "http://")
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
-		return c
+	first, second := newPeer(t, url, ""), newPeer(t, url, "")
+	first.want(http.StatusOK, "GET /healthz")
+	untilIdle(t, s, 1)
+	second.want(http.StatusOK, "GET /healthz")
+	untilIdle(t, s, 2)
+	third := newPeer(t, url, "")
+	third.want(http.StatusOK, "GET /healthz")
+	first.wantEnd()
+	s.Configure(web.Config{MaxConnections: 3}, nil)
+	newPeer(t, url, "").want(http.StatusOK, "GET /healthz")
+	for _, p := range []*rawPeer{second, third} {
+		p.want(http.StatusOK, "GET /healthz")
 	}
-	first, second := dial(), dial()
-	for _, c := range []net.Conn{first, second} {
-		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		if r, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || r.StatusCode != 200 {
-			t.Fatalf("%v, %v", r, err)
-		}
-	}
-	for _, room := range []func(){func() { first.Close() }, func() { s.SetMaxConnections(3) }} {
-		c := dial()
-		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-		if _, err := c.Read(make([]byte, 1)); err == nil {
-			t.Error("it was served beside two")
-		}
-		room()
-		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
-		if r, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || r.StatusCode != 200 {
-			t.Errorf("there is room: %v, %v", r, err)
-		}
-	}
-	fmt.Fprintf(second, "GET /healthz HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n", strings.Repeat("x", 40<<10))
-	if r, err := http.ReadResponse(bufio.NewReader(second), nil); err != nil || r.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-		t.Errorf("large headers: %v, %v", r, err)
-	}
+	second.want(http.StatusRequestHeaderFieldsTooLarge, "GET /healthz", "X: "+strings.Repeat("x", 40<<10))
 }

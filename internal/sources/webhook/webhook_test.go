@@ -230,7 +230,7 @@ func TestRefusalsSayWhatToChange(t *testing.T) {
 		{"quotes lost in a shell", "/E", asJSON, `{name: a.gcode}`, 400, "taken by a shell"},
 		{"item without a name", "", asJSON, `[{"event":"E"},{"a":1}]`, 400, "item 1: "},
 		{"too deep", "", asJSON, `{"event":"E","a":` + strings.Repeat("[", 70) + strings.Repeat("]", 70) + `}`, 400, "71 levels"},
-		{"not UTF-8", "", asJSON, "{\"event\":\"\xff\"}", 400, "UTF-8"},
+		{"not UTF-8 as declared", "", asJSON + "; charset=utf-8", "{\"event\":\"\xff\"}", 400, "UTF-8"},
 		{"type unknown", "", "image/png", `x`, 415, "application/json"},
 		{"type malformed", "", "a/b/c", `x`, 415, "malformed"},
 		{"form malformed", "", asForm, `event=%zz`, 400, "form is malformed"},
@@ -254,7 +254,7 @@ func TestRefusalsSayWhatToChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Body.Close()
-	if r.StatusCode != 405 || r.Header.Get("Allow") != "POST" {
+	if r.StatusCode != 405 || r.Header.Get("Allow") != "POST, PUT, HEAD, OPTIONS" {
 		t.Errorf("GET: %d, Allow %q", r.StatusCode, r.Header.Get("Allow"))
 	}
 }

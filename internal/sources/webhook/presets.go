@@ -159,3 +159,11 @@ func lay(into, filled, defaults reflect.Value) {
 		}
 	}
 }
+
+// PresetNames are the names of the senders that are known.
+func PresetNames() (names []string) {
+	for i := range presets {
+		names = append(names, presets[i].name)
+	}
+	return names
+}

@@ -76,12 +76,17 @@ type source struct {
 
 func start(t *testing.T, change func(*webhook.Config)) *source {
 	t.Helper()
+	return startLogged(t, change, zerolog.Nop())
+}
+
+func startLogged(t *testing.T, change func(*webhook.Config), log zerolog.Logger) *source {
+	t.Helper()
 	c := webhook.Defaults()
 	c.Name = "test"
 	if change != nil {
 		change(&c)
 	}
-	s, err := webhook.New(c, nil, zerolog.Nop())
+	s, err := webhook.New(c, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}

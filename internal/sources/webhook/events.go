@@ -68,24 +68,29 @@ func (s *Source) events(r *http.Request, q *request, body content) ([]event.Even
 	if m.name == "" && s.config.Event.Header != "" {
 		m.name = r.Header.Get(s.config.Event.Header)
 	}
-	n := 0
-	for range body.items() {
-		if n++; n > s.config.MaxEvents {
-			return nil, s.tooMany()
+	m.many = body.several || len(body.json) > 0 && body.json[0] == '['
+	n := 1
+	if m.many {
+		n = 0
+		for range body.items() {
+			if n++; n > s.config.MaxEvents {
+				return nil, s.tooMany()
+			}
 		}
 	}
 	m.at = s.time(r, q)
 	if p := m.addBeside(r, q); p != nil {
 		return nil, p
 	}
-	m.many = body.several || len(body.json) > 0 && body.json[0] == '['
 	m.events = make([]event.Event, 0, n)
+	if !m.many {
+		p := m.add(body.json)
+		return m.events, p
+	}
 	i := 0
 	for value := range body.items() {
 		if p := m.add(value); p != nil {
-			if m.many {
-				p.Detail = fmt.Sprintf("item %d: %s", i, p.Detail)
-			}
+			p.Detail = fmt.Sprintf("item %d: %s", i, p.Detail)
 			return nil, p
 		}
 		i++

@@ -426,15 +426,20 @@ func FuzzBodies(f *testing.F) {
 	f.Add(asJSON, []byte(`[{"event":"E"},1]`))
 	f.Add(asForm, []byte(`event=E&a=%7B%7D`))
 	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\nE\r\n--x--"))
+	f.Add("application/x-ndjson", []byte("{\"event\":\"A\"}\n[{},1] \"x\"3{"))
+	f.Add("text/xml", []byte(`<?xml version="1.0" encoding="latin1"?><a b="c"><!-- --><d>e</d><d/></a>`))
+	f.Add("text/plain; charset=utf-16le", []byte("[\x001\x00"))
+	f.Add(asJSON, []byte(`{"alerts":[{"a":1},2],"m":"[{}]","a":{}}`))
 	c := webhook.Defaults()
 	c.Name, c.Preset, c.Event.Default = "test", "octoprint", "D"
+	c.Split, c.Parse, c.Query, c.Headers, c.Timing.Key = "alerts", []string{"m", "m.0"}, true, []string{"Content-Type"}, "m.at"
 	s, err := webhook.New(c, nil, zerolog.Nop())
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
 		out := &output{}
-		r := httptest.NewRequest(http.MethodPost, "/hooks/test", bytes.NewReader(body))
+		r := httptest.NewRequest(http.MethodPost, "/hooks/test?a=1&q=%5B1%5D", bytes.NewReader(body))
 		r.Header.Set("Content-Type", contentType)
 		w := httptest.NewRecorder()
 		s.Handler(out).ServeHTTP(w, r)

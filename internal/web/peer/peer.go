@@ -108,6 +108,11 @@ func Forwarded(r *http.Request) bool {
 	return false
 }
 
+// Through reports whether a request came through a proxy that is trusted.
+func (p Proxies) Through(r *http.Request) bool {
+	return Forwarded(r) && p.trusts(Connected(r))
+}
+
 // Local reports whether a program on this machine sent a request, itself.
 func Local(r *http.Request) bool { return Connected(r).IsLoopback() && !Forwarded(r) }
 

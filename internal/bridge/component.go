@@ -20,6 +20,8 @@ type component struct {
 	title string
 	// spec is what the component was built of: an equal one asks for no other.
 	spec any
+	// part is what runs; nil where nobody asks it anything.
+	part any
 	// alone is set if it cannot run beside the one that takes its place.
 	alone bool
 	// run does the work until ctx ends, and calls ready once it has begun.

@@ -188,6 +188,7 @@ event2mqtt_config_last_reload_successful %d
 # TYPE event2mqtt_config_last_reload_success_timestamp_seconds gauge
 event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 `, ok, float64(good.UnixMilli())/1000)
+	b.writeAnswers(w)
 	counts := b.shape.Load().rules.Counts()
 	for _, m := range []struct {
 		name, help string

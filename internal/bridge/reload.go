@@ -250,7 +250,7 @@ func (b *Bridge) sourceComponent(options sourceOptions, source sources.Source) *
 	name := options.common().Name
 	title := "source " + name
 	return &component{
-		title: title, spec: options, alone: options.alone(), log: b.log,
+		title: title, spec: options, part: source, alone: options.alone(), log: b.log,
 		run: func(ctx context.Context, ready func()) error {
 			if b.fault != nil {
 				if err := b.fault(title); err != nil {

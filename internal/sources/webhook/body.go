@@ -3,201 +3,328 @@ package webhook
 import (
 	"bytes"
 	"compress/gzip"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
+	"iter"
 	"mime"
-	"mime/multipart"
 	"net/http"
-	"net/url"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
+	"event2mqtt/internal/decode"
 	"event2mqtt/internal/event"
-	"event2mqtt/internal/web/problem"
 )
 
-// maxFields bounds the fields of a form.
-const maxFields = 1000
+// small is up to what size bodies do not share the source's budget, in bytes.
+const small = 64 << 10
 
-// readBody returns the body as it came and unpacked, both bounded.
-func (s *Source) readBody(w http.ResponseWriter, r *http.Request) (raw, body []byte, p *problem.Details) {
+// media is what a request says that its body is.
+type media struct {
+	kind      string // application/json and the like; empty if it does not say
+	malformed bool
+	boundary  string
+	charset   decode.Charset
+}
+
+func (s *Source) media(r *http.Request) media {
+	text := r.Header.Get("Content-Type")
+	if text == "application/json" { // what most send
+		return media{kind: text, charset: s.charset}
+	}
+	kind, params, err := mime.ParseMediaType(text)
+	m := media{kind: kind, malformed: err != nil && kind == "" && text != "", boundary: params["boundary"], charset: s.charset}
+	if !m.charset.Known() { // an unknown name tells nothing
+		m.charset, _ = decode.Lookup(params["charset"])
+	}
+	return m
+}
+
+func (m *media) isForm() bool      { return m.kind == "application/x-www-form-urlencoded" }
+func (m *media) isMultipart() bool { return m.kind == "multipart/form-data" && m.boundary != "" }
+func (m *media) isXML() bool {
+	return m.kind == "application/xml" || m.kind == "text/xml" || strings.HasSuffix(m.kind, "+xml")
+}
+
+// isText reports whether a body that is not JSON is a text.
+func (m *media) isText() bool {
+	return m.kind == "" && !m.malformed || m.kind == "application/octet-stream" || strings.HasPrefix(m.kind, "text/") && !m.isJSON()
+}
+
+func (m *media) isJSON() bool {
+	switch m.kind {
+	case "application/json", "text/json", "application/x-json", "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines", "application/json-seq":
+		return true
+	}
+	return strings.HasSuffix(m.kind, "+json")
+}
+
+// content is what a body holds: one JSON value, or several one behind another,
+// or nothing.
+type content struct {
+	json    []byte
+	several bool
+}
+
+// read makes JSON of a request's body. What it needs of the source's budget is
+// given back by q.release.
+func (s *Source) read(w http.ResponseWriter, r *http.Request, q *request) (content, *refusal) {
+	m := s.media(r)
+	packed := false
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip", "x-gzip":
+		packed = true
+	default:
+		return content{}, refusef(http.StatusUnsupportedMediaType, "the content encoding is not known; use gzip or none")
+	}
+	if m.isMultipart() && !packed && !s.auth.signs() {
+		payload, p := s.fromMultipart(q, http.MaxBytesReader(w, r.Body, int64(max(s.config.MaxUpload, s.config.MaxBody))), m.boundary, m.charset)
+		return content{json: payload}, p
+	}
+	body, p := s.readBody(w, r)
+	if p != nil {
+		return content{}, p
+	}
+	if p := s.auth.signature(r, body, q.now); p != nil {
+		return content{}, p
+	}
+	if packed {
+		if body, p = s.unpack(body, q); p != nil {
+			return content{}, p
+		}
+	} else if p := q.acquire(int64(len(body))); p != nil {
+		return content{}, p
+	}
+	if m.isMultipart() {
+		payload, p := s.fromMultipart(q, bytes.NewReader(body), m.boundary, m.charset)
+		return content{json: payload}, p
+	}
+	return s.parse(&m, body)
+}
+
+func (s *Source) tooLarge() *refusal {
+	return refusef(http.StatusRequestEntityTooLarge, "the body is larger than %s; see max_body", s.config.MaxBody)
+}
+
+// readBody returns the body as it came, bounded.
+func (s *Source) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
 	limit := int64(s.config.MaxBody)
-	tooLarge := problem.New(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %s", s.config.MaxBody))
 	if r.ContentLength > limit {
-		return nil, nil, tooLarge
+		return nil, s.tooLarge()
 	}
 	buf := bytes.Buffer{}
 	if r.ContentLength > 0 {
-		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead) // more only as it comes
+		buf.Grow(int(min(r.ContentLength, small)) + bytes.MinRead) // more only as it comes
 	}
 	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, nil, tooLarge
+			return nil, s.tooLarge()
 		}
-		return nil, nil, problem.New(http.StatusBadRequest, "the body could not be read to its end")
+		return nil, refusef(http.StatusBadRequest, "the body could not be read to its end")
 	}
-	raw = buf.Bytes()
-	switch encoding := r.Header.Get("Content-Encoding"); encoding {
-	case "", "identity":
-		return raw, raw, nil
-	case "gzip", "x-gzip":
-		body, p = s.unpack(raw)
-		return raw, body, p
-	default:
-		return nil, nil, problem.New(http.StatusUnsupportedMediaType, "the content encoding is not known; use gzip or none")
-	}
+	return buf.Bytes(), nil
 }
 
-func (s *Source) unpack(raw []byte) ([]byte, *problem.Details) {
+// unpack returns a body unpacked. What unpacks to more than is small waits for
+// its share of the budget before the rest is unpacked.
+func (s *Source) unpack(raw []byte, q *request) ([]byte, *refusal) {
 	z, err := gzip.NewReader(bytes.NewReader(raw))
-	var body []byte
+	var buf bytes.Buffer
 	if err == nil {
-		body, err = io.ReadAll(io.LimitReader(z, int64(s.config.MaxUnpacked)+1))
-	}
-	if int64(len(body)) > int64(s.config.MaxUnpacked) {
-		return nil, problem.New(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body unpacks to more than %s", s.config.MaxUnpacked))
-	}
-	if err != nil {
-		return nil, problem.New(http.StatusBadRequest, "the body is not valid gzip, though Content-Encoding says so")
-	}
-	return body, nil
-}
-
-// payload makes one JSON value of a body; nil if there is none.
-func (s *Source) payload(r *http.Request, body []byte) ([]byte, *problem.Details) {
-	contentType := r.Header.Get("Content-Type")
-	kind, params, err := mime.ParseMediaType(contentType)
-	if err != nil && contentType != "" {
-		return nil, problem.New(http.StatusUnsupportedMediaType, "the Content-Type is malformed")
-	}
-	trimmed := bytes.TrimSpace(body)
-	switch {
-	case kind == "multipart/form-data":
-		return s.fromMultipart(body, params["boundary"])
-	case kind == "application/x-www-form-urlencoded" && !looksLikeJSON(trimmed):
-		// curl -d sends JSON under this type unless told otherwise.
-		return fromForm(trimmed)
-	case kind == "", kind == "application/json", strings.HasSuffix(kind, "+json"), kind == "text/plain", kind == "application/x-www-form-urlencoded":
-	default:
-		return nil, problem.New(http.StatusUnsupportedMediaType, "the Content-Type must be application/json, application/x-www-form-urlencoded or multipart/form-data")
-	}
-	if err := event.Check(trimmed); err != nil {
-		detail := err.Error()
-		if looksLikeJSON(trimmed) && bytes.IndexByte(trimmed, '"') < 0 && bytes.IndexByte(trimmed, ':') > 0 {
-			detail += "; its double quotes are missing, most likely taken by a shell: put the JSON into single quotes (OctoPrint up to 1.11.2: -d '{__json}', later without quotes: -d {__json})"
+		if _, err = io.CopyN(&buf, z, small); err == nil {
+			if p := q.acquire(int64(s.config.MaxUnpacked)); p != nil {
+				return nil, p
+			}
+			_, err = io.CopyN(&buf, z, int64(s.config.MaxUnpacked)-int64(buf.Len())+1)
 		}
-		return nil, problem.New(http.StatusBadRequest, detail)
 	}
-	return trimmed, nil
+	if int64(buf.Len()) > int64(s.config.MaxUnpacked) {
+		return nil, refusef(http.StatusRequestEntityTooLarge, "the body unpacks to more than %s; see max_unpacked", s.config.MaxUnpacked)
+	}
+	if err != io.EOF {
+		return nil, refusef(http.StatusBadRequest, "the body is not valid gzip, though Content-Encoding says so")
+	}
+	return buf.Bytes(), nil
 }
 
+// decoded makes UTF-8 of a body. Only what is UTF-8 already may be larger than
+// max_body, which packed bodies can be: the rest grows.
+func (s *Source) decoded(raw []byte, charset decode.Charset) ([]byte, *refusal) {
+	if len(raw) > int(s.config.MaxBody) && charset.Unit() == 1 && !utf8.Valid(raw) {
+		return nil, refusef(http.StatusRequestEntityTooLarge, "the body is not UTF-8, and larger than %s; see max_body", s.config.MaxBody)
+	}
+	text, note, err := decode.Body(raw, charset)
+	if err != nil {
+		return nil, refusef(http.StatusBadRequest, "the body cannot be read: %s; correct the charset at the sender, or set encoding to what it is", err)
+	}
+	s.noted(note)
+	return text, nil
+}
+
+// noted says once for each source what decoding had to assume.
+func (s *Source) noted(note decode.Note) {
+	if note == "" {
+		return
+	}
+	if _, said := s.notes.LoadOrStore(note, true); !said {
+		s.tally.log.Warn().Msgf("a webhook's body: %s", note)
+	}
+}
+
+// parse makes JSON of a body that is no multipart form.
+func (s *Source) parse(m *media, body []byte) (content, *refusal) {
+	trimmed := bytes.TrimSpace(body)
+	if m.isForm() && !looksLikeJSON(trimmed) && bytes.IndexByte(trimmed, '=') >= 0 {
+		if len(trimmed) > int(s.config.MaxBody) {
+			return content{}, s.tooLarge()
+		}
+		payload, p := s.fromForm(trimmed, m.charset)
+		return content{json: payload}, p
+	}
+	charset := m.charset
+	if m.isXML() && !charset.Known() {
+		charset = xmlCharset(body)
+	}
+	text, p := s.decoded(body, charset)
+	if p != nil {
+		return content{}, p
+	}
+	trimmed = bytes.TrimSpace(text)
+	asText := m.isText() || m.isForm() // curl -d sends everything as a form unless told otherwise
+	switch {
+	case len(trimmed) == 0:
+		return content{}, nil
+	case m.isXML() && trimmed[0] == '<':
+		payload, err := fromXML(trimmed)
+		if err != nil {
+			return content{}, invalid(err)
+		}
+		payload, p := checked(payload)
+		return content{json: payload}, p
+	case !looksLikeJSON(trimmed) && !m.isJSON() && !asText:
+		if m.malformed {
+			return content{}, refusef(http.StatusUnsupportedMediaType, "the Content-Type is malformed; send application/json")
+		}
+		return content{}, refusef(http.StatusUnsupportedMediaType, "bodies of this Content-Type are not known; send application/json, text/plain, application/xml, application/x-www-form-urlencoded or multipart/form-data")
+	}
+	c, p := s.fromJSON(trimmed)
+	if p == nil || !asText || p.Status != http.StatusBadRequest || meantAsJSON(trimmed) || looksLikeJSON(trimmed) && m.isForm() {
+		return c, p
+	}
+	if len(trimmed) > int(s.config.MaxBody) {
+		return content{}, s.tooLarge()
+	}
+	return content{json: event.String(string(trimmed))}, nil
+}
+
+// fromJSON checks JSON: one value, or several one behind another, with or
+// without lines between them.
+func (s *Source) fromJSON(text []byte) (content, *refusal) {
+	err := event.Check(text)
+	if err == nil {
+		return content{json: text}, nil
+	}
+	first := invalid(err)
+	if looksLikeJSON(text) && bytes.IndexByte(text, '"') < 0 && bytes.IndexByte(text, ':') > 0 {
+		first.Detail += "; its double quotes are missing, most likely taken by a shell: put the JSON into single quotes (OctoPrint up to 1.11.2: -d '{__json}', later without quotes: -d {__json})"
+	}
+	n := 0
+	for value := range values(text) {
+		if n++; n > s.config.MaxEvents {
+			return content{}, s.tooMany()
+		}
+		if err := event.Check(value); err != nil && n == 1 {
+			return content{}, first
+		} else if err != nil {
+			p := invalid(err)
+			p.Detail = "value " + strconv.Itoa(n) + " of the body: " + p.Detail
+			return content{}, p
+		}
+	}
+	if n < 2 {
+		return content{}, first
+	}
+	return content{json: text, several: true}, nil
+}
+
+func (s *Source) tooMany() *refusal {
+	return refusef(http.StatusRequestEntityTooLarge, "the body holds more than %d events; send fewer at a time, or raise max_events", s.config.MaxEvents)
+}
+
+// invalid is the refusal of a body that is not what it should be.
+func invalid(err error) *refusal {
+	p := refusef(http.StatusBadRequest, "%s", err)
+	if p.cause = "invalid"; looksTooLarge(err) {
+		p.Status, p.cause = http.StatusRequestEntityTooLarge, "too large"
+	}
+	return p
+}
+
+func looksTooLarge(err error) bool {
+	refused, ok := errors.AsType[*event.Refused](err)
+	return ok && refused.TooLarge
+}
+
+// looksLikeJSON reports whether a text begins as an object or an array does.
 func looksLikeJSON(b []byte) bool { return len(b) > 0 && (b[0] == '{' || b[0] == '[') }
 
-// object builds a JSON object in the order of its fields; a field that comes
-// several times becomes a list.
-type object struct {
-	names  []string
-	values map[string][][]byte
+// meantAsJSON reports whether a text that is not JSON was most likely meant to
+// be: a line of a log may well begin with a bracket.
+func meantAsJSON(b []byte) bool {
+	if len(b) > 1 && b[0] == '[' {
+		b = bytes.TrimSpace(b[1:])
+	}
+	return len(b) > 0 && (b[0] == '{' || b[0] == '"')
 }
 
-func (o *object) add(name, text string) error {
-	value := []byte(text)
-	if trimmed := bytes.TrimSpace(value); looksLikeJSON(trimmed) && json.Valid(trimmed) {
-		value = trimmed // forms carry nested values as JSON text
-	} else {
-		var err error
-		if value, err = json.Marshal(text); err != nil {
-			return err
-		}
-	}
-	if o.values == nil {
-		o.values = map[string][][]byte{}
-	}
-	if _, known := o.values[name]; !known {
-		if len(o.names) == maxFields {
-			return fmt.Errorf("the form has more than %d fields", maxFields)
-		}
-		o.names = append(o.names, name)
-	}
-	o.values[name] = append(o.values[name], value)
-	return nil
-}
+// separators are what may stand between JSON values: white space, and the
+// record separator of RFC 7464.
+const separators = " \t\r\n\x1e"
 
-func (o *object) encode() []byte {
-	out := []byte{'{'}
-	for i, name := range o.names {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		key, _ := json.Marshal(name) // a string always encodes
-		out = append(append(out, key...), ':')
-		if values := o.values[name]; len(values) == 1 {
-			out = append(out, values[0]...)
-		} else {
-			out = append(append(append(out, '['), bytes.Join(values, []byte{','})...), ']')
-		}
-	}
-	return append(out, '}')
-}
-
-// fromForm reads a URL-encoded form. The order of its fields is kept.
-func fromForm(body []byte) ([]byte, *problem.Details) {
-	if len(body) == 0 {
-		return nil, nil
-	}
-	var o object
-	for pair := range strings.SplitSeq(string(body), "&") {
-		name, value, _ := strings.Cut(pair, "=")
-		name, err1 := url.QueryUnescape(name)
-		value, err2 := url.QueryUnescape(value)
-		if err := errors.Join(err1, err2); err != nil || name == "" {
-			return nil, problem.New(http.StatusBadRequest, "the form is malformed; for JSON send Content-Type: application/json")
-		}
-		if err := o.add(name, value); err != nil {
-			return nil, problem.New(http.StatusBadRequest, err.Error())
-		}
-	}
-	return checked(o.encode())
-}
-
-// fromMultipart reads a multipart form. Files are counted and dropped.
-func (s *Source) fromMultipart(body []byte, boundary string) ([]byte, *problem.Details) {
-	malformed := problem.New(http.StatusBadRequest, "the multipart form is malformed")
-	if boundary == "" {
-		return nil, malformed
-	}
-	var o object
-	reader := multipart.NewReader(bytes.NewReader(body), boundary)
-	for {
-		part, err := reader.NextPart()
-		if err == io.EOF {
-			return checked(o.encode())
-		}
-		if err != nil {
-			return nil, malformed
-		}
-		if part.FileName() != "" {
-			s.dropped.Add(1)
-			continue
-		}
-		value, err := io.ReadAll(part)
-		if err != nil {
-			return nil, malformed
-		}
-		if part.FormName() == "" {
-			continue
-		}
-		if err := o.add(part.FormName(), string(value)); err != nil {
-			return nil, problem.New(http.StatusBadRequest, err.Error())
+// values yields the values that stand one behind another in a text, as far as
+// brackets and quotes tell them apart; each is still to be checked.
+func values(text []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for {
+			text = bytes.TrimLeft(text, separators)
+			if len(text) == 0 {
+				return
+			}
+			end := valueLength(text)
+			if !yield(text[:end]) {
+				return
+			}
+			text = text[end:]
 		}
 	}
 }
 
-// checked bounds the depth of what was put together.
-func checked(payload []byte) ([]byte, *problem.Details) {
-	if err := event.Check(payload); err != nil {
-		return nil, problem.New(http.StatusBadRequest, err.Error())
+// valueLength returns how long the value is that a text begins with; the whole
+// text if the value does not end.
+func valueLength(text []byte) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			if quoted = !quoted; !quoted && depth == 0 {
+				return i + 1
+			}
+		case quoted:
+		case c == '{', c == '[':
+			if depth == 0 && i > 0 {
+				return i // behind a number, or a word
+			}
+			depth++
+		case c == '}', c == ']':
+			if depth--; depth <= 0 {
+				return i + 1
+			}
+		case depth == 0 && strings.IndexByte(separators, c) >= 0:
+			return i
+		}
 	}
-	return payload, nil
+	return len(text)
 }

@@ -4,11 +4,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"maps"
+	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/decode"
 	"event2mqtt/internal/sources"
 )
 
@@ -16,14 +18,25 @@ import (
 type Config struct {
 	sources.Common `koanf:",squash"`
 	// Preset fills in what a known sender needs; keys that are set stay.
-	Preset         string        `koanf:"preset" oneof:"octoprint" doc:"What the sender is."`
-	Event          EventConfig   `koanf:"event" doc:"Where an event's name comes from: URL, header, keys, default."`
-	TimeKey        string        `koanf:"time_key" doc:"A key that holds when it happened: unix time or RFC 3339."`
+	Preset         string      `koanf:"preset" oneof:"octoprint,alertmanager,apprise,bitbucket,frigate,gitea,github,gitlab,grafana,jellyfin,moonraker,ntfy,octoeverywhere,plex,radarr,shelly,sonarr,stripe,unifi,uptime-kuma" doc:"The sender, if it is one of these: the preset fills in where its events' names, times and secrets are."`
+	Methods        []string    `koanf:"methods" default:"POST,PUT" doc:"The methods that make events: POST, PUT, PATCH, and GET for senders that can only call a URL."`
+	Event          EventConfig `koanf:"event" doc:"Where an event's name comes from: URL, header, keys, default."`
+	sources.Timing `koanf:",squash"`
+	TimeHeader     string        `koanf:"time_header" doc:"A header that holds when the event happened, for payloads without that time."`
+	TimeQuery      string        `koanf:"time_query" doc:"A query parameter that holds when the event happened, for requests that tell it nowhere else."`
+	Encoding       string        `koanf:"encoding" doc:"The character set of bodies, whatever the sender says of them: utf-8, iso-8859-1, windows-1252 and so on."`
+	Query          bool          `koanf:"query" default:"false" doc:"Add the parameters of the query to the payload, if it has no such keys; those of GET always are."`
+	Headers        []string      `koanf:"headers" doc:"Add these headers to the payload under their names in small letters, if it has no such keys."`
+	Parse          []string      `koanf:"parse" doc:"Keys of the payload whose text is JSON and is used as such; a path such as message.data leads inside."`
+	Split          string        `koanf:"split" doc:"A key of the payload that holds an array, each item of which is an event of its own, with the other keys of the payload beside its own."`
 	Auth           AuthConfig    `koanf:"auth" doc:"Who may send; all that is set must hold."`
 	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"accepted: 202 when stored; delivered: 200 when the broker has it, and 202 if a rule holds it back."`
+	RespondStatus  int           `koanf:"respond_status" default:"202" oneof:"200,202" doc:"The status that means stored, for senders that take only 200 for success."`
 	RespondTimeout time.Duration `koanf:"respond_timeout" default:"10s" min:"1ms" max:"50s" doc:"Of delivered: 504 when that takes longer."`
-	MaxBody        config.Size   `koanf:"max_body" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest body."`
-	MaxUnpacked    config.Size   `koanf:"max_unpacked" default:"8MiB" min:"1B" max:"1GiB" doc:"The largest body once unpacked."`
+	MaxBody        config.Size   `koanf:"max_body" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest body, files of forms not counted."`
+	MaxUnpacked    config.Size   `koanf:"max_unpacked" default:"8MiB" min:"1B" max:"1GiB" doc:"The largest body once unpacked, and the most that the events of one request may hold together."`
+	MaxUpload      config.Size   `koanf:"max_upload" default:"32MiB" min:"1B" max:"1GiB" doc:"The largest multipart form with its files, which are skipped."`
+	MaxEvents      int           `koanf:"max_events" default:"1000" min:"1" max:"100000" doc:"How many events one request may hold."`
 	RateLimit      float64       `koanf:"rate_limit" default:"0" min:"0" doc:"Requests a second from one address; 0 is off."`
 	RateBurst      int           `koanf:"rate_burst" default:"10" min:"1" doc:"How many may come at once."`
 }
@@ -37,25 +50,39 @@ type EventConfig struct {
 
 // AuthConfig says how senders prove who they are. All that is set must hold.
 type AuthConfig struct {
-	Token      config.Secret `koanf:"token" doc:"Authorization: Bearer …"`
-	Username   string        `koanf:"username" doc:"Of basic authentication."`
-	Password   config.Secret `koanf:"password" doc:"Of basic authentication."`
-	HMAC       HMACConfig    `koanf:"hmac" doc:"A signature of the body."`
-	BodyKey    string        `koanf:"body_key" doc:"A key of the payload that is taken out,"`
-	BodySecret config.Secret `koanf:"body_secret" doc:"and must hold this."`
+	Secret       config.Secret `koanf:"secret" doc:"The secret of the preset's sender, which is checked the way that this sender sends it."`
+	Token        config.Secret `koanf:"token" doc:"The token that must come as Authorization: Bearer …"`
+	Username     string        `koanf:"username" doc:"The user name of basic authentication."`
+	Password     config.Secret `koanf:"password" doc:"The password of basic authentication."`
+	SecretHeader NamedSecret   `koanf:"secret_header" doc:"A header that must hold a secret."`
+	SecretQuery  NamedSecret   `koanf:"secret_query" doc:"A parameter of the query that must hold a secret; it is not published."`
+	HMAC         HMACConfig    `koanf:"hmac" doc:"A signature of the body, which is checked before anything else is done with it."`
+	BodyKey      string        `koanf:"body_key" doc:"A key that is taken out of the payload, because it holds a secret."`
+	BodySecret   config.Secret `koanf:"body_secret" doc:"What body_key must hold."`
+}
+
+// NamedSecret is a secret that has a place of its own.
+type NamedSecret struct {
+	Name  string        `koanf:"name" doc:"The name of the header or parameter."`
+	Value config.Secret `koanf:"value" doc:"What it must hold."`
 }
 
 // HMACConfig says how bodies are signed.
 type HMACConfig struct {
-	Scheme    string        `koanf:"scheme" oneof:"github,standard" doc:"github: X-Hub-Signature-256; standard: standardwebhooks.com."`
+	Scheme    string        `koanf:"scheme" oneof:"github,standard,stripe" doc:"A known way to sign: github (X-Hub-Signature-256), standard (standardwebhooks.com) or stripe (Stripe-Signature)."`
+	Header    string        `koanf:"header" doc:"The header that holds the signature, where it is none of these schemes."`
+	Prefix    string        `koanf:"prefix" doc:"What stands before the signature in that header, such as sha256=."`
+	Encoding  string        `koanf:"encoding" default:"hex" oneof:"hex,base64" doc:"How the signature in that header is written."`
+	Algorithm string        `koanf:"algorithm" default:"sha256" oneof:"sha1,sha256,sha512" doc:"The hash of that signature."`
 	Secret    config.Secret `koanf:"secret" doc:"The key of the signature."`
-	Tolerance time.Duration `koanf:"tolerance" default:"5m" min:"1s" max:"24h" doc:"Of standard: how far the sender's clock may be off."`
+	Tolerance time.Duration `koanf:"tolerance" default:"5m" min:"1s" max:"24h" doc:"How far the sender's clock may be off, with standard and stripe."`
 }
 
 // The schemes of HMACConfig.
 const (
 	schemeGitHub   = "github"
 	schemeStandard = "standard"
+	schemeStripe   = "stripe"
 )
 
 // The values of Config.Respond.
@@ -64,33 +91,13 @@ const (
 	respondDelivered = "delivered"
 )
 
+// methods are those that can make events.
+var methods = []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodGet}
+
 // Defaults returns the options that hold where nothing is configured.
 func Defaults() (c Config) {
 	config.SetDefaults(&c)
 	return c
-}
-
-// octoPrintNames are the labels that the OctoPrint-Webhooks plugin sends as
-// "topic", with the names of OctoPrint's own events.
-var octoPrintNames = map[string]string{
-	"Print Started": "PrintStarted", "Print Done": "PrintDone", "Print Failed": "PrintFailed", "Print Paused": "PrintPaused",
-	"User Action Needed": "plugin_webhooks_notify", "Print Progress": "plugin_webhooks_progress", "Error": "Error",
-}
-
-// Prepare lays the preset under what is set.
-func (c *Config) Prepare() {
-	if c.Preset != "octoprint" {
-		return
-	}
-	names := maps.Clone(octoPrintNames)
-	maps.Copy(names, c.Event.Names)
-	c.Event.Names = names
-	if c.Auth.BodyKey == "" {
-		c.Auth.BodyKey = "apiSecret"
-	}
-	if c.TimeKey == "" {
-		c.TimeKey = "currentTime"
-	}
 }
 
 // Check tells what is wrong with c that its tags do not, as KeyErrors.
@@ -103,30 +110,71 @@ func (c *Config) Check() error {
 	if strings.ContainsAny(c.Name, "/?#% ") {
 		bad("name", "%q stands in the URL and may not hold / ? # %% or spaces", c.Name)
 	}
+	if len(c.Methods) == 0 {
+		bad("methods", "is empty, so that nothing could be sent; write for example [POST, PUT]")
+	}
+	for _, method := range c.Methods {
+		if !slices.Contains(methods, method) {
+			bad("methods", "%q cannot make events; there are %s", method, strings.Join(methods, ", "))
+		}
+	}
+	if _, err := decode.Lookup(c.Encoding); err != nil {
+		bad("encoding", "%w", err)
+	}
+	errs = append(errs, c.Timing.Check())
 	if c.MaxUnpacked < c.MaxBody {
 		relation("max_unpacked", "max_body", "%s is less than max_body (%s)", c.MaxUnpacked, c.MaxBody)
 	}
-	if (c.Auth.Username == "") != (c.Auth.Password == "") {
+	if p := findPreset(c.Preset); c.Auth.Secret != "" && (p == nil || p.secret == nil) {
+		text := "goes with a preset only; without one, say where the secret is with secret_header, hmac or another key of auth"
+		if p != nil {
+			text = fmt.Sprintf("goes not with preset %s, whose sender sends no secret in a place of its own; use %s", p.name, p.instead)
+		}
+		relation("auth.secret", "preset", "%s", text)
+	}
+	return errors.Join(append(errs, c.Auth.check()...)...)
+}
+
+// check tells what is wrong with the relations between the options.
+func (a *AuthConfig) check() (errs []error) {
+	relation := func(key, other, format string, args ...any) {
+		errs = append(errs, config.Relation(key, other, format, args...))
+	}
+	if (a.Username == "") != (a.Password == "") {
 		relation("auth.password", "auth.username", "username and password must be given together")
 	}
-	if c.Auth.Token != "" && c.Auth.Username != "" {
+	if a.Token != "" && a.Username != "" {
 		relation("auth.token", "auth.username", "token and username exclude each other: both are sent in the Authorization header")
 	}
-	if c.Auth.BodySecret != "" && c.Auth.BodyKey == "" {
+	if a.BodySecret != "" && a.BodyKey == "" {
 		relation("auth.body_key", "auth.body_secret", "is needed with body_secret")
 	}
-	switch h := c.Auth.HMAC; {
-	case h.Scheme == "" && h.Secret == "":
-	case h.Secret == "":
+	for key, s := range map[string]NamedSecret{"auth.secret_header": a.SecretHeader, "auth.secret_query": a.SecretQuery} {
+		if s.Name == "" && s.Value != "" {
+			relation(key+".name", key+".value", "is needed with value")
+		}
+		if s.Name != "" && s.Value == "" {
+			relation(key+".value", key+".name", "is needed with name")
+		}
+	}
+	h := &a.HMAC
+	if h.Scheme != "" && h.Header != "" {
+		relation("auth.hmac.header", "auth.hmac.scheme", "goes not with scheme, which has a header of its own")
+	}
+	switch {
+	case h.Scheme == "" && h.Header == "" && h.Secret == "":
+	case h.Secret == "" && h.Scheme != "":
 		relation("auth.hmac.secret", "auth.hmac.scheme", "is needed with scheme")
+	case h.Secret == "":
+		relation("auth.hmac.secret", "auth.hmac.header", "is needed with header")
 	case h.Scheme == schemeStandard:
 		if _, err := standardKey(h.Secret); err != nil {
-			bad("auth.hmac.secret", "%w", err)
+			errs = append(errs, config.Errorf("auth.hmac.secret", "%w", err))
 		}
-	case h.Scheme == "":
-		relation("auth.hmac.scheme", "auth.hmac.secret", "is needed with secret")
+	case h.Scheme == "" && h.Header == "":
+		relation("auth.hmac.scheme", "auth.hmac.secret", "is needed with secret, or header")
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // standardKey decodes a Standard Webhooks secret: base64, as a rule after "whsec_".

@@ -1,27 +1,30 @@
-// Package webhook is the source that takes events over HTTP:
-// POST /hooks/SOURCE and POST /hooks/SOURCE/EVENT. It answers 2xx when the
-// events are durable, not before; any other answer means that nothing was
-// kept. Every sender may be hostile.
+// Package webhook is the source that takes events over HTTP: requests to
+// /hooks/SOURCE and /hooks/SOURCE/EVENT. It answers 2xx when the events are
+// durable, not before; any other answer means that nothing was kept. Every
+// sender may be hostile: what it sends is bounded in bytes and in number before
+// anything is made of it. See docs/webhooks.md for what is taken.
 package webhook
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/semaphore"
 
+	"event2mqtt/internal/decode"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
-	"event2mqtt/internal/web/problem"
+	"event2mqtt/internal/web/peer"
 )
 
 // Mux is where the source hangs its handler in.
@@ -35,10 +38,23 @@ type Source struct {
 	mux     Mux
 	log     zerolog.Logger
 	auth    authenticator
+	charset decode.Charset // configured
+	clock   *sources.Clock
 	limit   *limiter // nil is off
 	seen    *seen
-	dropped atomic.Uint64 // file parts
+	tally   *tally
+	notes   sync.Map            // of decode.Note: those that were logged
+	dropped atomic.Uint64       // file parts
+	budget  *semaphore.Weighted // bytes of bodies that are not small, while they are worked on
+	trouble atomic.Int32        // what is known to be wrong with storing
 }
+
+// What can be wrong with storing.
+const (
+	storing int32 = iota
+	full
+	failing
+)
 
 // New makes a source; the error is that of Check.
 func New(c Config, mux Mux, log zerolog.Logger) (*Source, error) {
@@ -46,7 +62,11 @@ func New(c Config, mux Mux, log zerolog.Logger) (*Source, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	s := &Source{config: c, mux: mux, log: log, auth: newAuthenticator(c.Auth)}
+	s := &Source{
+		config: c, mux: mux, log: log, auth: newAuthenticator(c.Auth), clock: sources.NewClock(c.Timing, log), tally: newTally(log),
+		budget: semaphore.NewWeighted(int64(c.MaxUnpacked)),
+	}
+	s.charset, _ = decode.Lookup(c.Encoding) // was checked
 	if c.RateLimit > 0 {
 		s.limit = newLimiter(c.RateLimit, c.RateBurst)
 	}
@@ -71,44 +91,90 @@ func (s *Source) FilesDropped() uint64 { return s.dropped.Load() }
 // Handler returns the handler of this source, delivering to out.
 func (s *Source) Handler(out sources.Output) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead || r.Method == http.MethodOptions { // probes
+			w.Header().Set("Allow", s.allowed())
+			w.WriteHeader(http.StatusOK)
+			s.tally.count(http.StatusOK)
+			return
+		}
 		status, n, p := s.take(w, r, out)
 		if p != nil {
-			if p.Status != http.StatusTooManyRequests && p.Status != http.StatusServiceUnavailable {
-				s.log.Debug().Int("status", p.Status).Str("from", r.RemoteAddr).Msg("webhook: refused: " + p.Detail)
-			}
+			s.tally.count(p.Status)
+			s.tally.refused(p, r.Method, peer.Addr(r), time.Now())
 			p.Write(w)
 			return
 		}
+		if status == http.StatusAccepted {
+			status = s.config.RespondStatus
+		}
+		s.tally.count(status)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, `{"accepted":`+strconv.Itoa(n)+"}\n")
 	})
 }
 
+// request is what is known of a request while it is handled.
+type request struct {
+	s     *Source
+	ctx   context.Context
+	now   time.Time
+	query *object // its parameters, nil if nobody wants them
+	held  int64   // of the budget
+}
+
+// acquire waits for a share of the source's budget, in bytes, unless it is
+// small. A request acquires once.
+func (q *request) acquire(n int64) *refusal {
+	if n <= small || q.held > 0 {
+		return nil
+	}
+	n = min(n, int64(q.s.config.MaxUnpacked))
+	if err := q.s.budget.Acquire(q.ctx, n); err != nil {
+		return later(http.StatusServiceUnavailable, time.Second, "other large bodies were in work until the sender gave up")
+	}
+	q.held = n
+	return nil
+}
+
+func (q *request) release() {
+	q.s.budget.Release(q.held)
+	q.held = 0
+}
+
 // take handles one request and returns the status and number of events, or
 // what was wrong.
-func (s *Source) take(w http.ResponseWriter, r *http.Request, out sources.Output) (int, int, *problem.Details) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		return 0, 0, problem.New(http.StatusMethodNotAllowed, "events are sent with POST")
+func (s *Source) take(w http.ResponseWriter, r *http.Request, out sources.Output) (int, int, *refusal) {
+	if p := s.method(w, r); p != nil {
+		return 0, 0, p
 	}
+	q := &request{s: s, ctx: r.Context(), now: time.Now()}
+	defer q.release()
 	if s.limit != nil {
-		if wait := s.limit.wait(r.RemoteAddr, time.Now()); wait > 0 {
-			return 0, 0, tryLater(http.StatusTooManyRequests, wait, "this address sends more events than are allowed")
+		if wait := s.limit.wait(peer.Addr(r), q.now); wait > 0 {
+			return 0, 0, later(http.StatusTooManyRequests, wait, "this address sends more events than are allowed; see rate_limit")
 		}
 	}
-	if p := s.auth.header(r); p != nil {
+	if s.config.Query || s.config.TimeQuery != "" || s.config.Auth.SecretQuery.Name != "" || r.Method == http.MethodGet {
+		var p *refusal
+		if q.query, p = s.query(r); p != nil {
+			return 0, 0, p
+		}
+	}
+	if p := s.auth.request(r, q.query); p != nil {
 		w.Header().Set("WWW-Authenticate", s.auth.challenge())
 		return 0, 0, p
 	}
-	raw, body, p := s.readBody(w, r)
-	if p != nil {
+	var body content
+	if r.Method != http.MethodGet {
+		var p *refusal
+		if body, p = s.read(w, r, q); p != nil {
+			return 0, 0, p
+		}
+	} else if p := s.auth.signature(r, nil, q.now); p != nil {
 		return 0, 0, p
 	}
-	if p := s.auth.signature(r, raw, time.Now()); p != nil {
-		return 0, 0, p
-	}
-	events, p := s.events(r, body)
+	events, p := s.events(r, q, body)
 	if p != nil {
 		return 0, 0, p
 	}
@@ -118,139 +184,91 @@ func (s *Source) take(w http.ResponseWriter, r *http.Request, out sources.Output
 		case stored:
 			return http.StatusAccepted, 0, nil // sent again; it is here already
 		case underWay:
-			return 0, 0, tryLater(http.StatusServiceUnavailable, time.Second, "the same message is being stored")
+			return 0, 0, later(http.StatusServiceUnavailable, time.Second, "the same message is being stored")
 		}
-		status, n, p := s.emit(r.Context(), out, events)
+		status, n, p := s.emit(q, out, events)
 		s.seen.end(id, p == nil || p.Status == http.StatusGatewayTimeout)
 		return status, n, p
 	}
-	return s.emit(r.Context(), out, events)
+	return s.emit(q, out, events)
 }
 
-func tryLater(status int, wait time.Duration, detail string) *problem.Details {
-	p := problem.New(status, detail)
-	p.RetryAfter = wait
-	return p
+func (s *Source) allowed() string {
+	return strings.Join(append(slices.Clone(s.config.Methods), http.MethodHead, http.MethodOptions), ", ")
+}
+
+// method checks that a request's method makes events. A GET must not come from
+// a web page, which can make a browser send one with no more than an image, nor
+// from a browser that fetches what its user may want to see next.
+func (s *Source) method(w http.ResponseWriter, r *http.Request) *refusal {
+	if !slices.Contains(s.config.Methods, r.Method) {
+		w.Header().Set("Allow", s.allowed())
+		text := "events are sent with %s"
+		if r.Method == http.MethodGet {
+			text += "; for a sender that can only call a URL, set methods: [GET, POST]"
+		}
+		return refusef(http.StatusMethodNotAllowed, text, strings.Join(s.config.Methods, " or "))
+	}
+	if r.Method != http.MethodGet {
+		return nil
+	}
+	h := r.Header
+	site := h.Get("Sec-Fetch-Site")
+	switch {
+	case site != "" && site != "none" && site != "same-origin":
+		return refusef(http.StatusForbidden, "a web page of another site made this request")
+	case len(h["Cookie"]) > 0:
+		return refusef(http.StatusForbidden, "GET with a cookie comes from a browser and makes no event")
+	case h.Get("Sec-Purpose") != "" || h.Get("Purpose") != "" || h.Get("X-Moz") != "":
+		return refusef(http.StatusForbidden, "a browser only fetches this in advance")
+	}
+	return nil
 }
 
 // emit stores the events and, where that is asked for, waits until they are
 // delivered.
-func (s *Source) emit(ctx context.Context, out sources.Output, events []event.Event) (int, int, *problem.Details) {
+func (s *Source) emit(q *request, out sources.Output, events []event.Event) (int, int, *refusal) {
 	if len(events) == 0 {
 		return http.StatusAccepted, 0, nil
 	}
-	receipt, err := out.Emit(ctx, events...)
+	receipt, err := out.Emit(q.ctx, events...)
+	q.release()
 	if err != nil {
-		if refused, ok := errors.AsType[*event.Refused](err); ok {
-			status := http.StatusBadRequest
-			if refused.TooLarge {
-				status = http.StatusRequestEntityTooLarge
-			}
-			return 0, 0, problem.New(status, refused.Reason)
-		}
-		if errors.Is(err, journal.ErrFull) {
-			return 0, 0, tryLater(http.StatusServiceUnavailable, 10*time.Second, "no room is left to store events until some are delivered; nothing was kept of this request")
-		}
-		if ctx.Err() == nil {
-			s.log.Error().Err(err).Msg("webhook: an event could not be stored; its sender was told to try again")
-		}
-		return 0, 0, tryLater(http.StatusServiceUnavailable, 10*time.Second, "the events could not be stored; nothing was kept of this request")
+		return 0, 0, s.notStored(q.ctx, err)
+	}
+	if s.trouble.Load() != storing && s.trouble.Swap(storing) != storing {
+		s.log.Info().Msg("the events of webhooks are stored again")
 	}
 	if s.config.Respond != respondDelivered {
 		return http.StatusAccepted, len(events), nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.RespondTimeout)
+	ctx, cancel := context.WithTimeout(q.ctx, s.config.RespondTimeout)
 	defer cancel()
 	switch err := receipt.Delivered(ctx); {
 	case errors.Is(err, sources.ErrHeld):
 		return http.StatusAccepted, len(events), nil
 	case errors.Is(err, journal.ErrDropped):
-		return 0, 0, tryLater(http.StatusServiceUnavailable, 10*time.Second, "the events were dropped before they could be delivered, to make room for newer ones")
+		return 0, 0, later(http.StatusServiceUnavailable, 10*time.Second, "the events were dropped before they could be delivered, to make room for newer ones")
 	case err != nil:
-		return 0, 0, problem.New(http.StatusGatewayTimeout, fmt.Sprintf("the events are stored and will be delivered, but the broker has not acknowledged them within %s; do not send them again", s.config.RespondTimeout))
+		return 0, 0, refusef(http.StatusGatewayTimeout, "the events are stored and will be delivered, but the broker has not acknowledged them within %s; do not send them again", s.config.RespondTimeout)
 	}
 	return http.StatusOK, len(events), nil
 }
 
-// events makes events of a request.
-func (s *Source) events(r *http.Request, body []byte) ([]event.Event, *problem.Details) {
-	urlName, p := s.nameInURL(r)
-	if p != nil {
-		return nil, p
+// notStored says why events were not stored: to the sender each time, to the
+// log when it begins.
+func (s *Source) notStored(ctx context.Context, err error) *refusal {
+	if refused, ok := errors.AsType[*event.Refused](err); ok {
+		return invalid(refused)
 	}
-	payload, p := s.payload(r, body)
-	if p != nil {
-		return nil, p
+	p := later(http.StatusServiceUnavailable, 10*time.Second, "the events could not be stored; nothing was kept of this request")
+	p.quiet = true
+	now := failing
+	if errors.Is(err, journal.ErrFull) {
+		p.Detail, now = "no room is left to store events until some are delivered; nothing was kept of this request", full
 	}
-	name := urlName
-	if name == "" && s.config.Event.Header != "" {
-		name = r.Header.Get(s.config.Event.Header)
+	if ctx.Err() == nil && s.trouble.Swap(now) != now {
+		s.log.Error().Err(err).Msg("the events of webhooks cannot be stored; their senders are told to try again")
 	}
-	now := time.Now()
-	if len(payload) == 0 || payload[0] != '[' {
-		e, p := s.event(name, payload, now)
-		if p != nil {
-			return nil, p
-		}
-		return []event.Event{e}, nil
-	}
-	var events []event.Event
-	for item := range event.Items(payload) {
-		e, p := s.event(name, item, now)
-		if p != nil {
-			p.Detail = fmt.Sprintf("item %d: %s", len(events), p.Detail)
-			return nil, p
-		}
-		events = append(events, e)
-	}
-	return events, nil
-}
-
-// nameInURL returns what stands behind /hooks/SOURCE/.
-func (s *Source) nameInURL(r *http.Request) (string, *problem.Details) {
-	path := strings.TrimPrefix(r.URL.EscapedPath(), "/")
-	parts := strings.SplitN(path, "/", 3) // hooks, SOURCE, EVENT
-	if len(parts) < 3 || parts[2] == "" {
-		return "", nil
-	}
-	name, err := url.PathUnescape(parts[2])
-	if err != nil || strings.Contains(parts[2], "/") {
-		return "", problem.New(http.StatusNotFound, "the path is /hooks/SOURCE or /hooks/SOURCE/EVENT; write %2F for a slash in an event's name")
-	}
-	return name, nil
-}
-
-// event makes one event of a JSON value.
-func (s *Source) event(name string, payload []byte, now time.Time) (event.Event, *problem.Details) {
-	e := event.Event{Source: s.config.Name, Time: now, Payload: payload, Checked: true}
-	isObject := len(payload) > 0 && payload[0] == '{'
-	if isObject && s.config.Preset == "octoprint" && name == "" {
-		if inner := event.Member(payload, "event"); len(inner) > 0 && inner[0] == '{' { // the push API's form
-			name = event.Text(event.Member(inner, "type"))
-			e.Payload = event.Member(inner, "payload")
-			isObject = len(e.Payload) > 0 && e.Payload[0] == '{'
-		}
-	}
-	if isObject {
-		if p := s.auth.body(&e.Payload); p != nil {
-			return e, p
-		}
-		if s.config.TimeKey != "" {
-			if t, ok := event.ParseTime(event.Text(event.Member(e.Payload, s.config.TimeKey)), time.Now()); ok {
-				e.Time = t
-			}
-		}
-		name = s.config.Event.Name(name, e.Payload)
-	} else {
-		if s.config.Auth.BodySecret != "" {
-			return e, unauthorized()
-		}
-		name = s.config.Event.Name(name, nil)
-	}
-	if name == "" {
-		return e, problem.New(http.StatusBadRequest, fmt.Sprintf("the event has no name; put it into the URL (/hooks/%s/NAME), the header %s, or one of the keys %s",
-			s.config.Name, s.config.Event.Header, strings.Join(s.config.Event.Keys, ", ")))
-	}
-	e.Name = name
-	return e, nil
+	return p
 }

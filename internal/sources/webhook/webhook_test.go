@@ -76,12 +76,17 @@ type source struct {
 
 func start(t *testing.T, change func(*webhook.Config)) *source {
 	t.Helper()
+	return startLogged(t, change, zerolog.Nop())
+}
+
+func startLogged(t *testing.T, change func(*webhook.Config), log zerolog.Logger) *source {
+	t.Helper()
 	c := webhook.Defaults()
 	c.Name = "test"
 	if change != nil {
 		change(&c)
 	}
-	s, err := webhook.New(c, nil, zerolog.Nop())
+	s, err := webhook.New(c, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +235,7 @@ func TestRefusalsSayWhatToChange(t *testing.T) {
 		{"quotes lost in a shell", "/E", asJSON, `{name: a.gcode}`, 400, "taken by a shell"},
 		{"item without a name", "", asJSON, `[{"event":"E"},{"a":1}]`, 400, "item 1: "},
 		{"too deep", "", asJSON, `{"event":"E","a":` + strings.Repeat("[", 70) + strings.Repeat("]", 70) + `}`, 400, "71 levels"},
-		{"not UTF-8", "", asJSON, "{\"event\":\"\xff\"}", 400, "UTF-8"},
+		{"not UTF-8 as declared", "", asJSON + "; charset=utf-8", "{\"event\":\"\xff\"}", 400, "UTF-8"},
 		{"type unknown", "", "image/png", `x`, 415, "application/json"},
 		{"type malformed", "", "a/b/c", `x`, 415, "malformed"},
 		{"form malformed", "", asForm, `event=%zz`, 400, "form is malformed"},
@@ -254,7 +259,7 @@ func TestRefusalsSayWhatToChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Body.Close()
-	if r.StatusCode != 405 || r.Header.Get("Allow") != "POST" {
+	if r.StatusCode != 405 || r.Header.Get("Allow") != "POST, PUT, HEAD, OPTIONS" {
 		t.Errorf("GET: %d, Allow %q", r.StatusCode, r.Header.Get("Allow"))
 	}
 }
@@ -421,15 +426,20 @@ func FuzzBodies(f *testing.F) {
 	f.Add(asJSON, []byte(`[{"event":"E"},1]`))
 	f.Add(asForm, []byte(`event=E&a=%7B%7D`))
 	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\nE\r\n--x--"))
+	f.Add("application/x-ndjson", []byte("{\"event\":\"A\"}\n[{},1] \"x\"3{"))
+	f.Add("text/xml", []byte(`<?xml version="1.0" encoding="latin1"?><a b="c"><!-- --><d>e</d><d/></a>`))
+	f.Add("text/plain; charset=utf-16le", []byte("[\x001\x00"))
+	f.Add(asJSON, []byte(`{"alerts":[{"a":1},2],"m":"[{}]","a":{}}`))
 	c := webhook.Defaults()
 	c.Name, c.Preset, c.Event.Default = "test", "octoprint", "D"
+	c.Split, c.Parse, c.Query, c.Headers, c.Timing.Key = "alerts", []string{"m", "m.0"}, true, []string{"Content-Type"}, "m.at"
 	s, err := webhook.New(c, nil, zerolog.Nop())
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
 		out := &output{}
-		r := httptest.NewRequest(http.MethodPost, "/hooks/test", bytes.NewReader(body))
+		r := httptest.NewRequest(http.MethodPost, "/hooks/test?a=1&q=%5B1%5D", bytes.NewReader(body))
 		r.Header.Set("Content-Type", contentType)
 		w := httptest.NewRecorder()
 		s.Handler(out).ServeHTTP(w, r)

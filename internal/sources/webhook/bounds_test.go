@@ -1,0 +1,240 @@
+package webhook_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/sources"
+	"event2mqtt/internal/sources/webhook"
+)
+
+// many joins what item gives for 0 to n-1.
+func many(n int, separator string, item func(i int) string) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteString(separator)
+		}
+		b.WriteString(item(i))
+	}
+	return b.String()
+}
+
+func is(text string) func(int) string { return func(int) string { return text } }
+func number(format string) func(int) string {
+	return func(i int) string { return strings.ReplaceAll(format, "N", strconv.Itoa(i)) }
+}
+
+// TestHostileBodiesTakeLittleMemory: a request with any body allocates less
+// than 64 MiB in all, garbage included, and is answered.
+func TestHostileBodiesTakeLittleMemory(t *testing.T) {
+	const unpacked, mib = 8<<20 - 100, 1<<20 - 200
+	split := func(c *webhook.Config) { c.Split = "alerts" }
+	form := asForm
+	parts := "multipart/form-data; boundary=b"
+	for _, c := range []struct {
+		name, contentType, body string
+		packed                  bool
+		change                  func(*webhook.Config)
+		status                  int
+	}{
+		{"array of numbers", asJSON, "[" + strings.Repeat("1,", unpacked/2-2) + "1]", true, nil, 413},
+		{"array of objects", asJSON, "[" + strings.Repeat("{},", unpacked/3-2) + "{}]", true, nil, 413},
+		{"objects one behind another", asJSON, strings.Repeat("{}", unpacked/2), true, nil, 413},
+		{"arrays one behind another", asJSON, strings.Repeat("[1]", unpacked/3), true, nil, 413},
+		{"lines", "application/x-ndjson", strings.Repeat("1\n", unpacked/2), true, nil, 413},
+		{"white space", asJSON, strings.Repeat(" ", unpacked-2) + "{}", true, nil, 202},
+		{"nesting", asJSON, strings.Repeat("[", unpacked), true, nil, 400},
+		{"nesting of objects", asJSON, strings.Repeat(`{"a":`, unpacked/5), true, nil, 400},
+		{"keys", asJSON, "{" + many(unpacked/12, ",", number(`"N":1`)) + "}", true, nil, 413},
+		{"escaped keys", asJSON, "{" + many(mib/20, ",", number(`"\u0041N":1`)) + "}", false, nil, 202},
+		{"a long key", asJSON, `{"` + strings.Repeat("k", unpacked-8) + `":1}`, true, nil, 413},
+		{"a long name", asJSON, `{"event":"` + strings.Repeat("k", mib-20) + `"}`, false, nil, 400},
+		{"not UTF-8", asJSON, `"` + strings.Repeat("\x80", unpacked-2) + `"`, true, nil, 413},
+		{"a text of control characters", "text/plain", strings.Repeat("\x01", unpacked), true, nil, 413},
+		{"NULs", "text/plain", strings.Repeat("\x00", mib), false, nil, 202},
+		{"UTF-16", "text/plain", "\xff\xfe" + strings.Repeat("\x00\x20", unpacked/2-2), true, nil, 413},
+		{"fields", form, strings.Repeat("a=1&", mib/4), false, nil, 400},
+		{"different fields", form, many(mib/9, "&", number("N=1")), false, nil, 400},
+		{"a packed form", form, strings.Repeat("a=%00", unpacked/5), true, nil, 413},
+		{"escapes in a form", form, "a=" + strings.Repeat("%01", mib/3), false, nil, 413},
+		{"parts", parts, strings.Repeat("--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n", 19000) + "--b--", false, nil, 400},
+		{"files", parts, strings.Repeat("--b\r\nContent-Disposition: form-data; name=\"a\"; filename=\"x\"\r\n\r\n1\r\n", 400000) + "--b--", false, nil, 400},
+		{"a part's headers", parts, "--b\r\n" + strings.Repeat("A: b\r\n", 4<<20), false, nil, 400},
+		{"a part's long header", parts, "--b\r\nA: " + strings.Repeat("b", 24<<20), false, nil, 413},
+		{"no part", parts, strings.Repeat("x", 24<<20), false, nil, 400},
+		{"a packed multipart form", parts, strings.Repeat("--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n", 150000) + "--b--", true, nil, 400},
+		{"XML's attributes", "text/xml", "<a" + strings.Repeat(" b=''", mib/5) + "/>", false, nil, 400},
+		{"XML's elements", "text/xml", "<a>" + strings.Repeat("<b/>", mib/4), false, nil, 400},
+		{"XML's depth", "text/xml", strings.Repeat("<b>", mib/3), false, nil, 400},
+		{"XML's depth around much", "text/xml", strings.Repeat("<b>", 50) + strings.Repeat("x", mib-500) + strings.Repeat("</b>", 50), false, nil, 202},
+		{"XML's entities", "text/xml", `<!DOCTYPE a [<!ENTITY l "lol"><!ENTITY m "&l;&l;&l;&l;&l;&l;&l;&l;">]><a>&m;&m;&m;</a>`, false, nil, 400},
+		{"large XML", "text/xml", "<a>" + strings.Repeat("x", unpacked-10) + "</a>", true, nil, 400},
+		{"split into many", asJSON, `{"alerts":[` + strings.Repeat("1,", unpacked/2-20) + "1]}", true, split, 413},
+		{"split beside much", asJSON, `{"r":"` + strings.Repeat("x", mib-4000) + `","alerts":[` + many(999, ",", is("{}")) + "]}", false, split, 413},
+		{"split beside many", asJSON, "{" + many(unpacked/12, ",", number(`"N":1`)) + `,"alerts":[{},{}]}`, true, split, 413},
+		{"split of large items", asJSON, `{"a":1,"alerts":[{` + many(unpacked/12, ",", number(`"N":1`)) + "}]}", true, split, 413},
+		{"a text of JSON", asJSON, `{"m":"[` + strings.Repeat("1,", mib/2-20) + `1]"}`, false, func(c *webhook.Config) { c.Parse = []string{"m"} }, 202},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config := webhook.Defaults()
+			config.Name, config.Event.Default = "test", "D"
+			if c.change != nil {
+				c.change(&config)
+			}
+			s, err := webhook.New(config, nil, zerolog.Nop())
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := []byte(c.body)
+			r := httptest.NewRequest(http.MethodPost, "/hooks/test", nil)
+			if c.packed {
+				body = pack(c.body)
+				r.Header.Set("Content-Encoding", "gzip")
+			}
+			r.Header.Set("Content-Type", c.contentType)
+			r.Body, r.ContentLength = http.NoBody, -1
+			r = r.WithContext(t.Context())
+			r.Body = nopCloser{bytes.NewReader(body)}
+			w := httptest.NewRecorder()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			s.Handler(&output{}).ServeHTTP(w, r)
+			runtime.ReadMemStats(&after)
+			if w.Code != c.status {
+				t.Errorf("status %d, want %d: %.300s", w.Code, c.status, w.Body)
+			}
+			if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took >= 64 {
+				t.Errorf("it allocated %d MiB", took)
+			}
+		})
+	}
+}
+
+type nopCloser struct{ *bytes.Reader }
+
+func (nopCloser) Close() error { return nil }
+
+func pack(text string) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write([]byte(text))
+	w.Close()
+	return b.Bytes()
+}
+
+func TestEventsAreCountedBeforeTheyAreMade(t *testing.T) {
+	s := start(t, func(c *webhook.Config) { c.MaxEvents, c.Event.Default, c.Split = 3, "D", "list" })
+	for body, want := range map[string]int{
+		`[1,2,3]`: 202, `[1,2,3,4]`: 413, `{"a":1}{}{}`: 202, `{}{}{}{}`: 413, `[1,2][3]`: 202, `[1,2][3,4]`: 413,
+		`{"list":[1,2,3]}`: 202, `{"list":[1,2,3,4]}`: 413, `[{"list":[1,2]},{"list":[3,4]}]`: 413,
+	} {
+		before := len(s.out.events)
+		status, text := s.post(t, "", asJSON, body)
+		if status != want || status == 413 && !strings.Contains(text, "max_events") {
+			t.Errorf("%s: %d %s", body, status, text)
+		}
+		if n := len(s.out.events) - before; n != map[int]int{202: 3, 413: 0}[want] {
+			t.Errorf("%s: %d events", body, n)
+		}
+	}
+}
+
+// waiting is an output that stores nothing until it may.
+type waiting struct {
+	output
+	begun chan struct{}
+	may   chan struct{}
+}
+
+func (o *waiting) Emit(ctx context.Context, events ...event.Event) (sources.Receipt, error) {
+	o.begun <- struct{}{}
+	<-o.may
+	return o.output.Emit(ctx, events...)
+}
+
+// TestLargeBodiesAreWorkedOnAFewAtATime: many senders of packed bodies take no
+// more memory than one, and small ones do not wait for them.
+func TestLargeBodiesAreWorkedOnAFewAtATime(t *testing.T) {
+	config := webhook.Defaults()
+	config.Name, config.Event.Default = "test", "D"
+	s, err := webhook.New(config, nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &waiting{begun: make(chan struct{}, 8), may: make(chan struct{})}
+	h := s.Handler(out)
+	post := func(body []byte, encoding string) int {
+		r := httptest.NewRequest(http.MethodPost, "/hooks/test", bytes.NewReader(body))
+		r.Header.Set("Content-Encoding", encoding)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	large := pack(strings.Repeat(" ", 1<<20) + "{}")
+	var all sync.WaitGroup
+	all.Go(func() { post(large, "gzip") })
+	<-out.begun // and has its share
+	for range 3 {
+		all.Go(func() {
+			if status := post(large, "gzip"); status != 202 {
+				t.Errorf("status %d", status)
+			}
+		})
+	}
+	all.Go(func() { post([]byte("{}"), "") })
+	<-out.begun // the small one: the large ones wait
+	select {
+	case <-out.begun:
+		t.Error("another large body is worked on")
+	default:
+	}
+	close(out.may)
+	all.Wait()
+	if n := len(out.events); n != 5 {
+		t.Errorf("%d events", n)
+	}
+}
+
+func BenchmarkPost(b *testing.B) {
+	config := webhook.Defaults()
+	config.Name = "test"
+	s, err := webhook.New(config, nil, zerolog.Nop())
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := s.Handler(nothing{})
+	body := []byte(`{"event":"Bench","padding":"` + strings.Repeat("x", 227) + `"}`)
+	reader := bytes.NewReader(body)
+	r := httptest.NewRequest(http.MethodPost, "/hooks/test", nil)
+	r.Header.Set("Content-Type", asJSON)
+	r.ContentLength = int64(len(body))
+	w := &discard{http.Header{}}
+	b.ReportAllocs()
+	for b.Loop() {
+		reader.Reset(body)
+		r.Body = nopCloser{reader}
+		h.ServeHTTP(w, r)
+	}
+}
+
+type nothing struct{ sources.Output }
+
+func (nothing) Emit(context.Context, ...event.Event) (sources.Receipt, error) { return nil, nil }
+
+type discard struct{ h http.Header }
+
+func (d *discard) Header() http.Header         { return d.h }
+func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d *discard) WriteHeader(int)             {}

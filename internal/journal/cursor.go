@@ -18,14 +18,20 @@ type marksContent struct {
 	Format  int               `json:"format"`
 	ID      string            `json:"id"`
 	Cursors map[string]uint64 `json:"cursors"`
+	// Last is the newest event, Removed the newest that went by order, and
+	// Lost the newest that was reported as missing.
+	Last    uint64 `json:"last,omitempty"`
+	Lost    uint64 `json:"lost,omitempty"`
+	Removed uint64 `json:"removed,omitempty"`
 }
 
 // loadMarks reads the marks, or takes fallback where the file is damaged.
-func (j *Journal) loadMarks(fallback map[string]uint64) error {
+func (j *Journal) loadMarks(fallback map[string]uint64, known uint64) error {
 	content, err := j.readMarks()
 	switch {
 	case err == nil:
-		j.marks = content.Cursors
+		j.marks, j.removed = content.Cursors, content.Removed
+		j.lostEnd(content, known)
 		if j.id == "" {
 			j.id = content.ID
 		}
@@ -38,6 +44,9 @@ func (j *Journal) loadMarks(fallback map[string]uint64) error {
 		if err := j.opt.FS.Rename(marksFile, marksFile+".damaged"); err != nil {
 			return fmt.Errorf("set aside %s: %w", marksFile, err)
 		}
+	}
+	if content.Last == 0 && len(j.segments) > 0 {
+		j.removed = j.segments[0].first - 1 // nobody knows better
 	}
 	if j.marks == nil {
 		j.marks = map[string]uint64{}
@@ -91,13 +100,15 @@ func (j *Journal) readMarks() (marksContent, error) {
 
 // saveMarks writes the marks if they moved.
 func (j *Journal) saveMarks() error {
+	j.saving.Lock()
+	defer j.saving.Unlock()
 	j.mu.Lock()
 	if !j.dirty {
 		j.mu.Unlock()
 		return nil
 	}
 	j.dirty = false
-	content := marksContent{Format: 1, ID: j.id, Cursors: maps.Clone(j.marks)}
+	content := marksContent{Format: 1, ID: j.id, Cursors: maps.Clone(j.marks), Last: max(j.last, j.lostTo), Removed: j.removed, Lost: j.lostTo}
 	j.mu.Unlock()
 	body, err := json.Marshal(content)
 	if err == nil {
@@ -127,6 +138,7 @@ type Cursor struct {
 	waiting []*delivery
 
 	disk diskReader // of Next's caller
+	seen uint64     // newest event that Next's caller knows to be read, or lost
 }
 
 type delivery struct {
@@ -164,7 +176,7 @@ func (j *Journal) openCursor(name string) (c *Cursor, fresh bool, err error) {
 		j.marks[name] = mark
 		j.dirty = true
 	}
-	c = &Cursor{j: j, name: name, wake: make(chan struct{}, 1), acked: mark, next: mark + 1}
+	c = &Cursor{j: j, name: name, wake: make(chan struct{}, 1), acked: mark, next: mark + 1, seen: mark}
 	if len(j.segments) > 0 && mark+1 < j.segments[0].first {
 		// Closed for so long that its events were removed as history.
 		c.acked = j.segments[0].first - 1
@@ -205,6 +217,7 @@ func (c *Cursor) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
 		switch {
 		case len(buf) > 0:
 			c.disk = diskReader{}
+			c.seen = max(c.seen, buf[len(buf)-1].Seq)
 			return buf, nil
 		case !ok:
 			var err error
@@ -329,6 +342,7 @@ func (c *Cursor) readDisk(seq uint64, buf []Entry) ([]Entry, error) {
 		if !ok {
 			break
 		}
+		c.sees(&rec, len(bad) > 0)
 		if rec.kind == kindEvent && rec.seq >= seq {
 			buf = append(buf, Entry{rec.seq, rec.event})
 		}
@@ -377,7 +391,9 @@ func (c *Cursor) loadSegment(seq uint64) (found bool, err error) {
 		c.j.mu.Lock()
 		defer c.j.mu.Unlock()
 		if slices.Contains(c.j.segments, seg) && !c.rewound { // somebody removed it
-			c.j.opt.Log.Error().Str("segment", seg.name).Msg("journal: a segment is gone, and with it the events in it")
+			c.j.stats.Lost += upTo - min(seq-1, upTo)
+			c.seen = max(c.seen, upTo)
+			c.j.opt.Log.Error().Str("segment", seg.name).Uint64("from", seq).Uint64("to", upTo).Msg("journal: events with these numbers are gone: their segment was removed")
 			c.next = max(c.next, upTo+1)
 		}
 		return false, nil

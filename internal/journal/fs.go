@@ -24,6 +24,9 @@ type FS interface {
 	List() ([]FileInfo, error)
 	// SyncDir makes created, renamed and removed names durable.
 	SyncDir() error
+	// Holds returns an error unless name is still that of the open file f:
+	// somebody may remove, move or replace the folder or what is in it.
+	Holds(name string, f File) error
 }
 
 // File is an open file of an FS.
@@ -100,6 +103,19 @@ func (d DirFS) SyncDir() error {
 	}
 	defer f.Close()
 	return f.Sync()
+}
+
+// Holds implements FS, with two calls of the system and no access to the disk.
+func (d DirFS) Holds(name string, f File) error {
+	named, err := os.Stat(filepath.Join(string(d), name))
+	if err != nil {
+		return err
+	}
+	open, err := f.(diskFile).Stat()
+	if err == nil && !os.SameFile(named, open) {
+		err = &fs.PathError{Op: "write", Path: filepath.Join(string(d), name), Err: errors.New("was replaced by another file")}
+	}
+	return err
 }
 
 type diskFile struct{ *os.File }

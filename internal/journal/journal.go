@@ -35,6 +35,10 @@ var ErrTooLarge = errors.New("larger than the journal can take")
 // ErrDropped is what Delivered returns for events that DropOldest threw away.
 var ErrDropped = errors.New("dropped undelivered")
 
+// ErrMissing is returned while the journal's folder is not where it was: what
+// is written then would be found by nobody.
+var ErrMissing = errors.New("the journal's folder was removed, moved or replaced")
+
 // ErrClosed is returned after Close.
 var ErrClosed = errors.New("journal is closed")
 
@@ -104,6 +108,13 @@ const (
 	// maxBatch bounds the bytes of one write, but that an Append is written
 	// at once. The buffer for it is kept.
 	maxBatch = 256 << 10
+	// maxAppendSize and maxAppendCount bound an Append of more than one event:
+	// it is written at once, and read back at once.
+	maxAppendSize  = 8 << 20
+	maxAppendCount = 10_000
+	// maxKeys bounds the positions of a source: all of them stand in the head
+	// of each segment.
+	maxKeys = 100_000
 	// skipAhead is added to the next number where numbers behind the end of
 	// the log may have been given out.
 	skipAhead = 1 << 20
@@ -144,10 +155,15 @@ type Journal struct {
 	marks     map[string]uint64  // of all cursors ever, in use or not
 	dirty     bool               // marks differ from the file
 	closing   bool
-	failure   error // of the last write, nil once one worked
+	failure   error  // of the last write, nil once one worked
+	failing   bool   // failure was logged
+	removed   uint64 // no event up to it is on disk, and rightly so
+	lostTo    uint64 // events up to it that are missing were reported
 	stats     Stats
 	setAside  map[string]bool // damaged stretches already reported
 	reserved  bool            // the reserve file is there
+
+	saving sync.Mutex // held while the marks are saved; whoever holds it may take mu
 
 	// writing is held, by a value in it, by whoever writes: it guards what
 	// follows. Who holds it may take mu, not the other way round.
@@ -182,6 +198,7 @@ type Stats struct {
 	Syncs     uint64
 	DiskReads uint64 // segments read back for a cursor that fell behind
 	Damaged   uint64 // stretches set aside
+	Lost      uint64 // events, about, that damage took
 }
 
 type appender struct {
@@ -278,9 +295,14 @@ func (j *Journal) Submit(events ...event.Event) (*Pending, error) {
 	a := &appender{events: events, done: make(chan struct{})}
 	if size := a.size(); size > j.maxAppend() {
 		return nil, fmt.Errorf("%w: %d bytes, of at most %d", ErrTooLarge, size, j.maxAppend())
+	} else if n := len(events); n > 1 && size > maxAppendSize || n > maxAppendCount {
+		return nil, fmt.Errorf("%w: %d events of %d bytes at once, of at most %d and %d bytes; send fewer at a time", ErrTooLarge, n, size, maxAppendCount, maxAppendSize)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.checkKeys(events); err != nil {
+		return nil, err
+	}
 	if j.closing {
 		return nil, ErrClosed
 	}
@@ -316,6 +338,22 @@ func (j *Journal) Failures() uint64 {
 // maxAppend is the most that may be stored at once, in bytes: what leaves room
 // for a checkpoint in an empty journal, and for a record that can be read back.
 func (j *Journal) maxAppend() int64 { return min(j.bounds.Load().maxSize*3/4, maxBody/2) }
+
+// checkKeys refuses a position under a new key of a source that has too many.
+// j.mu is held.
+func (j *Journal) checkKeys(events []event.Event) error {
+	for i := range events {
+		p := &events[i].Position
+		keys := j.positions[events[i].Source]
+		if len(keys) < maxKeys || p.Key == "" {
+			continue
+		}
+		if _, known := keys[p.Key]; !known {
+			return fmt.Errorf("%w: source %q has positions under %d keys already, the most there may be", ErrTooLarge, events[i].Source, len(keys))
+		}
+	}
+	return nil
+}
 
 func signal(c chan struct{}) {
 	select {

@@ -133,6 +133,15 @@ func (m *memFS) SyncDir() error {
 	return nil
 }
 
+func (m *memFS) Holds(name string, f journal.File) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.names[name] != f.(*memFile).node {
+		return fs.ErrNotExist
+	}
+	return nil
+}
+
 // powerCut leaves only what is on disk: all that was synced, and of the rest
 // a random part. Folder changes are journaled in order, as on ext4.
 func (m *memFS) powerCut() {

@@ -17,6 +17,7 @@ func (j *Journal) recover() error {
 	newest := true // nothing newer holds a record
 	known := false // positions and marks are, from a checkpoint
 	var fallback map[string]uint64
+	var stored uint64 // what the newest checkpoint says was stored before
 	for i := len(segments) - 1; i >= 0; i-- {
 		seg := segments[i]
 		data, err := readFile(j.opt.FS, seg.name, 0, seg.size)
@@ -43,6 +44,7 @@ func (j *Journal) recover() error {
 			}
 			newest = false
 			j.next = max(j.next, r.last+1)
+			seg.head = r.head
 			if err := j.reopen(seg, r.end); err != nil {
 				return err
 			}
@@ -50,6 +52,7 @@ func (j *Journal) recover() error {
 		if !known {
 			j.addPositions(r.positions)
 			if c := r.checkpoint; c != nil {
+				stored = c.Last
 				j.addPositions(c.Positions)
 				j.id, fallback, known = c.ID, c.Cursors, true
 			}
@@ -58,7 +61,7 @@ func (j *Journal) recover() error {
 			break
 		}
 	}
-	return j.loadMarks(fallback)
+	return j.loadMarks(fallback, max(j.last, stored))
 }
 
 // putAway removes a segment without a good record, or keeps it for whoever

@@ -111,6 +111,14 @@ func (j *Journal) keepReserve() {
 }
 
 func (j *Journal) removeSegment(seg *segment) bool {
+	j.mu.Lock()
+	if i := slices.Index(j.segments, seg); i >= 0 {
+		j.removed, j.dirty = max(j.removed, j.lastOf(i)), true
+	}
+	j.mu.Unlock()
+	// After a crash nobody must take it for lost. On a full disk that may fail;
+	// it must go all the same.
+	_ = j.saveMarks()
 	if err := j.opt.FS.Remove(seg.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		j.opt.Log.Error().Err(err).Str("segment", seg.name).Msg("journal: could not remove a segment that is no longer needed")
 		return false
@@ -214,11 +222,13 @@ func (j *Journal) keepHouse() {
 // reconsider takes a failure back as soon as the next write may work: nobody
 // may try if it is told that none does. writing is held.
 func (j *Journal) reconsider() {
-	if j.Failure() == nil {
+	err := j.present()
+	if err == nil && j.Failure() == nil {
 		return
 	}
-	err := ErrFull
-	if j.makeRoom(4 << 10) {
+	if errors.Is(err, ErrMissing) {
+		j.report(err, false)
+	} else if err = ErrFull; j.makeRoom(4 << 10) {
 		err = j.repair()
 	}
 	j.mu.Lock()

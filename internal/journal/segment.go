@@ -69,6 +69,9 @@ type checkpoint struct {
 	ID string `json:"id"`
 	// Positions are the newest of each source and key.
 	Positions map[string]map[string][]byte `json:"positions,omitempty"`
+	// Last is the newest event of the segments before: what is missing up to it
+	// was there once. Numbers behind it may never have been used.
+	Last uint64 `json:"last,omitempty"`
 	// Cursors are the marks as they were then, a fallback for a lost file.
 	Cursors map[string]uint64 `json:"cursors,omitempty"`
 }
@@ -76,6 +79,7 @@ type checkpoint struct {
 // recovered is what reading a segment back finds.
 type recovered struct {
 	checkpoint *checkpoint
+	head       int64 // where it ends
 	positions  map[string]map[string][]byte
 	last       uint64 // seq of the last event, 0 if there is none
 	end        int64  // where the good records end
@@ -92,51 +96,48 @@ type damage struct {
 // acknowledged ends it, together with all that follows. Elsewhere the bad
 // stretch is skipped. How the two are told apart is said at record.unsynced.
 func recoverSegment(data []byte, salt uint64, cut bool) recovered {
-	type good struct {
-		rec        record
-		start, end int
-		bad        []byte
-	}
-	var found []good
-	var tail []byte
+	// The last good record decides about the bad stretches before it; nothing
+	// is collected on the way there, however many records there are.
+	var lastBatch uint64
 	s := scanner{data: data, salt: salt}
 	for {
-		before := s.off
+		rec, _, ok := s.next()
+		if !ok {
+			break
+		}
+		lastBatch = rec.unsynced
+	}
+	r := recovered{positions: map[string]map[string][]byte{}}
+	var tail []byte
+	s = scanner{data: data, salt: salt, sums: s.sums}
+	for {
+		start := s.off
 		rec, bad, ok := s.next()
 		if !ok {
 			tail = bad
 			break
 		}
-		found = append(found, good{rec, before + len(bad), s.off, bad})
-	}
-
-	r := recovered{positions: map[string]map[string][]byte{}}
-	var lastBatch uint64
-	if n := len(found); n > 0 {
-		lastBatch = found[n-1].rec.unsynced
-	}
-	for _, g := range found {
-		if len(g.bad) > 0 {
-			mayBeUnacknowledged := g.rec.unsynced == lastBatch && g.rec.seq > lastBatch
+		if len(bad) > 0 {
+			mayBeUnacknowledged := rec.unsynced == lastBatch && rec.seq > lastBatch
 			if cut && mayBeUnacknowledged {
 				tail = data[r.end:]
 				break
 			}
-			r.damage = append(r.damage, damage{int64(g.start - len(g.bad)), g.bad})
+			r.damage = append(r.damage, damage{int64(start), bad})
 		}
-		r.end = int64(g.end)
-		switch g.rec.kind {
+		r.end = int64(s.off)
+		switch rec.kind {
 		case kindEvent, kindPosition:
-			if g.rec.kind == kindEvent {
-				r.last = g.rec.seq
+			if rec.kind == kindEvent {
+				r.last = rec.seq
 			}
-			if p := g.rec.event.Position; p.Key != "" {
-				setPosition(r.positions, g.rec.event.Source, p.Key, p.Value)
+			if p := rec.event.Position; p.Key != "" {
+				setPosition(r.positions, rec.event.Source, p.Key, p.Value)
 			}
 		case kindCheckpoint:
 			var c checkpoint
-			if json.Unmarshal(g.rec.body, &c) == nil {
-				r.checkpoint = &c
+			if json.Unmarshal(rec.body, &c) == nil {
+				r.checkpoint, r.head = &c, int64(s.off)
 			}
 		}
 	}

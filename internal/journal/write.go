@@ -45,9 +45,17 @@ func (j *Journal) commit(batch []*appender, size int64) {
 	for noSpace(err) && (j.dropDamaged(0) || j.dropOldest(false)) {
 		err = j.store(batch, size) // history had to go
 	}
-	if noSpace(err) {
+	if errors.Is(err, errGone) {
+		err = j.store(batch, size) // into a segment that is there
+	}
+	if errors.Is(err, errGone) || errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	full := noSpace(err)
+	if full {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
+	j.report(err, full)
 
 	var count uint64
 	for _, a := range batch {
@@ -61,6 +69,7 @@ func (j *Journal) commit(batch []*appender, size int64) {
 			j.show(a)
 		}
 		j.stats.Appended += count
+		j.dirty = j.dirty || count > 0 // the file of marks says how far the log goes
 		for _, c := range j.cursors {
 			signal(c.wake)
 		}
@@ -107,7 +116,7 @@ func (j *Journal) store(batch []*appender, size int64) error {
 	if err := j.repair(); err != nil {
 		return err
 	}
-	if j.active != nil && j.current.size >= j.opt.SegmentSize {
+	if j.active != nil && j.current.size-j.current.head >= max(j.opt.SegmentSize, j.current.head) {
 		j.sealActive()
 	}
 	if j.active == nil {
@@ -134,6 +143,11 @@ func (j *Journal) store(batch []*appender, size int64) error {
 	}
 	if cap(buf) <= 2*maxBatch {
 		j.buf = buf
+	}
+	if err == nil {
+		if err = j.inPlace(); err != nil {
+			return fmt.Errorf("write journal: %w", err)
+		}
 	}
 	if err != nil {
 		j.broken, j.distrusted = true, j.distrusted || !noSpace(err)
@@ -278,7 +292,7 @@ func (j *Journal) repair() error {
 func (j *Journal) checkpoint() checkpoint {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	c := checkpoint{ID: j.id, Cursors: maps.Clone(j.marks), Positions: map[string]map[string][]byte{}}
+	c := checkpoint{ID: j.id, Last: j.last, Cursors: maps.Clone(j.marks), Positions: map[string]map[string][]byte{}}
 	for source, keys := range j.positions {
 		c.Positions[source] = maps.Clone(keys)
 	}

@@ -100,7 +100,7 @@ func (p *Passage) apply(e *event.Event, rules []*rule) Verdict {
 // edit changes the event, and reports whether its payload is another.
 func edit(r *rule, e *event.Event) (changed bool) {
 	if len(r.Pick) > 0 {
-		e.Payload = event.Only(e.Payload, r.Pick...)
+		e.Payload = pick(e.Payload, r.Pick)
 		changed = true
 	}
 	if len(r.Remove) > 0 {
@@ -126,6 +126,21 @@ func edit(r *rule, e *event.Event) (changed bool) {
 	}
 	e.Route.Retain = e.Route.Retain || r.Retain
 	return changed
+}
+
+// pick keeps members by name, and values inside by their path, under the path
+// as their name.
+func pick(payload []byte, keys []string) []byte {
+	out := event.Only(payload, keys...)
+	for _, key := range keys {
+		if !strings.ContainsAny(key, ".[") || event.Member(payload, key) != nil {
+			continue
+		}
+		if value := event.Find(payload, key); value != nil {
+			out = event.Set(out, key, string(value))
+		}
+	}
+	return out
 }
 
 var seed = maphash.MakeSeed()
@@ -157,9 +172,9 @@ func (p *Passage) repeated(r *rule, e *event.Event) bool {
 func (p *Passage) tooSoon(r *rule, e *event.Event) bool {
 	h := sha256.New()
 	h.Write([]byte(e.Source + "\x00" + e.Name))
-	for _, value := range event.Pick(e.Payload, r.Per...) {
+	for _, key := range r.Per {
 		h.Write([]byte{0})
-		h.Write(value)
+		h.Write(event.Find(e.Payload, key))
 	}
 	k := r.id + "\x00" + hex.EncodeToString(h.Sum(nil)[:16])
 	p.lock()

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -274,6 +275,9 @@ func compile(c Config, base string) (*rule, error) {
 		relation("ignore", "dedupe", "is of use only with dedupe: true")
 	}
 	for key, value := range c.Add {
+		if found := placeholder(value); found != "" {
+			bad("add."+key, "%q looks like a placeholder, and add takes values as they are; only topic fills placeholders in", found)
+		}
 		text, err := json.Marshal(value)
 		if err != nil {
 			bad("add."+key, "cannot be written as JSON: %w", err)
@@ -349,4 +353,15 @@ func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bo
 func match(pattern, name string) bool {
 	ok, err := doublestar.Match(pattern, name)
 	return ok && err == nil
+}
+
+var placeholders = regexp.MustCompile(`\{(base|event|source|payload\.[\w.\-]+)(\|\w+)*\}`)
+
+// placeholder finds a topic template's placeholder in a value of any depth.
+func placeholder(value any) string {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return ""
+	}
+	return string(placeholders.Find(text))
 }

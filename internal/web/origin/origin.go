@@ -69,9 +69,10 @@ func (g *Guard) Check(r *http.Request) error {
 		return nil // each browser sends it with these (RFC 6455, section 4.1)
 	}
 	if !g.knows(r.Host) && (fromBrowser(r) || !g.opt.Proxies.Through(r)) {
+		name := short(normal(hostname(r.Host))) // as http.hosts has it
 		return &Refused{
-			Status: http.StatusMisdirectedRequest, Cause: "host", Value: short(r.Host), Option: "http.hosts",
-			Detail: fmt.Sprintf("this program does not know itself by the name %q; add it to http.hosts, or use an address", short(r.Host)),
+			Status: http.StatusMisdirectedRequest, Cause: "host", Value: name, Option: "http.hosts",
+			Detail: fmt.Sprintf("this program does not know itself by the name %q; if it is one of its names, add it to http.hosts, or use an address", name),
 		}
 	}
 	if g.allowed(origin, socket) {

@@ -95,6 +95,10 @@ func TestANameThatWasMadeToPointHereIsRefused(t *testing.T) {
 			expect(t, r.Method+" "+host, g.Check(r), status)
 		}
 	}
+	refused, _ := errors.AsType[*origin.Refused](g.Check(request("POST", "Evil.example.:8127")))
+	if refused == nil || origin.CheckHost(refused.Value) != nil || refused.Value != "evil.example" {
+		t.Errorf("what is to be added: %+v", refused)
+	}
 	expect(t, "a WebSocket of a program", g.Check(request("GET", "mqtt.example", "Upgrade", "websocket")), 0)
 	expect(t, "a WebSocket of a page", g.Check(request("GET", "evil.example", "Upgrade", "websocket", "Origin", "http://evil.example")), 421)
 }

@@ -197,6 +197,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 		}
 	}
 	p.doc = doc
+	p.checkPacket()
 	return p, nil
 }
 

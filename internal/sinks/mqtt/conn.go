@@ -33,10 +33,13 @@ type conn struct {
 	writing sync.Mutex    // held while one packet is written
 	moved   atomic.Int64  // when bytes went out last, nanoseconds since 1970
 	pongs   chan struct{} // cap 1: a PINGRESP has come
+
+	published atomic.Int64  // PUBLISH packets that were written, or could not be
+	wrote     chan struct{} // cap 1: published has grown
 }
 
 func newConn(c net.Conn, timeout time.Duration) *conn {
-	return &conn{Conn: c, reader: bufio.NewReader(c), timeout: timeout, pongs: make(chan struct{}, 1)}
+	return &conn{Conn: c, reader: bufio.NewReader(c), timeout: timeout, pongs: make(chan struct{}, 1), wrote: make(chan struct{}, 1)}
 }
 
 // Read reads what was buffered first: paho would read the four bytes of an
@@ -63,6 +66,15 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) Write(p []byte) (n int, err error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	if len(p) > 0 && p[0]>>4 == publish {
+		defer func() {
+			c.published.Add(1)
+			select {
+			case c.wrote <- struct{}{}:
+			default:
+			}
+		}()
+	}
 	for n < len(p) {
 		if err := c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 			return n, err
@@ -112,6 +124,7 @@ var (
 
 // Types of packets, section 2.2.1 of MQTT 3.1.1.
 const (
+	publish  = 3
 	pingreq  = 12
 	pingresp = 13
 )

@@ -177,7 +177,7 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 	o.SetKeepAlive(c.KeepAlive)
 	o.SetPingTimeout(s.doubt.longest(c.Timeout)) // a ping waits behind what is being sent
 	o.SetConnectTimeout(c.Timeout)
-	o.SetWriteTimeout(24 * time.Hour) // conn and wait know better
+	o.SetWriteTimeout(time.Second) // to take a message over; conn bounds writing it
 	if s.tls != nil {
 		t := s.tls.Clone()
 		if t.ServerName == "" {
@@ -252,9 +252,12 @@ func Probe(ctx context.Context, c Config, p PublishConfig, tell func(broker stri
 type networkLink struct {
 	client paho.Client
 	conn   *conn
-	ended  chan struct{}
-	once   sync.Once
-	cause  error
+	// handing is held while a message is handed to paho; it guards handed.
+	handing sync.Mutex
+	handed  int64
+	ended   chan struct{}
+	once    sync.Once
+	cause   error
 }
 
 func (l *networkLink) end(err error) {
@@ -264,20 +267,22 @@ func (l *networkLink) end(err error) {
 	})
 }
 
-// publish waits behind a message that is being sent. That may take long, but
-// not much longer than ctx.
+// publish waits until paho can take a message over at once: it has one that it
+// writes, and one behind that. In paho the wait could not be interrupted, by
+// ctx or by the end of the connection.
 func (l *networkLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
-	handed := make(chan struct{})
-	defer close(handed)
-	defer context.AfterFunc(ctx, func() {
-		late := time.NewTimer(farewell)
-		defer late.Stop()
+	l.handing.Lock()
+	defer l.handing.Unlock()
+	for l.handed-l.conn.published.Load() > 1 {
 		select {
-		case <-handed:
-		case <-late.C:
-			_ = l.conn.Close()
+		case <-l.conn.wrote:
+		case <-l.ended:
+			return done{l.cause}
+		case <-ctx.Done():
+			return done{ctx.Err()}
 		}
-	})()
+	}
+	l.handed++
 	return l.client.Publish(topic, qos, retain, payload)
 }
 

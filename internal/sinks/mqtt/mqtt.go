@@ -198,7 +198,11 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		err = s.online(ctx, l, in, watch, &f)
 	}
 	if ctx.Err() == nil && len(s.brokers) > 0 {
-		s.doubt.ended(&f, !errors.Is(err, errNoAck) && lost(l))
+		closed := !errors.Is(err, errNoAck) && lost(l)
+		if closed && !errors.Is(err, errNothingTaken) {
+			err = l.err() // what was on its way may have failed with another
+		}
+		s.doubt.ended(&f, closed)
 	}
 	if ctx.Err() != nil {
 		// Going for good: tell so, since a proper DISCONNECT keeps the broker

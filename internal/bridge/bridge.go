@@ -25,6 +25,7 @@ import (
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/refused"
 	"event2mqtt/internal/web"
 )
 
@@ -58,6 +59,7 @@ type Bridge struct {
 	journal    *journal.Journal
 	cursor     *journal.Cursor
 	states     *event.States
+	refused    *refused.Folder
 	web        *web.Server
 	sockets    *sockets
 	shape      atomic.Pointer[shape]
@@ -87,6 +89,7 @@ func New(o Options) *Bridge {
 		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
 		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
+	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.linger, b.leave = context.WithCancel(context.Background())
 	b.patience, b.hurry = context.WithCancel(context.Background())
 	b.log = b.logs.part("bridge")
@@ -120,6 +123,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	}()
 	b.web.Handle(reloadPath, http.HandlerFunc(b.serveReload))
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
+	b.web.Handle(refusedPath, http.HandlerFunc(b.serveRefused))
 	if _, err := b.apply(b.opt.Plan); err != nil {
 		return err
 	}

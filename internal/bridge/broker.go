@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -46,7 +47,7 @@ type BrokerConfig struct {
 	MaxPending       int           `koanf:"max_pending" default:"512" min:"1" max:"1048576" doc:"Connections that have not said CONNECT yet,"`
 	ConnectTimeout   time.Duration `koanf:"connect_timeout" default:"10s" min:"1s" max:"10m" doc:"and how long they may take to."`
 	MaxKeepAlive     time.Duration `koanf:"max_keepalive" default:"0s" min:"5s" max:"65535s" off:"0s" doc:"The longest a client may be silent; 0s is what it asks for."`
-	MaxPacket        config.Size   `koanf:"max_packet" default:"1MiB" min:"1KiB" max:"64MiB" doc:"The largest packet."`
+	MaxPacket        config.Size   `koanf:"max_packet" default:"1280KiB" min:"1KiB" max:"64MiB" doc:"The largest packet."`
 	MaxInFlight      int           `koanf:"max_in_flight" default:"1024" min:"1" max:"65535" doc:"Unanswered messages in each direction."`
 	MaxQueued        int           `koanf:"max_queued" default:"16384" min:"1" max:"16777216" doc:"Messages that may wait for one client,"`
 	MaxQueuedBytes   config.Size   `koanf:"max_queued_bytes" default:"8MiB" min:"1KiB" max:"1GiB" doc:"their bytes,"`
@@ -232,6 +233,7 @@ type bundledBroker struct {
 	*broker.Broker
 	accounts  *accounts.Accounts
 	gate      broker.Gate // of WebSockets
+	maxPacket atomic.Int64 // bytes
 	listeners []*brokerListener
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
@@ -287,6 +289,7 @@ func (l *brokerListener) close() {
 // listeners.
 func openBroker(plan *Plan, stateDir string, gate broker.Gate, log zerolog.Logger) (b *bundledBroker, err error) {
 	b = &bundledBroker{gate: gate, log: log}
+	b.maxPacket.Store(int64(plan.Broker.MaxPacket))
 	b.accounts, err = accounts.New(plan.Broker.accountsOptions(stateDir, log))
 	if err != nil {
 		return nil, err
@@ -321,6 +324,7 @@ func (c BrokerConfig) accountsOptions(stateDir string, log zerolog.Logger) accou
 // configure changes users, limits and intervals.
 func (b *bundledBroker) configure(c BrokerConfig) error {
 	b.SetLimits(c.limits())
+	b.maxPacket.Store(int64(c.MaxPacket))
 	b.SetIntervals(c.SaveInterval, c.SysInterval)
 	b.accounts.SetOptions(c.accountsOptions("", b.log))
 	if _, err := b.accounts.Reload(); err != nil {
@@ -402,6 +406,9 @@ func (b *bundledBroker) close() {
 // Publish implements mqtt.Broker. When no more may be retained, which the broker
 // tells, a message is passed on all the same: those behind it must not wait.
 func (b *bundledBroker) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (mqtt.Receipt, error) {
+	if size, most := packetOverhead(topic)+len(payload), b.maxPacket.Load(); int64(size) > most {
+		return nil, fmt.Errorf("%w: as a packet it has %d bytes, and broker.max_packet allows %d", mqtt.ErrNeverTaken, size, most)
+	}
 	r, err := b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
 	if errors.Is(err, broker.ErrRetainedFull) {
 		r, err = b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos})

@@ -212,6 +212,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	}
 	p.doc = doc
 	p.warnOfOpenWebhooks()
+	p.checkPacket()
 	return p, nil
 }
 

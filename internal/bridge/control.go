@@ -174,7 +174,7 @@ func (b *Bridge) watchConfig(ctx context.Context) {
 func (b *Bridge) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	b.mu.RLock()
 	last := b.last
-	good := b.now.since
+	good, sink := b.now.since, b.now.mqtt
 	b.mu.RUnlock()
 	ok := 0
 	if last.OK {
@@ -189,6 +189,9 @@ event2mqtt_config_last_reload_successful %d
 event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 `, ok, float64(good.UnixMilli())/1000)
 	b.writeAnswers(w)
+	if sink != nil {
+		writeSkipped(w, sink.Skipped())
+	}
 	counts := b.shape.Load().rules.Counts()
 	for _, m := range []struct {
 		name, help string
@@ -315,33 +318,51 @@ var ErrNotRunning = errors.New("no event2mqtt runs with this state folder; is --
 // AskToReload has the program that uses a state folder reload its
 // configuration, and waits for the outcome.
 func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
+	err = ask(ctx, stateDir, http.MethodPost, reloadPath, nil, &o)
+	return o, err
+}
+
+// ask sends a request, with a JSON body unless that is nil, to the program
+// that uses a state folder, and decodes the answer: one of 200, or of 422.
+func ask(ctx context.Context, stateDir, method, path string, body, answer any) error {
 	text, err := file.Read(filepath.Join(stateDir, controlFile), file.MaxSecret)
 	if errors.Is(err, fs.ErrNotExist) {
-		return o, ErrNotRunning
+		return ErrNotRunning
 	}
 	var c controlContent
 	if err == nil {
 		err = json.Unmarshal(text, &c)
 	}
 	if err != nil {
-		return o, fmt.Errorf("find the running event2mqtt: %w", err)
+		return fmt.Errorf("find the running event2mqtt: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+reloadPath, nil)
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("ask the running event2mqtt: %w", err)
+		}
+		content = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, c.URL+path, content)
 	if err != nil {
-		return o, fmt.Errorf("find the running event2mqtt: %w", err)
+		return fmt.Errorf("find the running event2mqtt: %w", err)
 	}
 	request.Header.Set("Authorization", "Bearer "+c.Token)
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy is to see the token
 	response, err := client.Do(request)
 	if err != nil {
-		return o, fmt.Errorf("%w (%w)", ErrNotRunning, err)
+		return fmt.Errorf("%w (%w)", ErrNotRunning, err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	text, err = io.ReadAll(io.LimitReader(response.Body, 8<<20))
 	if err == nil && (response.StatusCode == http.StatusOK || response.StatusCode == http.StatusUnprocessableEntity) {
-		err = json.Unmarshal(body, &o)
+		err = json.Unmarshal(text, answer)
 	} else if err == nil {
-		err = fmt.Errorf("event2mqtt answers %s: %s", response.Status, bytes.TrimSpace(body))
+		err = fmt.Errorf("event2mqtt answers %s: %s", response.Status, bytes.TrimSpace(text))
 	}
-	return o, err
+	return err
 }

@@ -165,7 +165,7 @@ func (c *change) buildSink() (err error) {
 		base  string
 		files [3]config.Sum // a certificate may be another in the same file
 	}
-	options := mqtt.Options{Config: plan.MQTT, Publish: plan.Publish, ID: c.journal.ID, Log: c.logs.part("mqtt")}
+	options := mqtt.Options{Config: plan.MQTT, Publish: plan.Publish, ID: c.journal.ID, Refused: c.refused, Log: c.logs.part("mqtt")}
 	if options.Config.ClientID == "" {
 		if options.Config.ClientID, err = clientID(c.stateDir); err != nil {
 			return err

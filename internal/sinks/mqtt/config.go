@@ -24,7 +24,7 @@ type Config struct {
 	Password  config.Secret   `koanf:"password" doc:"Its password."`
 	Protocol  string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1" doc:"The version of MQTT; auto is 3.1.1."`
 	KeepAlive time.Duration   `koanf:"keepalive" default:"60s" min:"1s" max:"18h" off:"0s" doc:"How often the connection is checked; 0s is off."`
-	Timeout   time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"To connect, and for each acknowledgement."`
+	Timeout   time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"To connect, for each acknowledgement, and for every 16 KiB of a large message; it doubles for what did not come through."`
 	InFlight  int             `koanf:"in_flight" default:"128" min:"1" max:"10000" doc:"How many events may wait for their acknowledgement."`
 	TLS       TLSConfig       `koanf:"tls" doc:"For mqtts:// and wss://."`
 	WebSocket WebSocketConfig `koanf:"websocket" doc:"For ws:// and wss://."`

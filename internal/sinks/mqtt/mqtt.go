@@ -1,13 +1,16 @@
 // Package mqtt is the sink that publishes to an MQTT broker: events in order,
 // each acknowledged by the broker before the cursor moves, and states as
 // retained messages, all of them again after each connect. It waits for a
-// broker that is away, for as long as it takes.
+// broker that is away, for as long as it takes; what a broker that is there
+// will never take it skips, once that is certain (careful.go).
 package mqtt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,21 +19,10 @@ import (
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/refused"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/topic"
 )
-
-// Broker is the bundled broker, as far as this sink needs it.
-type Broker interface {
-	// Publish returns when every subscriber's queue has the message.
-	Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (Receipt, error)
-}
-
-// Receipt is the bundled broker's promise to keep a message.
-type Receipt interface {
-	// Wait returns when a crash cannot take the message any more.
-	Wait() error
-}
 
 // Options are what a Sink needs beside its configuration.
 type Options struct {
@@ -39,8 +31,19 @@ type Options struct {
 	// Bundled is published to when no URL is configured.
 	Bundled Broker
 	// ID returns the id of an event that stays the same when it is sent again.
-	ID  func(seq uint64) string
-	Log zerolog.Logger
+	ID func(seq uint64) string
+	// Refused keeps events that the broker will never take; nil keeps none.
+	Refused Keeper
+	// Calm is how long a connection must have lasted without a message before
+	// its end is blamed on one. Default 2 s.
+	Calm time.Duration
+	Log  zerolog.Logger
+}
+
+// Keeper keeps events that are skipped. Once Keep has returned nil, the sink
+// forgets the event.
+type Keeper interface {
+	Keep(refused.Event) error
 }
 
 // Sink publishes to one broker, or to the first of several that answers.
@@ -60,6 +63,10 @@ type Sink struct {
 	next     int    // broker to try next
 	reported string // failure that was logged last
 	failed   int    // attempts since the last success
+	doubt    doubt
+	will     will
+	states   refusedStates
+	taken    int // the largest payload that the broker has acknowledged, in bytes
 }
 
 // link is a connection to a broker. It is used once.
@@ -72,6 +79,10 @@ type link interface {
 	down() <-chan struct{}
 	// err says why it went down.
 	err() error
+	// moved says when bytes of a message went out last.
+	moved() time.Time
+	// ping returns nil when the broker has read all that was published.
+	ping(ctx context.Context) error
 	// close ends the link with a DISCONNECT, if it is still up.
 	close()
 }
@@ -95,7 +106,10 @@ func New(opt Options) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	sink := &Sink{opt: opt, settings: s, health: sinks.Health{Detail: "connecting"}}
+	if opt.Calm == 0 {
+		opt.Calm = 2 * time.Second
+	}
+	sink := &Sink{opt: opt, settings: s, states: refusedStates{}, health: sinks.Health{Detail: "connecting"}}
 	sink.publish.Store(&publishing{opt.Publish, s.template})
 	sink.dial = sink.dialNetwork
 	if len(s.brokers) == 0 {
@@ -125,7 +139,11 @@ func (s *Sink) SetPublish(p PublishConfig) error {
 func (s *Sink) Health() sinks.Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.health
+	h := s.health
+	if s.skipped > 0 {
+		h.Detail += fmt.Sprintf("; %d events were refused and skipped since the start", s.skipped)
+	}
+	return h
 }
 
 // Skipped returns how many events could not be published at all.
@@ -173,7 +191,19 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		return err
 	}
 	defer l.close()
-	err = s.online(ctx, l, in, watch)
+	var f flight
+	if s.doubt.careful() {
+		err = s.carefully(ctx, l, in, watch, &f)
+	} else {
+		err = s.online(ctx, l, in, watch, &f)
+	}
+	if ctx.Err() == nil && len(s.brokers) > 0 {
+		closed := !errors.Is(err, errNoAck) && lost(l)
+		if closed && !errors.Is(err, errNothingTaken) {
+			err = l.err() // what was on its way may have failed with another
+		}
+		s.doubt.ended(&f, closed)
+	}
 	if ctx.Err() != nil {
 		// Going for good: tell so, since a proper DISCONNECT keeps the broker
 		// from sending the will.
@@ -186,15 +216,17 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 	return err
 }
 
-func (s *Sink) online(ctx context.Context, l link, in *journal.Cursor, watch *event.StateWatch) error {
+func (s *Sink) online(ctx context.Context, l link, in *journal.Cursor, watch *event.StateWatch, f *flight) error {
 	// What was read and not acknowledged on the last connection comes first.
 	in.Rewind()
 	watch.Rewind()
+	f.birth = s.announces()
 	if err := s.announce(ctx, l, s.opt.Config.Will.Online); err != nil {
 		return err
 	}
+	f.birth = f.birth && s.opt.Config.Will.QoS == 0 // nobody has acknowledged it
 	s.connected()
-	return s.pump(ctx, l, in, watch)
+	return s.pump(ctx, l, in, watch, f)
 }
 
 // farewell bounds the goodbye to a broker that does not answer.
@@ -202,34 +234,46 @@ const farewell = 2 * time.Second
 
 // announce publishes whether the bridge is there.
 func (s *Sink) announce(ctx context.Context, l link, payload string) error {
-	w := s.opt.Config.Will
-	if !w.Enabled {
+	if !s.announces() {
 		return nil
 	}
-	return s.wait(ctx, l, l.publish(ctx, s.willTopic, byte(w.QoS), w.Retain, []byte(payload)))
+	w := s.opt.Config.Will
+	return s.wait(ctx, l, l.publish(ctx, s.willTopic, byte(w.QoS), w.Retain, []byte(payload)), thing{kind: aBirth})
 }
 
-// wait waits for an acknowledgement, at most for the configured timeout: a
-// connection on which answers stay out is a dead one.
-func (s *Sink) wait(ctx context.Context, l link, t ticket) error {
+// announces reports whether the broker is told that the bridge is there.
+func (s *Sink) announces() bool { return s.opt.Config.Will.Enabled && !s.will.birthRefused }
+
+// wait waits for the acknowledgement of a thing. A connection on which answers
+// stay out is a dead one, but not while bytes go out.
+func (s *Sink) wait(ctx context.Context, l link, t ticket, what thing) error {
 	select {
 	case <-t.Done():
 		return t.Error()
 	default:
 	}
-	timer := time.NewTimer(s.opt.Config.Timeout)
+	patience := s.doubt.patience(what, s.opt.Config.Timeout)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	select {
-	case <-t.Done():
-		return t.Error()
-	case <-l.down():
-		return unanswered(t, l.err())
-	case <-ctx.Done():
-		return unanswered(t, ctx.Err())
-	case <-timer.C:
-		return fmt.Errorf("the broker did not acknowledge a message within %s", s.opt.Config.Timeout)
+	for {
+		select {
+		case <-t.Done():
+			return t.Error()
+		case <-l.down():
+			return unanswered(t, l.err())
+		case <-ctx.Done():
+			return unanswered(t, ctx.Err())
+		case <-timer.C:
+			if left := patience - time.Since(l.moved()); left > 0 {
+				timer.Reset(left)
+				continue
+			}
+			return fmt.Errorf("%w within %s", errNoAck, patience)
+		}
 	}
 }
+
+var errNoAck = errors.New("the broker did not acknowledge a message")
 
 // unanswered is err, unless the answer has come at the last moment.
 func unanswered(t ticket, err error) error {
@@ -243,7 +287,8 @@ func unanswered(t ticket, err error) error {
 
 // sent is an event on its way.
 type sent struct {
-	seq uint64
+	seq  uint64
+	size int // of the payload
 	ticket
 }
 
@@ -252,7 +297,9 @@ type sent struct {
 // acknowledgements in order, one looks after the states, one after the link.
 // When parent ends, what is on the way may still be acknowledged, so that it
 // need not be sent again.
-func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *event.StateWatch) error {
+//
+// What was on the way when the link failed is noted in f.
+func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *event.StateWatch, f *flight) error {
 	ctx, fail := context.WithCancelCause(context.WithoutCancel(parent))
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
@@ -264,19 +311,20 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 		for {
 			select {
 			case m := <-window:
-				if err := s.wait(ctx, l, m.ticket); err != nil {
+				if err := s.wait(ctx, l, m.ticket, thing{kind: anEvent, seq: m.seq}); err != nil {
+					f.event = m.seq
 					fail(err)
 					return
 				}
 				in.Ack(m.seq)
+				s.taken = max(s.taken, m.size)
 				<-slots
 			case <-ctx.Done():
-				ackAnswered(in, window)
 				return
 			}
 		}
 	})
-	wg.Go(func() { fail(s.keepStates(ctx, l, watch)) })
+	wg.Go(func() { fail(s.keepStates(ctx, l, watch, f)) })
 	wg.Go(func() {
 		select {
 		case <-l.down():
@@ -284,7 +332,7 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 		case <-ctx.Done():
 		}
 	})
-	err := s.publishEvents(reading, l, in, window, slots)
+	err := s.publishEvents(reading, l, in, window, slots, f)
 	if parent.Err() != nil {
 		last := time.NewTimer(farewell)
 		defer last.Stop()
@@ -300,11 +348,15 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 	}
 	fail(err)
 	wg.Wait()
+	if f.event == 0 {
+		f.event = ackAnswered(in, window)
+	}
 	return context.Cause(ctx)
 }
 
-// ackAnswered takes the answers that came before the link went down.
-func ackAnswered(in *journal.Cursor, window <-chan sent) {
+// ackAnswered takes the answers that came before the link went down, and
+// returns the oldest event without one, or 0.
+func ackAnswered(in *journal.Cursor, window <-chan sent) uint64 {
 	for {
 		select {
 		case m := <-window:
@@ -316,13 +368,14 @@ func ackAnswered(in *journal.Cursor, window <-chan sent) {
 				}
 			default:
 			}
+			return m.seq
 		default:
+			return 0
 		}
-		return
 	}
 }
 
-func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, window chan<- sent, slots chan<- struct{}) error {
+func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, window chan<- sent, slots chan<- struct{}, f *flight) error {
 	buf := make([]journal.Entry, 0, 64)
 	for {
 		entries, err := in.Next(ctx, buf)
@@ -335,57 +388,80 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			window <- sent{entries[i].Seq, s.publishEvent(ctx, l, &entries[i])}
+			m, err := s.publishEvent(ctx, l, &entries[i])
+			if err != nil {
+				return err
+			}
+			f.sentTo = m.seq
+			window <- m
 		}
 		clear(entries)
 	}
 }
 
-// publishEvent hands one event over. One that cannot be published is logged
-// and passed over; it must not hold up the others.
-func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) ticket {
-	p := s.publish.Load()
-	qos := byte(p.QoS)
-	if e.Route.QoS != nil {
-		qos = *e.Route.QoS
-	}
-	name, err := e.Route.Topic, error(nil)
-	if name == "" {
-		name, err = p.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
-	}
-	if err != nil {
-		s.mu.Lock()
-		s.skipped++
-		s.mu.Unlock()
-		s.opt.Log.Error().Err(err).Str("source", e.Source).Str("event", e.Name).Uint64("seq", e.Seq).Msg("mqtt: this event cannot be published and is passed over")
-		return done{}
-	}
-	payload := e.Payload
-	if field := p.IDField; field != "" {
-		payload = event.AddField(payload, field, s.opt.ID(e.Seq))
-	}
-	return l.publish(ctx, name, qos, e.Route.Retain, payload)
+// message is an event as it is published.
+type message struct {
+	topic   string
+	qos     byte
+	retain  bool
+	payload []byte
 }
 
-// keepStates publishes every state that changes, until ctx ends.
-func (s *Sink) keepStates(ctx context.Context, l link, watch *event.StateWatch) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-watch.Changed():
+// message makes one of an event. The error says why that cannot be.
+func (s *Sink) message(e *journal.Entry) (m message, err error) {
+	p := s.publish.Load()
+	m = message{topic: e.Route.Topic, qos: byte(p.QoS), retain: e.Route.Retain, payload: e.Payload}
+	if e.Route.QoS != nil {
+		m.qos = *e.Route.QoS
+	}
+	if m.topic == "" {
+		m.topic, err = p.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
+	}
+	if field := p.IDField; field != "" {
+		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
+	}
+	return m, err
+}
+
+// publishEvent hands one event over. One that can never be published is
+// skipped; the error says that it could not be kept, and so is not skipped.
+func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) (sent, error) {
+	m, err := s.message(e)
+	if err == nil {
+		t := l.publish(ctx, m.topic, m.qos, m.retain, m.payload)
+		if d, known := t.(done); !known || !errors.Is(d.error, ErrNeverTaken) {
+			return sent{e.Seq, len(m.payload), t}, nil
 		}
-		for _, st := range watch.Take() {
-			name := s.opt.Publish.BaseTopic + "/" + topic.SafePath(st.Key)
-			if err := topic.Check(name); err != nil {
-				s.opt.Log.Error().Err(err).Str("state", st.Key).Msg("mqtt: this state cannot be published")
-				continue
-			}
-			if err := s.wait(ctx, l, l.publish(ctx, name, byte(s.publish.Load().QoS), true, st.Payload)); err != nil {
-				return err
-			}
+		err = t.Error()
+	}
+	return sent{e.Seq, 0, done{}}, s.skip(e, m.topic, err.Error())
+}
+
+// skip keeps an event that will never be taken, counts it, and says so.
+func (s *Sink) skip(e *journal.Entry, topic, reason string) error {
+	if s.opt.Refused != nil {
+		if err := s.opt.Refused.Keep(refused.Event{
+			ID: s.opt.ID(e.Seq), Sink: "mqtt", Refused: time.Now(), Reason: reason, Topic: shorten(topic),
+			Name: e.Name, Source: e.Source, Time: e.Time, Route: e.Route, Payload: e.Payload,
+		}); err != nil {
+			return err
 		}
 	}
+	s.mu.Lock()
+	s.skipped++
+	s.mu.Unlock()
+	s.opt.Log.Error().Str("event", e.Name).Str("source", e.Source).Str("id", s.opt.ID(e.Seq)).Int("bytes", len(e.Payload)).Str("topic", shorten(topic)).Str("reason", reason).
+		Msg("mqtt: this event cannot be published and is skipped; \"event2mqtt refused\" lists what was skipped, and sends it again")
+	return nil
+}
+
+// shorten keeps a topic from filling the log.
+func shorten(topic string) string {
+	const most = 200
+	if len(topic) > most {
+		return strings.ToValidUTF8(topic[:most], "") + "..."
+	}
+	return topic
 }
 
 // connected notes a success and says so, once.
@@ -454,36 +530,3 @@ var closedChannel = func() chan struct{} { c := make(chan struct{}); close(c); r
 
 func (done) Done() <-chan struct{} { return closedChannel }
 func (d done) Error() error        { return d.error }
-
-// dialBundled "connects" to the broker in this process.
-func (s *Sink) dialBundled(context.Context) (link, error) { return bundledLink{s.opt.Bundled}, nil }
-
-type bundledLink struct{ Broker }
-
-func (l bundledLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
-	r, err := l.Publish(ctx, topic, payload, qos, retain)
-	if err != nil {
-		return done{err}
-	}
-	return &owed{receipt: r}
-}
-
-// owed is the ticket for a message that the bundled broker has yet to store.
-// Whoever asks for it has it stored, together with all that came before.
-type owed struct {
-	receipt Receipt
-	err     error
-}
-
-func (o *owed) Done() <-chan struct{} {
-	if o.receipt != nil {
-		o.err, o.receipt = o.receipt.Wait(), nil
-	}
-	return closedChannel
-}
-
-func (o *owed) Error() error { return o.err }
-
-func (bundledLink) down() <-chan struct{} { return nil }
-func (bundledLink) err() error            { return nil }
-func (bundledLink) close()                {}

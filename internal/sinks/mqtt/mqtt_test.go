@@ -20,6 +20,7 @@ import (
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/refused"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
@@ -74,6 +75,7 @@ type rig struct {
 	cursor  *journal.Cursor
 	states  *event.States
 	sink    *mqtt.Sink
+	refused *refused.Folder
 	log     *logBuffer
 	stop    func()
 	n       int
@@ -99,6 +101,7 @@ func (l *logBuffer) String() string {
 func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, states: event.NewStates(), log: &logBuffer{}}
+	r.refused = refused.Open(t.TempDir(), zerolog.Nop())
 	var err error
 	r.journal, err = journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Log: zerolog.Nop()})
 	ok(t, err)
@@ -109,13 +112,19 @@ func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls .
 	if change != nil {
 		change(&c, &p)
 	}
-	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, ID: r.journal.ID, Log: zerolog.New(r.log)})
+	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, ID: r.journal.ID, Refused: r.refused, Calm: 50 * time.Millisecond, Log: zerolog.New(r.log)})
 	ok(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.sink.Run(ctx, r.cursor, r.states) })
 	r.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
-	t.Cleanup(func() { r.stop(); ok(t, r.journal.Close()) })
+	t.Cleanup(func() {
+		r.stop()
+		ok(t, r.journal.Close())
+		if t.Failed() {
+			t.Logf("its log:\n%s", r.log)
+		}
+	})
 	return r
 }
 
@@ -129,6 +138,21 @@ func (r *rig) emit(n int) {
 		_, err := r.journal.Append(context.Background(), e)
 		ok(r.t, err)
 	}
+}
+
+// post stores an event with a name, a payload, and where it goes.
+func (r *rig) post(name, payload string, route event.Route) {
+	r.t.Helper()
+	_, err := r.journal.Append(context.Background(), event.Event{Name: name, Source: "s", Time: time.Now(), Payload: []byte(payload), Route: route})
+	ok(r.t, err)
+}
+
+// kept are the events that were refused.
+func (r *rig) kept() []refused.Event {
+	r.t.Helper()
+	list, err := r.refused.List()
+	ok(r.t, err)
+	return list
 }
 
 func (r *rig) delivered() {
@@ -397,6 +421,9 @@ func TestAnEventThatCannotBePublishedHoldsUpNoOther(t *testing.T) {
 	r.delivered()
 	if r.sink.Skipped() != 1 || !strings.Contains(r.log.String(), "at most 65535") {
 		t.Errorf("skipped %d:\n%s", r.sink.Skipped(), r.log)
+	}
+	if kept := r.kept(); len(kept) != 1 || kept[0].ID != r.journal.ID(2) {
+		t.Errorf("kept %v", kept)
 	}
 }
 

@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -16,9 +15,11 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/gorilla/websocket"
 	"golang.org/x/net/proxy"
 )
 
@@ -26,46 +27,96 @@ import (
 // used once: paho's own reconnecting completes tokens of messages that were
 // lost, so AutoReconnect is off, and nothing of its store outlives the
 // connection. The journal is the store.
+//
+// A broker that does not take the will, for its flags or its topic, closes the
+// connection and says no more. Whether that is the reason is looked at when it
+// has done so several times.
 func (s *Sink) dialNetwork(ctx context.Context) (link, error) {
+	with := s.opt.Config.Will.Enabled && !s.will.refused
+	l, err := s.dialOne(ctx, with)
+	if err == nil {
+		s.will.closed = 0
+		return l, nil
+	}
+	if !with || !closed(err) {
+		return nil, err
+	}
+	if s.will.closed++; s.will.closed%certain != 0 || !s.willIsRefused(ctx) {
+		return nil, err
+	}
+	if l, err = s.dialOne(ctx, false); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// willIsRefused reports whether a connection without the will lasts, and one
+// with it still does not.
+func (s *Sink) willIsRefused(ctx context.Context) bool {
+	bare, err := s.dialOne(ctx, false)
+	if err != nil {
+		return false
+	}
+	err = s.calm(ctx, bare)
+	bare.close()
+	if err != nil {
+		return false
+	}
+	l, err := s.dialOne(ctx, true)
+	if err == nil {
+		l.close()
+		return false
+	}
+	if s.will.refused = closed(err); s.will.refused {
+		w := s.opt.Config.Will
+		s.opt.Log.Error().Msgf("mqtt: the broker closes the connection if it is given a last will (topic %s, QoS %d, retained: %t); going on without. Others will not see when this program dies; change mqtt.will.qos, mqtt.will.retain or mqtt.will.topic", s.willTopic, w.QoS, w.Retain)
+	}
+	return s.will.refused
+}
+
+// dialOne connects once.
+func (s *Sink) dialOne(ctx context.Context, will bool) (*networkLink, error) {
 	o := s.clientOptions(s.brokers[s.next])
-	if w := s.opt.Config.Will; w.Enabled {
+	if w := s.opt.Config.Will; will {
 		o.SetWill(s.willTopic, w.Offline, byte(w.QoS), w.Retain)
 	}
 	l := &networkLink{ended: make(chan struct{})}
 	o.SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) })
 	var err error
-	if l.client, err = connect(ctx, o); err != nil {
+	if l.client, l.conn, err = connect(ctx, o, s.opt.Config.Timeout); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
 // connect connects a client, and gives up as soon as ctx ends.
-func connect(ctx context.Context, o *paho.ClientOptions) (paho.Client, error) {
+func connect(ctx context.Context, o *paho.ClientOptions, timeout time.Duration) (paho.Client, *conn, error) {
+	var opened *conn
 	stay := func() bool { return true } // stops what closes the connection when ctx ends
 	o.SetCustomOpenConnectionFn(func(broker *url.URL, o paho.ClientOptions) (net.Conn, error) {
 		c, err := open(ctx, broker, o)
-		if err == nil {
-			stay = context.AfterFunc(ctx, func() { _ = c.Close() })
+		if err != nil {
+			return nil, err
 		}
-		return c, err
+		stay = context.AfterFunc(ctx, func() { _ = c.Close() })
+		opened = newConn(c, timeout)
+		return opened, nil
 	})
 	client := paho.NewClient(o)
 	t := client.Connect()
 	<-t.Done()
 	switch alive := stay(); {
 	case t.Error() == nil && alive:
-		return client, nil
+		return client, opened, nil
 	case ctx.Err() == nil:
-		return nil, t.Error()
+		return nil, nil, t.Error()
 	}
 	client.Disconnect(0)
-	return nil, ctx.Err()
+	return nil, nil, ctx.Err()
 }
 
 // open opens a connection to a broker, through the proxy that $ALL_PROXY names
-// unless $NO_PROXY exempts the broker. paho could do that, but not be interrupted,
-// and it would read the four bytes of an acknowledgement with three system calls.
+// unless $NO_PROXY exempts the broker. paho could do that, but not be interrupted.
 func open(ctx context.Context, broker *url.URL, o paho.ClientOptions) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
 	defer cancel()
@@ -84,7 +135,7 @@ func open(ctx context.Context, broker *url.URL, o paho.ClientOptions) (net.Conn,
 		}
 		c = secure
 	}
-	return &bufferedConn{c, bufio.NewReader(c)}, nil
+	return c, nil
 }
 
 // openWebSocket leaves an attempt that cannot be interrupted to its own
@@ -112,13 +163,6 @@ func openWebSocket(ctx context.Context, broker *url.URL, o paho.ClientOptions) (
 	}
 }
 
-type bufferedConn struct {
-	net.Conn
-	reader *bufio.Reader
-}
-
-func (c *bufferedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
-
 func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 	c := s.opt.Config
 	o := paho.NewClientOptions()
@@ -131,9 +175,9 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 	o.SetAutoReconnect(false)
 	o.SetConnectRetry(false)
 	o.SetKeepAlive(c.KeepAlive)
-	o.SetPingTimeout(c.Timeout)
+	o.SetPingTimeout(s.doubt.longest(c.Timeout)) // a ping waits behind what is being sent
 	o.SetConnectTimeout(c.Timeout)
-	o.SetWriteTimeout(c.Timeout)
+	o.SetWriteTimeout(time.Second) // to take a message over; conn bounds writing it
 	if s.tls != nil {
 		t := s.tls.Clone()
 		if t.ServerName == "" {
@@ -156,7 +200,7 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 	o := s.clientOptions(broker)
 	o.SetClientID(o.ClientID + "-check") // the bridge that runs keeps its connection
-	client, err := connect(ctx, o)
+	client, _, err := connect(ctx, o, s.opt.Config.Timeout)
 	if err != nil {
 		return errors.New(explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss"))
 	}
@@ -207,9 +251,13 @@ func Probe(ctx context.Context, c Config, p PublishConfig, tell func(broker stri
 
 type networkLink struct {
 	client paho.Client
-	ended  chan struct{}
-	once   sync.Once
-	cause  error
+	conn   *conn
+	// handing is held while a message is handed to paho; it guards handed.
+	handing sync.Mutex
+	handed  int64
+	ended   chan struct{}
+	once    sync.Once
+	cause   error
 }
 
 func (l *networkLink) end(err error) {
@@ -219,8 +267,33 @@ func (l *networkLink) end(err error) {
 	})
 }
 
-func (l *networkLink) publish(_ context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
+// publish waits until paho can take a message over at once: it has one that it
+// writes, and one behind that. In paho the wait could not be interrupted, by
+// ctx or by the end of the connection.
+func (l *networkLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
+	l.handing.Lock()
+	defer l.handing.Unlock()
+	for l.handed-l.conn.published.Load() > 1 {
+		select {
+		case <-l.conn.wrote:
+		case <-l.ended:
+			return done{l.cause}
+		case <-ctx.Done():
+			return done{ctx.Err()}
+		}
+	}
+	l.handed++
 	return l.client.Publish(topic, qos, retain, payload)
+}
+
+func (l *networkLink) moved() time.Time { return time.Unix(0, l.conn.moved.Load()) }
+
+func (l *networkLink) ping(ctx context.Context) error {
+	err := l.conn.ping(ctx, l.ended)
+	if errors.Is(err, errDown) {
+		return l.err()
+	}
+	return err
 }
 
 func (l *networkLink) down() <-chan struct{} { return l.ended }
@@ -246,6 +319,8 @@ func explain(err error, secure bool) string {
 	switch {
 	case err == nil:
 		return "the connection ended"
+	case errors.Is(err, errNothingTaken):
+		return err.Error()
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
 		return "the broker refused the login: wrong user name or password (mqtt.username, mqtt.password)"
 	case errors.Is(err, packets.ErrorRefusedNotAuthorised):
@@ -288,6 +363,10 @@ func explain(err error, secure bool) string {
 }
 
 func closed(err error) bool {
+	var frame *websocket.CloseError
+	if errors.As(err, &frame) {
+		return true
+	}
 	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, e) {
 			return true

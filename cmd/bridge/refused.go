@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"event2mqtt/internal/bridge"
+)
+
+// refusedCommand looks after events that the destination has refused.
+func refusedCommand(f *flags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "refused",
+		Short: "List the events that the broker will never take, send them again, or drop them",
+		Long: `Lists the events that were skipped since the broker does not take them: those
+too large for it, for a topic that it forbids, or with a QoS or a retain flag
+that it refuses. The running program keeps the newest 1,000 of them, and at
+most 64 MiB, as files in the folder "refused" of its state folder.
+
+Change what was in the way, such as max_packet_size of Mosquitto, and send them
+again. They come behind all events that wait.`,
+		Example: "  event2mqtt refused\n  event2mqtt refused send --all\n  event2mqtt refused drop ID",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := stateDir(f.stateDir)
+			if err != nil {
+				return err
+			}
+			list, err := bridge.Refused(cmd.Context(), dir)
+			if err != nil {
+				return err
+			}
+			return printRefused(cmd, list)
+		},
+	}
+	cmd.AddCommand(refusedDo(f, "send", "sent again"), refusedDo(f, "drop", "dropped"))
+	return cmd
+}
+
+func printRefused(cmd *cobra.Command, list bridge.RefusedList) error {
+	out := cmd.OutOrStdout()
+	if len(list.Events) == 0 && list.Problems == nil {
+		_, err := fmt.Fprintln(out, "no event was refused")
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "ID\tREFUSED\tSOURCE\tEVENT\tBYTES\tREASON")
+	for _, e := range list.Events {
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", e.ID, e.Refused.Local().Format(time.DateTime), e.Source, quoteIfOdd(e.Name), e.Bytes, quoteIfOdd(e.Reason))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if list.Problems != nil {
+		return errors.New(strings.Join(list.Problems, "\n"))
+	}
+	return nil
+}
+
+// quoteIfOdd keeps what others have sent from steering the terminal.
+func quoteIfOdd(s string) string {
+	if q := fmt.Sprintf("%+q", s); q != `"`+s+`"` {
+		return q
+	}
+	return s
+}
+
+func refusedDo(f *flags, do, done string) *cobra.Command {
+	var all bool
+	short := map[string]string{"send": "Send refused events again", "drop": "Forget refused events"}[do]
+	cmd := &cobra.Command{
+		Use:     do + " [ID...]",
+		Short:   short,
+		Example: "  event2mqtt refused " + do + " --all",
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			if all == (len(ids) > 0) {
+				return fmt.Errorf("say which: the ids that \"event2mqtt refused\" lists, or --all")
+			}
+			dir, err := stateDir(f.stateDir)
+			if err != nil {
+				return err
+			}
+			o, err := bridge.AskRefused(cmd.Context(), dir, bridge.RefusedRequest{Do: do, IDs: ids, All: all})
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%d events %s\n", len(o.Done), done); err != nil {
+				return err
+			}
+			if o.Problems != nil {
+				return errors.New(strings.Join(o.Problems, "\n"))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all of them")
+	return cmd
+}

@@ -1,0 +1,251 @@
+// Package refused keeps events that a destination will never take, such as
+// those that are too large for it: each as a file of its own in a folder that
+// is bounded, so that somebody can look at them and send them again. It does
+// not decide what is refused, nor send anything.
+package refused
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/event"
+)
+
+// Event is an event that was refused.
+type Event struct {
+	// ID is the event's, which stays the same should it be refused twice. It
+	// names the file.
+	ID      string      `json:"id"`
+	Sink    string      `json:"sink"`
+	Refused time.Time   `json:"refused"` // when
+	Reason  string      `json:"reason"`
+	Topic   string      `json:"topic,omitempty"` // where it was sent
+	Name    string      `json:"event"`
+	Source  string      `json:"source"`
+	Time    time.Time   `json:"time"` // when it happened
+	Route   event.Route `json:"route"`
+	Bytes   int         `json:"bytes"` // of the payload
+	// Payload is JSON, as in event.Event.
+	Payload json.RawMessage `json:"payload,omitempty"`
+}
+
+// Event is the event as the journal takes it.
+func (e *Event) Event() event.Event {
+	return event.Event{Name: e.Name, Source: e.Source, Time: e.Time, Payload: e.Payload, Route: e.Route}
+}
+
+// Bounds of a folder. The newest event is kept in any case.
+const (
+	MaxEvents = 1000
+	MaxBytes  = 64 << 20
+	// maxFile bounds what is read of one file: the largest payload that can be
+	// configured, and what is told about it.
+	maxFile = 66 << 20
+)
+
+// Folder is the folder with the events. It is made when the first one comes.
+// It is safe for concurrent use.
+type Folder struct {
+	dir      string
+	log      zerolog.Logger
+	events   int
+	maxBytes int64
+
+	mu sync.Mutex // held while files are looked at or changed
+}
+
+// Open returns the folder dir.
+func Open(dir string, log zerolog.Logger) *Folder {
+	return &Folder{dir: dir, log: log, events: MaxEvents, maxBytes: MaxBytes}
+}
+
+// ErrUnknown is returned for an id that no event here has.
+var ErrUnknown = errors.New("there is no refused event with this id")
+
+const suffix = ".json"
+
+// Keep stores an event, and makes room for it by removing the oldest, which
+// it logs. When it returns nil the event is on disk.
+func (f *Folder) Keep(e Event) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	e.Bytes = len(e.Payload)
+	err := encoder.Encode(e)
+	if err == nil {
+		err = os.MkdirAll(f.dir, 0o700)
+	}
+	if err == nil {
+		var path string
+		if path, err = f.path(e.ID); err == nil {
+			err = renameio.WriteFile(path, text.Bytes(), 0o600)
+		}
+	}
+	if err == nil {
+		err = syncDir(f.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the refused event: %w", err)
+	}
+	f.makeRoom(e.ID + suffix)
+	return nil
+}
+
+// syncDir has a file's name survive a power cut.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
+
+// makeRoom removes the oldest events until the folder is within its bounds.
+// mu is held.
+func (f *Folder) makeRoom(newest string) {
+	files, err := f.files()
+	if err != nil {
+		f.log.Error().Err(err).Msg("refused events: the folder cannot be read, so it may grow")
+		return
+	}
+	var bytes int64
+	for _, info := range files {
+		bytes += info.Size()
+	}
+	count, removed := len(files), 0
+	for _, info := range files {
+		if count <= f.events && bytes <= f.maxBytes {
+			break
+		}
+		if info.Name() == newest {
+			continue
+		}
+		if err := os.Remove(filepath.Join(f.dir, info.Name())); err != nil {
+			f.log.Error().Err(err).Msg("refused events: the oldest cannot be removed")
+			return
+		}
+		count, bytes, removed = count-1, bytes-info.Size(), removed+1
+	}
+	if removed > 0 {
+		f.log.Warn().Int("events", removed).Msgf("refused events: the oldest were removed, since at most %d events and %d MiB are kept; \"event2mqtt refused\" lists the rest", f.events, f.maxBytes>>20)
+	}
+}
+
+// files returns the files of events, oldest first. mu is held.
+func (f *Folder) files() ([]fs.FileInfo, error) {
+	entries, err := os.ReadDir(f.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var files []fs.FileInfo
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), suffix) {
+			continue
+		}
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+			files = append(files, info)
+		}
+	}
+	slices.SortStableFunc(files, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	return files, err
+}
+
+// List returns all events, oldest first, without what can be long, payload and route, and the error
+// for those files that hold none.
+func (f *Folder) List() ([]Event, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	files, err := f.files()
+	out, errs := []Event{}, []error{err}
+	for _, info := range files {
+		e, err := f.read(strings.TrimSuffix(info.Name(), suffix))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		e.Payload, e.Route = nil, event.Route{}
+		out = append(out, e)
+	}
+	return out, errors.Join(errs...)
+}
+
+// Get returns an event.
+func (f *Folder) Get(id string) (Event, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.read(id)
+}
+
+// Remove forgets an event.
+func (f *Folder) Remove(id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	path, err := f.path(id)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%q: %w", id, ErrUnknown)
+	}
+	return err
+}
+
+// path returns an event's file. An id comes from outside.
+func (f *Folder) path(id string) (string, error) {
+	if id == "" || len(id) > 200 || strings.ContainsAny(id, "/\\\x00") || id[0] == '.' {
+		return "", fmt.Errorf("%q: %w", id, ErrUnknown)
+	}
+	return filepath.Join(f.dir, id+suffix), nil
+}
+
+// read reads an event. mu is held.
+func (f *Folder) read(id string) (e Event, err error) {
+	path, err := f.path(id)
+	if err != nil {
+		return e, err
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return e, fmt.Errorf("%q: %w", id, ErrUnknown)
+	case err != nil:
+		return e, fmt.Errorf("read a refused event: %w", err)
+	case !info.Mode().IsRegular() || info.Size() > maxFile:
+		return e, fmt.Errorf("read a refused event: %s is no file of at most %d MiB", path, maxFile>>20)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return e, fmt.Errorf("read a refused event: %w", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxFile))
+	if err == nil {
+		err = json.Unmarshal(text, &e)
+	}
+	if err == nil && (e.ID != id || e.Name == "") {
+		err = errors.New("it is not what was kept under this id")
+	}
+	if err != nil {
+		return e, fmt.Errorf("read the refused event %s: %w", path, err)
+	}
+	return e, nil
+}

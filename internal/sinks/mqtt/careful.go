@@ -1,0 +1,447 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/topic"
+)
+
+// This file is how the sink finds out what a broker will never take. MQTT 3
+// has no way to say so but to close the connection (or, which some do, never
+// to acknowledge), and a broker that restarts or is full does that too.
+//
+// When connections end on which the same thing was on its way, the next are
+// careful: they have to last for a while with nothing on the way, then the
+// broker has to acknowledge something harmless, and from then on there is one
+// thing on the way at a time. Only what has ended such a connection, alone,
+// as often as certain says is blamed and skipped.
+
+const (
+	// certain is how many careful connections a thing must have ended.
+	certain = 3
+	// suspicious is how many connections must have ended with the same thing
+	// on its way for the next to be careful.
+	suspicious = 2
+	// longestCalm bounds how long a connection is left alone before a thing
+	// that takes long is blamed for its end.
+	longestCalm = time.Minute
+	// longestPatience bounds the time-out for a thing that takes long.
+	longestPatience = time.Hour
+)
+
+// thing is one of what can be on its way to the broker.
+type thing struct {
+	kind  kind
+	seq   uint64 // of an event
+	state string // the key of a state
+}
+
+type kind byte
+
+const (
+	nothing kind = iota
+	aBirth       // what tells that the bridge is there
+	anEvent
+	aState
+)
+
+// flight is what was on its way on one connection.
+type flight struct {
+	birth  bool
+	event  uint64 // the oldest that was not acknowledged, or 0
+	state  string // the key, or ""
+	sentTo uint64 // the newest event that was handed over
+}
+
+func (f *flight) things() (out []thing) {
+	if f.event != 0 {
+		out = append(out, thing{kind: anEvent, seq: f.event})
+	}
+	if f.state != "" {
+		out = append(out, thing{kind: aState, state: f.state})
+	}
+	if f.birth {
+		out = append(out, thing{kind: aBirth})
+	}
+	return out
+}
+
+// doubt is what is known of things that end connections. It changes between
+// connections, and on careful ones, where nothing else looks at it.
+type doubt struct {
+	last   []thing // on their way when the last connection ended
+	ends   int     // connections that ended so, one after the other
+	until  uint64  // events up to here may be to blame
+	blamed struct {
+		thing
+		times  int
+		took   time.Duration // at most, until the connection ended
+		silent bool          // it was not acknowledged, rather than the connection closed
+	}
+	slow struct {
+		thing
+		times int
+	}
+}
+
+func (d *doubt) careful() bool { return d.ends >= suspicious }
+
+// ended notes how a connection ended: closed by the broker, or left because
+// it did not answer.
+func (d *doubt) ended(f *flight, closed bool) {
+	d.until = max(d.until, f.sentTo)
+	things := f.things()
+	same := slices.ContainsFunc(things, func(t thing) bool { return slices.Contains(d.last, t) })
+	switch {
+	case d.careful(): // stays so until all was sent
+	case len(things) == 0:
+		d.ends = 0
+	case same:
+		d.ends++
+	default:
+		d.ends = 1
+	}
+	if len(things) == 0 {
+		return
+	}
+	d.last = things
+	if closed {
+		return
+	}
+	if !slices.Contains(things, d.slow.thing) {
+		d.slow.thing, d.slow.times = things[0], 0
+	}
+	d.slow.times++
+}
+
+// patience is the time-out for a thing: each time that it was not enough it
+// doubles, so that a large event comes through a slow network.
+func (d *doubt) patience(what thing, timeout time.Duration) time.Duration {
+	if what != d.slow.thing {
+		return timeout
+	}
+	return d.longest(timeout)
+}
+
+func (d *doubt) longest(timeout time.Duration) time.Duration {
+	return max(timeout, min(timeout<<min(d.slow.times, 12), longestPatience))
+}
+
+// blame notes that a thing, alone, has ended a connection, and reports whether
+// it is certain now.
+func (d *doubt) blame(what thing, took time.Duration, silent bool) bool {
+	b := &d.blamed
+	if b.thing != what || b.silent != silent {
+		b.thing, b.times, b.took, b.silent = what, 0, 0, silent
+	}
+	b.times++
+	if !silent {
+		b.took = max(b.took, took)
+	}
+	return b.times >= certain
+}
+
+// will is what is known of how the broker takes the will, and the message that
+// belongs to it.
+type will struct {
+	closed       int  // connections in a row that were closed before CONNACK
+	refused      bool // connect without it
+	birthRefused bool // publish nothing of it
+	told         bool // of the latter
+}
+
+// carefully is the life of one connection while something is in doubt: first
+// with one thing at a time, and then, when all of it was taken, as usual.
+func (s *Sink) carefully(ctx context.Context, l link, in *journal.Cursor, watch *event.StateWatch, f *flight) error {
+	in.Rewind()
+	watch.Rewind()
+	s.setHealth(false, "connections end again and again while the same is being sent; sending one thing at a time to find out what the broker does not take")
+	if err := s.calm(ctx, l); err != nil {
+		s.doubt.blamed.times = 0 // it may have been the broker each time
+		return err
+	}
+	s.failed = 0
+	if err := s.sendHarmless(ctx, l, f); err != nil {
+		return err
+	}
+	if err := s.sendEventsAlone(ctx, l, in, f); err != nil {
+		return err
+	}
+	for _, st := range watch.Take() {
+		if err := s.sendStateAlone(ctx, l, st, f); err != nil {
+			return err
+		}
+	}
+	s.doubt = doubt{}
+	s.connected()
+	return s.pump(ctx, l, in, watch, f)
+}
+
+// calm returns nil if a connection lasts with nothing on the way: longer than
+// what is blamed took to end one, so that a thing that takes long is not
+// blamed for what happens every few seconds, such as another client with the
+// same id.
+func (s *Sink) calm(ctx context.Context, l link) error {
+	if err := l.ping(ctx); err != nil {
+		return err
+	}
+	timer := time.NewTimer(max(s.opt.Calm, min(2*s.doubt.blamed.took, longestCalm)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-l.down():
+		return l.err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// sendHarmless returns nil once the broker has acknowledged something. One
+// that takes nothing, such as one that is full, refuses no event.
+func (s *Sink) sendHarmless(ctx context.Context, l link, f *flight) error {
+	w := s.opt.Config.Will
+	if s.announces() {
+		refused, err := s.alone(ctx, l, thing{kind: aBirth}, byte(w.QoS), f, func() ticket {
+			return l.publish(ctx, s.willTopic, byte(w.QoS), w.Retain, []byte(w.Online))
+		})
+		s.will.birthRefused = refused
+		if err != nil || w.QoS > 0 {
+			return err
+		}
+	}
+	name := s.opt.Publish.BaseTopic + "/bridge/check"
+	if err := s.wait(ctx, l, l.publish(ctx, name, 1, false, nil), thing{}); err != nil {
+		s.will.birthRefused = s.will.birthRefused && s.will.told
+		s.doubt.blamed.times = 0
+		return fmt.Errorf("%w, not even an empty message to %s: %w", errNothingTaken, name, err)
+	}
+	if s.will.birthRefused && !s.will.told {
+		s.will.told = true
+		s.opt.Log.Error().Msgf("mqtt: the broker closes the connection when it gets the message that the bridge is there (topic %s, QoS %d, retained: %t); going on without; change mqtt.will.qos, mqtt.will.retain or mqtt.will.topic", s.willTopic, w.QoS, w.Retain)
+	}
+	return nil
+}
+
+var errNothingTaken = errors.New("the broker ends the connection whatever is published")
+
+// sendEventsAlone sends those events one at a time that may be to blame.
+func (s *Sink) sendEventsAlone(ctx context.Context, l link, in *journal.Cursor, f *flight) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		select {
+		case <-l.down():
+			cancel(l.err())
+		case <-ctx.Done():
+		}
+	}()
+	defer func() { cancel(nil); <-stopped }()
+	buf := make([]journal.Entry, 0, 1)
+	for last := uint64(0); last < s.doubt.until && in.Lag() > 0; {
+		entries, err := in.Next(ctx, buf)
+		if err != nil {
+			return context.Cause(ctx)
+		}
+		last = entries[0].Seq
+		if err := s.sendEventAlone(ctx, l, &entries[0], f); err != nil {
+			if errors.Is(err, errSkipped) {
+				in.Ack(last)
+			}
+			return err
+		}
+		in.Ack(last)
+	}
+	return nil
+}
+
+// errSkipped wraps the end of the connection that a skipped event has caused.
+var errSkipped = errors.New("skipped what the broker does not take")
+
+func (s *Sink) sendEventAlone(ctx context.Context, l link, e *journal.Entry, f *flight) error {
+	m, err := s.message(e)
+	if err != nil {
+		return s.skip(e, m.topic, err.Error())
+	}
+	refused, err := s.alone(ctx, l, thing{kind: anEvent, seq: e.Seq}, m.qos, f, func() ticket {
+		return l.publish(ctx, m.topic, m.qos, m.retain, m.payload)
+	})
+	if refused {
+		if kept := s.skip(e, m.topic, s.reason(m.topic, m.qos, m.retain, len(m.payload))); kept != nil {
+			return kept
+		}
+		s.doubt.blamed.thing = thing{}
+		return fmt.Errorf("%w: %w", errSkipped, err)
+	}
+	if err == nil {
+		s.taken = max(s.taken, len(m.payload))
+	}
+	return err
+}
+
+// alone sends one thing while nothing else is on its way. refused is set once
+// it is certain that it is this which the broker does not take.
+func (s *Sink) alone(ctx context.Context, l link, what thing, qos byte, f *flight, publish func() ticket) (refused bool, err error) {
+	began := time.Now()
+	err = s.wait(ctx, l, publish(), what)
+	if err == nil && qos == 0 {
+		err = l.ping(ctx) // nobody acknowledges
+	}
+	if err == nil {
+		if s.doubt.blamed.thing == what {
+			s.doubt.blamed.thing = thing{}
+		}
+		return false, nil
+	}
+	if ctx.Err() != nil {
+		select {
+		case <-l.down():
+		default:
+			return false, err
+		}
+	}
+	noAck := errors.Is(err, errNoAck)
+	if noAck && l.ping(ctx) == nil { // it has read all of it
+		return s.doubt.blame(what, 0, true), err
+	}
+	switch what.kind {
+	case anEvent:
+		f.event, f.sentTo = what.seq, what.seq
+	case aState:
+		f.state = what.state
+	case aBirth:
+		f.birth = true
+	}
+	if !noAck && lost(l) {
+		return s.doubt.blame(what, time.Since(began), false), l.err()
+	}
+	return false, err
+}
+
+// lost reports whether a link was closed by the broker.
+func lost(l link) bool {
+	late := time.NewTimer(time.Second) // what was on its way fails a little earlier
+	defer late.Stop()
+	select {
+	case <-l.down():
+		return closed(l.err())
+	case <-late.C:
+		return false
+	}
+}
+
+// reason says what the broker did with a message, and what it may not like.
+func (s *Sink) reason(topic string, qos byte, retain bool, size int) string {
+	did := "closes the connection when it gets"
+	if s.doubt.blamed.silent {
+		did = "never acknowledges"
+	}
+	var likely []string
+	if size > max(s.taken, 1<<10) {
+		likely = append(likely, fmt.Sprintf("the broker's largest packet is smaller than these %d bytes (max_packet_size or message_size_limit of Mosquitto, 128 KiB at AWS, broker.max_packet of event2mqtt)", size))
+	}
+	if retain {
+		likely = append(likely, "it takes no retained messages")
+	}
+	if qos > 1 {
+		likely = append(likely, fmt.Sprintf("it does not take QoS %d", qos))
+	}
+	likely = append(likely, "the user may not publish to "+shorten(topic))
+	return fmt.Sprintf("the broker %s it, also alone, %d times; likely: %s", did, certain, strings.Join(likely, ", or "))
+}
+
+// keepStates publishes every state that changes, until ctx ends.
+func (s *Sink) keepStates(ctx context.Context, l link, watch *event.StateWatch, f *flight) error {
+	qos := byte(s.publish.Load().QoS)
+	later := map[string]event.State{} // changed too soon after they were refused
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
+	for {
+		var due []event.State
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-watch.Changed():
+			due = watch.Take()
+		case <-again.C:
+			for _, st := range later {
+				due = append(due, st)
+			}
+		}
+		for _, st := range due {
+			delete(later, st.Key)
+			name, wait, ok := s.stateTopic(st)
+			if wait > 0 {
+				later[st.Key] = st
+				again.Reset(wait)
+			}
+			if !ok {
+				continue
+			}
+			f.state = st.Key
+			if err := s.wait(ctx, l, l.publish(ctx, name, qos, true, st.Payload), thing{kind: aState, state: st.Key}); err != nil {
+				if errors.Is(err, ErrNeverTaken) {
+					s.refuseState(st, name, qos, err.Error())
+					continue
+				}
+				return err
+			}
+			if qos > 0 { // else nobody has acknowledged it
+				f.state = ""
+				s.states.taken(st.Key)
+			}
+		}
+	}
+}
+
+// sendStateAlone sends a state while nothing else is on its way.
+func (s *Sink) sendStateAlone(ctx context.Context, l link, st event.State, f *flight) error {
+	name, _, ok := s.stateTopic(st)
+	if !ok {
+		return nil
+	}
+	qos := byte(s.publish.Load().QoS)
+	refused, err := s.alone(ctx, l, thing{kind: aState, state: st.Key}, qos, f, func() ticket {
+		return l.publish(ctx, name, qos, true, st.Payload)
+	})
+	if refused {
+		s.refuseState(st, name, qos, s.reason(name, qos, true, len(st.Payload)))
+		s.doubt.blamed.thing = thing{}
+	} else if err == nil {
+		s.states.taken(st.Key)
+	}
+	return err
+}
+
+// stateTopic returns where a state goes. ok is false if it is not to be sent
+// now, and wait says when it may be tried again; 0 is when it changes.
+func (s *Sink) stateTopic(st event.State) (name string, wait time.Duration, ok bool) {
+	wait, known := s.states.wait(st)
+	if known {
+		return "", wait, false
+	}
+	name = s.opt.Publish.BaseTopic + "/" + topic.SafePath(st.Key)
+	if err := topic.Check(name); err != nil {
+		s.refuseState(st, name, 0, err.Error())
+		return "", 0, false
+	}
+	return name, 0, true
+}
+
+func (s *Sink) refuseState(st event.State, name string, qos byte, reason string) {
+	first := s.states.refuse(st)
+	level := s.opt.Log.Debug()
+	if first {
+		level = s.opt.Log.Error()
+	}
+	level.Str("state", shorten(st.Key)).Int("bytes", len(st.Payload)).Str("topic", shorten(name)).Uint8("qos", qos).Str("reason", reason).
+		Msg("mqtt: this state cannot be published and is skipped; it is tried again when it changes")
+}

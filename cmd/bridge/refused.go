@@ -27,7 +27,7 @@ again. They come behind all events that wait.`,
 		Example: "  event2mqtt refused\n  event2mqtt refused send --all\n  event2mqtt refused drop ID",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := stateDir(f.stateDir)
+			dir, err := stateDir(f.stateDir, cmd.ErrOrStderr(), false)
 			if err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ func refusedDo(f *flags, do, done string) *cobra.Command {
 			if all == (len(ids) > 0) {
 				return fmt.Errorf("say which: the ids that \"event2mqtt refused\" lists, or --all")
 			}
-			dir, err := stateDir(f.stateDir)
+			dir, err := stateDir(f.stateDir, cmd.ErrOrStderr(), false)
 			if err != nil {
 				return err
 			}

@@ -232,7 +232,7 @@ func (c BrokerConfig) live() BrokerConfig {
 type bundledBroker struct {
 	*broker.Broker
 	accounts  *accounts.Accounts
-	gate      broker.Gate // of WebSockets
+	gate      broker.Gate  // of WebSockets
 	maxPacket atomic.Int64 // bytes
 	listeners []*brokerListener
 	cancel    context.CancelFunc

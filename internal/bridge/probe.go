@@ -60,12 +60,12 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 			continue
 		}
 		n, err := probeTail(ctx, t.Config)
+		if n == 0 && err == nil {
+			err = brackets(t.Paths)
+		}
 		detail := fmt.Sprintf("%d files can be read", n)
-		switch n {
-		case 0:
+		if n == 0 {
 			detail = "no file is there yet"
-		case 1:
-			detail = "1 file can be read"
 		}
 		tell(Probed{what, detail, err})
 	}
@@ -89,6 +89,18 @@ func noFiles(paths []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// brackets tells of a path that is there as it is written, and that means
+// another one since it is a pattern.
+func brackets(paths []string) error {
+	for _, path := range paths {
+		if _, err := file.Stat(path); err == nil && strings.ContainsAny(path, "[{*?") {
+			escaped := strings.NewReplacer("[", `\[`, "{", `\{`, "*", `\*`, "?", `\?`).Replace(path)
+			return fmt.Errorf("%s is there and does not match itself: in a pattern, [ ] stand for one of the letters between them; write %s", path, escaped)
+		}
+	}
+	return nil
 }
 
 // probeTail counts the files that a source can read. It gives up on one that

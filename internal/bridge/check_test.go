@@ -68,3 +68,32 @@ func TestThereIsABoundOfSourcesAndRules(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatRunWouldRefuseIsRefusedByCheck.
+func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
+	notAFolder := write(t, filepath.Join(t.TempDir(), "f"), "")
+	for text, want := range map[string]string{
+		"broker: {unix: /tmp/" + strings.Repeat("a", 103) + "}": "broker.unix: the path has 108 bytes; a unix socket's has at most 107",
+		"journal: {path: " + notAFolder + "}":                   "journal.path: " + notAFolder + " is there and is no folder",
+		"mqtt: {url: 'mqtt://h:99999'}":                         "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
+	} {
+		_, err := bridge.Load(write(t, filepath.Join(t.TempDir(), "c.yaml"), text), nil, t.TempDir())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestWhatIsWrittenAndHasNoEffectIsWarnedOf.
+func TestWhatIsWrittenAndHasNoEffectIsWarnedOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"mqtt: {username: u}": "mqtt.username: has no effect: mqtt.url is not set",
+		"sources: [{name: w, type: webhook, auth: {token: '${NONE:-}'}}]":                             "sources[0].auth.token: is empty",
+		"mqtt: {url: 'mqtt://h', username: u}\nsources: [{name: w, type: webhook, auth: {token: x}}]": "",
+	} {
+		got := strings.Join(load(t, text).Warnings(), "\n")
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %s; want %s", text, got, want)
+		}
+	}
+}

@@ -176,6 +176,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	if p.Journal.MaxSize < 2*p.MaxPayload {
 		note("", config.Relation("journal.max_size", "max_payload", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
 	}
+	note("", p.checkPaths())
 	note("", atMost("sources", len(p.Sources), maxSources))
 	note("", atMost("rules", len(p.Rules), maxRules))
 	if len(p.Sources) > maxSources {
@@ -211,7 +212,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 		}
 	}
 	p.doc = doc
-	p.warnOfOpenWebhooks()
+	p.warnOfSurprises()
 	p.checkPacket()
 	return p, nil
 }
@@ -228,27 +229,6 @@ func atMost(key string, n, most int) error {
 		return config.Errorf(key, "there are %d; at most %d are allowed", n, most)
 	}
 	return nil
-}
-
-// warnOfOpenWebhooks tells of webhooks that take events from anybody.
-func (p *Plan) warnOfOpenWebhooks() {
-	host, _, err := net.SplitHostPort(p.HTTP.Listen)
-	if err != nil || isLoopback(host) {
-		return
-	}
-	for i, o := range p.sources {
-		hook, ok := o.(*webhookOptions)
-		if !ok || hook.authenticates() {
-			continue
-		}
-		key := fmt.Sprintf("sources[%d].auth", i)
-		if len(p.Sources) == 0 {
-			key = "http.listen"
-		}
-		p.doc.Warnings = append(p.doc.Warnings, p.problem(key, fmt.Sprintf(
-			"the webhook %s has no authentication, and %s can be reached from other machines: anybody there may send events; set a token or a signature below auth, or listen on 127.0.0.1",
-			hook.Name, p.HTTP.Listen)).String())
-	}
 }
 
 func decodeSource(doc *config.Document, path string, item any) (sourceOptions, error) {

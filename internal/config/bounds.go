@@ -16,12 +16,13 @@ const (
 	maxTotal    = 16 << 20 // and of all files of a folder,
 	maxFiles    = 1000     // of which there are so many
 	maxItems    = 50_000   // items and lines of all files
-	maxValues   = 200_000  // of a file, once aliases are followed
+	maxValues   = 100_000  // of a file, once aliases are followed
+	maxGroup    = 2000     // keys of a group: the parser compares each with each
 	maxDepth    = 100      // groups and lists within each other
 	maxPaths    = 16 << 20 // bytes of all key paths
 	maxKeys     = 100_000  // beyond them, what aliases stand for has no place of its own
 	maxExpanded = 4 << 20  // bytes of variables' values
-	maxList     = 10_000   // items of one option
+	maxList     = 5000     // items of a list
 	maxProblems = 1000     // that are told
 )
 
@@ -36,9 +37,11 @@ func countItems(text []byte) (n int) {
 
 // extent is how much a part of a file stands for, aliases included.
 type extent struct {
-	values int // all below it
-	depth  int
-	paths  int // bytes of the paths of all that is below, from here
+	values  int // all below it
+	widest  int // keys of one group
+	longest int // items of one list
+	depth   int
+	paths   int // bytes of the paths of all that is below, from here
 }
 
 // measurer measures nodes, each once.
@@ -63,6 +66,11 @@ func (m measurer) measure(n *yaml.Node) extent {
 		if n.Kind == yaml.MappingNode {
 			step = 2
 		}
+		if n.Kind == yaml.MappingNode {
+			e.widest = len(n.Content) / 2
+		} else {
+			e.longest = len(n.Content)
+		}
 		for i := step - 1; i < len(n.Content); i += step {
 			key := len("[10000]")
 			if step == 2 {
@@ -70,11 +78,10 @@ func (m measurer) measure(n *yaml.Node) extent {
 			}
 			below := m.measure(n.Content[i])
 			e.values = min(enough, e.values+1+below.values)
-			e.depth = max(e.depth, 1+below.depth)
+			e.depth, e.widest = max(e.depth, 1+below.depth), max(e.widest, below.widest)
+			e.longest = max(e.longest, below.longest)
 			e.paths = min(enough, e.paths+below.paths+key*(1+below.values))
 		}
-	default:
-		e = extent{}
 	}
 	m[n] = e
 	return e
@@ -85,6 +92,10 @@ func checkExtent(top *yaml.Node) string {
 	switch e := (measurer{}).measure(top); {
 	case e.depth > maxDepth:
 		return fmt.Sprintf("groups and lists are %d deep within each other; at most %d are allowed", e.depth, maxDepth)
+	case e.widest > maxGroup:
+		return fmt.Sprintf("a group has %d keys; at most %d are allowed", e.widest, maxGroup)
+	case e.longest > maxList:
+		return fmt.Sprintf("a list has %d items; at most %d are allowed", e.longest, maxList)
 	case e.values > maxValues:
 		return "document contains excessive aliasing" // as the parser says of its own bound, which is higher
 	case e.paths > maxPaths:

@@ -57,12 +57,16 @@ func (p Problem) String() string {
 // Problems is the error for a configuration that cannot be used.
 type Problems []Problem
 
-// Sort orders problems by their place, and drops those that say the same.
+// Sort orders problems by their place, and drops those that say the same, and
+// what nobody would read to the end.
 // What follows from an option that could not be read is not told.
 func (p *Problems) Sort() {
 	slices.SortStableFunc(*p, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.at.file, b.at.file), a.at.line-b.at.line, a.at.column-b.at.column)
 	})
+	if n := len(*p); n > maxProblems {
+		*p = append((*p)[:maxProblems:maxProblems], Problem{Text: fmt.Sprintf("and %d more like these", n-maxProblems)})
+	}
 	var unread []string
 	for _, problem := range *p {
 		if problem.unread {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -175,6 +176,8 @@ func brokerURL(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("%q does not begin with one of mqtt://, mqtts://, ws://, wss://%s", u.Redacted(), hint)
 	case u.Hostname() == "":
 		return nil, fmt.Errorf("%q names no host", u.Redacted())
+	case !portExists(u.Port()):
+		return nil, fmt.Errorf("%q names port %s; there are 1 to 65535", u.Redacted(), u.Port())
 	case u.User != nil:
 		return nil, fmt.Errorf("%q holds a user; set mqtt.username and mqtt.password instead, which are never printed", u.Redacted())
 	case (u.Scheme == "mqtt" || u.Scheme == "mqtts") && strings.Trim(u.Path, "/") != "":
@@ -187,6 +190,12 @@ func brokerURL(text string) (*url.URL, error) {
 		u.Path = "/mqtt"
 	}
 	return u, nil
+}
+
+// portExists reports whether there is such a port; none is that of the scheme.
+func portExists(port string) bool {
+	n, err := strconv.Atoi(port)
+	return port == "" || err == nil && n >= 1 && n <= 65535
 }
 
 var tlsVersions = map[string]uint16{"": 0, "1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}

@@ -333,6 +333,8 @@ func explain(err error, secure bool) string {
 		return "the broker says that it is unavailable"
 	case errors.As(err, &authority):
 		return fmt.Sprintf("the broker's certificate is signed by an authority that is not trusted here (%v); put that authority's certificate into mqtt.tls.ca", authority)
+	case errors.As(err, &hostname) && namesNothing(hostname.Certificate):
+		return fmt.Sprintf("the broker's certificate has no subjectAltName, only the common name %q, which no longer counts; have a new one issued that names %q there", hostname.Certificate.Subject.CommonName, hostname.Host)
 	case errors.As(err, &hostname):
 		return fmt.Sprintf("the broker's certificate is for another name (%v); correct mqtt.url or set mqtt.tls.server_name", hostname)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
@@ -360,6 +362,12 @@ func explain(err error, secure bool) string {
 		return "the server there refused the websocket; is the path in mqtt.url right?"
 	}
 	return err.Error()
+}
+
+// namesNothing reports whether a certificate is for no name or address at all:
+// since RFC 6125, one that has a common name only is.
+func namesNothing(c *x509.Certificate) bool {
+	return len(c.DNSNames)+len(c.IPAddresses)+len(c.URIs)+len(c.EmailAddresses) == 0
 }
 
 func closed(err error) bool {

@@ -99,6 +99,7 @@ func TestTLSWorksOrSaysInWordsWhyNot(t *testing.T) {
 	good := listenTLS(t, a, "good", nil, &tls.Config{})
 	expired := listenTLS(t, a, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, &tls.Config{})
 	other := listenTLS(t, a, "other", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"broker.example"} }, &tls.Config{})
+	unnamed := listenTLS(t, a, "unnamed", func(c *x509.Certificate) { c.IPAddresses = nil }, &tls.Config{})
 	strict := listenTLS(t, a, "strict", nil, &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert})
 	old := listenTLS(t, a, "old", nil, &tls.Config{MaxVersion: tls.VersionTLS12})
 	cert, key := a.Issue("client", nil)
@@ -116,6 +117,7 @@ func TestTLSWorksOrSaysInWordsWhyNot(t *testing.T) {
 		{"unknown authority, insecure", good, func(c *mqtt.Config) { c.TLS.Insecure = true }, ""},
 		{"expired", expired, trust, "clock"},
 		{"other name", other, trust, "mqtt.tls.server_name"},
+		{"a common name only", unnamed, trust, "has no subjectAltName, only the common name \\\"unnamed\\\", which no longer counts; have a new one issued that names \\\"127.0.0.1\\\" there"},
 		{"other name, told", other, func(c *mqtt.Config) { trust(c); c.TLS.ServerName = "broker.example" }, ""},
 		{"no client certificate", strict, trust, "mqtt.tls.cert"},
 		{"client certificate", strict, func(c *mqtt.Config) { trust(c); c.TLS.Cert, c.TLS.Key = cert, key }, ""},

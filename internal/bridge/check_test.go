@@ -1,0 +1,99 @@
+package bridge_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"event2mqtt/internal/bridge"
+)
+
+// TestAPresetIsFilledInBeforeItIsChecked, and check --print tells where its values
+// come from.
+func TestAPresetIsFilledInBeforeItIsChecked(t *testing.T) {
+	plan := load(t, "sources: [{name: octo, type: webhook, preset: octoprint, auth: {body_secret: abc}, event: {names: {a: b}}}]\n")
+	got := map[string]bridgeValue{}
+	for _, v := range plan.Values() {
+		got[v.Key] = bridgeValue{v.Text, v.Origin}
+	}
+	for key, want := range map[string]bridgeValue{
+		"sources[0].auth.body_key": {"apiSecret", "preset"}, "sources[0].time_key": {"currentTime", "preset"},
+		"sources[0].respond": {"accepted", "default"},
+	} {
+		if got[key] != want {
+			t.Errorf("%s: %v, want %v", key, got[key], want)
+		}
+	}
+	if names := got["sources[0].event.names"]; !strings.Contains(names.text, "PrintDone") || !strings.HasSuffix(names.origin, ":1:92 and preset") {
+		t.Errorf("names: %v", names)
+	}
+	if plan := load(t, "sources: [{name: octo, type: webhook, preset: octoprint, time_key: mine}]\n"); !strings.Contains(fmt.Sprint(plan.Values()), "sources[0].time_key mine") {
+		t.Error("a key that is set does not stay")
+	}
+}
+
+type bridgeValue struct{ text, origin string }
+
+// TestAnOpenWebhookIsWarnedOf: one without authentication at an address that other
+// machines reach.
+func TestAnOpenWebhookIsWarnedOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"http: {listen: '0.0.0.0:8127'}\n":                                                                        "http.listen: the webhook default has no authentication, and 0.0.0.0:8127 can be reached",
+		"http: {listen: ':8127'}\nsources: [{name: w, type: webhook}]":                                            ":2:11: sources[0].auth: the webhook w has no authentication",
+		"http: {listen: ':8127'}\nsources: [{name: w, type: webhook, preset: octoprint}]":                         "the webhook w has no authentication",
+		"http: {listen: ':8127'}\nsources: [{name: w, type: webhook, preset: octoprint, auth: {body_secret: x}}]": "",
+		"http: {listen: ':8127'}\nsources: [{name: w, type: webhook, auth: {token: x}}]":                          "",
+		"http: {listen: ':8127'}\nsources: [{name: w, type: webhook, auth: {hmac: {scheme: github, secret: x}}}]": "",
+		"http: {listen: ':8127'}\nsources: [{name: t, type: tail, paths: /x}]":                                    "",
+		"http: {listen: 'localhost:8127'}\n":                                                                      "",
+		"http: {listen: '[::1]:8127'}\n":                                                                          "",
+	} {
+		got := strings.Join(load(t, text).Warnings(), "\n")
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %s; want %s", text, got, want)
+		}
+	}
+}
+
+func TestThereIsABoundOfSourcesAndRules(t *testing.T) {
+	for key, one := range map[string]string{"sources": "{name: s%d, type: webhook},", "rules": "{match: a%d, drop: true},"} {
+		text := key + ": ["
+		for i := range 1001 {
+			text += fmt.Sprintf(one, i)
+		}
+		_, err := bridge.Load(write(t, filepath.Join(t.TempDir(), "c.yaml"), text+"]\n"), nil, t.TempDir())
+		if err == nil || !strings.Contains(err.Error(), key+": there are 1001; at most 1000 are allowed") {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+// TestWhatRunWouldRefuseIsRefusedByCheck.
+func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
+	notAFolder := write(t, filepath.Join(t.TempDir(), "f"), "")
+	for text, want := range map[string]string{
+		"broker: {unix: /tmp/" + strings.Repeat("a", 103) + "}": "broker.unix: the path has 108 bytes; a unix socket's has at most 107",
+		"journal: {path: " + notAFolder + "}":                   "journal.path: " + notAFolder + " is there and is no folder",
+		"mqtt: {url: 'mqtt://h:99999'}":                         "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
+	} {
+		_, err := bridge.Load(write(t, filepath.Join(t.TempDir(), "c.yaml"), text), nil, t.TempDir())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestWhatIsWrittenAndHasNoEffectIsWarnedOf.
+func TestWhatIsWrittenAndHasNoEffectIsWarnedOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"mqtt: {username: u}": "mqtt.username: has no effect: mqtt.url is not set",
+		"sources: [{name: w, type: webhook, auth: {token: '${NONE:-}'}}]":                             "sources[0].auth.token: is empty",
+		"mqtt: {url: 'mqtt://h', username: u}\nsources: [{name: w, type: webhook, auth: {token: x}}]": "",
+	} {
+		got := strings.Join(load(t, text).Warnings(), "\n")
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %s; want %s", text, got, want)
+		}
+	}
+}

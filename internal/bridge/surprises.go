@@ -1,0 +1,88 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/config/file"
+)
+
+// This file is what a configuration says that is allowed, and most likely not
+// meant; and what would be refused only when it is run.
+
+// maxUnixPath is how long a unix socket's path may be on Linux, sockaddr_un
+// without its closing zero; elsewhere it is a little less.
+const maxUnixPath = 107
+
+// checkPaths tells of paths that cannot be used, as KeyErrors.
+func (p *Plan) checkPaths() error {
+	var errs errorList
+	if n := len(p.Broker.Unix); n > maxUnixPath && len(p.MQTT.URL) == 0 {
+		errs.bad("broker.unix", "the path has %d bytes; a unix socket's has at most %d", n, maxUnixPath)
+	}
+	if path := p.Journal.Path; path != "" {
+		if info, err := file.Stat(path); err == nil && !info.IsDir() {
+			errs.bad("journal.path", "%s is there and is no folder", path)
+		} else if errors.Is(err, file.ErrNoAnswer) {
+			errs.bad("journal.path", "%w", err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Plan) warn(key, format string, args ...any) {
+	p.doc.Warnings = append(p.doc.Warnings, p.problem(key, fmt.Sprintf(format, args...)).String())
+}
+
+func (p *Plan) warnOfSurprises() {
+	if len(p.MQTT.URL) == 0 && p.MQTT.Username != "" {
+		p.warn("mqtt.username", "has no effect: mqtt.url is not set, so events go to the bundled broker")
+	}
+	for i, o := range p.sources {
+		if hook, ok := o.(*webhookOptions); ok && len(p.Sources) > 0 {
+			p.warnOfEmptySecrets(fmt.Sprintf("sources[%d].auth", i), hook)
+		}
+	}
+	p.warnOfOpenWebhooks()
+}
+
+// warnOfEmptySecrets tells of a webhook's secrets that are written, and empty,
+// such as by a variable: they protect nothing.
+func (p *Plan) warnOfEmptySecrets(path string, hook *webhookOptions) {
+	secret := map[string]bool{}
+	var find func(path string, options []config.Option)
+	find = func(path string, options []config.Option) {
+		for _, o := range options {
+			secret[path+"."+o.Name] = o.Secret
+			find(path+"."+o.Name, o.Fields)
+		}
+	}
+	find(path, config.Describe(hook.Auth))
+	for _, v := range p.doc.Values(path, hook.Auth) {
+		if secret[v.Key] && v.Text == "" && v.Origin != "default" {
+			p.warn(v.Key, "is empty, which is as if it were not there: it keeps nobody out")
+		}
+	}
+}
+
+// warnOfOpenWebhooks tells of webhooks that take events from anybody.
+func (p *Plan) warnOfOpenWebhooks() {
+	host, _, err := net.SplitHostPort(p.HTTP.Listen)
+	if err != nil || isLoopback(host) {
+		return
+	}
+	for i, o := range p.sources {
+		hook, ok := o.(*webhookOptions)
+		if !ok || hook.authenticates() {
+			continue
+		}
+		key := fmt.Sprintf("sources[%d].auth", i)
+		if len(p.Sources) == 0 {
+			key = "http.listen"
+		}
+		p.warn(key, "the webhook %s has no authentication, and %s can be reached from other machines: anybody there may send events; set a token or a signature below auth, or listen on 127.0.0.1",
+			hook.Name, p.HTTP.Listen)
+	}
+}

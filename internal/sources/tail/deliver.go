@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -29,6 +30,7 @@ type batch struct {
 	events    []event.Event
 	ends      []int // behind the events of each entry
 	bytes     int
+	kept      int    // of events whose payloads are the batch's own
 	positions []byte // memory of the positions
 }
 
@@ -49,10 +51,29 @@ func (b *batch) add(f *file, events []event.Event) {
 	b.ends = append(b.ends, len(b.events))
 }
 
+// keep makes the payloads the batch's own: what they were read into is used
+// again.
+func (b *batch) keep() {
+	for i := b.kept; i < len(b.events); i++ {
+		b.events[i].Payload = bytes.Clone(b.events[i].Payload)
+	}
+	b.kept = len(b.events)
+}
+
 // reset empties the batch; who was given positions keeps them.
 func (b *batch) reset() {
 	clear(b.events)
 	*b = batch{events: b.events[:0], ends: b.ends[:0]}
+}
+
+// flushFull stores the batch if it is full. Else it is stored with what other
+// files have, at the end of the round.
+func (s *Source) flushFull(ctx context.Context) error {
+	if s.batch.full() {
+		return s.flush(ctx)
+	}
+	s.batch.keep()
+	return nil
 }
 
 // flush stores the batch; it waits for as long as that is not possible. The
@@ -96,7 +117,7 @@ func (s *Source) emitEntry(ctx context.Context, events []event.Event) error {
 	if events[0].Position.Key == "" {
 		return nil
 	}
-	return s.mark(ctx, []event.Position{events[0].Position})
+	return s.storeMarks(ctx, []event.Position{events[0].Position})
 }
 
 func (s *Source) emit(ctx context.Context, events []event.Event) error {
@@ -106,8 +127,18 @@ func (s *Source) emit(ctx context.Context, events []event.Event) error {
 	})
 }
 
-// mark stores positions.
+// mark stores positions, after those of the batch.
 func (s *Source) mark(ctx context.Context, marks []event.Position) error {
+	if len(marks) == 0 {
+		return nil
+	}
+	if err := s.flush(ctx); err != nil {
+		return err
+	}
+	return s.storeMarks(ctx, marks)
+}
+
+func (s *Source) storeMarks(ctx context.Context, marks []event.Position) error {
 	for part := range slices.Chunk(marks, maxMarks) {
 		if err := s.deliver(ctx, func() error { return s.out.Mark(ctx, part...) }); err != nil {
 			return err

@@ -182,13 +182,17 @@ func (f *file) stat() (size int64, written time.Time, err error) {
 // asSeen reports whether a file of that size, written to then, needs no look:
 // nothing has changed since it was read. What was changed in the same moment in
 // which it was read may look the same; until the file system's clock must have
-// moved on it is compared once more.
+// moved on it is compared once more. That clock is the kernel's tick, or, where
+// no fraction is kept, as coarse as FAT's.
 func (f *file) asSeen(size int64, written time.Time) bool {
-	const coarse = 2 * time.Second // FAT's clock
+	coarse := 40 * time.Millisecond
+	if written.Nanosecond() == 0 {
+		coarse = 2 * time.Second
+	}
 	return size == f.size && (written.Equal(f.seen) || written.Equal(f.touched)) && f.checked.Sub(written) > coarse
 }
 
-// begin reads what the file's beginning tells, once there is one.
+// beginFile reads what the file's beginning tells, once there is one.
 func (s *Source) beginFile(f *file, size int64) error {
 	if f.began || size == 0 {
 		return nil

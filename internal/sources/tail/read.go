@@ -139,7 +139,7 @@ func (s *Source) readTo(ctx context.Context, f *file, size int64) error {
 		if used > 0 {
 			f.extendHead(f.File)
 		}
-		if err := s.flush(ctx); err != nil {
+		if err := s.flushFull(ctx); err != nil {
 			return err
 		}
 		switch {

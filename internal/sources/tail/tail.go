@@ -217,6 +217,11 @@ func (s *Source) readChanged(ctx context.Context) error {
 		if f.truncated && !known {
 			s.wanted = true // for copies
 		}
+		if !f.rotated.IsZero() {
+			if err := s.flush(ctx); err != nil { // before its position goes
+				return s.ended(ctx, err)
+			}
+		}
 		done, err := s.finished(ctx, f)
 		if err != nil {
 			return err
@@ -231,10 +236,21 @@ func (s *Source) readChanged(ctx context.Context) error {
 			delete(s.restless, f)
 		}
 	}
+	if err := s.flush(ctx); err != nil {
+		return s.ended(ctx, err)
+	}
 	if gone {
 		s.files = slices.DeleteFunc(s.files, func(f *file) bool { return s.byID[f.id] != f })
 	}
 	return nil
+}
+
+// ended is nil if err is there because ctx has ended.
+func (s *Source) ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // failed notes that f could not be read.

@@ -94,6 +94,9 @@ func (s *Source) Health() (ok bool, detail string) {
 // lasts.
 func (s *Source) cannot(path string, err error) {
 	what := explain(path, err)
+	if outOfDescriptors(err) { // which is said once, whichever files it hits
+		what, path = explain("files", err), "open files"
+	}
 	if s.troubles.add(path, what) {
 		s.log.Warn().Str("path", path).Msg("tail: " + what)
 	}
@@ -136,10 +139,14 @@ func explain(path string, err error) string {
 		if advice := advise(path); advice != "" {
 			cause += "; " + advice
 		}
-	case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE):
+	case outOfDescriptors(err):
 		cause = "too many files are open; allow the program more (LimitNOFILE of its systemd unit), or lower max_open"
 	}
 	return fmt.Sprintf("%s %s: %s", what, path, cause)
+}
+
+func outOfDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // advise tells how path, which may not be read, could be: whose it is, and

@@ -74,6 +74,10 @@ func parsePosition(b []byte) (p position, ok bool) {
 
 // read moves the position behind a line, of which text is what was read last.
 func (p *position) read(to int64, text []byte) {
+	if to == int64(len(text)) && p.packed == notPacked && p.headLen < headSize { // it is all that was read
+		p.headLen = min(headSize, len(text))
+		p.headSum = crc32.Checksum(text[:p.headLen], table)
+	}
 	text = text[max(0, len(text)-lastSize):]
 	p.offset, p.lastLen, p.lastSum = to, len(text), crc32.Checksum(text, table)
 }

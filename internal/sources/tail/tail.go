@@ -26,10 +26,10 @@ const (
 	quietAfter = 2 * time.Minute
 	// A look at all files that took a time t is followed by another, which a
 	// change asks for, after lookBusy times t, and by one without reason after
-	// lookIdle times t, so that idling takes less than a hundredth of the
+	// lookIdle times t, so that idling takes much less than a hundredth of the
 	// processor. maxLook bounds both.
 	lookBusy = 10
-	lookIdle = 200
+	lookIdle = 400
 	maxLook  = 30 * time.Second
 	// confirm is how long a file must stay as it is to be taken for one that
 	// was written anew with the same text: a writer that appends may be seen

@@ -216,12 +216,26 @@ func options(t reflect.Type, path []string) []option {
 	return out
 }
 
-// fields yields a struct type's options, embedded ones among them.
+// fields yields a struct type's options, those of squashed structs among them.
+// Options are told apart by their own names: a field of a squashed struct is
+// one also where Go's field of the same name hides it.
 func fields(t reflect.Type) func(func(reflect.StructField) bool) {
 	return func(yield func(reflect.StructField) bool) {
-		for _, f := range reflect.VisibleFields(t) {
-			if tag := f.Tag.Get("koanf"); tag != "" && tag != ",squash" && !yield(f) {
-				return
+		for i := range t.NumField() {
+			f := t.Field(i)
+			switch f.Tag.Get("koanf") {
+			case "":
+			case ",squash":
+				for inner := range fields(f.Type) {
+					inner.Index = append([]int{i}, inner.Index...)
+					if !yield(inner) {
+						return
+					}
+				}
+			default:
+				if !yield(f) {
+					return
+				}
 			}
 		}
 	}

@@ -20,7 +20,7 @@ type Config struct {
 	Delimiter      string         `koanf:"delimiter" doc:"What stands between the columns of format csv: a comma unless configured, or ; or | or tab."`
 	Multiline      Multiline      `koanf:"multiline" doc:"How lines are joined to entries."`
 	Encoding       string         `koanf:"encoding" example:"iso-8859-1" doc:"The character set of files without a byte order mark; left out, UTF-8, and Windows-1252 where a line is not UTF-8."`
-	Parse          []string       `koanf:"parse" example:"[payload, log]" doc:"Paths of the payload whose texts hold JSON, which is then part of the payload."`
+	Parse          []string       `koanf:"parse" example:"payload" doc:"Paths of the payload whose texts hold JSON, which is then part of the payload."`
 	Event          sources.Naming `koanf:"event" doc:"Where an event's name comes from."`
 	sources.Timing `koanf:",squash"`
 	MaxLine        config.Size `koanf:"max_line" default:"256KiB" min:"64B" max:"16MiB" doc:"The most bytes of an entry; a longer line is cut."`

@@ -113,3 +113,16 @@ func messages(t *testing.T, options, log []byte) (lines.Config, string) {
 	}
 	return c, out.String()
 }
+
+// TestEveryOptionIsDescribed holds that no option is hidden by another whose
+// field has the same name.
+func TestEveryOptionIsDescribed(t *testing.T) {
+	var names []string
+	for _, o := range config.Describe(lines.Config{}) {
+		names = append(names, o.Name)
+	}
+	const want = "format pattern delimiter multiline encoding parse event time_key time_format max_line"
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("%s\nnot %s", got, want)
+	}
+}

@@ -285,3 +285,22 @@ func TestPrepareKeepsWhatIsSet(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// TestDockerLinesByOtherMeans holds that a name inside Docker's text is found
+// with format docker and keys of one's own, and with format json and parse.
+func TestDockerLinesByOtherMeans(t *testing.T) {
+	const line = `{"log":"{\"event\":\"PrintDone\",\"file\":\"a\"}\n","stream":"stdout","time":"2023-11-25T10:00:00.123456789Z"}`
+	for name, set := range map[string]func(*lines.Config){
+		"docker": func(c *lines.Config) { c.Format = "docker" },
+		"json":   func(c *lines.Config) { c.Parse = []string{"log"} },
+	} {
+		r := reader(t, func(c *lines.Config) {
+			c.Event.Keys, c.Event.Default, c.Timing.Key = []string{"log.event", "event"}, "Docker", "time"
+			set(c)
+		})
+		events, why := r.Events(decode.Charset{}, []byte(line), nil, false)
+		if len(events) != 1 || events[0].Name != "PrintDone" || events[0].Time.Unix() != 1700906400 || !strings.Contains(string(events[0].Payload), `"log":{"event":"PrintDone","file":"a"}`) {
+			t.Errorf("%s: %+v, %s", name, events, why)
+		}
+	}
+}

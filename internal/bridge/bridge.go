@@ -270,6 +270,9 @@ func (b *Bridge) health() (bool, []web.Component) {
 	for _, c := range now.sources {
 		h, since := c.health()
 		ready = ready && h.OK
+		if detail := c.troubled(); detail != "" && h.OK {
+			h.OK, h.Detail = false, detail // the others' events are taken all the same
+		}
 		parts = append(parts, web.Component{Name: c.title, OK: h.OK, Detail: h.Detail, Since: since})
 	}
 	return ready, parts

@@ -24,6 +24,8 @@ type component struct {
 	part any
 	// alone is set if it cannot run beside the one that takes its place.
 	alone bool
+	// watch, if set, tells what a part that runs cannot do just now.
+	watch func() (ok bool, detail string)
 	// run does the work until ctx ends, and calls ready once it has begun.
 	run func(ctx context.Context, ready func()) error
 	log zerolog.Logger
@@ -129,6 +131,15 @@ func (c *component) set(ok bool, detail string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state = sinks.Health{OK: ok, Detail: detail}
+}
+
+// troubled says what a part that runs cannot do just now, if there is such.
+func (c *component) troubled() (detail string) {
+	if c.watch == nil {
+		return ""
+	}
+	_, detail = c.watch()
+	return detail
 }
 
 func (c *component) health() (h sinks.Health, since time.Time) {

@@ -249,8 +249,14 @@ func (b *Bridge) sinkComponent(spec any, sink *mqtt.Sink) *component {
 func (b *Bridge) sourceComponent(options sourceOptions, source sources.Source) *component {
 	name := options.common().Name
 	title := "source " + name
+	var watch func() (bool, string)
+	if w, ok := source.(interface {
+		Health() (ok bool, detail string)
+	}); ok {
+		watch = w.Health
+	}
 	return &component{
-		title: title, spec: options, part: source, alone: options.alone(), log: b.log,
+		title: title, spec: options, part: source, alone: options.alone(), log: b.log, watch: watch,
 		run: func(ctx context.Context, ready func()) error {
 			if b.fault != nil {
 				if err := b.fault(title); err != nil {

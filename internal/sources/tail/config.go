@@ -3,39 +3,35 @@ package tail
 import (
 	"errors"
 	"path/filepath"
-	"regexp"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/sources/tail/lines"
 )
 
 // Config are the options of a tail source.
 type Config struct {
 	sources.Common `koanf:",squash"`
 	// Paths are files and globs ("**" goes through folders).
-	Paths   []string       `koanf:"paths" required:"the files to read" example:"/var/log/printer/*.log" doc:"Files, as globs; ** goes through folders."`
-	Format  string         `koanf:"format" default:"json" oneof:"json,regexp,text" doc:"json: each line is an event; regexp: pattern takes it apart; text: the line is the payload."`
-	Pattern string         `koanf:"pattern" doc:"Of regexp: named groups become the payload."`
-	Event   sources.Naming `koanf:"event" doc:"Where an event's name comes from."`
-	TimeKey string         `koanf:"time_key" doc:"A key that holds when it happened."`
+	Paths        []string `koanf:"paths" required:"the files to read" example:"/var/log/printer/*.log" doc:"Files, as globs; ** goes through folders. A path that exists as it is written is that file, whatever its brackets mean in a glob."`
+	Exclude      []string `koanf:"exclude" example:"[\"*.old\", /var/log/printer/debug/**]" doc:"Globs of files that are not read though they match paths; one without / is about the file's name alone."`
+	lines.Config `koanf:",squash"`
 	// Start says where to begin in files that are there when the source runs
 	// for the first time. Files that appear later are read from their beginning.
 	Start      string        `koanf:"start" default:"end" oneof:"end,beginning" doc:"Where to begin in files that are there on the very first run."`
-	MaxLine    config.Size   `koanf:"max_line" default:"256KiB" min:"64B" max:"16MiB" doc:"Longer lines are cut."`
-	Poll       time.Duration `koanf:"poll" default:"1s" min:"10ms" max:"1h" doc:"How often to look beside the system's notices."`
+	FlushAfter time.Duration `koanf:"flush_after" default:"5s" min:"0s" max:"24h" doc:"How long a last line without an end, or an entry that may go on, waits for more before it is taken as it is; JSON is taken only if it is whole. 0s waits for ever."`
+	Poll       time.Duration `koanf:"poll" default:"1s" min:"10ms" max:"1h" doc:"How often to look beside the system's notices. Thousands of files are looked at less often, so that looking takes little of the processor."`
 	RotateWait time.Duration `koanf:"rotate_wait" default:"5s" min:"0s" max:"24h" doc:"How long a renamed file is watched for more, and how long the making of a copy may take."`
+	MaxFiles   int           `koanf:"max_files" default:"25000" min:"1" max:"200000" doc:"How many files are followed at most; of more, those written to last are."`
+	MaxOpen    int           `koanf:"max_open" default:"256" min:"4" max:"100000" doc:"How many files are held open at most, and never more than a quarter of what the system allows the program; the others are opened when they change."`
 }
 
-// The values of Config.Format and Config.Start.
+// The values of Config.Start.
 const (
-	formatJSON   = "json"
-	formatRegexp = "regexp"
-	formatText   = "text"
-
 	startEnd       = "end"
 	startBeginning = "beginning"
 )
@@ -46,17 +42,13 @@ func Defaults() (c Config) {
 	return c
 }
 
+// maxPatterns bounds the globs of a source.
+const maxPatterns = 1000
+
 // Check tells what is wrong with c that its tags do not, as KeyErrors.
 func (c *Config) Check() error {
-	_, err := c.compile()
-	return err
-}
-
-// compile checks c and returns the pattern, if the format has one.
-func (c *Config) compile() (*regexp.Regexp, error) {
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
-	relation := func(key, other, text string) { errs = append(errs, config.Relation(key, other, "%s", text)) }
 	for _, p := range c.Paths {
 		switch {
 		case !doublestar.ValidatePathPattern(p):
@@ -65,24 +57,33 @@ func (c *Config) compile() (*regexp.Regexp, error) {
 			bad("paths", "%q must begin with /: what a relative path means changes with the folder that the program is started in", p)
 		}
 	}
-	var re *regexp.Regexp
-	switch {
-	case c.Format == formatRegexp && c.Pattern == "":
-		relation("pattern", "format", "is needed with format: regexp")
-	case c.Format != formatRegexp && c.Pattern != "":
-		relation("pattern", "format", "goes with format: regexp only")
-	case c.Pattern != "":
-		var err error
-		if re, err = regexp.Compile(c.Pattern); err != nil {
-			bad("pattern", "%w", err)
-		} else if !slices.ContainsFunc(re.SubexpNames(), func(name string) bool { return name != "" }) {
-			bad("pattern", "has no named group such as (?P<event>...): the payload would be empty")
-		} else if c.Event.Default == "" && !slices.ContainsFunc(c.Event.Keys, func(key string) bool { return re.SubexpIndex(key) >= 0 }) {
-			relation("event.default", "event.keys", "is needed: no group of the pattern is named as one of event.keys")
+	for _, p := range c.Exclude {
+		switch {
+		case !doublestar.ValidatePathPattern(p):
+			bad("exclude", "%q is not a valid glob", p)
+		case strings.Contains(p, "/") && !filepath.IsAbs(p):
+			bad("exclude", "%q must begin with /, or be without one and be about the file's name alone", p)
 		}
 	}
-	if c.Format == formatText && c.Event.Default == "" {
-		relation("event.default", "format", "is needed with format: text: plain lines have no event name")
+	if n := len(c.Paths); n > maxPatterns {
+		bad("paths", "has %d globs; at most %d are allowed", n, maxPatterns)
 	}
-	return re, errors.Join(errs...)
+	if n := len(c.Exclude); n > maxPatterns {
+		bad("exclude", "has %d globs; at most %d are allowed", n, maxPatterns)
+	}
+	return errors.Join(append(errs, c.Config.Check())...)
+}
+
+// excludes reports whether a path is left out.
+func (c *Config) excludes(path string) bool {
+	for _, p := range c.Exclude {
+		subject := path
+		if !strings.Contains(p, "/") {
+			subject = filepath.Base(path)
+		}
+		if ok, _ := doublestar.PathMatch(p, subject); ok { // the pattern was checked
+			return true
+		}
+	}
+	return false
 }

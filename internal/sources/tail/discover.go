@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -17,121 +20,228 @@ import (
 
 // This file finds the files to read, under whatever name they go now.
 
-// match returns the paths that the configuration names now, those written to
-// longest ago first: rotated files come before their successors.
-func (s *Source) match() []string {
-	var paths []string
-	for _, pattern := range s.config.Paths {
-		found, err := doublestar.FilepathGlob(pattern)
-		if err != nil {
-			s.log.Warn().Err(err).Str("pattern", pattern).Msg("tail: cannot look for files; trying again")
-		}
-		paths = append(paths, found...)
-	}
-	return byAge(paths)
+// found is a regular file as it was seen.
+type found struct {
+	path    string
+	id      fileID
+	size    int64
+	written time.Time
 }
 
-// byAge sorts paths by when they were last written to. File systems tell that
-// to some milliseconds only; where it is the same, the longer name goes first,
-// since rotation adds to a name.
-func byAge(paths []string) []string {
-	slices.Sort(paths)
-	paths = slices.Compact(paths)
-	written := make(map[string]time.Time, len(paths))
-	for _, path := range paths {
-		if info, err := os.Stat(path); err == nil {
-			written[path] = info.ModTime()
+// glance looks at a path; ok is false where there is no regular file.
+func glance(path string) (m found, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return m, err
+	}
+	if !info.Mode().IsRegular() {
+		return m, kindError{info.Mode()}
+	}
+	id, ok := idOf(info)
+	if !ok {
+		return m, errors.New("the file system does not tell files apart")
+	}
+	return found{path, id, info.Size(), info.ModTime()}, nil
+}
+
+// match returns the files that the configuration names now, those written to
+// longest ago first: rotated files come before their successors.
+func (s *Source) match() []found {
+	var matches []found
+	seen := map[string]bool{}
+	for _, pattern := range s.config.Paths {
+		for _, path := range s.glob(pattern) {
+			if seen[path] || s.config.excludes(path) {
+				continue
+			}
+			seen[path] = true
+			m, err := glance(path)
+			var kind kindError
+			switch {
+			case err == nil:
+				matches = append(matches, m)
+			case errors.Is(err, fs.ErrNotExist):
+			case errors.As(err, &kind) && !named(pattern, path): // a glob may well match a folder
+			default:
+				s.cannot(path, err)
+			}
 		}
 	}
-	slices.SortStableFunc(paths, func(a, b string) int {
-		return older(written[a], a, written[b], b)
-	})
+	slices.SortFunc(matches, func(a, b found) int { return older(a.written, a.path, b.written, b.path) })
+	return matches
+}
+
+// named reports whether a pattern is a path written out.
+func named(pattern, path string) bool {
+	return escape(path) == pattern || filepath.Clean(pattern) == path
+}
+
+// glob returns the paths that match a pattern, and notes the folders that may
+// not be looked into.
+func (s *Source) glob(pattern string) (paths []string) {
+	literal, rest := asWritten(filepath.ToSlash(filepath.Clean(pattern)))
+	if rest == "" {
+		return []string{filepath.FromSlash(literal)}
+	}
+	for _, pattern := range slices.Compact([]string{pattern, escape(literal) + "/" + rest}) {
+		base, below := doublestar.SplitPattern(filepath.ToSlash(filepath.Clean(pattern)))
+		matches, err := doublestar.Glob(folders{os.DirFS(base), base, s}, below)
+		if err != nil {
+			s.cannot(pattern, err)
+		}
+		for _, m := range matches {
+			paths = append(paths, filepath.FromSlash(path.Join(base, m)))
+		}
+	}
 	return paths
 }
 
-func older(aWritten time.Time, a string, bWritten time.Time, b string) int {
-	return cmp.Or(aWritten.Compare(bWritten), len(b)-len(a))
+// asWritten splits a pattern into what exists exactly as it is written, though
+// [ ] or { } in it would mean something in a glob, and the rest of the pattern;
+// that is empty if the pattern is a path.
+func asWritten(pattern string) (literal, rest string) {
+	steps := strings.Split(strings.TrimPrefix(pattern, "/"), "/")
+	for i, step := range steps {
+		next := literal + "/" + step
+		if strings.ContainsAny(step, `*?`) {
+			return literal, strings.Join(steps[i:], "/")
+		}
+		if strings.ContainsAny(step, `[]{}\`) {
+			if _, err := os.Lstat(filepath.FromSlash(next)); err != nil {
+				return literal, strings.Join(steps[i:], "/")
+			}
+		}
+		literal = next
+	}
+	return literal, ""
 }
 
-// siblings returns the paths of all files in the folders of those that match:
-// where a rotated file may have gone to.
-func (s *Source) siblings() []string {
-	dirs := map[string]bool{}
-	for _, path := range s.match() {
-		dirs[filepath.Dir(path)] = true
+// escape makes a pattern of a path that matches it alone.
+func escape(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `[`, `\[`, `]`, `\]`, `{`, `\{`, `}`, `\}`, `*`, `\*`, `?`, `\?`).Replace(path)
+}
+
+// folders is a file system that notes which of its folders cannot be listed.
+type folders struct {
+	fs.FS
+	base string
+	s    *Source
+}
+
+func (f folders) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(f.FS, name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		f.s.cannot(filepath.Join(f.base, filepath.FromSlash(name)), err)
+	}
+	return entries, err
+}
+
+func (f folders) Stat(name string) (fs.FileInfo, error) { return fs.Stat(f.FS, name) }
+
+// older sorts by when files were last written to. File systems tell that to
+// some milliseconds only; where it is the same, the longer name goes first,
+// since rotation adds to a name.
+func older(aWritten time.Time, a string, bWritten time.Time, b string) int {
+	return cmp.Or(aWritten.Compare(bWritten), len(b)-len(a), strings.Compare(a, b))
+}
+
+// siblings returns all files in the folders of those that match: where a
+// rotated file may have gone to.
+func (s *Source) siblings() []found {
+	all := s.match()
+	dirs, seen := map[string]bool{}, map[string]bool{}
+	for _, m := range all {
+		dirs[filepath.Dir(m.path)], seen[m.path] = true, true
 	}
 	for _, pattern := range s.config.Paths {
 		base, _ := doublestar.SplitPattern(filepath.ToSlash(pattern))
 		dirs[filepath.FromSlash(base)] = true
 	}
-	var paths []string
 	for dir := range dirs {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			continue
 		}
 		for _, e := range entries {
-			paths = append(paths, filepath.Join(dir, e.Name()))
+			path := filepath.Join(dir, e.Name())
+			if seen[path] {
+				continue
+			}
+			if m, err := glance(path); err == nil {
+				all = append(all, m)
+			}
 		}
 	}
-	return byAge(paths)
-}
-
-// open opens a regular file.
-func (s *Source) open(path string) (*file, bool) {
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil, false // a pipe would block
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		s.log.Debug().Err(err).Msg("tail: cannot open")
-		return nil, false
-	}
-	if info, err = f.Stat(); err != nil {
-		_ = f.Close()
-		return nil, false
-	}
-	id, ok := idOf(info)
-	if !ok {
-		_ = f.Close()
-		return nil, false
-	}
-	return &file{File: f, id: id, key: id.key(), path: path, home: path, opened: time.Now(), written: info.ModTime(), grew: time.Now()}, true
-}
-
-func (s *Source) holds(id fileID) bool {
-	return slices.ContainsFunc(s.files, func(f *file) bool { return f.id == id })
+	slices.SortFunc(all, func(a, b found) int { return older(a.written, a.path, b.written, b.path) })
+	return all
 }
 
 // discover takes up files that came, and notes which have gone from their
 // paths. That a file was seen is kept at once: should it be written to and
 // rotated while the program is down, it is known again.
 func (s *Source) discover(ctx context.Context, w *watcher) error {
+	began := time.Now()
+	s.looks++
 	fresh, present := s.find(w)
+	s.settleTroubles()
 	var marks []event.Position
 	for _, f := range fresh {
 		f.fresh = true
+		s.follow(f)
+		s.restless[f] = true
 	}
-	s.files = append(s.files, fresh...)
+	s.countHomes()
 	for _, f := range s.files {
 		if f.fresh {
 			marks = append(marks, s.settle(f)...)
 		}
 	}
-	if len(marks) > 0 {
-		if err := s.deliver(ctx, func() error { return s.out.Mark(ctx, marks...) }); err != nil {
-			return err
-		}
+	if err := s.mark(ctx, marks); err != nil {
+		return err
 	}
+	var astray []*file
 	for _, f := range s.files {
 		if path, ok := present[f.id]; ok {
-			f.path, f.rotated = path, time.Time{}
-		} else if f.rotated.IsZero() {
+			s.moveTo(f, path)
+			f.rotated = time.Time{}
+			continue
+		}
+		if f.rotated.IsZero() {
 			f.rotated = time.Now()
 		}
+		s.restless[f] = true
+		if f.File == nil {
+			astray = append(astray, f)
+		}
 	}
+	s.chase(astray)
+	took := time.Since(began)
+	s.wanted, s.soonest = false, time.Now().Add(min(lookBusy*took, maxLook))
+	s.latest = time.Now().Add(max(s.config.Poll, min(lookIdle*took, maxLook)))
 	return nil
+}
+
+// chase finds the paths of files that match no more and are not held open.
+func (s *Source) chase(astray []*file) {
+	byDir := map[string]map[fileID]*file{}
+	for _, f := range astray {
+		dir := filepath.Dir(f.path)
+		if byDir[dir] == nil {
+			byDir[dir] = map[fileID]*file{}
+		}
+		byDir[dir][f.id] = f
+	}
+	for dir, files := range byDir {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if m, err := glance(filepath.Join(dir, e.Name())); err == nil && files[m.id] != nil {
+				s.moveTo(files[m.id], m.path)
+			}
+		}
+	}
 }
 
 // find returns the files that match and are not being read yet, opened, those
@@ -141,94 +251,66 @@ func (s *Source) find(w *watcher) (fresh []*file, present map[fileID]string) {
 	// A file that is renamed while we look is seen under neither name or
 	// under both. Look until nothing new is seen, so that a file is never
 	// taken up before its predecessor.
+	left := 0
 	for again := true; again; {
 		again = false
-		for _, path := range s.match() {
-			w.watch(filepath.Dir(path))
-			info, err := os.Stat(path)
-			if err != nil || !info.Mode().IsRegular() {
+		matches := s.match()
+		left = 0
+		var unknown []found
+		for _, m := range matches {
+			w.watch(filepath.Dir(m.path))
+			if _, seen := present[m.id]; seen {
 				continue
 			}
-			id, ok := idOf(info)
-			if _, seen := present[id]; !ok || seen {
+			if f := s.byID[m.id]; f == nil {
+				unknown = append(unknown, m)
+				continue
+			} else if !f.asSeen(m.size, m.written) {
+				s.changed[f] = true
+			}
+			present[m.id] = m.path
+		}
+		if room := max(0, s.config.MaxFiles-len(s.files)-len(fresh)); len(unknown) > room {
+			left, unknown = len(unknown)-room, unknown[len(unknown)-room:]
+		}
+		for _, m := range unknown {
+			if _, seen := present[m.id]; seen {
 				continue
 			}
-			if s.holds(id) {
-				present[id] = path
+			f := newFile(m)
+			if err := s.hold(f); err != nil {
+				if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errMoved) {
+					s.cannot(m.path, err)
+				}
 				continue
 			}
-			f, ok := s.open(path)
-			if !ok {
-				continue
-			}
-			if _, seen := present[f.id]; seen || s.holds(f.id) {
-				_ = f.Close() // the path has come to mean another file
-				continue
-			}
-			present[f.id] = path
+			present[f.id] = m.path
 			fresh = append(fresh, f)
 			again = true
 		}
 	}
+	s.sayLeft(left)
 	slices.SortStableFunc(fresh, func(a, b *file) int { return older(a.written, a.path, b.written, b.path) })
 	for _, pattern := range s.config.Paths {
-		base, _ := doublestar.SplitPattern(filepath.ToSlash(pattern))
-		w.watch(filepath.FromSlash(base))
+		literal, rest := asWritten(filepath.ToSlash(filepath.Clean(pattern)))
+		if rest == "" {
+			literal = path.Dir(literal)
+		}
+		w.watch(filepath.FromSlash(cmp.Or(literal, "/")))
 	}
 	return fresh, present
 }
 
-// settle decides whether a fresh file is to be read, or is a copy of another,
-// as copytruncate makes. A copy waits until its original is truncated: it is
-// then read from where that one was, and no line twice. While it is being made
-// it cannot be told from a file that begins as another does: for the rotation
-// wait it is looked at again. What goes on to grow after that is no copy, and
-// neither is what is made where another file was, unless it holds at once what
-// that one did. settle returns the positions to keep.
-func (s *Source) settle(f *file) (marks []event.Position) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil
+// sayLeft says once how many files are too many.
+func (s *Source) sayLeft(left int) {
+	if left == 0 {
+		s.left = 0
+		return
 	}
-	size, late := info.Size(), time.Since(f.opened) >= s.config.RotateWait
-	if f.copyOf != nil && (size == f.copied || !late) {
-		f.copied = size
-		return nil
+	what := "more files match than max_files allows; those written to longest ago are not read: raise max_files, or narrow paths with exclude"
+	s.troubles.add("max_files", what)
+	if s.left == 0 {
+		s.log.Warn().Int("not_read", left).Int("max_files", s.config.MaxFiles).Msg("tail: " + what)
 	}
-	follows := slices.ContainsFunc(s.files, func(other *file) bool { return other != f && other.home == f.path })
-	wait := size == 0
-	for _, other := range s.files {
-		if f.copyOf != nil || other == f || other.fresh || other.copyOf != nil || other.offset == 0 || other.headLen < lastSize {
-			continue
-		}
-		if other.matches(f.File) {
-			f.fresh, f.copyOf, f.copied, f.home = false, other, size, ""
-			return nil
-		}
-		// Should the other have been truncated just now, the copy is whole at
-		// the next look.
-		wait = wait || size < other.offset && (sameUpTo(size, f.File, other.File) || !other.matches(other.File))
-	}
-	if f.fresh && wait && !follows && !late {
-		return nil
-	}
-	f.fresh, f.copyOf, f.home = false, nil, f.path
-	s.log.Info().Str("path", f.path).Msg("tail: reading a file that has appeared")
-	return []event.Position{{Key: f.key, Value: f.position.append(nil)}}
-}
-
-// sameUpTo reports whether two files have the same beginning, as far as the
-// first and last of so many bytes tell.
-func sameUpTo(size int64, a, b *os.File) bool {
-	var inA, inB [headSize]byte
-	n := int(min(size, headSize))
-	for _, at := range []int64{0, size - int64(n)} {
-		if _, err := a.ReadAt(inA[:n], at); err != nil && !errors.Is(err, io.EOF) {
-			return false
-		}
-		if got, _ := b.ReadAt(inB[:n], at); got < n || inA != inB {
-			return false
-		}
-	}
-	return true
+	s.left = left
 }

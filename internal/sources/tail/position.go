@@ -2,10 +2,7 @@ package tail
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"hash/crc32"
-	"io"
 	"os"
 )
 
@@ -24,7 +21,19 @@ type position struct {
 	headSum uint32
 	lastLen int
 	lastSum uint32
+	// packed is set for a compressed file: the head is of the file as it is,
+	// offset counts what it holds.
+	packed packing
 }
+
+// packing says what is known of a compressed file.
+type packing byte
+
+const (
+	notPacked  packing = iota
+	packedOpen         // some of it was read
+	packedDone         // nothing of it is to be read any more
+)
 
 var table = crc32.MakeTable(crc32.Castagnoli)
 
@@ -33,7 +42,11 @@ func (p position) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(p.headLen))
 	b = binary.LittleEndian.AppendUint32(b, p.headSum)
 	b = binary.AppendUvarint(b, uint64(p.lastLen))
-	return binary.LittleEndian.AppendUint32(b, p.lastSum)
+	b = binary.LittleEndian.AppendUint32(b, p.lastSum)
+	if p.packed != notPacked {
+		b = append(b, byte(p.packed))
+	}
+	return b
 }
 
 func parsePosition(b []byte) (p position, ok bool) {
@@ -52,11 +65,19 @@ func parsePosition(b []byte) (p position, ok bool) {
 	if n <= 0 || len(b) < n+4 || lastLen > lastSize || lastLen > offset {
 		return p, false
 	}
-	return position{int64(offset), int(headLen), headSum, int(lastLen), binary.LittleEndian.Uint32(b[n:])}, true
+	p = position{offset: int64(offset), headLen: int(headLen), headSum: headSum, lastLen: int(lastLen), lastSum: binary.LittleEndian.Uint32(b[n:])}
+	if b = b[n+4:]; len(b) > 0 {
+		p.packed = packing(b[0])
+	}
+	return p, p.packed <= packedDone
 }
 
 // read moves the position behind a line, of which text is what was read last.
 func (p *position) read(to int64, text []byte) {
+	if to == int64(len(text)) && p.packed == notPacked && p.headLen < headSize { // it is all that was read
+		p.headLen = min(headSize, len(text))
+		p.headSum = crc32.Checksum(text[:p.headLen], table)
+	}
 	text = text[max(0, len(text)-lastSize):]
 	p.offset, p.lastLen, p.lastSum = to, len(text), crc32.Checksum(text, table)
 }
@@ -67,15 +88,15 @@ func (p *position) extendHead(f *os.File) {
 		return
 	}
 	var head [headSize]byte
-	n, err := f.ReadAt(head[:min(headSize, p.offset)], 0)
-	if (err == nil || errors.Is(err, io.EOF)) && n > p.headLen {
+	n, err := readAt(f, head[:min(headSize, p.offset)], 0)
+	if err == nil && n > p.headLen {
 		p.headLen, p.headSum = n, crc32.Checksum(head[:n], table)
 	}
 }
 
 // matches reports whether f holds what the position remembers.
 func (p position) matches(f *os.File) bool {
-	return sumIs(f, 0, p.headLen, p.headSum) && sumIs(f, p.offset-int64(p.lastLen), p.lastLen, p.lastSum)
+	return sumIs(f, 0, p.headLen, p.headSum) && (p.packed != notPacked || sumIs(f, p.offset-int64(p.lastLen), p.lastLen, p.lastSum))
 }
 
 func sumIs(f *os.File, at int64, n int, sum uint32) bool {
@@ -83,11 +104,6 @@ func sumIs(f *os.File, at int64, n int, sum uint32) bool {
 		return true
 	}
 	var buf [headSize]byte
-	got, err := f.ReadAt(buf[:n], at)
-	return got == n && (err == nil || errors.Is(err, io.EOF)) && crc32.Checksum(buf[:n], table) == sum
+	got, err := readAt(f, buf[:n], at)
+	return got == n && err == nil && crc32.Checksum(buf[:n], table) == sum
 }
-
-// fileID is a file's device and inode, where the system has them.
-type fileID struct{ dev, ino uint64 }
-
-func (id fileID) key() string { return fmt.Sprintf("%x:%x", id.dev, id.ino) }

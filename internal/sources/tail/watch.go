@@ -8,6 +8,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
+// eventBuffer is how many changes wait for the reader; the system holds more.
+const eventBuffer = 4096
+
 // watcher tells when something changes in the watched folders, where the
 // system can tell; polling does the rest.
 type watcher struct {
@@ -17,7 +20,7 @@ type watcher struct {
 }
 
 func newWatcher(log zerolog.Logger) *watcher {
-	fs, err := fsnotify.NewWatcher()
+	fs, err := fsnotify.NewBufferedWatcher(eventBuffer)
 	if err != nil {
 		log.Warn().Err(err).Msg("tail: no notice of file changes; polling only")
 	}

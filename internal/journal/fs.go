@@ -24,9 +24,6 @@ type FS interface {
 	List() ([]FileInfo, error)
 	// SyncDir makes created, renamed and removed names durable.
 	SyncDir() error
-	// Holds returns an error unless name is still that of the open file f:
-	// somebody may remove, move or replace the folder or what is in it.
-	Holds(name string, f File) error
 }
 
 // File is an open file of an FS.
@@ -37,6 +34,9 @@ type File interface {
 	Truncate(size int64) error
 	// Sync makes the file's data durable, and its size where that changed.
 	Sync() error
+	// InPlace returns an error unless the file is still found under its name:
+	// somebody may remove, move or replace it or its folder.
+	InPlace() error
 }
 
 // FileInfo describes one file of an FS.
@@ -105,22 +105,22 @@ func (d DirFS) SyncDir() error {
 	return f.Sync()
 }
 
-// Holds implements FS, with two calls of the system and no access to the disk.
-func (d DirFS) Holds(name string, f File) error {
-	named, err := os.Stat(filepath.Join(string(d), name))
-	if err != nil {
-		return err
-	}
-	open, err := f.(diskFile).Stat()
-	if err == nil && !os.SameFile(named, open) {
-		err = &fs.PathError{Op: "write", Path: filepath.Join(string(d), name), Err: errors.New("was replaced by another file")}
-	}
-	return err
-}
-
 type diskFile struct{ *os.File }
 
 func (f diskFile) Sync() error { return syncData(f.File) }
+
+// InPlace takes two calls of the system and no access to the disk.
+func (f diskFile) InPlace() error {
+	named, err := os.Stat(f.Name())
+	if err != nil {
+		return err
+	}
+	open, err := f.Stat()
+	if err == nil && !os.SameFile(named, open) {
+		err = &fs.PathError{Op: "write", Path: f.Name(), Err: errors.New("was replaced by another file")}
+	}
+	return err
+}
 
 // replaceFile writes a file so that after a crash either the old or the new
 // content is there, whole.

@@ -108,10 +108,11 @@ const (
 	// maxBatch bounds the bytes of one write, but that an Append is written
 	// at once. The buffer for it is kept.
 	maxBatch = 256 << 10
-	// maxAppendSize and maxAppendCount bound an Append of more than one event:
-	// it is written at once, and read back at once.
+	// maxAppendSize and maxAppendCount bound an Append, which is encoded and
+	// written at once. The largest of its events does not count in the size:
+	// alone it would be taken too.
 	maxAppendSize  = 8 << 20
-	maxAppendCount = 10_000
+	maxAppendCount = 32 << 10
 	// maxKeys bounds the positions of a source: all of them stand in the head
 	// of each segment.
 	maxKeys = 100_000
@@ -216,6 +217,14 @@ func (a *appender) size() (n int64) {
 	return n
 }
 
+// largest is size for the largest event alone.
+func (a *appender) largest() (n int64) {
+	for i := range a.events {
+		n = max(n, int64(recordSize(&a.events[i])))
+	}
+	return n
+}
+
 // count is how many of the events are more than a position.
 func (a *appender) count() (n uint64) {
 	for i := range a.events {
@@ -295,7 +304,7 @@ func (j *Journal) Submit(events ...event.Event) (*Pending, error) {
 	a := &appender{events: events, done: make(chan struct{})}
 	if size := a.size(); size > j.maxAppend() {
 		return nil, fmt.Errorf("%w: %d bytes, of at most %d", ErrTooLarge, size, j.maxAppend())
-	} else if n := len(events); n > 1 && size > maxAppendSize || n > maxAppendCount {
+	} else if n := len(events); size-a.largest() > maxAppendSize || n > maxAppendCount {
 		return nil, fmt.Errorf("%w: %d events of %d bytes at once, of at most %d and %d bytes; send fewer at a time", ErrTooLarge, n, size, maxAppendCount, maxAppendSize)
 	}
 	j.mu.Lock()

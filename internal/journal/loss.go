@@ -20,7 +20,7 @@ func (j *Journal) inPlace() error {
 	if j.active == nil {
 		return nil
 	}
-	err := j.opt.FS.Holds(j.current.name, j.active)
+	err := j.active.InPlace()
 	if err == nil {
 		return nil
 	}

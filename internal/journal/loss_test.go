@@ -251,10 +251,11 @@ func TestAnAppendIsBoundedInBytesAndCount(t *testing.T) {
 		events []event.Event
 		err    error
 	}{
-		"one large":  {[]event.Event{big}, nil},
-		"two large":  {[]event.Event{half, half}, journal.ErrTooLarge},
-		"many small": {make([]event.Event, 10_001), journal.ErrTooLarge},
-		"enough":     {make([]event.Event, 10_000), nil},
+		"one large":              {[]event.Event{big}, nil},
+		"one large among others": {[]event.Event{half, big, {Name: "e"}}, nil},
+		"several large":          {[]event.Event{half, half, half}, journal.ErrTooLarge},
+		"many small":             {make([]event.Event, 32<<10+1), journal.ErrTooLarge},
+		"enough":                 {make([]event.Event, 32<<10), nil},
 	} {
 		if _, err := j.Append(context.Background(), c.events...); !errors.Is(err, c.err) {
 			t.Errorf("%s: %v", name, err)

@@ -133,15 +133,6 @@ func (m *memFS) SyncDir() error {
 	return nil
 }
 
-func (m *memFS) Holds(name string, f journal.File) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.names[name] != f.(*memFile).node {
-		return fs.ErrNotExist
-	}
-	return nil
-}
-
 // powerCut leaves only what is on disk: all that was synced, and of the rest
 // a random part. Folder changes are journaled in order, as on ext4.
 func (m *memFS) powerCut() {
@@ -231,6 +222,15 @@ func (f *memFile) Sync() error {
 		return err
 	}
 	f.node.synced, f.node.dirty = slices.Clone(f.node.data), map[int]bool{}
+	return nil
+}
+
+func (f *memFile) InPlace() error {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if f.fs.names[f.name] != f.node {
+		return fs.ErrNotExist
+	}
 	return nil
 }
 

@@ -84,10 +84,9 @@ func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
 	}
 }
 
-// TestWhatIsWrittenAndHasNoEffectIsWarnedOf.
-func TestWhatIsWrittenAndHasNoEffectIsWarnedOf(t *testing.T) {
+// TestAnEmptySecretIsWarnedOf.
+func TestAnEmptySecretIsWarnedOf(t *testing.T) {
 	for text, want := range map[string]string{
-		"mqtt: {username: u}": "mqtt.username: has no effect: mqtt.url is not set",
 		"sources: [{name: w, type: webhook, auth: {token: '${NONE:-}'}}]":                             "sources[0].auth.token: is empty",
 		"mqtt: {url: 'mqtt://h', username: u}\nsources: [{name: w, type: webhook, auth: {token: x}}]": "",
 	} {

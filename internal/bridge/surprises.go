@@ -37,9 +37,6 @@ func (p *Plan) warn(key, format string, args ...any) {
 }
 
 func (p *Plan) warnOfSurprises() {
-	if len(p.MQTT.URL) == 0 && p.MQTT.Username != "" {
-		p.warn("mqtt.username", "has no effect: mqtt.url is not set, so events go to the bundled broker")
-	}
 	for i, o := range p.sources {
 		if hook, ok := o.(*webhookOptions); ok && len(p.Sources) > 0 {
 			p.warnOfEmptySecrets(fmt.Sprintf("sources[%d].auth", i), hook)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -75,9 +76,9 @@ func TestAFolderHasALimitToo(t *testing.T) {
 // the file system does.
 func TestAFileSystemThatDoesNotAnswerIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		back, calls := make(chan struct{}), 0
+		back, calls := make(chan struct{}), atomic.Int32{}
 		dead := func() (int, error) {
-			calls++
+			calls.Add(1)
 			<-back
 			return 1, nil
 		}
@@ -91,8 +92,8 @@ func TestAFileSystemThatDoesNotAnswerIsGivenUp(t *testing.T) {
 				t.Errorf("again: %v", err)
 			}
 		}
-		if time.Since(began) != 0 || calls != 1 {
-			t.Errorf("%d calls in %s", calls, time.Since(began))
+		if time.Since(began) != 0 || calls.Load() != 1 {
+			t.Errorf("%d calls in %s", calls.Load(), time.Since(began))
 		}
 		if n, err := within("/mnt/y", Patience, func() (int, error) { return 2, nil }); n != 2 || err != nil {
 			t.Errorf("another path: %d, %v", n, err)

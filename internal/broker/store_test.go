@@ -246,10 +246,6 @@ func (d brokenDisk) Create(name string) (journal.File, error) {
 	return brokenFile{f, d.broken}, err
 }
 
-func (d brokenDisk) Holds(name string, f journal.File) error {
-	return d.FS.Holds(name, f.(brokenFile).File)
-}
-
 func (f brokenFile) WriteAt(p []byte, off int64) (int, error) {
 	if f.broken() {
 		return 0, errBroken

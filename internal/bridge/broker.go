@@ -287,6 +287,7 @@ func (l *brokerListener) close() {
 // openBroker reads the broker's state. Nobody can connect before there are
 // listeners.
 func openBroker(plan *Plan, stateDir string, log zerolog.Logger) (b *bundledBroker, err error) {
+	log = log.With().Str("part", "broker").Logger()
 	b = &bundledBroker{log: log}
 	b.accounts, err = accounts.New(plan.Broker.accountsOptions(stateDir, log))
 	if err != nil {
@@ -315,7 +316,7 @@ func openBroker(plan *Plan, stateDir string, log zerolog.Logger) (b *bundledBrok
 func (c BrokerConfig) accountsOptions(stateDir string, log zerolog.Logger) accounts.Options {
 	return accounts.Options{
 		File: accountsFile(stateDir), Configured: c.configured(), AllowAnonymous: c.AllowAnonymous,
-		Failures: c.LoginFailures, LockOut: c.LockOut, Log: log,
+		Failures: c.LoginFailures, LockOut: c.LockOut, Logins: filepath.Join(stateDir, accounts.LoginsName), Log: log,
 	}
 }
 

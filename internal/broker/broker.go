@@ -97,6 +97,7 @@ type Broker struct {
 
 	warnMu sync.Mutex
 	warned map[string]time.Time // when each key was last logged
+	lines  budgets              // of the log, for who comes and goes
 
 	queued  atomic.Int64 // bytes in all queues
 	writers sync.Pool    // of *writer
@@ -337,7 +338,6 @@ func (b *Broker) AccountsChanged() {
 	b.subs.version.Add(1) // what publishers found for a topic may have changed
 	b.mu.Unlock()
 	for _, c := range cut {
-		b.log.Info().Str("client", c.session.id).Str("user", c.grant.User).Msg("broker: cut off: its account was changed")
 		c.shut(wire.NotAuthorized, "the account was changed")
 	}
 }

@@ -29,6 +29,12 @@ type conn struct {
 	done    chan struct{}
 	born    time.Time
 
+	// For the log.
+	told       bool   // that it connected
+	takeovers  int    // of its client id, one soon after the other; b.mu guards it
+	endReason  string // why the broker ended it, once written is closed
+	loginError error  // what the accounts said, if that was no
+
 	// Set by the handshake.
 	version    byte
 	session    *session
@@ -142,12 +148,11 @@ func (c *conn) run() {
 	}()
 	connect, err := c.handshake()
 	if err != nil {
-		c.b.log.Debug().Err(err).Stringer("from", c.nc.RemoteAddr()).Msg("broker: connection refused")
+		c.tellRefused(connect, err)
 		return
 	}
 	c.b.counters.connections.Add(1)
-	log := c.b.log.With().Str("client", c.session.id).Logger()
-	log.Debug().Stringer("from", c.nc.RemoteAddr()).Uint8("version", c.version).Msg("broker: client connected")
+	c.tellConnected(connect)
 
 	will := connect.Will
 	goodbye, err := c.read()
@@ -171,15 +176,10 @@ func (c *conn) run() {
 	c.wg.Wait()
 	c.tell()
 	c.b.release(c, will)
-	switch {
-	case violated != nil:
+	if violated != nil {
 		c.b.counters.cutOff.Add(1)
-		log.Info().Err(err).Msg("broker: client was cut off: it broke the protocol or a limit")
-	case err != nil:
-		log.Debug().Err(err).Msg("broker: client lost")
-	default:
-		log.Debug().Msg("broker: client disconnected")
 	}
+	c.tellEnd(goodbye, err)
 }
 
 // read handles packets until the connection ends. It returns the client's
@@ -305,11 +305,11 @@ func (c *conn) publish(header byte, body []byte) error {
 	c.look(p.Topic)
 	switch {
 	case !c.b.publishable(p.Topic):
-		c.b.warn("topic "+c.session.id).Str("client", c.session.id).Str("topic", fmt.Sprintf("%.80s", p.Topic)).Int("length", len(p.Topic)).Msg("broker: a message was refused: its topic begins with $, is too long or too deep (broker.max_topic_length, max_topic_levels)")
+		c.b.warn("topic "+c.session.key).Str("client", c.session.id).Str("topic", fmt.Sprintf("%.80s", p.Topic)).Int("length", len(p.Topic)).Msg("broker: a message was refused: its topic begins with $, is too long or too deep (broker.max_topic_length, max_topic_levels)")
 		return c.refuse(&p, wire.BadTopic, "this topic is not for clients, too long or too deep")
 	case !c.allowed:
 		c.b.counters.denied.Add(1)
-		c.b.warn("write "+c.session.id+" "+p.Topic).Str("client", c.session.id).Str("user", c.session.user).Str("topic", p.Topic).Msg("broker: a message was refused: its user may not write to the topic")
+		c.b.warn("write "+c.session.key+" "+p.Topic).Str("client", c.session.id).Str("user", c.session.user).Str("topic", p.Topic).Msg("broker: a message was refused: its user may not write to the topic")
 		return c.refuse(&p, wire.NotAuthorized, "the user may not publish to this topic")
 	}
 	c.b.counters.received.Add(1)
@@ -520,6 +520,7 @@ func (c *conn) drain() {
 // shut ends the connection and tells the client why, if it reads that soon.
 func (c *conn) shut(code wire.Code, reason string) {
 	c.stopOnce.Do(func() {
+		c.endReason = reason
 		close(c.stopped)
 		c.backlogMu.Lock()
 		c.unparked.Broadcast()

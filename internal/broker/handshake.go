@@ -54,7 +54,7 @@ func (c *conn) handshake() (*wire.Connect, error) {
 	}
 	if err != nil {
 		_ = c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
-		return nil, err
+		return p, err
 	}
 	if bounded := c.b.boundExpiry(p.SessionExpiry); bounded != p.SessionExpiry {
 		p.SessionExpiry = bounded
@@ -75,7 +75,7 @@ func (c *conn) handshake() (*wire.Connect, error) {
 	}
 	if ack.SessionPresent, err = c.b.open(c, p); err != nil {
 		_ = c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
-		return nil, err
+		return p, err
 	}
 	ack.ReceiveMaximum = uint16(min(c.b.limit().Inflight, 65535))
 	ack.MaximumPacket = uint32(c.b.limit().PacketSize)
@@ -132,13 +132,15 @@ func (c *conn) login(ctx context.Context, p *wire.Connect) error {
 		err = errors.New("the user may not publish to the will's topic")
 	case err == nil:
 		return nil
-	case errors.Is(err, accounts.ErrRefused):
+	case errors.Is(err, accounts.ErrRefused), errors.Is(err, accounts.ErrNoAccounts), errors.As(err, new(*accounts.CertificateError)):
 		code = wire.BadCredentials
 	case errors.Is(err, accounts.ErrLockedOut):
-		code = wire.Banned
+		code = wire.Banned // older clients are told 3: some take 4 and 5 for good
+	case errors.Is(err, accounts.ErrBusy):
+		code = wire.ServerBusy
 	}
 	c.b.counters.refusedLogins.Add(1)
-	c.b.warn("login "+c.addr.String()+" "+p.Username).Stringer("from", c.addr).Str("user", p.Username).Str("client", p.ClientID).AnErr("why", err).Msg("broker: a client was not let in")
+	c.loginError = err
 	return &wire.Error{Code: code, Reason: err.Error()}
 }
 

@@ -14,7 +14,10 @@ import (
 // session is what the broker keeps for a client id: its subscriptions and
 // what is on the way to it. It may outlive the connection.
 type session struct {
-	id   string
+	id string
+	// key is what the session is known by: one user's client id is not that of
+	// another, who could keep that user out with it.
+	key  string
 	user string // who it belongs to; empty for anonymous clients
 	// stored sessions outlive the connection, and the program if it has a store.
 	stored bool
@@ -56,6 +59,14 @@ type session struct {
 	expires time.Time // of an offline session that was restored
 	timer   *time.Timer
 	will    *delayedWill
+}
+
+// keyOf is session.key. Neither a user's name nor a client id holds U+0000.
+func keyOf(user, id string) string {
+	if user == "" {
+		return id
+	}
+	return user + "\x00" + id
 }
 
 // retainedDue is a subscription whose retained messages are to be sent.

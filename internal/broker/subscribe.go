@@ -59,14 +59,14 @@ func (c *conn) subscribable(filter string) wire.Code {
 	case !ok || !c.b.subscribable(rest):
 		return wire.BadFilter
 	case !known && (more > c.b.limit().Subscriptions || total > sharedSubscriptions*c.b.limit().Subscriptions):
-		c.b.warn("subscriptions "+s.id).Str("client", s.id).Int("max_subscriptions", c.b.limit().Subscriptions).Msg("broker: a client has as many subscriptions as allowed; refusing more")
+		c.b.warn("subscriptions "+s.key).Str("client", s.id).Int("max_subscriptions", c.b.limit().Subscriptions).Msg("broker: a client has as many subscriptions as allowed; refusing more")
 		return wire.QuotaExceeded
 	case !known && !c.sound():
 		return wire.QuotaExceeded
 	}
 	if rules := s.rules.Load(); rules != nil && !rules.MayReadSome(rest) {
 		c.b.counters.denied.Add(1)
-		c.b.warn("read "+s.id+" "+filter).Str("client", s.id).Str("user", s.user).Str("filter", filter).Msg("broker: a subscription was refused: its user may read nothing of it")
+		c.b.warn("read "+s.key+" "+filter).Str("client", s.id).Str("user", s.user).Str("filter", filter).Msg("broker: a subscription was refused: its user may read nothing of it")
 		return wire.NotAuthorized
 	}
 	return wire.Success
@@ -97,7 +97,7 @@ func (c *conn) addFilter(f wire.Filter, id uint32) (due retainedDue, isDue bool)
 	s.mu.Unlock()
 	isDue = wantsRetained(f, fresh)
 	if c.b.store != nil && s.stored && (before != sub || !known || c.sound()) { // else nothing has changed
-		rec := appendSubscription(appendString(nil, s.id), f.Filter, sub, isDue)
+		rec := appendSubscription(appendString(nil, s.key), f.Filter, sub, isDue)
 		c.ticket = c.ticket.then(c.b.store.submit(recordSubscribe, rec))
 	}
 	return retainedDue{f.Filter, f.QoS, id, turn}, isDue
@@ -135,7 +135,7 @@ func (c *conn) removeFilter(filter string) bool {
 	s.due = slices.DeleteFunc(s.due, gone)
 	s.mu.Unlock()
 	if c.b.store != nil && s.stored {
-		c.ticket = c.ticket.then(c.b.store.submit(recordUnsubscribe, appendString(appendString(nil, s.id), filter)))
+		c.ticket = c.ticket.then(c.b.store.submit(recordUnsubscribe, appendString(appendString(nil, s.key), filter)))
 	}
 	return true
 }

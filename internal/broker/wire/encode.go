@@ -95,7 +95,9 @@ func appendReason(props []byte, reason string, other, fits int) []byte {
 	return appendString(append(props, byte(propReasonString)), reason)
 }
 
-// connackCode3 translates to the return codes of 3.1.1, table 3.1.
+// connackCode3 translates to the return codes of 3.1.1, table 3.1. What is over
+// after a while is 3, server unavailable: clients such as Home Assistant take 4
+// and 5 as final and never come back.
 func connackCode3(c Code) byte {
 	switch c {
 	case Success:
@@ -106,7 +108,7 @@ func connackCode3(c Code) byte {
 		return 2
 	case BadCredentials:
 		return 4
-	case NotAuthorized, Banned:
+	case NotAuthorized:
 		return 5
 	}
 	return 3

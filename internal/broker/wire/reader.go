@@ -1,9 +1,6 @@
 package wire
 
-import (
-	"fmt"
-	"io"
-)
+import "io"
 
 // Buffer sizes of a Reader, in bytes. A connection that says little keeps the
 // smallest; one that says much, or says big things, gets more while it does.
@@ -54,7 +51,7 @@ func (r *Reader) Next() (header byte, body []byte, err error) {
 				need = len(b) + 1
 			default:
 				if int64(length) > int64(r.limit) {
-					return 0, nil, &Error{PacketTooLarge, fmt.Sprintf("%s packet of %d bytes; at most %d are allowed", Type(b[0]>>4), length, r.limit)}
+					return 0, nil, &TooLarge{Type(b[0] >> 4), int64(length), r.limit}
 				}
 				need = 1 + n + int(length)
 				if len(b) >= need {

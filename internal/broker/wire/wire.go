@@ -84,6 +84,23 @@ const (
 	RateExceeded           Code = 0x9F
 )
 
+// codeNames say in words what clients are refused or cut off for.
+var codeNames = map[Code]string{
+	Success: "success", Malformed: "malformed packet", ProtocolError: "protocol error", UnsupportedVersion: "unsupported version",
+	BadClientID: "bad client id", BadCredentials: "bad user name or password", NotAuthorized: "not authorized",
+	ServerUnavailable: "server unavailable", ServerBusy: "server busy", Banned: "banned", ShuttingDown: "shutting down",
+	BadAuthMethod: "bad authentication method", KeepAliveTimeout: "keep alive timeout", TakenOver: "session taken over",
+	BadTopic: "bad topic", PacketTooLarge: "packet too large", QuotaExceeded: "quota exceeded",
+}
+
+// String is the code in words, or as a number if it has none here.
+func (c Code) String() string {
+	if name, ok := codeNames[c]; ok {
+		return name
+	}
+	return fmt.Sprintf("0x%02x", byte(c))
+}
+
 // Error is a violation of the protocol, with the code to answer it.
 type Error struct {
 	Code   Code
@@ -91,6 +108,21 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Reason }
+
+// TooLarge is a packet that the reader's limit does not allow. It is an Error
+// with PacketTooLarge, too.
+type TooLarge struct {
+	Type  Type
+	Size  int64 // bytes after the fixed header
+	Limit int
+}
+
+func (e *TooLarge) Error() string {
+	return fmt.Sprintf("%s packet of %d bytes; at most %d are allowed", e.Type, e.Size, e.Limit)
+}
+
+// Unwrap makes it an Error.
+func (e *TooLarge) Unwrap() error { return &Error{PacketTooLarge, e.Error()} }
 
 func malformed(format string, args ...any) error {
 	return &Error{Malformed, fmt.Sprintf(format, args...)}

@@ -25,7 +25,8 @@ type conn struct {
 	nc      net.Conn
 	addr    netip.Addr
 	network netip.Prefix // of addr, as it is counted
-	pending bool         // no CONNECT was accepted yet; b.mu guards it
+	waiter  *waiter      // until a CONNECT is accepted; b.mu guards it
+	counted bool         // among those of its address; b.mu guards it
 	done    chan struct{}
 	born    time.Time
 
@@ -101,7 +102,7 @@ type parked struct {
 
 func newConn(b *Broker, nc net.Conn) *conn {
 	c := &conn{
-		b: b, nc: nc, addr: addressOf(nc), pending: true, born: time.Now(),
+		b: b, nc: nc, addr: addressOf(nc), born: time.Now(),
 		done: make(chan struct{}), stopped: make(chan struct{}), written: make(chan struct{}),
 	}
 	c.unparked.L = &c.backlogMu

@@ -94,6 +94,7 @@ type Broker struct {
 	waiting   map[*waiter]struct{} // who has not finished the CONNECT
 	http      map[net.Conn]*waiter // those of waiting that are no WebSocket yet
 	pending   int                  // those of waiting that are conns
+	large     map[netip.Prefix]int // CONNECTs above maxConnect that are under way
 	listeners map[net.Listener]struct{}
 	closed    bool
 
@@ -120,7 +121,7 @@ func New(o Options) (*Broker, error) {
 	b := &Broker{
 		accounts: o.Accounts, log: o.Log, began: time.Now(), version: o.Version,
 		sessions: map[string]*session{}, conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
-		perAddr: map[netip.Prefix]int{}, waiting: map[*waiter]struct{}{}, http: map[net.Conn]*waiter{}, warned: map[string]time.Time{},
+		perAddr: map[netip.Prefix]int{}, waiting: map[*waiter]struct{}{}, http: map[net.Conn]*waiter{}, large: map[netip.Prefix]int{}, warned: map[string]time.Time{},
 		stop: make(chan struct{}), sysInterval: make(chan time.Duration),
 	}
 	b.limits.Store(&o.Limits)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,6 +13,9 @@ import (
 func (c *conn) subscribe(body []byte) error {
 	p, err := wire.DecodeSubscribe(c.version, body, c.b.limit().Subscriptions)
 	if err != nil {
+		return err
+	}
+	if err := c.fits(wire.SUBACK, len(p.Filters)); err != nil {
 		return err
 	}
 	codes := make([]wire.Code, len(p.Filters))
@@ -38,6 +42,15 @@ func (c *conn) subscribe(body []byte) error {
 	}
 	s.due = append(s.due, due...)
 	c.wakeWriter()
+	return nil
+}
+
+// fits refuses a request whose answer would be larger than the client takes,
+// before anything is done (MQTT-3.1.2-24).
+func (c *conn) fits(answer wire.Type, filters int) error {
+	if size := wire.SubackSize(c.version, answer, filters); c.maxSend > 0 && size > c.maxSend {
+		return &wire.Error{Code: wire.PacketTooLarge, Reason: fmt.Sprintf("the %s to %d filters has %d bytes and the client takes at most %d; it has to ask for fewer at a time", answer, filters, size, c.maxSend)}
+	}
 	return nil
 }
 
@@ -106,6 +119,9 @@ func (c *conn) addFilter(f wire.Filter, id uint32) (due retainedDue, isDue bool)
 func (c *conn) unsubscribe(body []byte) error {
 	p, err := wire.DecodeUnsubscribe(c.version, body, c.b.limit().Subscriptions)
 	if err != nil {
+		return err
+	}
+	if err := c.fits(wire.UNSUBACK, len(p.Filters)); err != nil {
 		return err
 	}
 	codes := make([]wire.Code, len(p.Filters))

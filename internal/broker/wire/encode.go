@@ -85,6 +85,12 @@ func AppendConnack(b []byte, version byte, c Connack) []byte {
 	return append(b, props...)
 }
 
+// ConnackSize returns how many bytes AppendConnack appends without the reason.
+func ConnackSize(version byte, c Connack) int {
+	c.Reason = ""
+	return len(AppendConnack(nil, version, c))
+}
+
 // appendReason appends a reason string, unless a packet of other bytes beside
 // the properties would not fit then (MQTT-3.2.2-19, MQTT-3.14.2-3).
 func appendReason(props []byte, reason string, other, fits int) []byte {
@@ -197,6 +203,17 @@ func AppendAck(b []byte, version byte, t Type, a Ack) []byte {
 	b = append(b, byte(a.PacketID>>8), byte(a.PacketID), byte(a.Code))
 	b = appendVarint(b, uint32(len(props)))
 	return append(b, props...)
+}
+
+// SubackSize returns how many bytes AppendSuback would append.
+func SubackSize(version byte, t Type, count int) int {
+	n := 2 + count
+	if version == V5 {
+		n++
+	} else if t == UNSUBACK {
+		n = 2
+	}
+	return 1 + varintLen(uint32(n)) + n
 }
 
 // AppendSuback appends a SUBACK or UNSUBACK packet with a code a filter.

@@ -102,8 +102,9 @@ type Broker struct {
 	warned map[string]time.Time // when each key was last logged
 	lines  budgets              // of the log, for who comes and goes
 
-	queued  atomic.Int64 // bytes in all queues
-	writers sync.Pool    // of *writer
+	queued     atomic.Int64 // bytes in all queues
+	unreleased atomic.Int64 // QoS 2 messages in session.received
+	writers    sync.Pool    // of *writer
 
 	sysInterval chan time.Duration // to publishSys
 

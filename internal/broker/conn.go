@@ -252,6 +252,7 @@ func (c *conn) handle(header byte, body []byte) error {
 		c.session.mu.Lock()
 		_, known := c.session.received[a.PacketID]
 		delete(c.session.received, a.PacketID)
+		c.session.countReceived()
 		c.session.mu.Unlock()
 		answer := wire.Ack{PacketID: a.PacketID}
 		if !known {
@@ -385,10 +386,14 @@ func (c *conn) receive(id uint16) (done bool, err error) {
 	if c.version == wire.V5 && len(s.received) >= c.b.limit().Inflight {
 		return true, &wire.Error{Code: wire.ReceiveMaxExceeded, Reason: "more unanswered messages than the receive maximum"} // MQTT-3.3.4-7
 	}
+	if len(s.received) >= c.b.limit().Inflight && s.unreleased.Load() >= unreleased {
+		return true, &wire.Error{Code: wire.QuotaExceeded, Reason: "more QoS 2 messages than allowed were not released (PUBREL)"}
+	}
 	if s.received == nil {
 		s.received = map[uint16]bool{}
 	}
 	s.received[id] = false
+	s.countReceived()
 	return false, nil
 }
 
@@ -502,6 +507,7 @@ func (c *conn) appendPassed(b []byte, qos byte, packetID uint16, code wire.Code,
 	} else {
 		delete(c.session.received, packetID)
 	}
+	c.session.countReceived()
 	c.session.mu.Unlock()
 	return wire.AppendAck(b, c.version, wire.PUBREC, answer)
 }

@@ -182,3 +182,52 @@ func TestDeviations(t *testing.T) {
 		})
 	}
 }
+
+// TestLongFiltersCountMore towards max_subscriptions.
+func TestLongFiltersCountMore(t *testing.T) {
+	_, addr := start(t, broker.Limits{Subscriptions: 80})
+	c := dial(t, addr, mqttest.Options{Version: wire.V5})
+	granted := 0
+	for i := range 80 {
+		code, err := c.Subscribe(fmt.Sprintf("%04d%s", i, strings.Repeat("x", 1000)), 0)
+		ok(t, err)
+		if code == wire.Success {
+			granted++
+		}
+	}
+	if granted != 10 { // each as much as eight
+		t.Errorf("%d granted", granted)
+	}
+}
+
+// TestUnreleasedMessagesOfAllClientsAreBounded: each of 65,535 ids of each
+// session costs memory, also while its client is away.
+func TestUnreleasedMessagesOfAllClientsAreBounded(t *testing.T) {
+	const ids, bound = 65_000, 256 << 10
+	_, addr := start(t, broker.Limits{})
+	total := 0
+	for i := range 6 {
+		c := dial(t, addr, mqttest.Options{ID: fmt.Sprint(i), Keep: true})
+		go func() {
+			var b []byte
+			for id := 1; id <= ids; id++ {
+				b = append(b, 0x34, 5, 0, 1, 't', byte(id>>8), byte(id))
+			}
+			_, _ = c.Write(b)
+		}()
+		for range ids {
+			if _, err := c.Expect(wire.PUBREC); err != nil {
+				break // cut off
+			}
+			total++
+		}
+		c.Close()
+	}
+	if total < bound/2 || total > bound+6*2048 {
+		t.Errorf("%d messages were taken", total)
+	}
+	c := dial(t, addr, mqttest.Options{}) // who releases them is not disturbed
+	for range 10 {
+		ok(t, c.Publish(wire.Publish{Topic: "t", QoS: 2}))
+	}
+}

@@ -98,7 +98,7 @@ func (b *Broker) newSessionLocked(c *conn, p *wire.Connect) (*session, error) {
 		b.store.submit(recordEnd, appendString(nil, keyOf(c.grant.User, p.ClientID)))
 		b.store.mu.Unlock()
 	}
-	s := &session{id: p.ClientID, key: keyOf(c.grant.User, p.ClientID), user: c.grant.User, stored: stored, total: &b.queued}
+	s := &session{id: p.ClientID, key: keyOf(c.grant.User, p.ClientID), user: c.grant.User, stored: stored, total: &b.queued, unreleased: &b.unreleased}
 	b.sessions[s.key] = s
 	return s, nil
 }

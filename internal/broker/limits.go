@@ -28,8 +28,8 @@ type Limits struct {
 	QueuedBytes    int
 	// QueuedTotal bounds what waits for all clients, in bytes. Default 128 MiB.
 	QueuedTotal int
-	// Subscriptions is how many filters a client may have, deep ones counting
-	// more; all together may have eight times as many. Default 8192.
+	// Subscriptions is how many filters a client may have, deep and long ones
+	// counting more; all together may have eight times as many. Default 8192.
 	Subscriptions int
 	// Sessions is how many are kept, connected or not. Default 4 * Clients.
 	Sessions int
@@ -60,6 +60,13 @@ const (
 	sharedSubscriptions = 8
 	// freeLevels of a topic cost nothing: as many as things in use have.
 	freeLevels = 8
+	// freeBytes of a filter cost nothing.
+	freeBytes = 128
+	// unreleased bounds the QoS 2 messages that clients have not released, of
+	// all clients that have more than Inflight of them. Before version 5 there
+	// is no receive maximum, and an id costs memory also while its client is
+	// away.
+	unreleased = 256 << 10
 	// levelBytes is what each further level takes of memory, about.
 	levelBytes = 280
 	// maxConnect bounds the first packet, which comes before anything is known

@@ -450,7 +450,7 @@ func (r *restorer) finish() {
 			continue
 		}
 		s := &session{
-			id: st.key[strings.IndexByte(st.key, 0)+1:], user: st.user, stored: true, total: &b.queued, filters: st.filters, received: st.received,
+			id: st.key[strings.IndexByte(st.key, 0)+1:], user: st.user, stored: true, total: &b.queued, unreleased: &b.unreleased, filters: st.filters, received: st.received,
 			expiry: st.expiry, expires: st.expires, order: st.order,
 		}
 		s.key = keyOf(s.user, s.id)
@@ -461,6 +461,7 @@ func (r *restorer) finish() {
 			}
 			s.rules.Store(&rules)
 		}
+		s.countReceived()
 		b.sessions[s.key] = s
 		for filter, sub := range st.filters {
 			b.subs.set(filter, s, sub)

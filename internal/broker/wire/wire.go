@@ -6,6 +6,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -301,19 +302,20 @@ func varint(b []byte) (v uint32, n int) {
 func (d *decoder) binary() []byte { return d.take(int(d.uint16())) }
 
 // string reads a UTF-8 encoded string (1.5.4).
-func (d *decoder) string() string {
+func (d *decoder) string() string { return string(d.text()) }
+
+// text is string without a copy: there may be hundreds of thousands of them.
+func (d *decoder) text() []byte {
 	b := d.binary()
 	if !utf8.Valid(b) {
 		d.fail(malformed("string is not valid UTF-8")) // MQTT-1.5.4-1
-		return ""
+		return nil
 	}
-	for _, c := range b {
-		if c == 0 {
-			d.fail(malformed("string holds U+0000")) // MQTT-1.5.4-2
-			return ""
-		}
+	if bytes.IndexByte(b, 0) >= 0 {
+		d.fail(malformed("string holds U+0000")) // MQTT-1.5.4-2
+		return nil
 	}
-	return string(b)
+	return b
 }
 
 // topic reads a topic name (4.7.1): no wildcards.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"event2mqtt/internal/broker/accounts"
@@ -58,28 +59,10 @@ func (c *conn) handshake() (*wire.Connect, error) {
 		_ = c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
 		return p, err
 	}
-	if bounded := c.b.boundExpiry(p.SessionExpiry); bounded != p.SessionExpiry {
-		p.SessionExpiry = bounded
-		ack.SessionExpiry = &bounded
-	}
-	if longest := c.b.limit().KeepAlive; longest > 0 && (p.KeepAlive == 0 || time.Duration(p.KeepAlive)*time.Second > longest) {
-		p.KeepAlive = uint16(max(1, longest/time.Second))
-		ack.ServerKeep = &p.KeepAlive
-	}
-	ack.ReceiveMaximum = uint16(min(c.b.limit().Inflight, 65535))
-	ack.MaximumPacket = uint32(c.b.limit().PacketSize)
-	if fits := c.maxSend; fits > 0 && wire.ConnackSize(c.version, ack) > fits { // MQTT-3.1.2-24
-		err = &wire.Error{Code: wire.PacketTooLarge, Reason: fmt.Sprintf("the client takes packets of at most %d bytes, which is less than the answer to its CONNECT has", fits)}
-		_ = c.answer(wire.Connack{Code: wire.PacketTooLarge})
+	if err = c.agree(p, &ack); err != nil {
+		_ = c.answer(wire.Connack{Code: wire.CodeOf(err)})
 		return p, err
 	}
-	c.noProblems = p.NoProblems
-	c.window = min(int(p.ReceiveMaximum), c.b.limit().Inflight)
-	c.aliasMax = min(int(p.TopicAliasMax), aliases)
-	c.timeout = time.Duration(p.KeepAlive) * time.Second * 3 / 2 // 3.1.2.10
-	c.reader.Version = p.Version
-	c.reader.SetLimit(c.b.limit().PacketSize)
-	c.reader.Compact()
 	if err := c.nc.SetDeadline(time.Now().Add(c.b.limit().ConnectTimeout)); err != nil { // a login may take its time
 		return nil, err
 	}
@@ -99,12 +82,42 @@ func (c *conn) handshake() (*wire.Connect, error) {
 	return p, nil
 }
 
+// agree settles what holds for the connection: what the client asks for, within
+// the limits, of which ack tells it. The client may not take an answer as
+// large as that.
+func (c *conn) agree(p *wire.Connect, ack *wire.Connack) error {
+	if bounded := c.b.boundExpiry(p.SessionExpiry); bounded != p.SessionExpiry {
+		p.SessionExpiry = bounded
+		ack.SessionExpiry = &bounded
+	}
+	if longest := c.b.limit().KeepAlive; longest > 0 && (p.KeepAlive == 0 || time.Duration(p.KeepAlive)*time.Second > longest) {
+		p.KeepAlive = uint16(max(1, longest/time.Second))
+		ack.ServerKeep = &p.KeepAlive
+	}
+	ack.ReceiveMaximum = uint16(min(c.b.limit().Inflight, 65535))
+	ack.MaximumPacket = uint32(c.b.limit().PacketSize)
+	if fits := c.maxSend; fits > 0 && wire.ConnackSize(c.version, *ack) > fits { // MQTT-3.1.2-24
+		return &wire.Error{Code: wire.PacketTooLarge, Reason: fmt.Sprintf("the client takes packets of at most %d bytes, which is less than the answer to its CONNECT has", fits)}
+	}
+	c.noProblems = p.NoProblems
+	c.window = min(int(p.ReceiveMaximum), c.b.limit().Inflight)
+	c.aliasMax = min(int(p.TopicAliasMax), aliases)
+	c.timeout = time.Duration(p.KeepAlive) * time.Second * 3 / 2 // 3.1.2.10
+	c.reader.Version = p.Version
+	c.reader.SetLimit(c.b.limit().PacketSize)
+	c.reader.Compact()
+	return nil
+}
+
 // firstPacket reads what should be a CONNECT. done has to be called when its
 // body is of no more use.
 func (c *conn) firstPacket() (header byte, body []byte, done func(), err error) {
 	done = func() {}
 	header, body, err = c.reader.Next()
 	var large *wire.TooLarge
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("it did not say CONNECT within %s (broker.connect_timeout): %w", c.b.limit().ConnectTimeout, err)
+	}
 	if !errors.As(err, &large) || large.Type != wire.CONNECT {
 		return header, body, done, err
 	}

@@ -223,7 +223,9 @@ func worthTelling(p *wire.Connect, err error) bool {
 		!isReset(err)
 }
 
+// isReset reports whether the peer has broken the connection off; what it says
+// as it leaves, such as a TLS alert, is something else.
 func isReset(err error) bool {
 	var op *net.OpError
-	return errors.As(err, &op) && !errors.Is(err, os.ErrDeadlineExceeded)
+	return errors.As(err, &op) && (op.Op == "read" || op.Op == "write") && !errors.Is(err, os.ErrDeadlineExceeded)
 }

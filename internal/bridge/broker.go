@@ -36,8 +36,8 @@ type BrokerConfig struct {
 	WebSocket      BrokerWebSocketConfig `koanf:"websocket" doc:"MQTT over WebSocket."`
 	AllowAnonymous bool                  `koanf:"allow_anonymous" default:"false" doc:"Let clients in that give no user name, from anywhere."`
 	Users          []BrokerUser          `koanf:"users" doc:"Accounts beside those of the command line."`
-	LoginFailures  int                   `koanf:"login_failures" default:"5" min:"1" max:"1000" doc:"Failed logins that lock an address out,"`
-	LockOut        time.Duration         `koanf:"lock_out" default:"60s" min:"1s" max:"30m" doc:"for this long at first."`
+	LoginFailures  int                   `koanf:"login_failures" default:"5" min:"1" max:"1000" doc:"How many failed logins lock a user name out from an address; ten times as many, with whatever names, lock out the address."`
+	LockOut        time.Duration         `koanf:"lock_out" default:"60s" min:"1s" max:"30m" doc:"How long the first lock-out lasts; each further one takes twice as long, up to 30 minutes."`
 	Persistence    bool                  `koanf:"persistence" default:"true" doc:"Sessions and retained messages survive restarts and crashes."`
 	SaveInterval   time.Duration         `koanf:"save_interval" default:"5s" min:"100ms" max:"1h" doc:"How long a retained QoS 0 message may be in memory only."`
 	SysInterval    time.Duration         `koanf:"sys_interval" default:"10s" min:"1s" max:"1h" off:"0s" doc:"How often $SYS/broker/… is brought up to date; 0s is off."`
@@ -57,7 +57,7 @@ type BrokerConfig struct {
 	MaxRetained      int           `koanf:"max_retained" default:"100000" min:"1" max:"1073741824" doc:"Retained messages,"`
 	MaxRetainedBytes config.Size   `koanf:"max_retained_bytes" default:"64MiB" min:"1KiB" max:"1GiB" doc:"and their bytes."`
 	MaxTopicLength   int           `koanf:"max_topic_length" default:"1024" min:"1" max:"65535" doc:"Bytes of a topic,"`
-	MaxTopicLevels   int           `koanf:"max_topic_levels" default:"200" min:"1" max:"200" doc:"and its levels."`
+	MaxTopicLevels   int           `koanf:"max_topic_levels" default:"201" min:"1" max:"201" doc:"How many levels a topic may have; 201 levels are 200 slashes, as many as Mosquitto allows."`
 	PublishRate      int           `koanf:"publish_rate" default:"0" min:"0" max:"1073741824" doc:"Messages a second from one client; 0 is any."`
 	SessionExpiry    time.Duration `koanf:"session_expiry" default:"24h" min:"1s" max:"3650d" doc:"How long the session of an absent client is kept at most."`
 	StallTimeout     time.Duration `koanf:"stall_timeout" default:"5s" min:"100ms" max:"1h" doc:"How long a client with a full queue may take nothing."`
@@ -140,6 +140,33 @@ func (c BrokerConfig) check(file accounts.File) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// warnings are what surprises, though it may be meant. http is where the
+// WebSocket of the whole program is.
+func (c BrokerConfig) warnings(http string) (out []string) {
+	if !c.AllowAnonymous {
+		return nil
+	}
+	if !c.WebSocket.HTTP {
+		http = off
+	}
+	for _, l := range []struct {
+		key, address string
+		guarded      bool
+	}{
+		{"broker.listen", c.Listen, false},
+		{"broker.tls.listen", c.TLS.Listen, c.TLS.RequireCertificate},
+		{"broker.websocket.listen", c.WebSocket.Listen, false},
+		{"broker.websocket.tls_listen", c.WebSocket.TLSListen, c.TLS.RequireCertificate},
+		{"http.listen (broker.websocket.http)", http, false},
+	} {
+		host, _, err := net.SplitHostPort(l.address)
+		if err == nil && !isLoopback(host) && !l.guarded {
+			out = append(out, fmt.Sprintf("%s: everybody who can reach %s may read and send everything without a name, because broker.allow_anonymous is true; to change that, set it to false and add accounts with \"event2mqtt user add NAME\"", l.key, l.address))
+		}
+	}
+	return out
 }
 
 // errorList gathers KeyErrors.
@@ -317,7 +344,7 @@ func openBroker(plan *Plan, stateDir string, gate broker.Gate, log zerolog.Logge
 func (c BrokerConfig) accountsOptions(stateDir string, log zerolog.Logger) accounts.Options {
 	return accounts.Options{
 		File: accountsFile(stateDir), Configured: c.configured(), AllowAnonymous: c.AllowAnonymous,
-		Failures: c.LoginFailures, LockOut: c.LockOut, Log: log,
+		Failures: c.LoginFailures, LockOut: c.LockOut, Logins: filepath.Join(stateDir, accounts.LoginsName), Log: log,
 	}
 }
 

@@ -211,6 +211,9 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 			doc.WarnIfShared(key)
 		}
 	}
+	if len(p.MQTT.URL) == 0 {
+		doc.Warnings = append(doc.Warnings, p.Broker.warnings(p.HTTP.Listen)...)
+	}
 	p.doc = doc
 	p.warnOfSurprises()
 	p.checkPacket()

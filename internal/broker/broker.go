@@ -90,16 +90,21 @@ type Broker struct {
 	mu        sync.Mutex
 	sessions  map[string]*session
 	conns     map[*conn]struct{}
-	perAddr   map[netip.Prefix]int
-	pending   int // conns that have not finished their CONNECT
+	perAddr   map[netip.Prefix]int // conns, and those that wait as HTTP
+	waiting   map[*waiter]struct{} // who has not finished the CONNECT
+	http      map[net.Conn]*waiter // those of waiting that are no WebSocket yet
+	pending   int                  // those of waiting that are conns
+	large     map[netip.Prefix]int // CONNECTs above maxConnect that are under way
 	listeners map[net.Listener]struct{}
 	closed    bool
 
 	warnMu sync.Mutex
 	warned map[string]time.Time // when each key was last logged
+	lines  budgets              // of the log, for who comes and goes
 
-	queued  atomic.Int64 // bytes in all queues
-	writers sync.Pool    // of *writer
+	queued     atomic.Int64 // bytes in all queues
+	unreleased atomic.Int64 // QoS 2 messages in session.received
+	writers    sync.Pool    // of *writer
 
 	sysInterval chan time.Duration // to publishSys
 
@@ -117,7 +122,7 @@ func New(o Options) (*Broker, error) {
 	b := &Broker{
 		accounts: o.Accounts, log: o.Log, began: time.Now(), version: o.Version,
 		sessions: map[string]*session{}, conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
-		perAddr: map[netip.Prefix]int{}, warned: map[string]time.Time{},
+		perAddr: map[netip.Prefix]int{}, waiting: map[*waiter]struct{}{}, http: map[net.Conn]*waiter{}, large: map[netip.Prefix]int{}, warned: map[string]time.Time{},
 		stop: make(chan struct{}), sysInterval: make(chan time.Duration),
 	}
 	b.limits.Store(&o.Limits)
@@ -208,80 +213,6 @@ func (b *Broker) removeListener(l net.Listener) {
 	delete(b.listeners, l)
 }
 
-// admit counts a connection in, b.wg included, or returns nil if there are too
-// many from its address. Where too many have not said CONNECT yet, the one
-// that takes longest has to go.
-func (b *Broker) admit(nc net.Conn) *conn {
-	c := newConn(b, nc)
-	c.network = accounts.Network(c.addr)
-	var late *conn
-	defer func() {
-		if late != nil {
-			_ = late.nc.Close() // may take a moment
-		}
-	}()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return nil
-	}
-	if c.addr.IsValid() && b.perAddr[c.network] >= b.limit().PerAddress {
-		b.counters.refused.Add(1)
-		b.warn("address").Stringer("from", c.addr).Int("max_per_address", b.limit().PerAddress).Msg("broker: as many connections as allowed come from this address; refusing more")
-		return nil
-	}
-	if b.pending >= b.limit().Pending {
-		late = b.dropPending()
-	}
-	if c.addr.IsValid() {
-		b.perAddr[c.network]++
-	}
-	b.conns[c] = struct{}{}
-	b.pending++
-	b.wg.Add(1) // before Close can wait
-	return c
-}
-
-// dropPending gives up the connection that has waited longest with its
-// CONNECT, and returns it to be closed. b.mu is held.
-func (b *Broker) dropPending() *conn {
-	var oldest *conn
-	for c := range b.conns {
-		if c.pending && (oldest == nil || c.born.Before(oldest.born)) {
-			oldest = c
-		}
-	}
-	if oldest == nil {
-		return nil
-	}
-	b.counters.refused.Add(1)
-	b.warn("pending").Stringer("from", oldest.addr).Msg("broker: too many connections have not said CONNECT; ending the oldest of them")
-	oldest.admittedLocked()
-	return oldest
-}
-
-// admittedLocked takes a connection off those that have not said CONNECT.
-// b.mu is held.
-func (c *conn) admittedLocked() {
-	if c.pending {
-		c.pending = false
-		c.b.pending--
-	}
-}
-
-// left takes a connection off the books.
-func (b *Broker) left(c *conn) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	c.admittedLocked()
-	delete(b.conns, c)
-	if c.addr.IsValid() {
-		if b.perAddr[c.network]--; b.perAddr[c.network] <= 0 {
-			delete(b.perAddr, c.network)
-		}
-	}
-}
-
 // warn returns a log line that is written at most once a minute for each key.
 // It may be called with any lock held.
 func (b *Broker) warn(key string) *zerolog.Event {
@@ -337,7 +268,6 @@ func (b *Broker) AccountsChanged() {
 	b.subs.version.Add(1) // what publishers found for a topic may have changed
 	b.mu.Unlock()
 	for _, c := range cut {
-		b.log.Info().Str("client", c.session.id).Str("user", c.grant.User).Msg("broker: cut off: its account was changed")
 		c.shut(wire.NotAuthorized, "the account was changed")
 	}
 }

@@ -88,6 +88,18 @@ const conformanceIntro = `# What the bundled broker keeps of the MQTT specificat
 Every normative statement (appendix B) of MQTT 5.0 and 3.1.1 that binds a server, in short words of our own, and
 whether a test of its name checks it: ` + "`go test ./internal/broker -run TestConformance -v`" + `. MQTT 3.1 has no numbered statements;
 what it shares with 3.1.1 is tested with all three versions in the same package. This file is written by that test.
+
+## Deviations that stay
+
+Each is tested by TestDeviations.
+
+| what | the specification | here, and why |
+| --- | --- | --- |
+| an empty topic filter in SUBSCRIBE or UNSUBSCRIBE | MQTT-4.7.3-1: filters have at least one character; a packet that breaks this is malformed, and the connection is closed | SUBACK refuses that filter (0x8F, or 0x80 before version 5) and grants the others; UNSUBACK says that there was no such subscription. One mistake in a list does not cut the client off. |
+| reason codes in PUBACK, PUBREC, PUBREL and PUBCOMP of version 5 | 3.4.2.1 and so on list which codes each may have; others are a protocol error | any code is taken: below 0x80 as success, from 0x80 as failure. What a client means is clear, and its message is not sent for ever. |
+| reserved bits of MQTT 3.1 | 3.1 says that reserved bits are not used, and asks for no check | the reserved CONNECT flag and wrong flags in fixed headers are refused as in 3.1.1; only DUP, which 3.1 sets on PUBREL, SUBSCRIBE and UNSUBSCRIBE, is let pass. No client in use sets them. |
+| a client that takes no packet as large as the answer to its CONNECT | MQTT-3.1.2-24 forbids to send it, and nothing says what then | it is refused with 0x95 if that fits (5 bytes), else the connection is closed. SUBSCRIBE and UNSUBSCRIBE with so many filters that their answer does not fit end with DISCONNECT 0x95 and change nothing. |
+| the same client id with another user name | MQTT-3.1.4-3: a client with the id of one that is connected ends its connection | holds for clients of the same user. Each user has client ids of its own, so that nobody can end or block another user's client. |
 `
 
 // conformance is how a statement is checked, or why it is not.

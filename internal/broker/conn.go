@@ -25,9 +25,16 @@ type conn struct {
 	nc      net.Conn
 	addr    netip.Addr
 	network netip.Prefix // of addr, as it is counted
-	pending bool         // no CONNECT was accepted yet; b.mu guards it
+	waiter  *waiter      // until a CONNECT is accepted; b.mu guards it
+	counted bool         // among those of its address; b.mu guards it
 	done    chan struct{}
 	born    time.Time
+
+	// For the log.
+	told       bool   // that it connected
+	takeovers  int    // of its client id, one soon after the other; b.mu guards it
+	endReason  string // why the broker ended it, once written is closed
+	loginError error  // what the accounts said, if that was no
 
 	// Set by the handshake.
 	version    byte
@@ -95,7 +102,7 @@ type parked struct {
 
 func newConn(b *Broker, nc net.Conn) *conn {
 	c := &conn{
-		b: b, nc: nc, addr: addressOf(nc), pending: true, born: time.Now(),
+		b: b, nc: nc, addr: addressOf(nc), born: time.Now(),
 		done: make(chan struct{}), stopped: make(chan struct{}), written: make(chan struct{}),
 	}
 	c.unparked.L = &c.backlogMu
@@ -142,12 +149,11 @@ func (c *conn) run() {
 	}()
 	connect, err := c.handshake()
 	if err != nil {
-		c.b.log.Debug().Err(err).Stringer("from", c.nc.RemoteAddr()).Msg("broker: connection refused")
+		c.tellRefused(connect, err)
 		return
 	}
 	c.b.counters.connections.Add(1)
-	log := c.b.log.With().Str("client", c.session.id).Logger()
-	log.Debug().Stringer("from", c.nc.RemoteAddr()).Uint8("version", c.version).Msg("broker: client connected")
+	c.tellConnected(connect)
 
 	will := connect.Will
 	goodbye, err := c.read()
@@ -171,15 +177,10 @@ func (c *conn) run() {
 	c.wg.Wait()
 	c.tell()
 	c.b.release(c, will)
-	switch {
-	case violated != nil:
+	if violated != nil {
 		c.b.counters.cutOff.Add(1)
-		log.Info().Err(err).Msg("broker: client was cut off: it broke the protocol or a limit")
-	case err != nil:
-		log.Debug().Err(err).Msg("broker: client lost")
-	default:
-		log.Debug().Msg("broker: client disconnected")
 	}
+	c.tellEnd(goodbye, err)
 }
 
 // read handles packets until the connection ends. It returns the client's
@@ -251,6 +252,7 @@ func (c *conn) handle(header byte, body []byte) error {
 		c.session.mu.Lock()
 		_, known := c.session.received[a.PacketID]
 		delete(c.session.received, a.PacketID)
+		c.session.countReceived()
 		c.session.mu.Unlock()
 		answer := wire.Ack{PacketID: a.PacketID}
 		if !known {
@@ -305,11 +307,11 @@ func (c *conn) publish(header byte, body []byte) error {
 	c.look(p.Topic)
 	switch {
 	case !c.b.publishable(p.Topic):
-		c.b.warn("topic "+c.session.id).Str("client", c.session.id).Str("topic", fmt.Sprintf("%.80s", p.Topic)).Int("length", len(p.Topic)).Msg("broker: a message was refused: its topic begins with $, is too long or too deep (broker.max_topic_length, max_topic_levels)")
+		c.b.warn("topic "+c.session.key).Str("client", c.session.id).Str("topic", fmt.Sprintf("%.80s", p.Topic)).Int("length", len(p.Topic)).Msg("broker: a message was refused: its topic begins with $, is too long or too deep (broker.max_topic_length, max_topic_levels)")
 		return c.refuse(&p, wire.BadTopic, "this topic is not for clients, too long or too deep")
 	case !c.allowed:
 		c.b.counters.denied.Add(1)
-		c.b.warn("write "+c.session.id+" "+p.Topic).Str("client", c.session.id).Str("user", c.session.user).Str("topic", p.Topic).Msg("broker: a message was refused: its user may not write to the topic")
+		c.b.warn("write "+c.session.key+" "+p.Topic).Str("client", c.session.id).Str("user", c.session.user).Str("topic", p.Topic).Msg("broker: a message was refused: its user may not write to the topic")
 		return c.refuse(&p, wire.NotAuthorized, "the user may not publish to this topic")
 	}
 	c.b.counters.received.Add(1)
@@ -384,10 +386,14 @@ func (c *conn) receive(id uint16) (done bool, err error) {
 	if c.version == wire.V5 && len(s.received) >= c.b.limit().Inflight {
 		return true, &wire.Error{Code: wire.ReceiveMaxExceeded, Reason: "more unanswered messages than the receive maximum"} // MQTT-3.3.4-7
 	}
+	if len(s.received) >= c.b.limit().Inflight && s.unreleased.Load() >= unreleased {
+		return true, &wire.Error{Code: wire.QuotaExceeded, Reason: "more QoS 2 messages than allowed were not released (PUBREL)"}
+	}
 	if s.received == nil {
 		s.received = map[uint16]bool{}
 	}
 	s.received[id] = false
+	s.countReceived()
 	return false, nil
 }
 
@@ -501,6 +507,7 @@ func (c *conn) appendPassed(b []byte, qos byte, packetID uint16, code wire.Code,
 	} else {
 		delete(c.session.received, packetID)
 	}
+	c.session.countReceived()
 	c.session.mu.Unlock()
 	return wire.AppendAck(b, c.version, wire.PUBREC, answer)
 }
@@ -520,6 +527,7 @@ func (c *conn) drain() {
 // shut ends the connection and tells the client why, if it reads that soon.
 func (c *conn) shut(code wire.Code, reason string) {
 	c.stopOnce.Do(func() {
+		c.endReason = reason
 		close(c.stopped)
 		c.backlogMu.Lock()
 		c.unparked.Broadcast()

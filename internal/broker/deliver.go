@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"time"
@@ -154,7 +155,7 @@ func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) 
 			b.counters.dropped.Add(1)
 			dropped = true
 			if o.qos > 0 {
-				b.warn("queue "+t.session.id).Str("client", t.session.id).Msg("broker: the queue of an absent or slow client is full; its newest messages are dropped")
+				b.warn("queue "+t.session.key).Str("client", t.session.id).Msg("broker: the queue of an absent or slow client is full; its newest messages are dropped")
 			}
 			continue
 		}
@@ -180,8 +181,7 @@ func (b *Broker) await(stop <-chan struct{}, s *session) error {
 		progress := max(0, min(time.Since(since), time.Since(c.lastProgress())))
 		left := min(limit-progress, patience*limit-time.Since(since))
 		if left <= 0 && c.overrun() {
-			b.log.Warn().Str("client", s.id).Dur("full_for", time.Since(since)).Msg("broker: cut off a client that does not take its messages")
-			c.shut(wire.QuotaExceeded, "messages were not taken")
+			c.shut(wire.QuotaExceeded, fmt.Sprintf("messages were not taken for %s", time.Since(since).Round(time.Millisecond)))
 		}
 		timer.Reset(max(left, 10*time.Millisecond))
 		select {
@@ -211,6 +211,6 @@ func (b *Broker) publishWill(s *session, w *wire.Will) {
 	m := newMessage(&w.Publish, s.user)
 	if _, err := b.deliver(b.stop, nil, m, b.subs.match(m.Topic), 0); err != nil && !errors.Is(err, ErrClosed) {
 		b.counters.dropped.Add(1)
-		b.warn("will "+s.id).Err(err).Str("client", s.id).Str("topic", w.Topic).Msg("broker: a will was not published")
+		b.warn("will "+s.key).Err(err).Str("client", s.id).Str("topic", w.Topic).Msg("broker: a will was not published")
 	}
 }

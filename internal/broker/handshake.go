@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"time"
 
 	"event2mqtt/internal/broker/accounts"
@@ -28,7 +30,8 @@ func (c *conn) handshake() (*wire.Connect, error) {
 			return nil, fmt.Errorf("TLS: %w", err)
 		}
 	}
-	header, body, err := c.reader.Next()
+	header, body, done, err := c.firstPacket()
+	defer done()
 	if err != nil {
 		return nil, err
 	}
@@ -54,31 +57,19 @@ func (c *conn) handshake() (*wire.Connect, error) {
 	}
 	if err != nil {
 		_ = c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
-		return nil, err
+		return p, err
 	}
-	if bounded := c.b.boundExpiry(p.SessionExpiry); bounded != p.SessionExpiry {
-		p.SessionExpiry = bounded
-		ack.SessionExpiry = &bounded
+	if err = c.agree(p, &ack); err != nil {
+		_ = c.answer(wire.Connack{Code: wire.CodeOf(err)})
+		return p, err
 	}
-	if longest := c.b.limit().KeepAlive; longest > 0 && (p.KeepAlive == 0 || time.Duration(p.KeepAlive)*time.Second > longest) {
-		p.KeepAlive = uint16(max(1, longest/time.Second))
-		ack.ServerKeep = &p.KeepAlive
-	}
-	c.noProblems = p.NoProblems
-	c.window = min(int(p.ReceiveMaximum), c.b.limit().Inflight)
-	c.aliasMax = min(int(p.TopicAliasMax), aliases)
-	c.timeout = time.Duration(p.KeepAlive) * time.Second * 3 / 2 // 3.1.2.10
-	c.reader.Version = p.Version
-	c.reader.SetLimit(c.b.limit().PacketSize)
 	if err := c.nc.SetDeadline(time.Now().Add(c.b.limit().ConnectTimeout)); err != nil { // a login may take its time
 		return nil, err
 	}
 	if ack.SessionPresent, err = c.b.open(c, p); err != nil {
 		_ = c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
-		return nil, err
+		return p, err
 	}
-	ack.ReceiveMaximum = uint16(min(c.b.limit().Inflight, 65535))
-	ack.MaximumPacket = uint32(c.b.limit().PacketSize)
 	err = c.answer(ack)
 	if err == nil {
 		err = c.nc.SetDeadline(time.Time{})
@@ -91,9 +82,104 @@ func (c *conn) handshake() (*wire.Connect, error) {
 	return p, nil
 }
 
+// agree settles what holds for the connection: what the client asks for, within
+// the limits, of which ack tells it. The client may not take an answer as
+// large as that.
+func (c *conn) agree(p *wire.Connect, ack *wire.Connack) error {
+	if bounded := c.b.boundExpiry(p.SessionExpiry); bounded != p.SessionExpiry {
+		p.SessionExpiry = bounded
+		ack.SessionExpiry = &bounded
+	}
+	if longest := c.b.limit().KeepAlive; longest > 0 && (p.KeepAlive == 0 || time.Duration(p.KeepAlive)*time.Second > longest) {
+		p.KeepAlive = uint16(max(1, longest/time.Second))
+		ack.ServerKeep = &p.KeepAlive
+	}
+	ack.ReceiveMaximum = uint16(min(c.b.limit().Inflight, 65535))
+	ack.MaximumPacket = uint32(c.b.limit().PacketSize)
+	if fits := c.maxSend; fits > 0 && wire.ConnackSize(c.version, *ack) > fits { // MQTT-3.1.2-24
+		return &wire.Error{Code: wire.PacketTooLarge, Reason: fmt.Sprintf("the client takes packets of at most %d bytes, which is less than the answer to its CONNECT has", fits)}
+	}
+	c.noProblems = p.NoProblems
+	c.window = min(int(p.ReceiveMaximum), c.b.limit().Inflight)
+	c.aliasMax = min(int(p.TopicAliasMax), aliases)
+	c.timeout = time.Duration(p.KeepAlive) * time.Second * 3 / 2 // 3.1.2.10
+	c.reader.Version = p.Version
+	c.reader.SetLimit(c.b.limit().PacketSize)
+	c.reader.Compact()
+	return nil
+}
+
+// firstPacket reads what should be a CONNECT. done has to be called when its
+// body is of no more use.
+func (c *conn) firstPacket() (header byte, body []byte, done func(), err error) {
+	done = func() {}
+	header, body, err = c.reader.Next()
+	var large *wire.TooLarge
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("it did not say CONNECT within %s (broker.connect_timeout): %w", c.b.limit().ConnectTimeout, err)
+	}
+	if !errors.As(err, &large) || large.Type != wire.CONNECT {
+		return header, body, done, err
+	}
+	refusal := &wire.Error{Code: wire.PacketTooLarge, Reason: fmt.Sprintf("a CONNECT of %d bytes; at most %d are allowed", large.Size, largeConnect)}
+	if large.Size <= largeConnect {
+		if c.b.takeLarge(c) {
+			done = func() { c.b.giveLarge(c) }
+			c.reader.SetLimit(largeConnect)
+			header, body, err = c.reader.Next()
+			return header, body, done, err
+		}
+		refusal = &wire.Error{Code: wire.ServerBusy, Reason: fmt.Sprintf("too many clients connect with more than %d bytes at once; try again", maxConnect)}
+	}
+	if c.version = c.reader.PeekVersion(); c.version != 0 {
+		_ = c.answer(wire.Connack{Code: refusal.Code, Reason: refusal.Reason})
+		c.linger()
+	}
+	return 0, nil, done, refusal
+}
+
+// takeLarge reports whether c may send a CONNECT above maxConnect.
+func (b *Broker) takeLarge(c *conn) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	total := 0
+	for _, n := range b.large {
+		total += n
+	}
+	if total >= largeConnects || b.large[c.network] >= largeOfAddress {
+		return false
+	}
+	b.large[c.network]++
+	return true
+}
+
+func (b *Broker) giveLarge(c *conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.large[c.network]--; b.large[c.network] == 0 {
+		delete(b.large, c.network)
+	}
+}
+
+// linger lets the client read its answer: closing over what it still sends
+// would reset the connection and take the answer with it.
+func (c *conn) linger() {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok {
+		return
+	}
+	_ = half.CloseWrite()
+	_ = c.nc.SetReadDeadline(time.Now().Add(farewell))
+	_, _ = io.CopyN(io.Discard, c.nc, 4*largeConnect)
+}
+
 func (c *conn) answer(ack wire.Connack) error {
 	ack.Fits = c.maxSend
-	_, err := c.nc.Write(wire.AppendConnack(nil, c.version, ack))
+	packet := wire.AppendConnack(nil, c.version, ack)
+	if c.maxSend > 0 && len(packet) > c.maxSend {
+		return errors.New("the client takes no packet as large as a CONNACK") // MQTT-3.1.2-24
+	}
+	_, err := c.nc.Write(packet)
 	return err
 }
 
@@ -132,13 +218,15 @@ func (c *conn) login(ctx context.Context, p *wire.Connect) error {
 		err = errors.New("the user may not publish to the will's topic")
 	case err == nil:
 		return nil
-	case errors.Is(err, accounts.ErrRefused):
+	case errors.Is(err, accounts.ErrRefused), errors.Is(err, accounts.ErrNoAccounts), errors.As(err, new(*accounts.CertificateError)):
 		code = wire.BadCredentials
 	case errors.Is(err, accounts.ErrLockedOut):
-		code = wire.Banned
+		code = wire.Banned // older clients are told 3: some take 4 and 5 for good
+	case errors.Is(err, accounts.ErrBusy):
+		code = wire.ServerBusy
 	}
 	c.b.counters.refusedLogins.Add(1)
-	c.b.warn("login "+c.addr.String()+" "+p.Username).Stringer("from", c.addr).Str("user", p.Username).Str("client", p.ClientID).AnErr("why", err).Msg("broker: a client was not let in")
+	c.loginError = err
 	return &wire.Error{Code: code, Reason: err.Error()}
 }
 

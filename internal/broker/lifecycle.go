@@ -19,16 +19,13 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 			b.mu.Unlock()
 			return false, &wire.Error{Code: wire.ShuttingDown, Reason: "shutting down"}
 		}
-		s := b.sessions[p.ClientID]
-		if s != nil && !c.mayTake(s) {
-			b.mu.Unlock()
-			return false, &wire.Error{Code: wire.NotAuthorized, Reason: "this client id belongs to another user"}
-		}
+		s := b.sessions[keyOf(c.grant.User, p.ClientID)]
 		if s != nil {
 			s.mu.Lock()
 			old := s.conn
 			s.mu.Unlock()
 			if old != nil {
+				c.takesFrom(old)
 				b.mu.Unlock()
 				old.shut(wire.TakenOver, "another client connected with this id")
 				select {
@@ -42,7 +39,7 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 			rules, ok := b.accounts.Still(c.grant, p.ClientID, c.addr)
 			if !ok {
 				b.mu.Unlock()
-				return false, &wire.Error{Code: wire.NotAuthorized, Reason: "the account was changed"}
+				return false, &wire.Error{Code: wire.ServerBusy, Reason: "the account was changed; try again"}
 			}
 			c.grant.Rules = rules
 		}
@@ -56,12 +53,11 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 			if s.timer != nil {
 				s.timer.Stop()
 			}
-			clean := p.CleanStart || s.user != c.grant.User
-			if w := s.will; w != nil && w.timer.Stop() && clean {
+			if w := s.will; w != nil && w.timer.Stop() && p.CleanStart {
 				due = w // its session ends here (3.1.2.5)
 			}
 			s.will = nil
-			if clean {
+			if p.CleanStart {
 				b.endLocked(s)
 				s = nil
 			}
@@ -86,11 +82,6 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 	}
 }
 
-// mayTake reports whether a client may have a session that is there. One
-// user's may not be another's; what an anonymous client left ends when a user
-// comes with its id.
-func (c *conn) mayTake(s *session) bool { return s.user == "" || s.user == c.grant.User }
-
 // newSessionLocked makes a session. b.mu is held.
 func (b *Broker) newSessionLocked(c *conn, p *wire.Connect) (*session, error) {
 	if len(b.sessions) >= b.limit().Sessions {
@@ -104,11 +95,11 @@ func (b *Broker) newSessionLocked(c *conn, p *wire.Connect) (*session, error) {
 	if stored && b.store != nil {
 		// One that was not taken up after a restart must not come back in it.
 		b.store.mu.Lock()
-		b.store.submit(recordEnd, appendString(nil, p.ClientID))
+		b.store.submit(recordEnd, appendString(nil, keyOf(c.grant.User, p.ClientID)))
 		b.store.mu.Unlock()
 	}
-	s := &session{id: p.ClientID, user: c.grant.User, stored: stored, total: &b.queued}
-	b.sessions[s.id] = s
+	s := &session{id: p.ClientID, key: keyOf(c.grant.User, p.ClientID), user: c.grant.User, stored: stored, total: &b.queued, unreleased: &b.unreleased}
+	b.sessions[s.key] = s
 	return s, nil
 }
 
@@ -154,7 +145,7 @@ func (b *Broker) expireLater(s *session) {
 	s.timer = time.AfterFunc(time.Until(s.expires), func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if s.conn == nil && b.sessions[s.id] == s && !time.Now().Before(s.expires) {
+		if s.conn == nil && b.sessions[s.key] == s && !time.Now().Before(s.expires) {
 			b.counters.expired.Add(1)
 			b.endLocked(s)
 		}
@@ -163,7 +154,7 @@ func (b *Broker) expireLater(s *session) {
 
 // endLocked ends a session. b.mu is held.
 func (b *Broker) endLocked(s *session) {
-	delete(b.sessions, s.id)
+	delete(b.sessions, s.key)
 	if s.timer != nil {
 		s.timer.Stop()
 	}
@@ -178,7 +169,7 @@ func (b *Broker) endLocked(s *session) {
 	if b.store != nil && s.stored {
 		b.store.mu.Lock()
 		defer b.store.mu.Unlock()
-		b.store.submit(recordEnd, appendString(nil, s.id))
+		b.store.submit(recordEnd, appendString(nil, s.key))
 	}
 	s.end()
 }

@@ -28,8 +28,8 @@ type Limits struct {
 	QueuedBytes    int
 	// QueuedTotal bounds what waits for all clients, in bytes. Default 128 MiB.
 	QueuedTotal int
-	// Subscriptions is how many filters a client may have, deep ones counting
-	// more; all together may have eight times as many. Default 8192.
+	// Subscriptions is how many filters a client may have, deep and long ones
+	// counting more; all together may have eight times as many. Default 8192.
 	Subscriptions int
 	// Sessions is how many are kept, connected or not. Default 4 * Clients.
 	Sessions int
@@ -38,7 +38,8 @@ type Limits struct {
 	Retained      int
 	RetainedBytes int
 	// TopicLength and TopicLevels bound topics and filters. Deeper ones are an
-	// attack (CVE-2019-11779), not a use. Defaults 1024 bytes and 200.
+	// attack (CVE-2019-11779), not a use. Defaults 1024 bytes and 201 levels,
+	// which is 200 slashes, as Mosquitto allows.
 	TopicLength int
 	TopicLevels int
 	// PublishRate is how many messages a second a client may publish, with a
@@ -59,11 +60,23 @@ const (
 	sharedSubscriptions = 8
 	// freeLevels of a topic cost nothing: as many as things in use have.
 	freeLevels = 8
+	// freeBytes of a filter cost nothing.
+	freeBytes = 128
+	// unreleased bounds the QoS 2 messages that clients have not released, of
+	// all clients that have more than Inflight of them. Before version 5 there
+	// is no receive maximum, and an id costs memory also while its client is
+	// away.
+	unreleased = 256 << 10
 	// levelBytes is what each further level takes of memory, about.
 	levelBytes = 280
 	// maxConnect bounds the first packet, which comes before anything is known
-	// about the peer.
-	maxConnect = 32 << 10
+	// about the peer. Larger ones, up to largeConnect bytes, are taken from
+	// largeConnects clients at a time and largeOfAddress of one address: a will
+	// may have 64 KiB, and so may a password.
+	maxConnect     = 32 << 10
+	largeConnect   = 160 << 10
+	largeConnects  = 48
+	largeOfAddress = 16
 	// aliases is how many topic aliases a client may use, and how many are
 	// used towards it if it allows as many.
 	aliases = 32
@@ -92,7 +105,7 @@ func (l *Limits) setDefaults() {
 	}{
 		{&l.Clients, 1024}, {&l.PerAddress, 256}, {&l.Pending, 512}, {&l.PacketSize, 1 << 20}, {&l.Inflight, 1024},
 		{&l.QueuedMessages, 16384}, {&l.QueuedBytes, 8 << 20}, {&l.QueuedTotal, 128 << 20}, {&l.Subscriptions, 8192},
-		{&l.Retained, 100_000}, {&l.RetainedBytes, 64 << 20}, {&l.TopicLength, 1024}, {&l.TopicLevels, 200},
+		{&l.Retained, 100_000}, {&l.RetainedBytes, 64 << 20}, {&l.TopicLength, 1024}, {&l.TopicLevels, 201},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

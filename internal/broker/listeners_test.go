@@ -103,7 +103,8 @@ func TestACertificateIsWhoAClientIs(t *testing.T) {
 	cert, key := ca.Issue("broker", nil)
 	a, err := accounts.New(accounts.Options{Delay: time.Millisecond, Configured: []accounts.User{{Name: "printer", Allow: []string{"p/#:rw"}}}})
 	ok(t, err)
-	b, _ := startWith(t, broker.Options{Accounts: a})
+	var l logLines
+	b, _ := startWith(t, broker.Options{Accounts: a, Log: l.logger()})
 	secure, err := broker.NewTLS(broker.TLSOptions{Cert: cert, Key: key, ClientCA: ca.CAFile, RequireCertificate: true, MinVersion: tls.VersionTLS12})
 	ok(t, err)
 	addr := serveOn(t, tls.NewListener(listenTCP(t), secure), b.Serve)
@@ -134,6 +135,14 @@ func TestACertificateIsWhoAClientIs(t *testing.T) {
 			t.Errorf("%s: let in", name)
 		}
 	}
+	eventually(t, "the log names the certificate without an account", func() bool {
+		for _, line := range l.find("not let in") {
+			if line["certificate"] == "stranger" && strings.Contains(fmt.Sprint(line["why"]), "user add") {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 func TestANewCertificateIsShownAndDropsNobody(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"event2mqtt/internal/event"
@@ -47,7 +48,7 @@ func messageRecord(m *Message, retain bool, from *session, packetID uint16) []by
 	b := make([]byte, 0, len(m.Topic)+len(m.Payload)+len(m.properties)+96)
 	id := ""
 	if from != nil && from.stored && m.QoS == 2 {
-		id = from.id
+		id = from.key
 	}
 	b = append(b, bit(retain, 0))
 	b = appendMessage(b, m)
@@ -56,7 +57,7 @@ func messageRecord(m *Message, retain bool, from *session, packetID uint16) []by
 }
 
 func appendTarget(b []byte, s *session, order uint64, o *outgoing) []byte {
-	b = appendString(b, s.id)
+	b = appendString(b, s.key)
 	return appendOutgoing(b, order, o)
 }
 
@@ -77,7 +78,7 @@ func appendSubscription(b []byte, filter string, sub subscription, due bool) []b
 }
 
 func appendHeader(b []byte, s *session) []byte {
-	b = appendString(b, s.id)
+	b = appendString(b, s.key)
 	b = appendString(b, s.user)
 	b = binary.AppendUvarint(b, uint64(s.expiry))
 	return appendTime(b, s.expires)
@@ -109,8 +110,8 @@ func submitSession(s *session, submit func(kind string, rec []byte)) {
 	keep := func(o *outgoing) {
 		if o.order != 0 {
 			kept++
-			rec := make([]byte, 0, len(s.id)+o.size())
-			rec = appendMessage(appendString(rec, s.id), o.message)
+			rec := make([]byte, 0, len(s.key)+o.size())
+			rec = appendMessage(appendString(rec, s.key), o.message)
 			submit(recordKept, appendOutgoing(rec, o.order, o))
 		}
 	}
@@ -240,14 +241,14 @@ func (d *decoder) subscription() (filter string, sub subscription, due bool) {
 
 // stored is a session as it is read back.
 type stored struct {
-	id, user string
-	expiry   uint32
-	expires  time.Time // zero if it was connected
-	filters  map[string]subscription
-	due      map[string]bool
-	received map[uint16]bool
-	entries  map[uint64]*entry // by order
-	order    uint64
+	key, user string // key is session.key, or the client id in older stores
+	expiry    uint32
+	expires   time.Time // zero if it was connected
+	filters   map[string]subscription
+	due       map[string]bool
+	received  map[uint16]bool
+	entries   map[uint64]*entry // by order
+	order     uint64
 }
 
 type entry struct {
@@ -282,32 +283,52 @@ func (r *restorer) apply(e *event.Event) {
 		}
 	case recordOpen:
 		s := d.header()
-		if known := r.sessions[s.id]; known != nil && !d.bad {
+		if known := r.find(s.key); known != nil && !d.bad {
 			known.user, known.expiry, known.expires = s.user, s.expiry, s.expires
 		} else if !d.bad {
-			r.sessions[s.id] = s
+			r.sessions[s.key] = s
 		}
 	case recordEnd:
-		delete(r.sessions, d.string())
+		r.end(d.string())
 	case recordKept:
-		id := d.string()
+		key := d.string()
 		if o := d.outgoing(d.message()); !d.bad {
-			r.kept[id] = append(r.kept[id], o)
+			r.kept[key] = append(r.kept[key], o)
 		}
 	case recordSession:
 		r.whole(d)
 	default:
-		r.change(e.Name, d, r.sessions[d.string()])
+		r.change(e.Name, d, r.find(d.string()))
 	}
 	if d.bad {
 		r.bad++
 	}
 }
 
+// find returns a session by its key. Stores of before sessions were kept by
+// user and client id know it by the client id alone.
+func (r *restorer) find(key string) *stored {
+	if s := r.sessions[key]; s != nil {
+		return s
+	}
+	if user, id, ok := strings.Cut(key, "\x00"); ok {
+		if s := r.sessions[id]; s != nil && s.user == user {
+			return s
+		}
+	}
+	return nil
+}
+
+func (r *restorer) end(key string) {
+	if s := r.find(key); s != nil {
+		delete(r.sessions, s.key)
+	}
+}
+
 // header reads what appendHeader writes.
 func (d *decoder) header() *stored {
 	return &stored{
-		id: d.string(), user: d.string(), expiry: uint32(d.num()), expires: d.time(),
+		key: d.string(), user: d.string(), expiry: uint32(d.num()), expires: d.time(),
 		filters: map[string]subscription{}, due: map[string]bool{}, received: map[uint16]bool{}, entries: map[uint64]*entry{},
 	}
 }
@@ -322,11 +343,11 @@ func (r *restorer) message(d *decoder) {
 	if retain && !r.b.retained.set(m, r.b.limit()) {
 		r.refused++
 	}
-	if s := r.sessions[from]; s != nil && from != "" {
+	if s := r.find(from); s != nil && from != "" {
 		s.received[id] = true
 	}
 	for len(d.data) > 0 && !d.bad {
-		s := r.sessions[d.string()]
+		s := r.find(d.string())
 		if o := d.outgoing(m); s != nil && !d.bad {
 			s.entries[o.order] = &entry{outgoing: o}
 			s.order = max(s.order, o.order)
@@ -337,8 +358,8 @@ func (r *restorer) message(d *decoder) {
 func (r *restorer) whole(d *decoder) {
 	s := d.header()
 	count := d.num()
-	kept := r.kept[s.id]
-	delete(r.kept, s.id)
+	kept := r.kept[s.key]
+	delete(r.kept, s.key)
 	if d.bad || count > uint64(len(kept)) {
 		d.bad = true // some of its messages are missing: what was known before is better
 		return
@@ -369,7 +390,8 @@ func (r *restorer) whole(d *decoder) {
 		e.id, e.released, e.sent = id, released, r.sent
 	}
 	if !d.bad {
-		r.sessions[s.id] = s
+		r.end(s.key) // it may be known by another key
+		r.sessions[s.key] = s
 	}
 }
 
@@ -428,9 +450,10 @@ func (r *restorer) finish() {
 			continue
 		}
 		s := &session{
-			id: st.id, user: st.user, stored: true, total: &b.queued, filters: st.filters, received: st.received,
+			id: st.key[strings.IndexByte(st.key, 0)+1:], user: st.user, stored: true, total: &b.queued, unreleased: &b.unreleased, filters: st.filters, received: st.received,
 			expiry: st.expiry, expires: st.expires, order: st.order,
 		}
+		s.key = keyOf(s.user, s.id)
 		if b.accounts != nil {
 			rules, ok := b.accounts.Rules(s.user, s.id)
 			if !ok {
@@ -438,7 +461,8 @@ func (r *restorer) finish() {
 			}
 			s.rules.Store(&rules)
 		}
-		b.sessions[s.id] = s
+		s.countReceived()
+		b.sessions[s.key] = s
 		for filter, sub := range st.filters {
 			b.subs.set(filter, s, sub)
 			s.weight += weight(filter)

@@ -14,13 +14,18 @@ import (
 // session is what the broker keeps for a client id: its subscriptions and
 // what is on the way to it. It may outlive the connection.
 type session struct {
-	id   string
+	id string
+	// key is what the session is known by: one user's client id is not that of
+	// another, who could keep that user out with it.
+	key  string
 	user string // who it belongs to; empty for anonymous clients
 	// stored sessions outlive the connection, and the program if it has a store.
 	stored bool
 	// rules are what the user may do, as it is now; nil is everything.
 	rules atomic.Pointer[accounts.Rules]
 	total *atomic.Int64 // bytes in the queues of all sessions
+	// unreleased counts what is in received of all sessions.
+	unreleased *atomic.Int64
 
 	// mu guards what follows, and those fields of conn that say so. It is
 	// held for short; never while waiting or across network calls.
@@ -50,12 +55,21 @@ type session struct {
 	// received are the QoS 2 messages from the client that were not yet
 	// released; true once they were passed on.
 	received map[uint16]bool
+	counted  int // of received, in b.unreleased
 
 	// b.mu guards these.
 	expiry  uint32    // seconds
 	expires time.Time // of an offline session that was restored
 	timer   *time.Timer
 	will    *delayedWill
+}
+
+// keyOf is session.key. Neither a user's name nor a client id holds U+0000.
+func keyOf(user, id string) string {
+	if user == "" {
+		return id
+	}
+	return user + "\x00" + id
 }
 
 // retainedDue is a subscription whose retained messages are to be sent.
@@ -368,6 +382,13 @@ func (s *session) attach(c *conn) {
 			delete(s.received, id)
 		}
 	}
+	s.countReceived()
+}
+
+// countReceived brings the count of all sessions up to date. s.mu is held.
+func (s *session) countReceived() {
+	s.unreleased.Add(int64(len(s.received) - s.counted))
+	s.counted = len(s.received)
 }
 
 // passedOn notes that a QoS 2 message of the client was passed on.
@@ -376,6 +397,7 @@ func (s *session) passedOn(id uint16) {
 	defer s.mu.Unlock()
 	if s.received != nil {
 		s.received[id] = true
+		s.countReceived()
 	}
 }
 
@@ -430,6 +452,7 @@ func (s *session) end() {
 	s.total.Add(-int64(s.inflightBytes))
 	s.account(-s.queueBytes)
 	s.queue, s.inflight, s.received, s.due = fifo[outgoing]{}, nil, nil, nil
+	s.countReceived()
 	s.inflightBytes = 0
 	s.tellRoom(true)
 }

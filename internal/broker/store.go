@@ -176,7 +176,7 @@ func (b *Broker) restore(s *store) error {
 		b.log.Error().Int("records", r.bad).Msg("broker: some stored records could not be read and were skipped")
 	}
 	if len(b.sessions)+b.retained.count > 0 {
-		b.log.Info().Int("sessions", len(b.sessions)).Int("retained", b.retained.count).Msg("broker: taken up again from disk")
+		b.log.Info().Int("sessions", len(b.sessions)).Int("retained", b.retained.count).Msg("broker: restored sessions and retained messages")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,6 +13,9 @@ import (
 func (c *conn) subscribe(body []byte) error {
 	p, err := wire.DecodeSubscribe(c.version, body, c.b.limit().Subscriptions)
 	if err != nil {
+		return err
+	}
+	if err := c.fits(wire.SUBACK, len(p.Filters)); err != nil {
 		return err
 	}
 	codes := make([]wire.Code, len(p.Filters))
@@ -41,6 +45,15 @@ func (c *conn) subscribe(body []byte) error {
 	return nil
 }
 
+// fits refuses a request whose answer would be larger than the client takes,
+// before anything is done (MQTT-3.1.2-24).
+func (c *conn) fits(answer wire.Type, filters int) error {
+	if size := wire.SubackSize(c.version, answer, filters); c.maxSend > 0 && size > c.maxSend {
+		return &wire.Error{Code: wire.PacketTooLarge, Reason: fmt.Sprintf("the %s to %d filters has %d bytes and the client takes at most %d; it has to ask for fewer at a time", answer, filters, size, c.maxSend)}
+	}
+	return nil
+}
+
 // wantsRetained reports whether a subscription is to be sent what is retained.
 func wantsRetained(f wire.Filter, fresh bool) bool {
 	return (f.RetainHandling == 0 || f.RetainHandling == 1 && fresh) && !strings.HasPrefix(f.Filter, "$share/")
@@ -59,14 +72,14 @@ func (c *conn) subscribable(filter string) wire.Code {
 	case !ok || !c.b.subscribable(rest):
 		return wire.BadFilter
 	case !known && (more > c.b.limit().Subscriptions || total > sharedSubscriptions*c.b.limit().Subscriptions):
-		c.b.warn("subscriptions "+s.id).Str("client", s.id).Int("max_subscriptions", c.b.limit().Subscriptions).Msg("broker: a client has as many subscriptions as allowed; refusing more")
+		c.b.warn("subscriptions "+s.key).Str("client", s.id).Int("max_subscriptions", c.b.limit().Subscriptions).Msg("broker: a client has as many subscriptions as allowed; refusing more")
 		return wire.QuotaExceeded
 	case !known && !c.sound():
 		return wire.QuotaExceeded
 	}
 	if rules := s.rules.Load(); rules != nil && !rules.MayReadSome(rest) {
 		c.b.counters.denied.Add(1)
-		c.b.warn("read "+s.id+" "+filter).Str("client", s.id).Str("user", s.user).Str("filter", filter).Msg("broker: a subscription was refused: its user may read nothing of it")
+		c.b.warn("read "+s.key+" "+filter).Str("client", s.id).Str("user", s.user).Str("filter", filter).Msg("broker: a subscription was refused: its user may read nothing of it")
 		return wire.NotAuthorized
 	}
 	return wire.Success
@@ -97,7 +110,7 @@ func (c *conn) addFilter(f wire.Filter, id uint32) (due retainedDue, isDue bool)
 	s.mu.Unlock()
 	isDue = wantsRetained(f, fresh)
 	if c.b.store != nil && s.stored && (before != sub || !known || c.sound()) { // else nothing has changed
-		rec := appendSubscription(appendString(nil, s.id), f.Filter, sub, isDue)
+		rec := appendSubscription(appendString(nil, s.key), f.Filter, sub, isDue)
 		c.ticket = c.ticket.then(c.b.store.submit(recordSubscribe, rec))
 	}
 	return retainedDue{f.Filter, f.QoS, id, turn}, isDue
@@ -106,6 +119,9 @@ func (c *conn) addFilter(f wire.Filter, id uint32) (due retainedDue, isDue bool)
 func (c *conn) unsubscribe(body []byte) error {
 	p, err := wire.DecodeUnsubscribe(c.version, body, c.b.limit().Subscriptions)
 	if err != nil {
+		return err
+	}
+	if err := c.fits(wire.UNSUBACK, len(p.Filters)); err != nil {
 		return err
 	}
 	codes := make([]wire.Code, len(p.Filters))
@@ -135,7 +151,7 @@ func (c *conn) removeFilter(filter string) bool {
 	s.due = slices.DeleteFunc(s.due, gone)
 	s.mu.Unlock()
 	if c.b.store != nil && s.stored {
-		c.ticket = c.ticket.then(c.b.store.submit(recordUnsubscribe, appendString(appendString(nil, s.id), filter)))
+		c.ticket = c.ticket.then(c.b.store.submit(recordUnsubscribe, appendString(appendString(nil, s.key), filter)))
 	}
 	return true
 }

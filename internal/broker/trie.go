@@ -40,7 +40,9 @@ type group struct {
 }
 
 // weight is how many ordinary filters a filter is as large as.
-func weight(filter string) int { return 1 + strings.Count(filter, "/")/freeLevels }
+func weight(filter string) int {
+	return 1 + strings.Count(filter, "/")/freeLevels + len(filter)/freeBytes
+}
 
 // choose adds one member of each group to the targets: in turn, and better
 // one that is connected and has room.

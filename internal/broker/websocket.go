@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -44,7 +43,7 @@ func (b *Broker) ServeWebSocket(l net.Listener, gate Gate) error {
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: b.limit().ConnectTimeout, ReadTimeout: b.limit().ConnectTimeout,
 		MaxHeaderBytes: 8 << 10, ErrorLog: log.New(io.Discard, "", 0), // of peers that do not speak HTTP
-		ConnState: b.limitHTTP(),
+		ConnState: b.countHTTP,
 	}
 	server.SetKeepAlivesEnabled(false)
 	err := server.Serve(l)
@@ -53,23 +52,6 @@ func (b *Broker) ServeWebSocket(l net.Listener, gate Gate) error {
 		return ErrClosed
 	}
 	return err
-}
-
-// limitHTTP bounds the connections that have not become WebSockets.
-func (b *Broker) limitHTTP() func(net.Conn, http.ConnState) {
-	var open atomic.Int64
-	return func(nc net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			if open.Add(1) > int64(b.limit().Pending) {
-				b.counters.refused.Add(1)
-				b.warn("http").Msg("broker: too many connections have not become WebSockets; refusing more")
-				_ = nc.Close()
-			}
-		case http.StateHijacked, http.StateClosed:
-			open.Add(-1)
-		}
-	}
 }
 
 // WebSocket returns a handler for MQTT over WebSocket (section 6). gate says who

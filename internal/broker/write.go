@@ -35,7 +35,7 @@ func (c *conn) tell() {
 	if c.b.store == nil || c.news.empty() {
 		return
 	}
-	rec := appendChanges(appendString(nil, c.session.id), &c.news)
+	rec := appendChanges(appendString(nil, c.session.key), &c.news)
 	c.b.store.mu.Lock()
 	t := c.b.store.submit(recordChanges, rec)
 	c.b.store.mu.Unlock()
@@ -196,7 +196,7 @@ func (c *conn) storeIDs(batch []packet) bool {
 		}
 		if p := &batch[i]; p.qos == 2 && !p.again && p.order != 0 {
 			if rec == nil {
-				rec = appendString(nil, c.session.id)
+				rec = appendString(nil, c.session.key)
 			}
 			rec = appendID(rec, p.order, p.id)
 		}
@@ -246,7 +246,7 @@ func (c *conn) appendPacket(buf []byte, p *wire.Publish, out *packet) []byte {
 			delete(c.sent, m.Topic)
 		}
 		c.b.counters.tooLarge.Add(1)
-		c.b.warn("size "+c.session.id).Str("client", c.session.id).Str("topic", m.Topic).Int("takes", c.maxSend).Msg("broker: a message is larger than its subscriber takes and is not sent to it")
+		c.b.warn("size "+c.session.key).Str("client", c.session.id).Str("topic", m.Topic).Int("takes", c.maxSend).Msg("broker: a message is larger than its subscriber takes and is not sent to it")
 		c.forget(out)
 		return buf
 	}
@@ -307,7 +307,7 @@ func (c *conn) queueRetained(d retainedDue) {
 		s.push(o)
 	})
 	if stored {
-		c.b.store.submit(recordCaughtUp, appendString(appendString(nil, s.id), d.filter))
+		c.b.store.submit(recordCaughtUp, appendString(appendString(nil, s.key), d.filter))
 	}
 }
 
@@ -343,7 +343,7 @@ func (c *conn) forget(out *packet) {
 	c.session.forget(out.id)
 	c.session.mu.Unlock()
 	if out.order != 0 && c.b.store != nil {
-		rec := appendChanges(appendString(nil, c.session.id), &changes{done: []uint64{out.order}})
+		rec := appendChanges(appendString(nil, c.session.key), &changes{done: []uint64{out.order}})
 		c.b.store.mu.Lock()
 		c.b.store.submit(recordChanges, rec)
 		c.b.store.mu.Unlock()

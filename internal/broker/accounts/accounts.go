@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"path/filepath"
@@ -27,7 +28,20 @@ var (
 	ErrRefused   = errors.New("wrong user name or password, or this client id is another's")
 	ErrAnonymous = errors.New("a user name and password are needed")
 	ErrLockedOut = errors.New("too many failed logins from this address; try again later")
+	// ErrNoAccounts is the answer to a user name where there are none: nothing
+	// can be guessed.
+	ErrNoAccounts = errors.New("there are no accounts on this broker, so no user name is right; leave it out, or add the account with \"event2mqtt user add NAME\"")
+	// ErrBusy is a login that was not looked at in time.
+	ErrBusy = errors.New("too many clients log in at once; try again")
 )
+
+// CertificateError is a verified certificate whose name may not log in. It was
+// not guessed, so it is told and not counted.
+type CertificateError struct{ Name string }
+
+func (e *CertificateError) Error() string {
+	return fmt.Sprintf("the certificate is valid, and there is no account of its common name %.64q that may use this client id; add it with \"event2mqtt user add NAME\"", e.Name)
+}
 
 // Options configure Accounts. Zero values mean the defaults.
 type Options struct {
@@ -41,12 +55,16 @@ type Options struct {
 	// Delay is when a failed login is answered, counted from its begin, so
 	// that the time tells nothing. Default 1 s.
 	Delay time.Duration
-	// Failures is how many failed logins lock an address out, for LockOut at
-	// first and twice as long each time. Defaults 5 and 1 minute. Who logged
-	// in before gets in all the same.
+	// Failures is how many failed logins lock a user name out from an address,
+	// for LockOut at first and twice as long each time; ten times as many lock
+	// out the address. Defaults 5 and 1 minute. Who logged in before gets in
+	// all the same.
 	Failures int
 	LockOut  time.Duration
-	Log      zerolog.Logger
+	// Logins is the file that remembers over restarts who logged in from
+	// where. Without one that is forgotten.
+	Logins string
+	Log    zerolog.Logger
 }
 
 func (o *Options) setDefaults() {
@@ -63,13 +81,9 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// Bounds of what is remembered.
 const (
-	maxAddresses = 4096
-	maxKnown     = 4096
-	maxLockOut   = 30 * time.Minute
-	// forgive is how long it takes for one failure to be forgotten.
-	forgive = time.Minute
+	// maxKnown bounds the credentials that are known to be good.
+	maxKnown = 4096
 	// hashers is how many passwords are hashed at a time: each takes 4 MiB.
 	hashers = 2
 	// poll is how often the file is looked at where the system gives no notice.
@@ -83,19 +97,13 @@ type Accounts struct {
 	key   []byte // of known
 	slots chan struct{}
 
-	mu      sync.Mutex // also guards what SetOptions changes of opt
-	users   map[string]User
-	pinned  map[string]string // client id of a device to its name
-	known   map[[sha256.Size]byte]struct{}
-	address map[netip.Prefix]*record
-}
-
-// record is what is known of an address that failed to log in.
-type record struct {
-	failures int
-	last     time.Time
-	until    time.Time // locked out
-	locked   int       // how often
+	mu       sync.Mutex // also guards what SetOptions changes of opt
+	users    map[string]User
+	pinned   map[string]string // client id of a device to its name
+	known    map[[sha256.Size]byte]struct{}
+	records  map[place]*record
+	logins   logins
+	newLogin chan struct{} // tells Watch that logins are to be saved
 }
 
 // Attempt is a client that wants in.
@@ -128,9 +136,13 @@ func New(opt Options) (*Accounts, error) {
 	opt.setDefaults()
 	a := &Accounts{
 		opt: opt, key: []byte(rand.Text()), dummy: nobodysHash(), slots: make(chan struct{}, hashers),
-		known: map[[sha256.Size]byte]struct{}{}, address: map[netip.Prefix]*record{},
+		known: map[[sha256.Size]byte]struct{}{}, records: map[place]*record{}, newLogin: make(chan struct{}, 1),
 	}
-	_, err := a.Reload()
+	var err error
+	if a.logins, err = loadLogins(opt.Logins); err != nil {
+		opt.Log.Warn().Err(err).Msg("broker: cannot read who logged in before; a lock-out holds for everybody until they have logged in again")
+	}
+	_, err = a.Reload()
 	return a, err
 }
 
@@ -196,52 +208,82 @@ func (a *Accounts) Login(ctx context.Context, t Attempt) (Grant, error) {
 	}
 	a.mu.Lock()
 	u, exists := a.users[t.User]
-	proof := a.proof(u, t)
-	_, known := a.known[proof]
-	locked := a.lockedOut(t)
+	none := len(a.users) == 0
+	_, known := a.known[a.proof(u, t)]
 	a.mu.Unlock()
+	itsOwn := a.mayUse(t.User, t.ClientID) && (u.ClientID == "" || u.ClientID == t.ClientID)
 	switch {
-	case t.Certificate != "":
-		// The certificate was verified; it names the account.
-		if exists && a.mayUse(t.User, t.ClientID) && (u.ClientID == "" || u.ClientID == t.ClientID) {
+	case t.Certificate != "": // it was verified, and names the account
+		if exists && itsOwn {
 			return a.grant(u, t), nil
 		}
-		return a.refuse(ctx, began, t, ErrRefused)
-	case exists && known && a.mayUse(t.User, t.ClientID) && (u.ClientID == "" || u.ClientID == t.ClientID):
+		return a.refuse(ctx, began, t, &CertificateError{t.Certificate})
+	case none:
+		return a.refuse(ctx, began, t, ErrNoAccounts)
+	case exists && known && itsOwn:
 		return a.grant(u, t), nil
-	case locked:
+	case a.mustWait(t, exists):
 		return Grant{}, ErrLockedOut
 	}
 	hash := u.Hash
 	if !exists || hash == "" {
 		hash, exists = a.dummy, false
 	}
+	good, err := a.verify(ctx, t, hash)
+	if err != nil {
+		return Grant{}, err
+	}
+	if !good || !exists || !itsOwn {
+		return a.refuse(ctx, began, t, ErrRefused)
+	}
+	a.noteLogin(u, t)
+	return a.grant(u, t), nil
+}
+
+// mustWait reports whether an attempt is not looked at. exists tells whether
+// there is such a user.
+func (a *Accounts) mustWait(t Attempt, exists bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lockedOut(t) && !(exists && a.mayTry(t))
+}
+
+// verify hashes the password when it is its turn. The error is ErrBusy if that
+// does not come before ctx ends, or ErrLockedOut.
+func (a *Accounts) verify(ctx context.Context, t Attempt, hash string) (bool, error) {
+	before := time.Now()
 	select {
 	case a.slots <- struct{}{}:
 	case <-ctx.Done():
-		return Grant{}, ctx.Err()
+		return false, ErrBusy
 	}
+	defer func() { <-a.slots }()
 	a.mu.Lock()
-	locked = a.lockedOut(t) // by others that came at the same time
+	locked := a.lockedOutSince(t, before) // by others that came at the same time
 	a.mu.Unlock()
 	if locked {
-		<-a.slots
-		return Grant{}, ErrLockedOut
+		return false, ErrLockedOut
 	}
-	good := Verify(hash, t.Password)
-	<-a.slots
-	if !good || !a.mayUse(t.User, t.ClientID) || !exists || u.ClientID != "" && u.ClientID != t.ClientID {
-		return a.refuse(ctx, began, t, ErrRefused)
-	}
+	return Verify(hash, t.Password), nil
+}
+
+// noteLogin remembers credentials that were found good, and who has them.
+func (a *Accounts) noteLogin(u User, t Attempt) {
 	a.mu.Lock()
-	if a.users[t.User].Hash == u.Hash { // not changed meanwhile
-		if len(a.known) >= maxKnown {
-			clear(a.known)
-		}
-		a.known[proof] = struct{}{}
+	defer a.mu.Unlock()
+	if a.users[t.User].Hash != u.Hash {
+		return // changed meanwhile
 	}
-	a.mu.Unlock()
-	return a.grant(u, t), nil
+	if len(a.known) >= maxKnown {
+		clear(a.known)
+	}
+	a.known[a.proof(u, t)] = struct{}{}
+	if a.logins.add(Network(t.Address), u.Name, time.Now()) {
+		select {
+		case a.newLogin <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // mayUse reports whether a client id is not that of another's device.
@@ -279,8 +321,7 @@ func (a *Accounts) proof(u User, t Attempt) (sum [sha256.Size]byte) {
 // refuse counts a failure and waits until its time is up.
 func (a *Accounts) refuse(ctx context.Context, began time.Time, t Attempt, why error) (Grant, error) {
 	a.mu.Lock()
-	locked := a.lockedOut(t)
-	if !locked && why == ErrRefused {
+	if errors.Is(why, ErrRefused) {
 		a.count(t)
 	}
 	a.mu.Unlock()
@@ -291,65 +332,6 @@ func (a *Accounts) refuse(ctx context.Context, began time.Time, t Attempt, why e
 	case <-ctx.Done():
 	}
 	return Grant{}, why
-}
-
-// Network is what counts as one address: all that one subscriber line has.
-func Network(addr netip.Addr) netip.Prefix {
-	if !addr.IsValid() {
-		return netip.Prefix{}
-	}
-	addr = addr.Unmap().WithZone("")
-	bits := 32
-	if addr.Is6() {
-		bits = 64
-	}
-	p, _ := addr.Prefix(bits)
-	return p
-}
-
-// lockedOut reports whether an address is to wait. a.mu is held.
-func (a *Accounts) lockedOut(t Attempt) bool {
-	r := a.address[Network(t.Address)]
-	return r != nil && time.Now().Before(r.until)
-}
-
-// count notes a failure. a.mu is held.
-func (a *Accounts) count(t Attempt) {
-	if !t.Address.IsValid() {
-		return
-	}
-	now := time.Now()
-	at := Network(t.Address)
-	r := a.address[at]
-	if r == nil {
-		if len(a.address) >= maxAddresses {
-			a.forgetOldest()
-		}
-		r = &record{last: now}
-		a.address[at] = r
-	}
-	r.failures = max(0, r.failures-int(now.Sub(r.last)/forgive)) + 1
-	if now.Sub(r.last) > maxLockOut && now.Sub(r.until) > maxLockOut {
-		r.locked = 0
-	}
-	r.last = now
-	if r.failures >= a.opt.Failures {
-		d := min(a.opt.LockOut<<min(r.locked, 16), maxLockOut)
-		r.failures, r.until = 0, now.Add(d)
-		r.locked++
-		a.opt.Log.Warn().Stringer("from", at).Stringer("for", d).Msg("broker: locked an address out after failed logins; who logged in before is let in all the same")
-	}
-}
-
-func (a *Accounts) forgetOldest() {
-	var oldest netip.Prefix
-	var since time.Time
-	for p, r := range a.address {
-		if since.IsZero() || r.last.Before(since) {
-			oldest, since = p, r.last
-		}
-	}
-	delete(a.address, oldest)
 }
 
 // Still returns the rules that hold now for a client that was let in, or
@@ -396,8 +378,8 @@ func (a *Accounts) Writers(user string) (Rules, bool) {
 	return rules.forAnyClient(user), true
 }
 
-// Watch calls changed whenever the file was changed, until ctx ends. The
-// folder is watched, since the file is replaced as a whole.
+// Watch calls changed whenever the file was changed, and saves Options.Logins,
+// until ctx ends. The folder is watched, since the file is replaced as a whole.
 func (a *Accounts) Watch(ctx context.Context, changed func()) {
 	var events <-chan fsnotify.Event
 	if w, err := fsnotify.NewWatcher(); err == nil {
@@ -412,16 +394,23 @@ func (a *Accounts) Watch(ctx context.Context, changed func()) {
 	}
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
-	reported := ""
+	reported, unsaved := "", ""
 	for {
 		select {
 		case <-ctx.Done():
+			_ = a.saveLogins() // was reported
 			return
 		case e := <-events:
 			if filepath.Base(e.Name) != filepath.Base(string(a.opt.File)) {
 				continue
 			}
 		case <-tick.C:
+		case <-a.newLogin:
+			if err := a.saveLogins(); err != nil && err.Error() != unsaved {
+				unsaved = err.Error()
+				a.opt.Log.Warn().Err(err).Msg("broker: after a restart, a lock-out will hold for everybody until they have logged in again")
+			}
+			continue
 		}
 		news, err := a.Reload()
 		switch {

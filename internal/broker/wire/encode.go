@@ -85,6 +85,12 @@ func AppendConnack(b []byte, version byte, c Connack) []byte {
 	return append(b, props...)
 }
 
+// ConnackSize returns how many bytes AppendConnack appends without the reason.
+func ConnackSize(version byte, c Connack) int {
+	c.Reason = ""
+	return len(AppendConnack(nil, version, c))
+}
+
 // appendReason appends a reason string, unless a packet of other bytes beside
 // the properties would not fit then (MQTT-3.2.2-19, MQTT-3.14.2-3).
 func appendReason(props []byte, reason string, other, fits int) []byte {
@@ -95,7 +101,9 @@ func appendReason(props []byte, reason string, other, fits int) []byte {
 	return appendString(append(props, byte(propReasonString)), reason)
 }
 
-// connackCode3 translates to the return codes of 3.1.1, table 3.1.
+// connackCode3 translates to the return codes of 3.1.1, table 3.1. What is over
+// after a while is 3, server unavailable: clients such as Home Assistant take 4
+// and 5 as final and never come back.
 func connackCode3(c Code) byte {
 	switch c {
 	case Success:
@@ -106,7 +114,7 @@ func connackCode3(c Code) byte {
 		return 2
 	case BadCredentials:
 		return 4
-	case NotAuthorized, Banned:
+	case NotAuthorized:
 		return 5
 	}
 	return 3
@@ -195,6 +203,17 @@ func AppendAck(b []byte, version byte, t Type, a Ack) []byte {
 	b = append(b, byte(a.PacketID>>8), byte(a.PacketID), byte(a.Code))
 	b = appendVarint(b, uint32(len(props)))
 	return append(b, props...)
+}
+
+// SubackSize returns how many bytes AppendSuback would append.
+func SubackSize(version byte, t Type, count int) int {
+	n := 2 + count
+	if version == V5 {
+		n++
+	} else if t == UNSUBACK {
+		n = 2
+	}
+	return 1 + varintLen(uint32(n)) + n
 }
 
 // AppendSuback appends a SUBACK or UNSUBACK packet with a code a filter.

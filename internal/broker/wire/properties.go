@@ -125,7 +125,7 @@ func (d *decoder) properties(allowed propertySet, use func(property, value) erro
 		case formBinary:
 			v.str = string(block.binary())
 		case formPair:
-			_, _ = block.string(), block.string()
+			_, _ = block.text(), block.text()
 		}
 		if block.err == nil && use != nil {
 			if err := use(id, v); err != nil {

@@ -1,9 +1,6 @@
 package wire
 
-import (
-	"fmt"
-	"io"
-)
+import "io"
 
 // Buffer sizes of a Reader, in bytes. A connection that says little keeps the
 // smallest; one that says much, or says big things, gets more while it does.
@@ -33,6 +30,35 @@ func (r *Reader) SetLimit(limit int) { r.limit = limit }
 // Buffered returns how many bytes wait to be decoded.
 func (r *Reader) Buffered() int { return r.end - r.start }
 
+// Compact gives back the memory of a large packet. The body that Next returned
+// is not valid any more.
+func (r *Reader) Compact() {
+	if len(r.buf) <= fastBuffer {
+		return
+	}
+	r.buf = append([]byte(nil), r.buf[r.start:r.end]...)
+	r.start, r.end = 0, len(r.buf)
+}
+
+// PeekVersion returns the protocol version of a CONNECT that has begun to
+// arrive, or 0 if that cannot be told.
+func (r *Reader) PeekVersion() byte {
+	b := r.buf[r.start:r.end]
+	if len(b) == 0 || Type(b[0]>>4) != CONNECT {
+		return 0
+	}
+	_, n := varint(b[1:])
+	if n <= 0 {
+		return 0
+	}
+	d := decoder{data: b[1+n:]}
+	name, version := string(d.binary()), d.byte()
+	if d.err != nil || name != "MQTT" && name != "MQIsdp" || version < V31 || version > V5 {
+		return 0
+	}
+	return version
+}
+
 // Next returns the next packet's first byte and body. The body is valid until
 // the next call. The error is an *Error, or that of the stream: io.EOF only
 // between packets.
@@ -54,7 +80,7 @@ func (r *Reader) Next() (header byte, body []byte, err error) {
 				need = len(b) + 1
 			default:
 				if int64(length) > int64(r.limit) {
-					return 0, nil, &Error{PacketTooLarge, fmt.Sprintf("%s packet of %d bytes; at most %d are allowed", Type(b[0]>>4), length, r.limit)}
+					return 0, nil, &TooLarge{Type(b[0] >> 4), int64(length), r.limit}
 				}
 				need = 1 + n + int(length)
 				if len(b) >= need {

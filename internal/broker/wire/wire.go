@@ -6,6 +6,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -84,6 +85,23 @@ const (
 	RateExceeded           Code = 0x9F
 )
 
+// codeNames say in words what clients are refused or cut off for.
+var codeNames = map[Code]string{
+	Success: "success", Malformed: "malformed packet", ProtocolError: "protocol error", UnsupportedVersion: "unsupported version",
+	BadClientID: "bad client id", BadCredentials: "bad user name or password", NotAuthorized: "not authorized",
+	ServerUnavailable: "server unavailable", ServerBusy: "server busy", Banned: "banned", ShuttingDown: "shutting down",
+	BadAuthMethod: "bad authentication method", KeepAliveTimeout: "keep alive timeout", TakenOver: "session taken over",
+	BadTopic: "bad topic", PacketTooLarge: "packet too large", QuotaExceeded: "quota exceeded",
+}
+
+// String is the code in words, or as a number if it has none here.
+func (c Code) String() string {
+	if name, ok := codeNames[c]; ok {
+		return name
+	}
+	return fmt.Sprintf("0x%02x", byte(c))
+}
+
 // Error is a violation of the protocol, with the code to answer it.
 type Error struct {
 	Code   Code
@@ -91,6 +109,21 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Reason }
+
+// TooLarge is a packet that the reader's limit does not allow. It is an Error
+// with PacketTooLarge, too.
+type TooLarge struct {
+	Type  Type
+	Size  int64 // bytes after the fixed header
+	Limit int
+}
+
+func (e *TooLarge) Error() string {
+	return fmt.Sprintf("%s packet of %d bytes; at most %d are allowed", e.Type, e.Size, e.Limit)
+}
+
+// Unwrap makes it an Error.
+func (e *TooLarge) Unwrap() error { return &Error{PacketTooLarge, e.Error()} }
 
 func malformed(format string, args ...any) error {
 	return &Error{Malformed, fmt.Sprintf(format, args...)}
@@ -269,19 +302,20 @@ func varint(b []byte) (v uint32, n int) {
 func (d *decoder) binary() []byte { return d.take(int(d.uint16())) }
 
 // string reads a UTF-8 encoded string (1.5.4).
-func (d *decoder) string() string {
+func (d *decoder) string() string { return string(d.text()) }
+
+// text is string without a copy: there may be hundreds of thousands of them.
+func (d *decoder) text() []byte {
 	b := d.binary()
 	if !utf8.Valid(b) {
 		d.fail(malformed("string is not valid UTF-8")) // MQTT-1.5.4-1
-		return ""
+		return nil
 	}
-	for _, c := range b {
-		if c == 0 {
-			d.fail(malformed("string holds U+0000")) // MQTT-1.5.4-2
-			return ""
-		}
+	if bytes.IndexByte(b, 0) >= 0 {
+		d.fail(malformed("string holds U+0000")) // MQTT-1.5.4-2
+		return nil
 	}
-	return string(b)
+	return b
 }
 
 // topic reads a topic name (4.7.1): no wildcards.

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"testing"
 	"testing/iotest"
@@ -79,5 +80,21 @@ func decode(t *testing.T, version, header byte, body []byte) {
 		_, _ = wire.DecodeUnsubscribe(version, body, 100)
 	case wire.DISCONNECT:
 		_, _ = wire.DecodeDisconnect(version, body)
+	}
+}
+
+// TestUserPropertiesCostNothingEach: a packet may have hundreds of thousands.
+func TestUserPropertiesCostNothingEach(t *testing.T) {
+	props := bytes.Repeat([]byte("\x26\x00\x03key\x00\x05value"), 20_000)
+	body := binary.AppendUvarint([]byte("\x00\x01t"), uint64(len(props)))
+	body = append(body, props...)
+	var p wire.Publish
+	allocs := testing.AllocsPerRun(5, func() {
+		if err := wire.DecodePublish(&p, wire.V5, 0x30, body, ""); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 50 || len(p.Properties) != len(props) {
+		t.Errorf("%v allocations, %d bytes", allocs, len(p.Properties))
 	}
 }

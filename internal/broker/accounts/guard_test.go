@@ -1,0 +1,140 @@
+package accounts_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"event2mqtt/internal/broker/accounts"
+)
+
+// TestFailuresOfOneNameDoNotLockOutAnother behind the same address.
+func TestFailuresOfOneNameDoNotLockOutAnother(t *testing.T) {
+	a := newAccounts(t, accounts.Options{Configured: users("ann"), Failures: 3, LockOut: time.Hour})
+	for range 4 {
+		_ = login(a, somewhere, "foo", "guess")
+	}
+	if err := login(a, somewhere, "foo", "guess"); !errors.Is(err, accounts.ErrLockedOut) {
+		t.Errorf("foo: %v", err)
+	}
+	ok(t, login(a, somewhere, "ann", "ann-secret"))
+}
+
+func TestManyNamesFromOneAddressLockItOut(t *testing.T) {
+	a := newAccounts(t, accounts.Options{Configured: users("ann", "bob"), Failures: 3, LockOut: time.Hour})
+	ok(t, login(a, somewhere, "ann", "ann-secret"))
+	for i := range 30 {
+		if err := login(a, somewhere, fmt.Sprint("name", i), "guess"); !errors.Is(err, accounts.ErrRefused) {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"name99", "bob", strings.Repeat("x", 60000)} {
+		if err := login(a, somewhere, name, name+"-secret"); !errors.Is(err, accounts.ErrLockedOut) {
+			t.Errorf("%.10s: %v", name, err)
+		}
+	}
+	ok(t, login(a, somewhere, "ann", "ann-secret"))
+}
+
+// TestWhoLoggedInBeforeIsKnownAfterARestart and gets in with the right
+// password, though others lock its name out from its address.
+func TestWhoLoggedInBeforeIsKnownAfterARestart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), accounts.LoginsName)
+	o := accounts.Options{Configured: users("ann", "bob"), Failures: 3, LockOut: time.Hour, Logins: file}
+	a := newAccounts(t, o)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { a.Watch(ctx, func() {}) })
+	ok(t, login(a, somewhere, "ann", "ann-secret"))
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), "ann") { // also if it is killed now
+			if strings.Contains(string(text), "secret") {
+				t.Errorf("the file holds the password: %s", text)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("not written")
+		}
+	}
+	cancel()
+	wg.Wait()
+
+	a = newAccounts(t, o)
+	for range 4 {
+		_ = login(a, somewhere, "ann", "guess")
+		_ = login(a, somewhere, "bob", "guess")
+	}
+	ok(t, login(a, somewhere, "ann", "ann-secret"))
+	if err := login(a, somewhere, "bob", "bob-secret"); !errors.Is(err, accounts.ErrLockedOut) {
+		t.Errorf("one who was never here: %v", err)
+	}
+	// Guessing the password of one who was here before gets no further.
+	a = newAccounts(t, o)
+	looked := 0
+	for range 100 {
+		if !errors.Is(login(a, somewhere, "ann", "guess"), accounts.ErrLockedOut) {
+			looked++
+		}
+	}
+	if looked > 20 {
+		t.Errorf("%d of 100 guesses were looked at", looked)
+	}
+}
+
+func TestADamagedFileOfLoginsIsAsIfThereWereNone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), accounts.LoginsName)
+	for _, text := range []string{"", "{", "[]", `{"format":2}`, `{"format":1,"logins":[{"address":"x"}]}`, strings.Repeat(" ", 2<<20)} {
+		ok(t, os.WriteFile(file, []byte(text), 0o600))
+		a := newAccounts(t, accounts.Options{Configured: users("ann"), Logins: file})
+		ok(t, login(a, somewhere, "ann", "ann-secret"))
+	}
+	ok(t, os.Remove(file))
+	ok(t, os.Mkdir(file, 0o700))
+	ok(t, login(newAccounts(t, accounts.Options{Configured: users("ann"), Logins: file}), somewhere, "ann", "ann-secret"))
+}
+
+func TestAUserNameWhereThereAreNoAccountsIsNoGuess(t *testing.T) {
+	a := newAccounts(t, accounts.Options{Failures: 2})
+	for range 100 {
+		if err := login(a, somewhere, "ann", "x"); !errors.Is(err, accounts.ErrNoAccounts) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestACertificateWithoutAnAccountIsNamedAndNoGuess(t *testing.T) {
+	a := newAccounts(t, accounts.Options{Failures: 2, Configured: users("ann")})
+	for range 5 {
+		_, err := a.Login(context.Background(), accounts.Attempt{Address: somewhere, Certificate: "fridge", ClientID: "c"})
+		var cert *accounts.CertificateError
+		if !errors.As(err, &cert) || cert.Name != "fridge" || !strings.Contains(err.Error(), "fridge") {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestALoginThatIsNotLookedAtInTimeIsBusy and no wrong password.
+func TestALoginThatIsNotLookedAtInTimeIsBusy(t *testing.T) {
+	a := newAccounts(t, accounts.Options{Configured: []accounts.User{{Name: "ann", Hash: accounts.Hash("x")}}, Failures: 1000})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	busy := false
+	for range 100 { // a free place may be taken all the same
+		_, err := a.Login(ctx, accounts.Attempt{Address: somewhere, User: "ann", HasUser: true, Password: "y"})
+		busy = busy || errors.Is(err, accounts.ErrBusy)
+		if err != nil && !errors.Is(err, accounts.ErrBusy) && !errors.Is(err, accounts.ErrRefused) {
+			t.Fatal(err)
+		}
+	}
+	if !busy {
+		t.Error("never busy")
+	}
+}

@@ -1,0 +1,227 @@
+package broker_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/broker"
+	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/broker/wire"
+	"event2mqtt/test/mqttest"
+)
+
+// This file tests what the log says of clients.
+
+// logLines keeps the lines at the default level.
+type logLines struct {
+	mu    sync.Mutex
+	lines []map[string]any
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	var line map[string]any
+	if err := json.Unmarshal(p, &line); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
+	return len(p), nil
+}
+
+func (l *logLines) logger() zerolog.Logger { return zerolog.New(l).Level(zerolog.InfoLevel) }
+
+// find returns the lines whose message holds a text.
+func (l *logLines) find(text string) (out []map[string]any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(fmt.Sprint(line["message"]), text) {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// one waits for the first line that holds a text and checks its fields.
+func (l *logLines) one(t *testing.T, text string, fields map[string]any) map[string]any {
+	t.Helper()
+	eventually(t, "the log says "+text, func() bool { return len(l.find(text)) > 0 })
+	line := l.find(text)[0]
+	for key, want := range fields {
+		if got := fmt.Sprint(line[key]); !strings.Contains(got, fmt.Sprint(want)) {
+			t.Errorf("%s: %s is %q, want %v", text, key, got, want)
+		}
+	}
+	return line
+}
+
+func TestTheLogSaysWhoConnectsAndWhyItEnds(t *testing.T) {
+	for name, end := range map[string]struct {
+		do  func(*broker.Broker, *mqttest.Client)
+		why string
+	}{
+		"goodbye":  {func(_ *broker.Broker, c *mqttest.Client) { _ = c.Disconnect() }, "goodbye"},
+		"lost":     {func(_ *broker.Broker, c *mqttest.Client) { c.Close() }, "closed the connection without"},
+		"silent":   {func(*broker.Broker, *mqttest.Client) {}, "keep alive"},
+		"violates": {func(_ *broker.Broker, c *mqttest.Client) { _, _ = c.Write([]byte{0xf0, 0}) }, "packet type 15"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l logLines
+			b, addr := startWith(t, broker.Options{Log: l.logger()})
+			c := dial(t, addr, mqttest.Options{ID: "kitchen", Version: wire.V311, KeepAlive: 1})
+			l.one(t, "client connected", map[string]any{"level": "info", "client": "kitchen", "from": "127.0.0.1:", "version": "3.1.1", "keepalive": 1, "clean": true})
+			end.do(b, c)
+			eventually(t, "the end is logged", func() bool {
+				return len(l.find("disconnected"))+len(l.find("client lost"))+len(l.find("cut off")) == 1
+			})
+			line := append(append(l.find("disconnected"), l.find("client lost")...), l.find("cut off")...)[0]
+			if !strings.Contains(fmt.Sprint(line["why"]), end.why) || line["client"] != "kitchen" {
+				t.Errorf("got %v", line)
+			}
+		})
+	}
+}
+
+func TestTwoClientsThatFightOverAnIDAreWarnedOf(t *testing.T) {
+	var l logLines
+	_, addr := startWith(t, broker.Options{Log: l.logger()})
+	for range 20 {
+		dial(t, addr, mqttest.Options{ID: "ESP8266Client"})
+	}
+	l.one(t, "same client id", map[string]any{"level": "warn", "client": "ESP8266Client"})
+	if n := len(l.find("same client id")); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
+
+func TestClientsThatComeAndGoAllTheTimeDoNotFillTheLog(t *testing.T) {
+	var l logLines
+	b, addr := startWith(t, broker.Options{Log: l.logger()})
+	const count = 600
+	for i := range count { // names of their own: the address has a budget too
+		c, err := mqttest.Dial(addr, mqttest.Options{ID: fmt.Sprint("flap", i%300)})
+		ok(t, err)
+		ok(t, c.Disconnect())
+		c.Close()
+	}
+	eventually(t, "all have left", func() bool { return b.Stats().Clients == 0 })
+	if n := len(l.find("client connected")); n < 100 || n > 300 {
+		t.Errorf("%d lines about %d connections", n, count)
+	}
+	for range 100 {
+		c, err := mqttest.Dial(addr, mqttest.Options{ID: "one"})
+		ok(t, err)
+		c.Close()
+	}
+	if n := len(l.find("client connected")); n > 310 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+func TestTheLogSaysWhichPacketIsTooLarge(t *testing.T) {
+	var l logLines
+	_, addr := startWith(t, broker.Options{Log: l.logger(), Limits: broker.Limits{PacketSize: 4000}})
+	for range 3 {
+		c := dial(t, addr, mqttest.Options{ID: "big"})
+		ok(t, c.Send(wire.Publish{Topic: "t", Payload: make([]byte, 6000)}))
+		if _, err := c.Next(); err == nil {
+			t.Error("not cut off")
+		}
+	}
+	l.one(t, "broker.max_packet", map[string]any{"level": "warn", "client": "big", "from": "127.0.0.1:", "size": 6003, "max_packet": 4000})
+	if n := len(l.find("broker.max_packet")); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
+
+func TestTheLogSaysWhyAConnectIsRefused(t *testing.T) {
+	var l logLines
+	a, err := accounts.New(accounts.Options{Delay: time.Millisecond, Failures: 2, Configured: []accounts.User{{Name: "ann", Hash: accounts.PlainHash("x"), Allow: []string{"a:rw"}}}})
+	ok(t, err)
+	_, addr := startWith(t, broker.Options{Log: l.logger(), Accounts: a})
+	for _, c := range []struct {
+		o   mqttest.Options
+		why string
+	}{
+		{mqttest.Options{ID: "1", User: "bob", Password: "x"}, "wrong user name or password"},
+		{mqttest.Options{ID: "2"}, "a user name and password are needed"},
+		{mqttest.Options{ID: "3", User: "ann", Password: "x", Will: &wire.Publish{Topic: "b"}}, "will's topic"},
+		{mqttest.Options{ID: strings.Repeat("4", 300), User: "ann", Password: "x"}, "more than 256 bytes"},
+	} {
+		client, _, code, err := mqttest.Connect(addr, c.o)
+		ok(t, err)
+		client.Close()
+		if code == wire.Success {
+			t.Errorf("%v was let in", c.o)
+		}
+		eventually(t, "the log says "+c.why, func() bool {
+			for _, line := range l.find("not let in") {
+				if strings.Contains(fmt.Sprint(line["why"]), c.why) && line["level"] == "warn" && line["version"] == "3.1.1" && line["user"] == c.o.User {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	// Who speaks no MQTT is told of, who says nothing is not.
+	before := len(l.find("not let in"))
+	nc, err := net.Dial("tcp", addr)
+	ok(t, err)
+	nc.Close()
+	nc, err = net.Dial("tcp", addr)
+	ok(t, err)
+	_, _ = nc.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+	eventually(t, "it is told", func() bool { return len(l.find("not let in")) == before+1 })
+	nc.Close()
+}
+
+func TestRefusalsDoNotFillTheLog(t *testing.T) {
+	var l logLines
+	b, addr := startWith(t, broker.Options{Log: l.logger()})
+	for i := range 200 {
+		c, _, _, err := mqttest.Connect(addr, mqttest.Options{NoID: true, Keep: true, User: fmt.Sprint("u", i), Password: "x"})
+		ok(t, err)
+		c.Close()
+	}
+	eventually(t, "all have left", func() bool { return b.Stats().Clients == 0 })
+	if n := len(l.find("not let in")); n == 0 || n > 20 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// TestTemporaryRefusalsAreNotFinal: Home Assistant takes 4, 5, 0x86 and 0x87
+// as final and never comes back.
+func TestTemporaryRefusalsAreNotFinal(t *testing.T) {
+	a, err := accounts.New(accounts.Options{Delay: time.Millisecond, Failures: 2, Configured: []accounts.User{{Name: "ann", Hash: accounts.PlainHash("x"), Allow: []string{"#:rw"}}}})
+	ok(t, err)
+	_, addr := startWith(t, broker.Options{Accounts: a, Limits: broker.Limits{Clients: 1}})
+	refusal := func(o mqttest.Options) wire.Code {
+		t.Helper()
+		c, _, code, err := mqttest.Connect(addr, o)
+		ok(t, err)
+		c.Close()
+		return code
+	}
+	dial(t, addr, mqttest.Options{User: "ann", Password: "x"})
+	for name, version := range versions {
+		if code := refusal(mqttest.Options{Version: version, User: "ann", Password: "x"}); code != 3 && code != wire.ServerBusy {
+			t.Errorf("%s: too many clients: 0x%02x", name, byte(code))
+		}
+	}
+	for range 2 {
+		refusal(mqttest.Options{User: "bob", Password: "x"})
+	}
+	for name, version := range versions {
+		if code := refusal(mqttest.Options{Version: version, User: "bob", Password: "x"}); code != 3 && code != wire.Banned {
+			t.Errorf("%s: locked out: 0x%02x", name, byte(code))
+		}
+	}
+}

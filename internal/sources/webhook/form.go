@@ -37,7 +37,12 @@ type field struct {
 
 func newObject(most int) *object { return &object{index: map[string]int{}, most: most} }
 
-var errTooMany = errors.New("too many fields")
+// What can be wrong with fields.
+var (
+	errTooMany     = errors.New("too many fields")
+	errMalformed   = errors.New("malformed")
+	errUndecodable = errors.New("not in its character set")
+)
 
 func (o *object) add(name, text string) error {
 	if o.count == o.most {
@@ -116,8 +121,7 @@ func (o *object) encode() []byte {
 
 // fromPairs reads URL-encoded pairs into o. Empty pairs are skipped, as the
 // URL standard has it.
-func (s *Source) fromPairs(o *object, text string, charset decode.Charset) *refusal {
-	malformed := refusef(http.StatusBadRequest, "the form is malformed; for JSON send Content-Type: application/json")
+func (s *Source) fromPairs(o *object, text string, charset decode.Charset) error {
 	for pair := range strings.SplitSeq(text, "&") {
 		if pair == "" {
 			continue
@@ -126,22 +130,29 @@ func (s *Source) fromPairs(o *object, text string, charset decode.Charset) *refu
 		name, err1 := url.QueryUnescape(name)
 		value, err2 := url.QueryUnescape(value)
 		if err1 != nil || err2 != nil || name == "" {
-			return malformed
+			return errMalformed
 		}
 		name, err1 = s.field(name, charset)
 		value, err2 = s.field(value, charset)
 		if err1 != nil || err2 != nil {
-			return undecodable()
+			return errUndecodable
 		}
-		if o.add(name, value) != nil {
-			return refusef(http.StatusBadRequest, "the form has more than %d fields", o.most)
+		if err := o.add(name, value); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func undecodable() *refusal {
-	return refusef(http.StatusBadRequest, "a field of the form is not in the character set that it is said to be in")
+// formError says what is wrong with a form, in words.
+func formError(err error) *refusal {
+	switch err {
+	case errTooMany:
+		return refusef(http.StatusBadRequest, "the form has more than %d fields", maxFields)
+	case errUndecodable:
+		return refusef(http.StatusBadRequest, "a field of the form is not in the character set that it is said to be in; correct the charset at the sender, or set encoding to what it is")
+	}
+	return refusef(http.StatusBadRequest, "the form is malformed; for JSON send Content-Type: application/json")
 }
 
 // field decodes a name or a value.
@@ -163,8 +174,8 @@ func (s *Source) fromForm(body []byte, charset decode.Charset) ([]byte, *refusal
 		body, charset = bytes.TrimSpace(text), decode.Charset{}
 	}
 	o := newObject(maxFields)
-	if p := s.fromPairs(o, string(body), charset); p != nil {
-		return nil, p
+	if err := s.fromPairs(o, string(body), charset); err != nil {
+		return nil, formError(err)
 	}
 	if len(o.fields) == 1 && o.fields[0].name == "payload" && o.count == 1 {
 		if value := o.fields[0].value(); value[0] == '{' {
@@ -177,7 +188,10 @@ func (s *Source) fromForm(body []byte, charset decode.Charset) ([]byte, *refusal
 // query returns the parameters of a request's query.
 func (s *Source) query(r *http.Request) (*object, *refusal) {
 	o := newObject(maxQuery)
-	return o, s.fromPairs(o, r.URL.RawQuery, s.charset)
+	if err := s.fromPairs(o, r.URL.RawQuery, s.charset); err != nil {
+		return nil, refusef(http.StatusBadRequest, "the query of the URL cannot be used: it is malformed, not in its character set, or has more than %d parameters", maxQuery)
+	}
+	return o, nil
 }
 
 // gate is a reader that can be told how much it may yield.
@@ -246,13 +260,13 @@ func (s *Source) fromMultipart(q *request, body io.Reader, boundary string, char
 		name, err1 := s.field(part.FormName(), charset)
 		text, p := s.decoded(raw, own)
 		if err1 != nil || p != nil {
-			return nil, undecodable()
+			return nil, formError(errUndecodable)
 		}
 		if o.add(name, string(text)) != nil {
 			break
 		}
 	}
-	return nil, refusef(http.StatusBadRequest, "the form has more than %d fields", maxFields)
+	return nil, formError(errTooMany)
 }
 
 func (s *Source) multipartError(err error) *refusal {

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -74,7 +75,11 @@ func (t *tally) refused(p *refusal, method string, from netip.Addr, now time.Tim
 	if s.silent > 0 {
 		line = line.Uint64("not_logged_before", s.silent)
 	}
-	line.Msg("a webhook was refused: " + p.Detail)
+	text := "a webhook was refused: "
+	if p.Status == http.StatusGatewayTimeout { // its events are stored
+		text = "a webhook was answered late: "
+	}
+	line.Msg(text + p.Detail)
 	s.next, s.silent = now.Add(sayEvery), 0
 }
 

@@ -21,42 +21,51 @@ const (
 	maxXMLDepth = event.MaxDepth - 2
 )
 
-// element is one that is open.
+// element is an element of XML, or an attribute. What is in it is kept by name,
+// names in their order, and becomes JSON in one go: each level making its own
+// would copy everything once for each level.
 type element struct {
-	name string
-	own  *node
-	text strings.Builder
+	name  string
+	names []string
+	inner map[string][]*element
+	text  strings.Builder
 }
 
-// node is a JSON object under construction: names in their order, with the
-// values of each, which are JSON.
-type node struct {
-	names  []string
-	values map[string][][]byte
-}
-
-func (n *node) add(name string, value []byte) {
-	if n.values == nil {
-		n.values = map[string][][]byte{}
+func (e *element) add(name string, inner *element) {
+	if e.inner == nil {
+		e.inner = map[string][]*element{}
 	}
-	if _, known := n.values[name]; !known {
-		n.names = append(n.names, name)
+	if _, known := e.inner[name]; !known {
+		e.names = append(e.names, name)
 	}
-	n.values[name] = append(n.values[name], value)
+	e.inner[name] = append(e.inner[name], inner)
 }
 
-func (n *node) encode() []byte {
-	out := []byte{'{'}
-	for i, name := range n.names {
+// appendJSON appends the element's value: a text, or an object.
+func (e *element) appendJSON(out []byte) []byte {
+	text := strings.TrimSpace(e.text.String())
+	if len(e.names) == 0 {
+		return append(out, event.String(text)...)
+	}
+	out = append(out, '{')
+	for i, name := range e.names {
 		if i > 0 {
 			out = append(out, ',')
 		}
 		out = append(append(out, event.String(name)...), ':')
-		if values := n.values[name]; len(values) == 1 {
-			out = append(out, values[0]...)
-		} else {
-			out = append(append(append(out, '['), bytes.Join(values, []byte{','})...), ']')
+		inner := e.inner[name]
+		if len(inner) == 1 {
+			out = inner[0].appendJSON(out)
+			continue
 		}
+		for k, one := range inner {
+			out = append(out, "[,"[min(k, 1)])
+			out = one.appendJSON(out)
+		}
+		out = append(out, ']')
+	}
+	if text != "" {
+		out = append(append(out, `,"#text":`...), event.String(text)...)
 	}
 	return append(out, '}')
 }
@@ -83,7 +92,7 @@ func fromXML(text []byte) ([]byte, error) {
 	}
 	decoder := xml.NewDecoder(bytes.NewReader(text))
 	decoder.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // it is UTF-8 already
-	open, count := []*element{{own: &node{}}}, 0
+	open, count := []*element{{}}, 0
 	for {
 		token, err := decoder.RawToken()
 		if err == io.EOF {
@@ -101,10 +110,12 @@ func fromXML(text []byte) ([]byte, error) {
 			if len(open) > maxXMLDepth {
 				return nil, fmt.Errorf("the XML nests more than %d levels deep", maxXMLDepth)
 			}
-			e := &element{name: t.Name.Local, own: &node{}}
+			e := &element{name: t.Name.Local}
 			for _, a := range t.Attr {
 				if a.Name.Space != "xmlns" && a.Name.Local != "xmlns" {
-					e.own.add("@"+a.Name.Local, event.String(a.Value))
+					attribute := &element{}
+					attribute.text.WriteString(a.Value)
+					e.add("@"+a.Name.Local, attribute)
 				}
 			}
 			open = append(open, e)
@@ -113,24 +124,15 @@ func fromXML(text []byte) ([]byte, error) {
 				return nil, fmt.Errorf("the body is not XML: </%.32s> closes nothing", t.Name.Local)
 			}
 			open = open[:len(open)-1]
-			open[len(open)-1].own.add(top.name, top.value())
+			open[len(open)-1].add(top.name, top)
 		case xml.CharData:
-			top.text.Write(t)
+			if len(open) > 1 {
+				top.text.Write(t)
+			}
 		}
 	}
-	if len(open) > 1 || len(open[0].own.names) == 0 {
+	if len(open) > 1 || len(open[0].names) == 0 {
 		return nil, errors.New("the body is not XML: it ends too early")
 	}
-	return open[0].own.encode(), nil
-}
-
-func (e *element) value() []byte {
-	text := strings.TrimSpace(e.text.String())
-	if len(e.own.names) == 0 {
-		return event.String(text)
-	}
-	if text != "" {
-		e.own.add("#text", event.String(text))
-	}
-	return e.own.encode()
+	return open[0].appendJSON(nil), nil
 }

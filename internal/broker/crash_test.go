@@ -142,6 +142,7 @@ func TestTheLogCannotFillUp(t *testing.T) {
 	p := dial(t, addr, mqttest.Options{Version: wire.V5})
 	payload := make([]byte, 1<<20-100)
 	for range 400 { // 400 MB, of 288 that it may have
+		_ = p.SetDeadline(time.Now().Add(mqttest.Patience)) // for each: all take long on a slow machine
 		ok(t, p.Publish(wire.Publish{Topic: "r", Payload: payload, QoS: 1, Retain: true}))
 	}
 	if size := dirSize(t, dir); size > 288<<20 {

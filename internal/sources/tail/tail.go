@@ -8,12 +8,14 @@ package tail
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/tail/lines"
 )
@@ -137,9 +139,6 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 		case err := <-watcher.errors():
 			s.log.Debug().Err(err).Msg("tail: missed file changes; looking at all files")
 			s.wanted = true
-			for _, f := range s.files {
-				f.wrote = true
-			}
 		}
 	}
 }
@@ -210,6 +209,9 @@ func (s *Source) readChanged(ctx context.Context) error {
 		err := s.readFile(ctx, f)
 		if ctx.Err() != nil {
 			return nil // files are closed by Run
+		}
+		if errors.Is(err, journal.ErrClosed) {
+			return err
 		}
 		if err != nil {
 			s.failed(f, err)

@@ -217,7 +217,7 @@ func (s *Source) discover(ctx context.Context, w *watcher) error {
 	s.chase(astray)
 	took := time.Since(began)
 	s.wanted, s.soonest = false, time.Now().Add(min(lookBusy*took, maxLook))
-	s.latest = time.Now().Add(max(s.config.Poll, min(lookIdle*took, maxLook)))
+	s.latest = time.Now().Add(max(s.config.Poll, min(lookIdle*took, maxIdle)))
 	return nil
 }
 

@@ -29,10 +29,11 @@ const (
 	// A look at all files that took a time t is followed by another, which a
 	// change asks for, after lookBusy times t, and by one without reason after
 	// lookIdle times t, so that idling takes much less than a hundredth of the
-	// processor. maxLook bounds both.
+	// processor. maxLook and maxIdle bound these.
 	lookBusy = 10
 	lookIdle = 400
 	maxLook  = 30 * time.Second
+	maxIdle  = 2 * time.Minute
 	// confirm is how long a file must stay as it is to be taken for one that
 	// was written anew with the same text: a writer that appends may be seen
 	// after its time was set and before its length was.

@@ -131,12 +131,9 @@ func checksumHead(salt uint64, length int) uint32 {
 
 var errDamaged = errors.New("damaged record")
 
-// decodeRecord decodes the record at the beginning of data and returns its
-// size on disk. The record's bytes are copied.
-func decodeRecord(data []byte, salt uint64) (record, int, error) {
-	return decodeSummed(data, func(body []byte) uint32 { return checksum(salt, body) })
-}
-
+// decodeSummed decodes the record at the beginning of data and returns its
+// size on disk. sum is the checksum that a body must have. The record's bytes
+// are copied.
 func decodeSummed(data []byte, sum func(body []byte) uint32) (record, int, error) {
 	if len(data) < headerSize || string(data[:len(marker)]) != marker {
 		return record{}, 0, errDamaged

@@ -37,11 +37,11 @@ func countItems(text []byte) (n int) {
 
 // extent is how much a part of a file stands for, aliases included.
 type extent struct {
-	values  int // all below it
-	widest  int // keys of one group
-	longest int // items of one list
+	values  int64 // all below it
+	widest  int   // keys of one group
+	longest int   // items of one list
 	depth   int
-	paths   int // bytes of the paths of all that is below, from here
+	paths   int64 // bytes of the paths of all that is below, from here
 }
 
 // measurer measures nodes, each once.
@@ -80,7 +80,7 @@ func (m measurer) measure(n *yaml.Node) extent {
 			e.values = min(enough, e.values+1+below.values)
 			e.depth, e.widest = max(e.depth, 1+below.depth), max(e.widest, below.widest)
 			e.longest = max(e.longest, below.longest)
-			e.paths = min(enough, e.paths+below.paths+key*(1+below.values))
+			e.paths = min(enough, e.paths+below.paths+int64(key)*(1+below.values))
 		}
 	}
 	m[n] = e

@@ -71,6 +71,8 @@ type file struct {
 	restTried int64
 	// unpacking is set while a compressed file is not whole yet.
 	unpacking bool
+	// damage is why a compressed file could not be read as it is now.
+	damage error
 	// rotated is when no path led to the file any more; zero while one does.
 	rotated time.Time
 	grew    time.Time

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
 )
 
@@ -88,7 +89,10 @@ func (s *Source) readPacked(ctx context.Context, f *file, size int64, written ti
 	if size != f.size {
 		f.grew = time.Now()
 	}
-	f.size, f.seen, f.checked, f.wrote, f.unpacking = size, written, time.Now(), false, false
+	if f.damage != nil && size == f.size && written.Equal(f.seen) {
+		return f.damage
+	}
+	f.size, f.seen, f.checked, f.wrote, f.unpacking, f.damage = size, written, time.Now(), false, false, nil
 	if f.packed == packedDone {
 		return nil
 	}
@@ -115,10 +119,13 @@ func (s *Source) readPacked(ctx context.Context, f *file, size int64, written ti
 			f.unpacking = true // it is being made
 			return nil
 		case err != nil:
-			s.cannot(f.path, fmt.Errorf("decompress %s: %w", f.magic(), err))
-			return done("it is damaged or not whole")
+			f.damage = fmt.Errorf("it is damaged or not whole (%s: %w) and is not read until it is", f.magic(), err)
+			return f.damage
 		case claim.read:
 			return done("what it holds was read when it was not compressed")
+		}
+		if claim.cut {
+			s.log.Warn().Str("path", f.path).Msgf("tail: a compressed file holds more than %s; what is behind that is not read", config.Size(maxUnpacked))
 		}
 		from, key = claim.offset, claim.key
 	}
@@ -139,6 +146,7 @@ func (s *Source) readPacked(ctx context.Context, f *file, size int64, written ti
 // claim is what is known of a compressed file's content.
 type claim struct {
 	read   bool   // nothing of it is to be read
+	cut    bool   // it holds more than is read
 	offset int64  // what is before it was read
 	key    string // under which that was kept
 	position
@@ -184,11 +192,14 @@ func (s *Source) claimed(ctx context.Context, f *file, size int64) (best claim, 
 			return best, ctx.Err()
 		}
 	}
+	best.cut = end >= maxUnpacked
 	twin := s.byPath[strings.TrimSuffix(f.path, filepath.Ext(f.path))]
 	switch {
 	case best.of != nil:
 		_, _, err := best.of.stat()
 		best.read = err == nil // it is read itself
+	case best.cut && len(claims) > 0:
+		best.read = true // more of it was read than is looked at
 	case best.key == "" && twin != nil && twin != f:
 		best.read = true
 	}
@@ -262,10 +273,10 @@ func (s *Source) readUnpacked(ctx context.Context, f *file, size, from int64) er
 			}
 			used = have
 		}
-		have = copy(buf, buf[used:have])
-		if err := s.flush(ctx); err != nil {
+		if err := s.flushFull(ctx); err != nil { // before what the batch was read into is moved
 			return err
 		}
+		have = copy(buf, buf[used:have])
 	}
 	return nil
 }

@@ -62,6 +62,37 @@ func TestARotatedFileThatIsCompressedIsReadOnce(t *testing.T) {
 	}
 }
 
+// TestACompressedFileIsReadWhole: line by line as it was written, although it
+// is longer than what is read and stored at a time.
+func TestACompressedFileIsReadWhole(t *testing.T) {
+	dir, o := t.TempDir(), newOutput()
+	var lines []string
+	for i := range 5000 {
+		lines = append(lines, fmt.Sprintf(`{"event":"line %d","padding":%q}`, i, strings.Repeat("x", i%200)))
+	}
+	write(t, filepath.Join(dir, "a.log.gz"), string(gzipped(t, strings.Join(lines, "\n")+"\n")))
+	defer run(t, o, dir, func(c *tail.Config) { c.Paths, c.Start = []string{dir + "/*"}, "beginning" })()
+	o.count(t, len(lines))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !slices.Equal(o.payloads, lines) {
+		t.Error("not each line as it was written")
+	}
+}
+
+// TestACompressedFileThatArrivesSlowlyIsRead once it is whole, however long it
+// was not; until then it is what cannot be read.
+func TestACompressedFileThatArrivesSlowlyIsRead(t *testing.T) {
+	dir, o := t.TempDir(), newOutput()
+	path := filepath.Join(dir, "a.log.gz")
+	packed := gzipped(t, line(names(100)...))
+	defer run(t, o, dir, func(c *tail.Config) { c.Paths, c.RotateWait = []string{dir + "/*"}, 50*time.Millisecond })()
+	write(t, path, string(packed[:len(packed)/2]))
+	time.Sleep(1500 * time.Millisecond) // longer than it is waited for
+	write(t, path, string(packed[len(packed)/2:]))
+	o.expect(t, names(100)...)
+}
+
 // TestWhatWasCompressedWhileTheProgramWasDown is read from where it was.
 func TestWhatWasCompressedWhileTheProgramWasDown(t *testing.T) {
 	dir, o := t.TempDir(), newOutput()

@@ -119,8 +119,8 @@ func (s *Source) fromTheBeginning(ctx context.Context, f *file, anew bool) error
 	if err := s.releaseCopies(ctx, f); err != nil {
 		return err
 	}
-	f.position, f.longTo, f.began, f.header, f.restTried = position{}, 0, false, nil, -1
-	f.suspected, f.seen, f.first = time.Time{}, time.Time{}, [firstSize]byte{}
+	f.position, f.longTo, f.header, f.restTried = position{}, 0, nil, -1
+	f.suspected, f.seen, f.first, f.firstLen = time.Time{}, time.Time{}, [firstSize]byte{}, 0
 	return nil
 }
 

@@ -66,6 +66,14 @@ func (t *troubles) turn() (gone []string) {
 	return gone
 }
 
+// has reports whether a path could not be read in the last look.
+func (t *troubles) has(path string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, has := t.now[path]
+	return has || t.extra > 0 // which may be any
+}
+
 // texts are what cannot be read now, in order, and how many more there are.
 func (t *troubles) texts() (texts []string, more int) {
 	t.mu.Lock()

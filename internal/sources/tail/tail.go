@@ -48,6 +48,7 @@ type Source struct {
 	lines    *lines.Reader
 	log      zerolog.Logger
 	troubles troubles
+	skips    skips
 
 	// Of Run, which alone uses them.
 	out       sources.Output
@@ -74,8 +75,6 @@ type Source struct {
 	buf       []byte
 	batch     batch
 	paused    bool
-	skipped   int // lines that made no event
-	lastSkip  time.Time
 	cut       int // lines that were too long
 	lastCut   time.Time
 	ran       bool // before this start

@@ -3,6 +3,7 @@ package tail
 import (
 	"bytes"
 	"context"
+	"strings"
 	"time"
 
 	"event2mqtt/internal/event"
@@ -19,6 +20,18 @@ func (s *Source) begin(ctx context.Context, w *watcher) error {
 		return s.beginAnew(ctx, w)
 	}
 	delete(stored, startedKey)
+	for key, value := range stored {
+		path, closed := strings.CutPrefix(key, closedKey)
+		p, ok := parsePosition(value)
+		switch {
+		case closed:
+			s.closed[path] = true
+		case ok && p.packed == neverOpened && s.await(key, p):
+		default:
+			continue
+		}
+		delete(stored, key)
+	}
 	// A file that is renamed while a folder is listed may be left out.
 	for try := 0; len(stored) > 0 && try < 3; try++ {
 		s.resume(stored)
@@ -35,6 +48,11 @@ func (s *Source) begin(ctx context.Context, w *watcher) error {
 			continue
 		}
 		s.missing[key] = p
+		// What is so short may say the same by chance, in a new file that has
+		// the inode of one that is gone.
+		if p.offset >= lastSize {
+			s.await(key, p)
+		}
 		s.log.Debug().Str("file", key).Msg("tail: a file that was read before is not there")
 	}
 	return nil
@@ -50,7 +68,13 @@ func (s *Source) resume(stored map[string][]byte) {
 		}
 		p, ok := parsePosition(value)
 		f := newFile(m)
-		if !ok || s.hold(f) != nil {
+		if !ok {
+			continue
+		}
+		if err := s.hold(f); err != nil {
+			if !isGone(err) {
+				s.await(f.key, p)
+			}
 			continue
 		}
 		if !p.matches(f.File) {
@@ -70,14 +94,17 @@ func (s *Source) resume(stored map[string][]byte) {
 // beginAnew decides where to begin, and keeps that: what is written from now
 // on is new, also if the program ends before the first line.
 func (s *Source) beginAnew(ctx context.Context, w *watcher) error {
+	s.first.Store(s.config.Start == startEnd)
 	fresh, _ := s.find(w)
 	s.settleTroubles()
 	var marks []event.Position
 	for _, f := range fresh {
 		if s.config.Start == startEnd {
 			if err := s.skipToEnd(f); err != nil {
-				s.cannot(f.path, err)
 				s.close(f)
+				if m, gone := glance(f.path); gone == nil && m.id == f.id {
+					s.cannotOpen(m, err)
+				}
 				continue
 			}
 		}
@@ -87,7 +114,10 @@ func (s *Source) beginAnew(ctx context.Context, w *watcher) error {
 	}
 	// That it has run is kept last: were only a part of the positions kept, the
 	// next start would begin anew.
-	return s.mark(ctx, append(marks, event.Position{Key: startedKey}))
+	marks = append(append(marks, s.later...), event.Position{Key: startedKey})
+	s.first.Store(false)
+	s.later = nil
+	return s.mark(ctx, marks)
 }
 
 // skipToEnd moves behind the last whole line, or to the very end if nothing
@@ -101,6 +131,11 @@ func (s *Source) skipToEnd(f *file) error {
 	if err != nil {
 		return err
 	}
+	return s.skipTo(f, size, written)
+}
+
+// skipTo moves behind the last whole line before a place, as skipToEnd does.
+func (s *Source) skipTo(f *file, size int64, written time.Time) error {
 	if err := s.beginFile(f, size); err != nil {
 		return err
 	}

@@ -196,3 +196,47 @@ func TestFilesWithTheSameBeginningAreTwoFiles(t *testing.T) {
 	write(t, filepath.Join(dir, "b.log"), header+line("2", "3", "4"))
 	o.expect(t, "1", "2", "3", "4")
 }
+
+// TestCopytruncateOfAFileThatWasShortAtFirst: a copy is known by all that was
+// read, however little the file held when it was first seen.
+func TestCopytruncateOfAFileThatWasShortAtFirst(t *testing.T) {
+	for _, start := range []string{"end", "beginning"} {
+		for _, restart := range []bool{false, true} {
+			for _, held := range []int{1, 2, 5, 10, 15, 16, 20} {
+				t.Run(fmt.Sprint(start, " restart ", restart, " held ", held), func(t *testing.T) {
+					t.Parallel()
+					dir, o := t.TempDir(), newOutput()
+					a := filepath.Join(dir, "app.log")
+					change := func(c *tail.Config) {
+						c.Paths, c.Format, c.Event.Default, c.Start, c.RotateWait = []string{a + "*"}, "text", "L", start, time.Hour
+					}
+					first := strings.Repeat("x", held-1) + "\n"
+					write(t, a, first)
+					stop := run(t, o, dir, change)
+					defer func() { stop() }()
+					want := 0
+					if start == "beginning" && held > 1 {
+						want = 1
+					}
+					o.count(t, want)
+					o.begun(t, 1)
+					if restart {
+						stop()
+						stop = run(t, o, dir, change)
+						o.begun(t, 2)
+					}
+					write(t, a, "A live\n")
+					want++
+					o.count(t, want)
+					write(t, a+".1", first+"A live\n")
+					o.stays(t, want)
+					must(t, os.Truncate(a, 0))
+					write(t, a, "E after\n")
+					want++
+					o.count(t, want)
+					o.stays(t, want)
+				})
+			}
+		}
+	}
+}

@@ -112,8 +112,7 @@ func (s *Source) emitEntry(ctx context.Context, events []event.Event) error {
 		}
 		return nil
 	}
-	s.skipped++
-	s.log.Warn().Str("event", events[0].Name).Msg("tail: a line is skipped: " + r.Reason)
+	s.skip("event", events[0].Name, r.Reason)
 	if events[0].Position.Key == "" {
 		return nil
 	}

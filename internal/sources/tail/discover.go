@@ -64,6 +64,7 @@ func (s *Source) match() []found {
 			case errors.As(err, &kind) && !named(pattern, path): // a glob may well match a folder
 			default:
 				s.cannot(path, err)
+				s.closedAtFirst(path)
 			}
 		}
 	}
@@ -131,7 +132,9 @@ type folders struct {
 func (f folders) ReadDir(name string) ([]fs.DirEntry, error) {
 	entries, err := fs.ReadDir(f.FS, name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-		f.s.cannot(filepath.Join(f.base, filepath.FromSlash(name)), err)
+		path := filepath.Join(f.base, filepath.FromSlash(name))
+		f.s.cannot(path, err)
+		f.s.closedAtFirst(path)
 	}
 	return entries, err
 }
@@ -186,6 +189,10 @@ func (s *Source) discover(ctx context.Context, w *watcher) error {
 	s.settleTroubles()
 	var marks []event.Position
 	for _, f := range fresh {
+		if done, mark := s.takeUp(f); done {
+			marks = append(marks, mark...)
+			continue
+		}
 		f.fresh = true
 		s.follow(f)
 		s.restless[f] = true
@@ -196,9 +203,12 @@ func (s *Source) discover(ctx context.Context, w *watcher) error {
 			marks = append(marks, s.settle(f)...)
 		}
 	}
+	marks = append(marks, s.later...)
 	if err := s.mark(ctx, marks); err != nil {
 		return err
 	}
+	s.later = nil
+	s.forgetWaiting()
 	var astray []*file
 	for _, f := range s.files {
 		if path, ok := present[f.id]; ok {
@@ -271,7 +281,11 @@ func (s *Source) find(w *watcher) (fresh []*file, present map[fileID]string) {
 			present[m.id] = m.path
 		}
 		if room := max(0, s.config.MaxFiles-len(s.files)-len(fresh)); len(unknown) > room {
-			left, unknown = len(unknown)-room, unknown[len(unknown)-room:]
+			left = len(unknown) - room
+			for _, m := range unknown[:left] {
+				s.skipLater(m)
+			}
+			unknown = unknown[left:]
 		}
 		for _, m := range unknown {
 			if _, seen := present[m.id]; seen {
@@ -279,9 +293,7 @@ func (s *Source) find(w *watcher) (fresh []*file, present map[fileID]string) {
 			}
 			f := newFile(m)
 			if err := s.hold(f); err != nil {
-				if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errMoved) {
-					s.cannot(m.path, err)
-				}
+				s.cannotOpen(m, err)
 				continue
 			}
 			present[f.id] = m.path

@@ -26,11 +26,11 @@ type file struct {
 	position
 
 	// What the file's beginning tells, once it was read.
-	began   bool
-	charset decode.Charset
-	bom     int    // bytes of its byte order mark
-	header  []byte // the first line, where the format needs it
-	first   [firstSize]byte
+	charset  decode.Charset
+	bom      int    // bytes of its byte order mark
+	header   []byte // the first line, where the format needs it
+	first    [firstSize]byte
+	firstLen int // bytes of first that are known
 
 	// home is the path where it was found first, at opened; "" of a copy.
 	home   string
@@ -194,9 +194,11 @@ func (f *file) asSeen(size int64, written time.Time) bool {
 	return size == f.size && (written.Equal(f.seen) || written.Equal(f.touched)) && f.checked.Sub(written) > coarse
 }
 
-// beginFile reads what the file's beginning tells, once there is one.
+// beginFile reads what the file's beginning tells, once there is one. What was
+// known of it when something was read stays: should the file be truncated and
+// written anew, that still tells its copies.
 func (s *Source) beginFile(f *file, size int64) error {
-	if f.began || size == 0 {
+	if f.firstLen == firstSize || f.firstLen > 0 && f.offset > 0 || size == 0 {
 		return nil
 	}
 	var head [headSize]byte
@@ -205,8 +207,7 @@ func (s *Source) beginFile(f *file, size int64) error {
 		return err
 	}
 	f.charset, f.bom = s.lines.Charset(head[:n])
-	copy(f.first[:], head[:n])
-	f.began = n >= firstSize || f.offset > 0
+	f.firstLen = copy(f.first[:], head[:n])
 	return nil
 }
 

@@ -26,13 +26,17 @@ type position struct {
 	packed packing
 }
 
-// packing says what is known of a compressed file.
+// packing says what is known of a compressed file, or of one that was never
+// opened.
 type packing byte
 
 const (
 	notPacked  packing = iota
 	packedOpen         // some of it was read
 	packedDone         // nothing of it is to be read any more
+	// neverOpened is only of positions that are kept for later: the file had
+	// that size on the very first run.
+	neverOpened
 )
 
 var table = crc32.MakeTable(crc32.Castagnoli)
@@ -69,7 +73,7 @@ func parsePosition(b []byte) (p position, ok bool) {
 	if b = b[n+4:]; len(b) > 0 {
 		p.packed = packing(b[0])
 	}
-	return p, p.packed <= packedDone
+	return p, p.packed <= neverOpened
 }
 
 // read moves the position behind a line, of which text is what was read last.

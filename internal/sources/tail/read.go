@@ -119,8 +119,8 @@ func (s *Source) fromTheBeginning(ctx context.Context, f *file, anew bool) error
 	if err := s.releaseCopies(ctx, f); err != nil {
 		return err
 	}
-	f.position, f.longTo, f.began, f.header, f.restTried = position{}, 0, false, nil, -1
-	f.suspected, f.seen, f.first = time.Time{}, time.Time{}, [firstSize]byte{}
+	f.position, f.longTo, f.header, f.restTried = position{}, 0, nil, -1
+	f.suspected, f.seen, f.first, f.firstLen = time.Time{}, time.Time{}, [firstSize]byte{}, 0
 	return nil
 }
 
@@ -353,19 +353,9 @@ func (s *Source) add(f *file, entry, last []byte, to int64, cut bool) {
 	f.read(to, last)
 	events, why := s.lines.Events(f.charset, entry, f.header, cut)
 	if why != "" {
-		s.skip(f, why)
+		s.skip("path", f.path, why)
 	}
 	s.batch.add(f, events)
-}
-
-// skip notes a line that made no event, without filling the log.
-func (s *Source) skip(f *file, why string) {
-	s.skipped++
-	if time.Since(s.lastSkip) < time.Minute {
-		return
-	}
-	s.lastSkip = time.Now()
-	s.log.Warn().Str("path", f.path).Int("skipped", s.skipped).Msg("tail: a line is skipped: " + why)
 }
 
 // position of a file's last event.

@@ -55,7 +55,7 @@ func (s *Source) settle(f *file) (marks []event.Position) {
 		if f.copyOf != nil || other == f || other.fresh || other.copyOf != nil || other.offset == 0 || other.packed != notPacked || other.headLen < int(min(other.offset, lastSize)) {
 			continue
 		}
-		if n := min(size, firstSize, int64(other.headLen)); string(f.first[:n]) != string(other.first[:n]) {
+		if n := min(f.firstLen, other.firstLen, other.headLen); string(f.first[:n]) != string(other.first[:n]) {
 			continue // without reading
 		}
 		if other.offset < lastSize && !related(f.path, other.home) {

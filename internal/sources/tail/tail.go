@@ -10,11 +10,13 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/tail/lines"
@@ -46,6 +48,7 @@ type Source struct {
 	lines    *lines.Reader
 	log      zerolog.Logger
 	troubles troubles
+	skips    skips
 
 	// Of Run, which alone uses them.
 	out       sources.Output
@@ -60,16 +63,18 @@ type Source struct {
 	changed   map[*file]bool // to be read in this round
 	restless  map[*file]bool // to be looked at in each round
 	missing   map[string]position
-	wanted    bool      // a look at all files
-	soonest   time.Time // when it may be
-	latest    time.Time // when it is, wanted or not
-	looks     int       // that were taken
-	left      int       // files that were too many
+	waiting   map[string]*waiting // could not be opened at the start; by key
+	closed    map[string]bool     // paths that could not be looked at on the very first run
+	later     []event.Position    // of these two, to be kept
+	first     atomic.Bool         // while the very first run skips to the ends
+	wanted    bool                // a look at all files
+	soonest   time.Time           // when it may be
+	latest    time.Time           // when it is, wanted or not
+	looks     int                 // that were taken
+	left      int                 // files that were too many
 	buf       []byte
 	batch     batch
 	paused    bool
-	skipped   int // lines that made no event
-	lastSkip  time.Time
 	cut       int // lines that were too long
 	lastCut   time.Time
 	ran       bool // before this start
@@ -149,6 +154,7 @@ func (s *Source) reset(out sources.Output) {
 	s.files, s.held, s.pinned, s.lastOrder = nil, nil, nil, 0
 	s.byID, s.byPath, s.homes = map[fileID]*file{}, map[string]*file{}, map[string]int{}
 	s.changed, s.restless, s.missing = map[*file]bool{}, map[*file]bool{}, map[string]position{}
+	s.waiting, s.closed, s.later = map[string]*waiting{}, map[string]bool{}, nil
 	s.wanted, s.soonest, s.latest, s.left = true, time.Time{}, time.Time{}, 0
 	s.batch, s.buf = batch{}, make([]byte, readSize)
 	const least = 4

@@ -32,11 +32,12 @@ type output struct {
 	full      bool
 	refuse    string // name of an event that is refused
 	attempts  int
+	ready     int // how often a source was
 }
 
 func newOutput() *output { return &output{positions: map[string][]byte{}} }
 
-func (o *output) Ready() {}
+func (o *output) Ready() { o.set(func() { o.ready++ }) }
 
 func (o *output) Emit(_ context.Context, events ...event.Event) (sources.Receipt, error) {
 	o.mu.Lock()
@@ -88,6 +89,12 @@ func (o *output) set(change func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	change()
+}
+
+// begun waits until a source was ready so many times.
+func (o *output) begun(t *testing.T, times int) {
+	t.Helper()
+	eventually(t, "ready", func() (is bool) { o.set(func() { is = o.ready >= times }); return is })
 }
 
 func (o *output) got() []string {

@@ -66,6 +66,14 @@ func (t *troubles) turn() (gone []string) {
 	return gone
 }
 
+// has reports whether a path could not be read in the last look.
+func (t *troubles) has(path string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, has := t.now[path]
+	return has || t.extra > 0 // which may be any
+}
+
 // texts are what cannot be read now, in order, and how many more there are.
 func (t *troubles) texts() (texts []string, more int) {
 	t.mu.Lock()
@@ -181,14 +189,31 @@ func advise(path string) string {
 		kind = "the folder " + at
 	}
 	whose := fmt.Sprintf("%s has mode %04o and belongs to user %s and group %s", kind, info.Mode().Perm(), userName(uid), name)
-	if info.Mode().Perm()&need == need {
-		return fmt.Sprintf("%s; add the user that event2mqtt runs as to group %s (SupplementaryGroups=%s in its systemd unit) and restart it", whose, name, name)
+	return whose + "; " + remedy(name, gid, info.Mode(), need)
+}
+
+// mighty are groups whose members may do, or read, far more than logs. Group 0
+// is one under any name.
+var mighty = map[string]bool{
+	"root": true, "wheel": true, "sudo": true, "admin": true, "docker": true, "lxd": true, "incus": true,
+	"disk": true, "shadow": true, "kmem": true,
+}
+
+// remedy tells how the program may get the rights that it needs to what belongs
+// to a group. It never advises to join a mighty one.
+func remedy(group string, gid uint32, mode, need fs.FileMode) string {
+	avoid := gid == 0 || mighty[group]
+	if mode.Perm()&need == need && !avoid {
+		return fmt.Sprintf("add the user that event2mqtt runs as to group %s (SupplementaryGroups=%s in its systemd unit) and restart it", group, group)
 	}
-	letters := "r"
-	if info.IsDir() {
+	letters, which := "r", "a"
+	if mode.IsDir() {
 		letters = "rx"
 	}
-	return fmt.Sprintf("%s; let a group read it (chgrp GROUP and chmod g+%s), and add the user that event2mqtt runs as to that group (SupplementaryGroups=GROUP in its systemd unit)", whose, letters)
+	if avoid {
+		which = "another"
+	}
+	return fmt.Sprintf("let %s group read it (chgrp GROUP and chmod g+%s), and add the user that event2mqtt runs as to that group (SupplementaryGroups=GROUP in its systemd unit)", which, letters)
 }
 
 func groupName(gid uint32) string {

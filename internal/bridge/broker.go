@@ -31,63 +31,63 @@ import (
 // which runs while mqtt.url is not set.
 type BrokerConfig struct {
 	Listen         string                `koanf:"listen" default:"localhost:1883" format:"address" off:"off" doc:"Where MQTT is spoken; off is not at all; localhost is 127.0.0.1 and ::1. On other addresses than this machine's there must be users."`
-	Unix           string                `koanf:"unix" doc:"A unix socket, too."`
-	TLS            BrokerTLSConfig       `koanf:"tls" doc:"MQTT over TLS."`
-	WebSocket      BrokerWebSocketConfig `koanf:"websocket" doc:"MQTT over WebSocket."`
+	Unix           string                `koanf:"unix" doc:"A unix socket where MQTT is spoken, too."`
+	TLS            BrokerTLSConfig       `koanf:"tls" doc:"Where and how MQTT over TLS is spoken."`
+	WebSocket      BrokerWebSocketConfig `koanf:"websocket" doc:"Where MQTT over WebSocket is spoken."`
 	AllowAnonymous bool                  `koanf:"allow_anonymous" default:"false" doc:"Let clients in that give no user name, from anywhere."`
 	Users          []BrokerUser          `koanf:"users" doc:"Accounts beside those of the command line."`
 	LoginFailures  int                   `koanf:"login_failures" default:"5" min:"1" max:"1000" doc:"How many failed logins lock a user name out from an address; ten times as many, with whatever names, lock out the address."`
 	LockOut        time.Duration         `koanf:"lock_out" default:"60s" min:"1s" max:"30m" doc:"How long the first lock-out lasts; each further one takes twice as long, up to 30 minutes."`
-	Persistence    bool                  `koanf:"persistence" default:"true" doc:"Sessions and retained messages survive restarts and crashes."`
+	Persistence    bool                  `koanf:"persistence" default:"true" doc:"Whether sessions and retained messages survive restarts and crashes."`
 	SaveInterval   time.Duration         `koanf:"save_interval" default:"5s" min:"100ms" max:"1h" doc:"How long a retained QoS 0 message may be in memory only."`
 	SysInterval    time.Duration         `koanf:"sys_interval" default:"10s" min:"1s" max:"1h" off:"0s" doc:"How often $SYS/broker/… is brought up to date; 0s is off."`
 
 	MaxClients       int           `koanf:"max_clients" default:"1024" min:"1" max:"1048576" doc:"How many clients may be connected."`
-	MaxPerAddress    int           `koanf:"max_per_address" default:"256" min:"1" max:"1048576" doc:"Connections from one address."`
-	MaxPending       int           `koanf:"max_pending" default:"512" min:"1" max:"1048576" doc:"Connections that have not said CONNECT yet,"`
-	ConnectTimeout   time.Duration `koanf:"connect_timeout" default:"10s" min:"1s" max:"10m" doc:"and how long they may take to."`
+	MaxPerAddress    int           `koanf:"max_per_address" default:"256" min:"1" max:"1048576" doc:"How many connections one address may have."`
+	MaxPending       int           `koanf:"max_pending" default:"512" min:"1" max:"1048576" doc:"How many connections there may be that have not said CONNECT yet."`
+	ConnectTimeout   time.Duration `koanf:"connect_timeout" default:"10s" min:"1s" max:"10m" doc:"How long a connection may take to say CONNECT."`
 	MaxKeepAlive     time.Duration `koanf:"max_keepalive" default:"0s" min:"5s" max:"65535s" off:"0s" doc:"The longest a client may be silent; 0s is what it asks for."`
-	MaxPacket        config.Size   `koanf:"max_packet" default:"1280KiB" min:"1KiB" max:"64MiB" doc:"The largest packet."`
-	MaxInFlight      int           `koanf:"max_in_flight" default:"1024" min:"1" max:"65535" doc:"Unanswered messages in each direction."`
-	MaxQueued        int           `koanf:"max_queued" default:"16384" min:"1" max:"16777216" doc:"Messages that may wait for one client,"`
-	MaxQueuedBytes   config.Size   `koanf:"max_queued_bytes" default:"8MiB" min:"1KiB" max:"1GiB" doc:"their bytes,"`
-	MaxQueuedTotal   config.Size   `koanf:"max_queued_total" default:"128MiB" min:"1KiB" max:"1GiB" doc:"and those of all clients."`
-	MaxSubscriptions int           `koanf:"max_subscriptions" default:"8192" min:"1" max:"16777216" doc:"Filters of one client; deep ones count more."`
-	MaxSessions      int           `koanf:"max_sessions" default:"4096" min:"1" max:"16777216" doc:"Clients that are there and absent ones."`
-	MaxRetained      int           `koanf:"max_retained" default:"100000" min:"1" max:"1073741824" doc:"Retained messages,"`
-	MaxRetainedBytes config.Size   `koanf:"max_retained_bytes" default:"64MiB" min:"1KiB" max:"1GiB" doc:"and their bytes."`
-	MaxTopicLength   int           `koanf:"max_topic_length" default:"1024" min:"1" max:"65535" doc:"Bytes of a topic,"`
+	MaxPacket        config.Size   `koanf:"max_packet" default:"1280KiB" min:"1KiB" max:"64MiB" doc:"The largest packet that a client may send."`
+	MaxInFlight      int           `koanf:"max_in_flight" default:"1024" min:"1" max:"65535" doc:"How many messages to and from one client may be unanswered, in each direction."`
+	MaxQueued        int           `koanf:"max_queued" default:"16384" min:"1" max:"16777216" doc:"How many messages may wait for one client."`
+	MaxQueuedBytes   config.Size   `koanf:"max_queued_bytes" default:"8MiB" min:"1KiB" max:"1GiB" doc:"How many bytes of messages may wait for one client."`
+	MaxQueuedTotal   config.Size   `koanf:"max_queued_total" default:"128MiB" min:"1KiB" max:"1GiB" doc:"How many bytes of messages may wait for all clients together."`
+	MaxSubscriptions int           `koanf:"max_subscriptions" default:"8192" min:"1" max:"16777216" doc:"How many filters one client may subscribe to; deep ones count more."`
+	MaxSessions      int           `koanf:"max_sessions" default:"4096" min:"1" max:"16777216" doc:"How many sessions there may be, of clients that are there and of absent ones."`
+	MaxRetained      int           `koanf:"max_retained" default:"100000" min:"1" max:"1073741824" doc:"How many messages may be retained."`
+	MaxRetainedBytes config.Size   `koanf:"max_retained_bytes" default:"64MiB" min:"1KiB" max:"1GiB" doc:"How many bytes the retained messages may have together."`
+	MaxTopicLength   int           `koanf:"max_topic_length" default:"1024" min:"1" max:"65535" doc:"How many bytes a topic may have."`
 	MaxTopicLevels   int           `koanf:"max_topic_levels" default:"201" min:"1" max:"201" doc:"How many levels a topic may have; 201 levels are 200 slashes, as many as Mosquitto allows."`
-	PublishRate      int           `koanf:"publish_rate" default:"0" min:"0" max:"1073741824" doc:"Messages a second from one client; 0 is any."`
+	PublishRate      int           `koanf:"publish_rate" default:"0" min:"0" max:"1073741824" doc:"How many messages a second one client may publish; 0 is any number."`
 	SessionExpiry    time.Duration `koanf:"session_expiry" default:"24h" min:"1s" max:"3650d" doc:"How long the session of an absent client is kept at most."`
 	StallTimeout     time.Duration `koanf:"stall_timeout" default:"5s" min:"100ms" max:"1h" doc:"How long a client with a full queue may take nothing."`
 }
 
 // BrokerTLSConfig are the options of the broker.tls section.
 type BrokerTLSConfig struct {
-	Listen             string `koanf:"listen" format:"address" off:"off" example:"192.168.1.5:8883" doc:"Where; left out, not at all."`
-	Cert               string `koanf:"cert" doc:"The certificate, a PEM file; read again when replaced."`
-	Key                string `koanf:"key" doc:"Its key, a PEM file."`
-	ClientCA           string `koanf:"client_ca" doc:"Clients may show a certificate that this authority signed."`
-	RequireCertificate bool   `koanf:"require_certificate" default:"false" doc:"They must; its common name is the user name."`
-	MinVersion         string `koanf:"min_version" default:"1.2" oneof:"1.0,1.1,1.2,1.3" doc:"The least version of TLS."`
+	Listen             string `koanf:"listen" format:"address" off:"off" example:"192.168.1.5:8883" doc:"Where MQTT over TLS is spoken; left out, nowhere."`
+	Cert               string `koanf:"cert" doc:"The broker's certificate, a PEM file; it is read again when it is replaced."`
+	Key                string `koanf:"key" doc:"The private key of the broker's certificate, a PEM file."`
+	ClientCA           string `koanf:"client_ca" doc:"The authority that signs the certificates which clients may show, a PEM file."`
+	RequireCertificate bool   `koanf:"require_certificate" default:"false" doc:"Whether clients must show a certificate; its common name is the user name."`
+	MinVersion         string `koanf:"min_version" default:"1.2" oneof:"1.0,1.1,1.2,1.3" doc:"The lowest version of TLS that is accepted."`
 }
 
 // BrokerWebSocketConfig are the options of the broker.websocket section.
 type BrokerWebSocketConfig struct {
-	HTTP      bool     `koanf:"http" default:"true" doc:"At /mqtt of http.listen."`
-	Listen    string   `koanf:"listen" format:"address" off:"off" example:"192.168.1.5:9001" doc:"On a port of its own."`
-	TLSListen string   `koanf:"tls_listen" format:"address" off:"off" example:"192.168.1.5:9443" doc:"On a port of its own, with broker.tls."`
+	HTTP      bool     `koanf:"http" default:"true" doc:"Whether MQTT over WebSocket is spoken at /mqtt of http.listen."`
+	Listen    string   `koanf:"listen" format:"address" off:"off" example:"192.168.1.5:9001" doc:"A port of its own where MQTT over WebSocket is spoken."`
+	TLSListen string   `koanf:"tls_listen" format:"address" off:"off" example:"192.168.1.5:9443" doc:"A port of its own where MQTT over WebSocket is spoken with TLS, as broker.tls says."`
 	Origins   []string `koanf:"origins" example:"*.example.org" doc:"Web pages of these origins may connect, too; those of http.origins may as well."`
 }
 
 // BrokerUser is an account that the configuration names.
 type BrokerUser struct {
-	Name     string        `koanf:"name" doc:"The user name."`
-	Password config.Secret `koanf:"password" doc:"The password,"`
-	Hash     config.Secret `koanf:"hash" doc:"or a hash of it: argon2id, bcrypt, or as mosquitto_passwd makes it."`
-	ClientID string        `koanf:"client_id" doc:"The only client id it may use."`
-	Allow    []string      `koanf:"allow" example:"#:rw" doc:"What it may do: FILTER:r, w, rw or deny; %u is the user name, %c the client id."`
+	Name     string        `koanf:"name" doc:"The user name of the account."`
+	Password config.Secret `koanf:"password" doc:"The password of the account, unless hash is set."`
+	Hash     config.Secret `koanf:"hash" doc:"A hash of the password: argon2id, bcrypt, or as mosquitto_passwd makes it."`
+	ClientID string        `koanf:"client_id" doc:"The only client id that the user may use."`
+	Allow    []string      `koanf:"allow" example:"#:rw" doc:"What the user may do: FILTER:r, w, rw or deny; %u is the user name, %c the client id."`
 }
 
 // off is how a listener is turned off that is on by default.

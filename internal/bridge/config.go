@@ -22,13 +22,13 @@ import (
 
 // Config is the whole configuration.
 type Config struct {
-	MQTT            mqtt.Config        `koanf:"mqtt" doc:"Where events go."`
-	Publish         mqtt.PublishConfig `koanf:"publish" doc:"What messages look like."`
+	MQTT            mqtt.Config        `koanf:"mqtt" doc:"The broker that events are published to."`
+	Publish         mqtt.PublishConfig `koanf:"publish" doc:"What the published messages look like."`
 	Broker          BrokerConfig       `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
 	Sources         []any              `koanf:"sources" doc:"Where events come from. Without any there is a webhook, default."` // maps; each type has options of its own
 	Rules           []rules.Config     `koanf:"rules" doc:"What becomes of events before they are stored: each rule is applied to what those before it left."`
 	Journal         JournalConfig      `koanf:"journal" doc:"Where events are kept until they are delivered."`
-	HTTP            web.Config         `koanf:"http" doc:"The HTTP server."`
+	HTTP            web.Config         `koanf:"http" doc:"The HTTP server of webhooks, the API and metrics."`
 	Log             LogConfig          `koanf:"log" doc:"The program's own log, on stderr."`
 	MaxPayload      config.Size        `koanf:"max_payload" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest payload of an event."`
 	ShutdownTimeout time.Duration      `koanf:"shutdown_timeout" default:"10s" min:"0s" max:"1h" doc:"How long to deliver what is stored before the program ends."`
@@ -36,19 +36,19 @@ type Config struct {
 
 // JournalConfig are the options of the journal section.
 type JournalConfig struct {
-	Path         string             `koanf:"path" doc:"The folder; left out, \"journal\" in the state folder."`
-	MaxSize      config.Size        `koanf:"max_size" default:"256MiB" min:"64KiB" doc:"How much it may take on disk."`
+	Path         string             `koanf:"path" doc:"The folder of the journal; left out, \"journal\" in the state folder."`
+	MaxSize      config.Size        `koanf:"max_size" default:"256MiB" min:"64KiB" doc:"How much the journal may take on disk."`
 	MaxAge       time.Duration      `koanf:"max_age" default:"7d" doc:"How long delivered events are kept as history."`
-	Sync         journal.SyncMode   `koanf:"sync" default:"always" oneof:"always,interval,never" doc:"always: safe against power cuts; interval; never."`
-	SyncInterval time.Duration      `koanf:"sync_interval" default:"1s" min:"1ms" max:"1h" doc:"Of interval."`
-	WhenFull     journal.FullPolicy `koanf:"when_full" default:"refuse" oneof:"refuse,drop_oldest" doc:"Refuse new events, so that senders try again, or drop the oldest."`
+	Sync         journal.SyncMode   `koanf:"sync" default:"always" oneof:"always,interval,never" doc:"When stored events are synced to the disk: always is before they count as stored and safe against power cuts; interval is every sync_interval; never leaves it to the system."`
+	SyncInterval time.Duration      `koanf:"sync_interval" default:"1s" min:"1ms" max:"1h" doc:"How often stored events are synced to the disk if journal.sync is interval."`
+	WhenFull     journal.FullPolicy `koanf:"when_full" default:"refuse" oneof:"refuse,drop_oldest" doc:"What becomes of new events when the journal is full: refuse has their senders try again; drop_oldest drops the oldest instead."`
 }
 
 // LogConfig are the options of the log section.
 type LogConfig struct {
 	Level  string       `koanf:"level" default:"info" oneof:"debug,info,warn,error" doc:"How much is logged."`
 	Levels LevelsConfig `koanf:"levels" doc:"Levels of single parts, in place of log.level. Each line of the log names its part."`
-	Format string       `koanf:"format" default:"auto" oneof:"auto,text,json" doc:"auto: text on a terminal, JSON elsewhere."`
+	Format string       `koanf:"format" default:"auto" oneof:"auto,text,json" doc:"How lines of the log are written; auto is text on a terminal and JSON elsewhere."`
 }
 
 // Defaults returns the configuration that holds where nothing is configured.

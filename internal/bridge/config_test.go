@@ -87,18 +87,26 @@ func TestTheReferenceIsUpToDate(t *testing.T) {
 	}
 }
 
-// TestEveryOptionIsDescribed by its tags.
+// standsAlone is a description that can be read without those around it: a
+// whole sentence that does not lean on the option before it.
+var standsAlone = regexp.MustCompile(`^\p{Lu}\S*( \S+){3,}\.$`)
+var leans = regexp.MustCompile(`^(And|Or|Its|Their|They|It|Of)\b`)
+
+// TestEveryOptionIsDescribed by its tags, in a whole sentence: an editor shows
+// it without its neighbours.
 func TestEveryOptionIsDescribed(t *testing.T) {
 	var walk func(path string, options []config.Option)
 	walk = func(path string, options []config.Option) {
 		for _, o := range options {
-			if o.Doc == "" {
-				t.Errorf("%s%s has no doc tag", path, o.Name)
+			if !standsAlone.MatchString(o.Doc) || leans.MatchString(o.Doc) {
+				t.Errorf("%s%s: its doc tag is no sentence that stands alone: %q", path, o.Name, o.Doc)
 			}
 			walk(path+o.Name+".", o.Fields)
 		}
 	}
 	walk("", config.Describe(bridge.Config{}))
+	walk("webhook: ", config.Describe(webhook.Config{}))
+	walk("tail: ", config.Describe(tail.Config{}))
 	if strings.Count(bridge.Reference(), "|  |\n") > 0 {
 		t.Error("an option of a source has no doc tag")
 	}

@@ -270,6 +270,39 @@ func TestNamesWithWildcardsMayConnectAndWidenNothing(t *testing.T) {
 	}
 }
 
+// TestWhoIsCutOffIsToldWhatChanged: an anonymous client has no account that
+// could have changed.
+func TestWhoIsCutOffIsToldWhatChanged(t *testing.T) {
+	for _, c := range []struct {
+		name, user string
+		before     map[string][]string
+		after      map[string][]string
+		anonymous  bool // before
+		want       string
+	}{
+		{name: "the first account", after: map[string][]string{"ann": {"#:rw"}}, want: "accounts exist now; a user name is needed"},
+		{name: "allow_anonymous off", before: map[string][]string{"ann": nil}, after: map[string][]string{"ann": nil}, anonymous: true, want: "accounts exist now; a user name is needed"},
+		{name: "removed", user: "ann", before: map[string][]string{"ann": nil}, want: "the account was changed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var l logLines
+			h := newHouseWith(t, c.before, broker.Options{Log: l.logger()})
+			o := accounts.Options{File: h.file, Delay: time.Millisecond, AllowAnonymous: c.anonymous}
+			h.accounts.SetOptions(o)
+			client := h.dial(c.user, mqttest.Options{ID: "x"})
+			o.AllowAnonymous = false
+			h.accounts.SetOptions(o)
+			h.set(c.after)
+			body, err := client.Expect(wire.DISCONNECT)
+			ok(t, err)
+			if !strings.Contains(string(body), c.want) {
+				t.Errorf("DISCONNECT says %q", body)
+			}
+			l.one(t, "client was cut off", map[string]any{"level": "info", "client": "x", "why": c.want})
+		})
+	}
+}
+
 // TestALoginDoesNotOutliveItsAccount: a client was let in and waits for the
 // one before it to let go of the session when its account goes away.
 func TestALoginDoesNotOutliveItsAccount(t *testing.T) {

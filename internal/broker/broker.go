@@ -245,7 +245,7 @@ func (b *Broker) isClosed() bool {
 // read any more is not sent.
 func (b *Broker) AccountsChanged() {
 	b.mu.Lock()
-	var cut []*conn
+	cut := map[*conn]string{} // and why
 	for _, s := range b.sessions {
 		s.mu.Lock()
 		c := s.conn
@@ -260,16 +260,27 @@ func (b *Broker) AccountsChanged() {
 		s.purge()
 		s.mu.Unlock()
 		if !allowed && c != nil {
-			cut = append(cut, c)
+			cut[c] = b.accountChanged(c.grant)
 		} else if !allowed {
 			b.endLocked(s)
 		}
 	}
 	b.subs.version.Add(1) // what publishers found for a topic may have changed
 	b.mu.Unlock()
-	for _, c := range cut {
-		c.shut(wire.NotAuthorized, "the account was changed")
+	for c, why := range cut {
+		c.shut(wire.NotAuthorized, why)
 	}
+}
+
+// accountChanged says why a client that was let in may not stay.
+func (b *Broker) accountChanged(g accounts.Grant) string {
+	switch {
+	case g.User != "":
+		return "the account was changed"
+	case b.accounts.Count() > 0:
+		return "accounts exist now; a user name is needed"
+	}
+	return "broker.allow_anonymous is false now; without accounts, only clients of this machine may connect"
 }
 
 // Close stops listening, lets every client have what is queued for it until

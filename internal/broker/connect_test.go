@@ -54,7 +54,7 @@ func TestAConnectThatIsTooLargeIsTold(t *testing.T) {
 			if wire.Type(header>>4) != wire.CONNACK || wire.Code(answer[1]) != want {
 				t.Errorf("got % x", answer)
 			}
-			l.one(t, "not let in", map[string]any{"level": "warn", "from": "127.0.0.1:", "why": "a CONNECT of 4000"})
+			l.one(t, "client was refused", map[string]any{"level": "warn", "from": "127.0.0.1:", "why": "a CONNECT of 4000"})
 		})
 	}
 }

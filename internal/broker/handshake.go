@@ -114,6 +114,9 @@ func (c *conn) agree(p *wire.Connect, ack *wire.Connack) error {
 func (c *conn) firstPacket() (header byte, body []byte, done func(), err error) {
 	done = func() {}
 	header, body, err = c.reader.Next()
+	if other := c.reader.OtherProtocol(); other != "" {
+		return 0, nil, done, otherProtocol(other)
+	}
 	var large *wire.TooLarge
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("it did not say CONNECT within %s (broker.connect_timeout): %w", c.b.limit().ConnectTimeout, err)
@@ -136,6 +139,16 @@ func (c *conn) firstPacket() (header byte, body []byte, done func(), err error) 
 		c.linger()
 	}
 	return 0, nil, done, refusal
+}
+
+// otherProtocol is why a client is refused that speaks another protocol than
+// MQTT, with where to find what speaks it.
+func otherProtocol(name string) error {
+	where := "TLS is spoken at broker.tls.listen"
+	if name == "HTTP" {
+		where = "webhooks, the API and MQTT over WebSocket are at http.listen"
+	}
+	return &wire.Error{Code: wire.Malformed, Reason: fmt.Sprintf("this port is for plain MQTT, and the client speaks %s; %s", name, where)}
 }
 
 // takeLarge reports whether c may send a CONNECT above maxConnect.

@@ -39,7 +39,7 @@ func (b *Broker) open(c *conn, p *wire.Connect) (present bool, err error) {
 			rules, ok := b.accounts.Still(c.grant, p.ClientID, c.addr)
 			if !ok {
 				b.mu.Unlock()
-				return false, &wire.Error{Code: wire.ServerBusy, Reason: "the account was changed; try again"}
+				return false, &wire.Error{Code: wire.ServerBusy, Reason: b.accountChanged(c.grant) + "; try again"}
 			}
 			c.grant.Rules = rules
 		}

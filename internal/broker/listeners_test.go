@@ -136,7 +136,7 @@ func TestACertificateIsWhoAClientIs(t *testing.T) {
 		}
 	}
 	eventually(t, "the log names the certificate without an account", func() bool {
-		for _, line := range l.find("not let in") {
+		for _, line := range l.find("client was refused") {
 			if line["certificate"] == "stranger" && strings.Contains(fmt.Sprint(line["why"]), "user add") {
 				return true
 			}

@@ -150,13 +150,13 @@ func (c *conn) tellEnd(goodbye *wire.Disconnect, err error) {
 	case c.endReason != "":
 		e.Str("why", c.endReason).Msg("broker: client was cut off")
 	case goodbye != nil && goodbye.Code == wire.Success:
-		e.Str("why", "it said goodbye").Msg("broker: client disconnected")
+		e.Str("why", "it disconnected normally").Msg("broker: client disconnected")
 	case goodbye != nil:
-		e.Str("why", "it said goodbye and asked for its will").Msg("broker: client disconnected")
+		e.Str("why", "it disconnected and asked for its will to be published").Msg("broker: client disconnected")
 	case c.b.isClosed():
 		e.Str("why", "the broker is shutting down").Msg("broker: client disconnected")
 	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
-		e.Str("why", "it closed the connection without a goodbye").Msg("broker: client lost")
+		e.Str("why", "it closed the connection without a DISCONNECT").Msg("broker: client lost")
 	default:
 		e.AnErr("why", err).Msg("broker: client lost")
 	}
@@ -201,7 +201,7 @@ func (c *conn) tellRefused(p *wire.Connect, err error) {
 	if errors.As(c.loginError, &cert) {
 		e = e.Str("certificate", clip(cert.Name))
 	}
-	e.AnErr("why", err).Msg("broker: a client was not let in")
+	e.AnErr("why", err).Msg("broker: a client was refused")
 }
 
 // clip keeps what a peer says of itself short.

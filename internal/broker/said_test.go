@@ -68,7 +68,8 @@ func TestTheLogSaysWhoConnectsAndWhyItEnds(t *testing.T) {
 		do  func(*broker.Broker, *mqttest.Client)
 		why string
 	}{
-		"goodbye":  {func(_ *broker.Broker, c *mqttest.Client) { _ = c.Disconnect() }, "goodbye"},
+		"goodbye":  {func(_ *broker.Broker, c *mqttest.Client) { _ = c.Disconnect() }, "it disconnected normally"},
+		"will":     {func(_ *broker.Broker, c *mqttest.Client) { _, _ = c.Write([]byte{0xe0, 1, 4}) }, "asked for its will"},
 		"lost":     {func(_ *broker.Broker, c *mqttest.Client) { c.Close() }, "closed the connection without"},
 		"silent":   {func(*broker.Broker, *mqttest.Client) {}, "keep alive"},
 		"violates": {func(_ *broker.Broker, c *mqttest.Client) { _, _ = c.Write([]byte{0xf0, 0}) }, "packet type 15"},
@@ -76,8 +77,12 @@ func TestTheLogSaysWhoConnectsAndWhyItEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var l logLines
 			b, addr := startWith(t, broker.Options{Log: l.logger()})
-			c := dial(t, addr, mqttest.Options{ID: "kitchen", Version: wire.V311, KeepAlive: 1})
-			l.one(t, "client connected", map[string]any{"level": "info", "client": "kitchen", "from": "127.0.0.1:", "version": "3.1.1", "keepalive": 1, "clean": true})
+			version, named := wire.V311, "3.1.1"
+			if name == "will" { // only version 5 can ask for it
+				version, named = wire.V5, "5"
+			}
+			c := dial(t, addr, mqttest.Options{ID: "kitchen", Version: version, KeepAlive: 1})
+			l.one(t, "client connected", map[string]any{"level": "info", "client": "kitchen", "from": "127.0.0.1:", "version": named, "keepalive": 1, "clean": true})
 			end.do(b, c)
 			eventually(t, "the end is logged", func() bool {
 				return len(l.find("disconnected"))+len(l.find("client lost"))+len(l.find("cut off")) == 1
@@ -163,7 +168,7 @@ func TestTheLogSaysWhyAConnectIsRefused(t *testing.T) {
 			t.Errorf("%v was let in", c.o)
 		}
 		eventually(t, "the log says "+c.why, func() bool {
-			for _, line := range l.find("not let in") {
+			for _, line := range l.find("client was refused") {
 				if strings.Contains(fmt.Sprint(line["why"]), c.why) && line["level"] == "warn" && line["version"] == "3.1.1" && line["user"] == c.o.User {
 					return true
 				}
@@ -172,15 +177,41 @@ func TestTheLogSaysWhyAConnectIsRefused(t *testing.T) {
 		})
 	}
 	// Who speaks no MQTT is told of, who says nothing is not.
-	before := len(l.find("not let in"))
+	before := len(l.find("client was refused"))
 	nc, err := net.Dial("tcp", addr)
 	ok(t, err)
 	nc.Close()
 	nc, err = net.Dial("tcp", addr)
 	ok(t, err)
 	_, _ = nc.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
-	eventually(t, "it is told", func() bool { return len(l.find("not let in")) == before+1 })
+	eventually(t, "it is told", func() bool { return len(l.find("client was refused")) == before+1 })
 	nc.Close()
+}
+
+// TestTheLogSaysWhichOtherProtocolAClientSpeaks, whatever MQTT its first bytes
+// look like, and where that protocol is spoken.
+func TestTheLogSaysWhichOtherProtocolAClientSpeaks(t *testing.T) {
+	for first, why := range map[string]string{
+		"GET / HTTP/1.1\r\n\r\n":           "speaks HTTP; webhooks",
+		"POST /hooks/a HTTP/1.1\r\n\r\n{}": "speaks HTTP", // shorter than the PUBREC that it seems to be
+		"PUT /x HTTP/1.1\r\nHost: printer.lan:1883\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}": "speaks HTTP", // and longer
+		"HEAD / HTTP/1.1\r\n\r\n":                      "speaks HTTP",
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":             "speaks HTTP",
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03": "speaks TLS; TLS is spoken at broker.tls.listen",
+		"\x40\x02\x00\x01":                             "first packet is PUBACK",
+	} {
+		t.Run(fmt.Sprintf("%.8q", first), func(t *testing.T) {
+			var l logLines
+			_, addr := startWith(t, broker.Options{Log: l.logger()})
+			nc, err := net.Dial("tcp", addr)
+			ok(t, err)
+			defer nc.Close()
+			_, err = nc.Write([]byte(first))
+			ok(t, err)
+			ok(t, nc.(*net.TCPConn).CloseWrite())
+			l.one(t, "client was refused", map[string]any{"level": "warn", "from": "127.0.0.1:", "why": why})
+		})
+	}
 }
 
 func TestRefusalsDoNotFillTheLog(t *testing.T) {
@@ -192,7 +223,7 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 		c.Close()
 	}
 	eventually(t, "all have left", func() bool { return b.Stats().Clients == 0 })
-	if n := len(l.find("not let in")); n == 0 || n > 20 {
+	if n := len(l.find("client was refused")); n == 0 || n > 20 {
 		t.Errorf("%d lines", n)
 	}
 }

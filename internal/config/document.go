@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -252,6 +253,9 @@ func syntaxProblems(file string, text []byte, err error) (all Problems) {
 		before, _, _ := bytes.Cut(text, []byte("*"+m[1]))
 		return Problems{{Where: fmt.Sprintf("%s:%d", file, 1+bytes.Count(before, []byte("\n"))), Text: "an alias (*NAME) stands here for an anchor (&NAME) that is not there before it; put a text that begins with * between quotes"}}
 	}
+	if problem, ok := tabProblem(file, text, err); ok {
+		return Problems{problem}
+	}
 	for text := range strings.SplitSeq(err.Error(), "\n") {
 		if m := yamlLine.FindStringSubmatch(strings.TrimSpace(text)); m != nil {
 			all = append(all, Problem{Where: file + ":" + m[1], Text: m[2]})
@@ -261,6 +265,30 @@ func syntaxProblems(file string, text []byte, err error) (all Problems) {
 		all = Problems{{Where: file, Text: strings.TrimPrefix(err.Error(), "yaml: ")}}
 	}
 	return all
+}
+
+// tabProblem makes a problem of the parser's error if a tab in a line's
+// indentation caused it. The parser calls that a character that starts nothing
+// or a tab, and names the line or the one before it, or none if it is the first.
+func tabProblem(file string, text []byte, err error) (Problem, bool) {
+	if !strings.Contains(err.Error(), "cannot start any token") && !strings.Contains(err.Error(), "tab character") {
+		return Problem{}, false
+	}
+	first := 1
+	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
+		first, _ = strconv.Atoi(m[1])
+	}
+	number := 0
+	for line := range bytes.Lines(text) {
+		if number++; number < first || number > first+1 {
+			continue
+		}
+		indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]
+		if tab := bytes.IndexByte(indent, '\t'); tab >= 0 {
+			return Problem{Where: place{file, number, tab + 1}.String(), Text: "a tab is in the indentation of this line; indent with spaces, not tabs"}, true
+		}
+	}
+	return Problem{}, false
 }
 
 // index notes the place of every key. before are the values of earlier files:

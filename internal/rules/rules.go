@@ -34,25 +34,25 @@ type Config struct {
 	// @printjob; one of them must match. None match all.
 	Match []string `koanf:"match" example:"Client*" doc:"Patterns of event names, or OctoPrint's classes such as @printjob; one must match."`
 	// Source is a pattern of source names.
-	Source string `koanf:"source" doc:"A pattern of source names."`
+	Source string `koanf:"source" doc:"A pattern that the name of the event's source must match."`
 	// When is an expression on event, source and payload.
-	When string `koanf:"when" example:"payload.time > 3600" doc:"An expression on event, source and payload."`
+	When string `koanf:"when" example:"payload.time > 3600" doc:"An expression on event, source and payload that must be true."`
 
-	Keep   bool   `koanf:"keep" default:"false" doc:"End the rules for the event."`
-	Drop   bool   `koanf:"drop" default:"false" doc:"Do not send it."`
-	Rename string `koanf:"rename" doc:"Its new name."`
-	Topic  string `koanf:"topic" doc:"Its topic, instead of publish.event_topic."`
-	QoS    *int   `koanf:"qos" oneof:"0,1,2" doc:"Its QoS."`
-	Retain bool   `koanf:"retain" default:"false" doc:"Leave it with the broker."`
+	Keep   bool   `koanf:"keep" default:"false" doc:"End the rules for the event, which is sent as it is then."`
+	Drop   bool   `koanf:"drop" default:"false" doc:"Do not send the event."`
+	Rename string `koanf:"rename" doc:"The new name of the event."`
+	Topic  string `koanf:"topic" doc:"The topic of the event's message, instead of publish.event_topic."`
+	QoS    *int   `koanf:"qos" oneof:"0,1,2" doc:"The QoS of the event's message, instead of publish.qos."`
+	Retain bool   `koanf:"retain" default:"false" doc:"Whether the event's message is retained."`
 
 	Pick   []string       `koanf:"pick" doc:"Keep these keys of the payload only."`
 	Remove []string       `koanf:"remove" doc:"Take these keys out of the payload."`
 	Add    map[string]any `koanf:"add" doc:"Put these keys into the payload."`
 
-	MinInterval time.Duration `koanf:"min_interval" default:"0s" min:"0s" max:"24h" doc:"Send one at most in this time; the last is sent at its end."`
-	Per         []string      `koanf:"per" doc:"Of min_interval: for each value of these keys."`
-	Dedupe      bool          `koanf:"dedupe" default:"false" doc:"Drop what says the same as the one before."`
-	Ignore      []string      `koanf:"ignore" doc:"Of dedupe: keys that do not count."`
+	MinInterval time.Duration `koanf:"min_interval" default:"0s" min:"0s" max:"24h" doc:"Send at most one event in this time; the last is sent at its end."`
+	Per         []string      `koanf:"per" doc:"Keys of the payload for each value of which min_interval counts by itself."`
+	Dedupe      bool          `koanf:"dedupe" default:"false" doc:"Drop an event that says the same as the one before it."`
+	Ignore      []string      `koanf:"ignore" doc:"Keys of the payload that do not count for dedupe."`
 }
 
 // Groups are OctoPrint's classes of events, as its MQTT plugin has them.

@@ -20,7 +20,7 @@ type Naming struct {
 	// Default is the name of events that have none.
 	Default string `koanf:"default" doc:"The name of events that have none."`
 	// Names maps labels to names.
-	Names map[string]string `koanf:"names" doc:"Other names for names, by name."`
+	Names map[string]string `koanf:"names" doc:"The names that events are given in place of those they come with, by the latter."`
 }
 
 // Name returns the name of an event, "" if there is none. label is what is
@@ -48,7 +48,7 @@ func (n *Naming) Name(label string, object []byte) string {
 // Timing says where an event's time is found, and how it is written.
 type Timing struct {
 	Key    string           `koanf:"time_key" doc:"A key of the payload that holds when the event happened; a path such as alert.at leads inside."`
-	Format event.TimeFormat `koanf:"time_format" doc:"How that time is written: unix, unix_ms, unix_us, unix_ns, or strftime's directives such as %d.%m.%Y %H:%M; left out, every usual form is understood."`
+	Format event.TimeFormat `koanf:"time_format" doc:"How the time of events is written: unix, unix_ms, unix_us, unix_ns, or strftime's directives such as %d.%m.%Y %H:%M; left out, every usual form is understood."`
 }
 
 // Check tells what is wrong with the timing, as KeyErrors.

@@ -30,7 +30,7 @@ type Config struct {
 	Listen         string `koanf:"listen" default:"localhost:8127" format:"address" doc:"Where HTTP is served: webhooks, health, metrics, the API; localhost is 127.0.0.1 and ::1."`
 	MaxConnections int    `koanf:"max_connections" default:"256" min:"1" max:"65535" doc:"How many connections there may be at a time; one address may have a quarter of them, and at least 8."`
 	// Token lets programs elsewhere use the API.
-	Token          config.Secret `koanf:"token" doc:"Lets programs on other machines use the API, as a bearer token."`
+	Token          config.Secret `koanf:"token" doc:"The bearer token with which programs on other machines may use the API."`
 	Origins        []string      `koanf:"origins" example:"https://panel.example.org" doc:"Web pages of these origins may send events and use the API, as programs may."`
 	Hosts          []string      `koanf:"hosts" example:"hooks.example.org" doc:"Names that this program is reached by, beside addresses, names without a dot, private domains such as .lan, and this machine's own name."`
 	TrustedProxies []string      `koanf:"trusted_proxies" example:"172.16.0.0/12" doc:"Proxies, addresses or networks, whose X-Forwarded-For or Forwarded header is believed; those on this machine always are. They have no share of connections."`

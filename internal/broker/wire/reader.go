@@ -1,6 +1,9 @@
 package wire
 
-import "io"
+import (
+	"bytes"
+	"io"
+)
 
 // Buffer sizes of a Reader, in bytes. A connection that says little keeps the
 // smallest; one that says much, or says big things, gets more while it does.
@@ -57,6 +60,26 @@ func (r *Reader) PeekVersion() byte {
 		return 0
 	}
 	return version
+}
+
+// methods begin what an HTTP client says first, also of HTTP/2 (RFC 9113, 3.4).
+var methods = []string{"GET /", "POST /", "PUT /", "HEAD /", "PATCH /", "DELETE /", "OPTIONS ", "CONNECT ", "PRI * HTTP/2"}
+
+// OtherProtocol tells that a stream is no MQTT but HTTP or TLS, by what has
+// arrived until the first Next returned; it is "" if neither can be told. None
+// of them begins as a CONNECT does: an HTTP method is a letter, and TLS sets
+// flags that a CONNECT must not have (a handshake's record, RFC 8446, 5.1).
+func (r *Reader) OtherProtocol() string {
+	b := r.buf[:r.end]
+	if len(b) > 2 && b[0] == 0x16 && b[1] == 3 {
+		return "TLS"
+	}
+	for _, method := range methods {
+		if bytes.HasPrefix(b, []byte(method)) {
+			return "HTTP"
+		}
+	}
+	return ""
 }
 
 // Next returns the next packet's first byte and body. The body is valid until

@@ -22,51 +22,51 @@ type Config struct {
 	URL       []string        `koanf:"url" example:"mqtt://192.168.1.10:1883" doc:"The broker: mqtt://, mqtts://, ws:// or wss://. A list is tried in order. Without one, this program is the broker."`
 	ClientID  string          `koanf:"client_id" example:"printer-1" doc:"The client id. Left out, one is made once and kept in the state folder."`
 	Username  string          `koanf:"username" doc:"The user name at the broker."`
-	Password  config.Secret   `koanf:"password" doc:"Its password."`
+	Password  config.Secret   `koanf:"password" doc:"The password of mqtt.username at the broker."`
 	Protocol  string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1" doc:"The version of MQTT; auto is 3.1.1."`
 	KeepAlive time.Duration   `koanf:"keepalive" default:"60s" min:"1s" max:"18h" off:"0s" doc:"How often the connection is checked; 0s is off."`
-	Timeout   time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"To connect, for each acknowledgement, and for every 16 KiB of a large message; it doubles for what did not come through."`
+	Timeout   time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"How long to wait for the connection, for each acknowledgement, and for every 16 KiB of a large message; it doubles for what did not come through."`
 	InFlight  int             `koanf:"in_flight" default:"128" min:"1" max:"10000" doc:"How many events may wait for their acknowledgement."`
-	TLS       TLSConfig       `koanf:"tls" doc:"For mqtts:// and wss://."`
-	WebSocket WebSocketConfig `koanf:"websocket" doc:"For ws:// and wss://."`
+	TLS       TLSConfig       `koanf:"tls" doc:"How mqtts:// and wss:// connections are encrypted and checked."`
+	WebSocket WebSocketConfig `koanf:"websocket" doc:"How ws:// and wss:// connections are opened."`
 	Will      WillConfig      `koanf:"will" doc:"How others see whether the bridge is there."`
 }
 
 // TLSConfig says whom to trust and who we are.
 type TLSConfig struct {
-	CA         string   `koanf:"ca" default:"auto" doc:"Whom to trust: auto is whom this system trusts; or a PEM file."`
-	Cert       string   `koanf:"cert" doc:"The client certificate, a PEM file."`
-	Key        string   `koanf:"key" doc:"Its key, a PEM file."`
+	CA         string   `koanf:"ca" default:"auto" doc:"The authorities that may have signed the broker's certificate: auto for those that this system trusts, or a PEM file."`
+	Cert       string   `koanf:"cert" doc:"The client certificate that the broker is shown, a PEM file."`
+	Key        string   `koanf:"key" doc:"The client certificate's private key, a PEM file."`
 	ServerName string   `koanf:"server_name" doc:"The name in the broker's certificate, if it is another than the URL's."`
 	Insecure   bool     `koanf:"insecure" default:"false" doc:"Do not check who the broker is."`
-	MinVersion string   `koanf:"min_version" default:"1.2" oneof:"1.0,1.1,1.2,1.3" doc:"The least version of TLS."`
-	MaxVersion string   `koanf:"max_version" oneof:"1.0,1.1,1.2,1.3" doc:"The highest."`
-	Ciphers    []string `koanf:"ciphers" doc:"Cipher suites, by name; left out, Go's choice."`
+	MinVersion string   `koanf:"min_version" default:"1.2" oneof:"1.0,1.1,1.2,1.3" doc:"The lowest version of TLS that is accepted."`
+	MaxVersion string   `koanf:"max_version" oneof:"1.0,1.1,1.2,1.3" doc:"The highest version of TLS that is accepted; left out, the newest."`
+	Ciphers    []string `koanf:"ciphers" doc:"The cipher suites that are offered, by name; left out, Go's choice."`
 }
 
 // WebSocketConfig holds what ws and wss URLs need beside the URL.
 type WebSocketConfig struct {
-	Headers map[string]config.Secret `koanf:"headers" doc:"HTTP headers that are sent along, such as Authorization."`
+	Headers map[string]config.Secret `koanf:"headers" doc:"HTTP headers that are sent with the WebSocket's request, such as Authorization."`
 }
 
 // WillConfig says how others see whether the bridge is there.
 type WillConfig struct {
-	Enabled bool   `koanf:"enabled" default:"true" doc:"Tell at all."`
-	Topic   string `koanf:"topic" default:"{base}/mqtt" doc:"Where."`
-	Online  string `koanf:"online" default:"connected" doc:"Published on connect."`
-	Offline string `koanf:"offline" default:"disconnected" doc:"Published on shutdown, or by the broker as the last will."`
-	QoS     int    `koanf:"qos" default:"1" oneof:"0,1,2" doc:"Its QoS."`
-	Retain  bool   `koanf:"retain" default:"true" doc:"Whether it is retained."`
+	Enabled bool   `koanf:"enabled" default:"true" doc:"Whether to publish that the bridge is connected, and that it is not."`
+	Topic   string `koanf:"topic" default:"{base}/mqtt" doc:"The topic that tells whether the bridge is connected."`
+	Online  string `koanf:"online" default:"connected" doc:"The payload that is published on connect."`
+	Offline string `koanf:"offline" default:"disconnected" doc:"The payload that is published on shutdown, or by the broker as the last will."`
+	QoS     int    `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of the online and the offline message."`
+	Retain  bool   `koanf:"retain" default:"true" doc:"Whether the online and the offline message are retained."`
 }
 
 // PublishConfig are the options of the publish section: what messages look like.
 type PublishConfig struct {
-	BaseTopic       string `koanf:"base_topic" default:"event2mqtt" doc:"What {base} stands for."`
-	EventTopic      string `koanf:"event_topic" default:"{base}/event/{event}" doc:"The topic of events. {base}, {event}, {source}, {payload.KEY}; each may be followed by |lower or |snake."`
+	BaseTopic       string `koanf:"base_topic" default:"event2mqtt" doc:"The text that {base} stands for in topics."`
+	EventTopic      string `koanf:"event_topic" default:"{base}/event/{event}" doc:"The topic of events, with the placeholders {base}, {event}, {source} and {payload.KEY}; each may be followed by |lower or |snake."`
 	QoS             int    `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events; with 0 nobody acknowledges, and events can be lost."`
-	TimestampField  string `koanf:"timestamp_field" default:"_timestamp" doc:"The key that tells when it happened."`
-	TimestampMillis bool   `koanf:"timestamp_millis" default:"false" doc:"In milliseconds instead of seconds."`
-	IDField         string `koanf:"id_field" example:"_id" doc:"A key for an id that stays the same should an event be sent twice."`
+	TimestampField  string `koanf:"timestamp_field" default:"_timestamp" doc:"The key of the payload that tells when the event happened."`
+	TimestampMillis bool   `koanf:"timestamp_millis" default:"false" doc:"Whether publish.timestamp_field is in milliseconds instead of seconds."`
+	IDField         string `koanf:"id_field" example:"_id" doc:"A key of the payload for an id that stays the same should an event be sent twice."`
 }
 
 // Defaults returns the options that hold where nothing is configured.

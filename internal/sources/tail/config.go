@@ -17,7 +17,7 @@ import (
 type Config struct {
 	sources.Common `koanf:",squash"`
 	// Paths are files and globs ("**" goes through folders).
-	Paths        []string `koanf:"paths" required:"the files to read" example:"/var/log/printer/*.log" doc:"Files, as globs; ** goes through folders. A path that exists as it is written is that file, whatever its brackets mean in a glob."`
+	Paths        []string `koanf:"paths" required:"the files to read" example:"/var/log/printer/*.log" doc:"The files to read, as globs; ** goes through folders. A path that exists as it is written is that file, whatever its brackets mean in a glob."`
 	Exclude      []string `koanf:"exclude" example:"[\"*.old\", /var/log/printer/debug/**]" doc:"Globs of files that are not read though they match paths; one without / is about the file's name alone."`
 	lines.Config `koanf:",squash"`
 	// Start says where to begin in files that are there when the source runs

@@ -30,51 +30,51 @@ type Config struct {
 	Parse          []string      `koanf:"parse" doc:"Keys of the payload whose text is JSON and is used as such; a path such as message.data leads inside."`
 	Split          string        `koanf:"split" doc:"A key of the payload that holds an array, each item of which is an event of its own, with the other keys of the payload beside its own."`
 	Auth           AuthConfig    `koanf:"auth" doc:"Who may send; all that is set must hold."`
-	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"accepted: 202 when stored; delivered: 200 when the broker has it, and 202 if a rule holds it back."`
+	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"When to answer: accepted is 202 when stored; delivered is 200 when the broker has it, and 202 if a rule holds it back."`
 	RespondStatus  int           `koanf:"respond_status" default:"202" oneof:"200,202" doc:"The status that means stored, for senders that take only 200 for success."`
-	RespondTimeout time.Duration `koanf:"respond_timeout" default:"10s" min:"1ms" max:"50s" doc:"Of delivered: 504 when that takes longer."`
-	MaxBody        config.Size   `koanf:"max_body" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest body, files of forms not counted."`
+	RespondTimeout time.Duration `koanf:"respond_timeout" default:"10s" min:"1ms" max:"50s" doc:"How long respond: delivered waits for the broker before the answer is 504."`
+	MaxBody        config.Size   `koanf:"max_body" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest body of a request, files of forms not counted."`
 	MaxUnpacked    config.Size   `koanf:"max_unpacked" default:"8MiB" min:"1B" max:"1GiB" doc:"The largest body once unpacked, and the most that the events of one request may hold together."`
 	MaxUpload      config.Size   `koanf:"max_upload" default:"32MiB" min:"1B" max:"1GiB" doc:"The largest multipart form with its files, which are skipped."`
 	MaxEvents      int           `koanf:"max_events" default:"1000" min:"1" max:"100000" doc:"How many events one request may hold."`
-	RateLimit      float64       `koanf:"rate_limit" default:"0" min:"0" doc:"Requests a second from one address; 0 is off."`
-	RateBurst      int           `koanf:"rate_burst" default:"10" min:"1" doc:"How many may come at once."`
+	RateLimit      float64       `koanf:"rate_limit" default:"0" min:"0" doc:"How many requests a second one address may send; 0 is off."`
+	RateBurst      int           `koanf:"rate_burst" default:"10" min:"1" doc:"How many requests one address may send at once, if rate_limit is set."`
 }
 
 // EventConfig says where an event's name comes from: the URL, then the
 // header, then the first of the body's keys that is there, then the default.
 type EventConfig struct {
-	Header         string `koanf:"header" default:"X-Event-Name" doc:"A header that holds the name."`
+	Header         string `koanf:"header" default:"X-Event-Name" doc:"A header that holds the event's name."`
 	sources.Naming `koanf:",squash"`
 }
 
 // AuthConfig says how senders prove who they are. All that is set must hold.
 type AuthConfig struct {
 	Secret       config.Secret `koanf:"secret" doc:"The secret of the preset's sender, which is checked the way that this sender sends it."`
-	Token        config.Secret `koanf:"token" doc:"The token that must come as Authorization: Bearer …"`
+	Token        config.Secret `koanf:"token" doc:"The token that must come in the header Authorization: Bearer TOKEN."`
 	Username     string        `koanf:"username" doc:"The user name of basic authentication."`
 	Password     config.Secret `koanf:"password" doc:"The password of basic authentication."`
 	SecretHeader NamedSecret   `koanf:"secret_header" doc:"A header that must hold a secret."`
 	SecretQuery  NamedSecret   `koanf:"secret_query" doc:"A parameter of the query that must hold a secret; it is not published."`
 	HMAC         HMACConfig    `koanf:"hmac" doc:"A signature of the body, which is checked before anything else is done with it."`
 	BodyKey      string        `koanf:"body_key" doc:"A key that is taken out of the payload, because it holds a secret."`
-	BodySecret   config.Secret `koanf:"body_secret" doc:"What body_key must hold."`
+	BodySecret   config.Secret `koanf:"body_secret" doc:"The secret that body_key must hold."`
 }
 
 // NamedSecret is a secret that has a place of its own.
 type NamedSecret struct {
 	Name  string        `koanf:"name" doc:"The name of the header or parameter."`
-	Value config.Secret `koanf:"value" doc:"What it must hold."`
+	Value config.Secret `koanf:"value" doc:"The secret that the header or parameter must hold."`
 }
 
 // HMACConfig says how bodies are signed.
 type HMACConfig struct {
 	Scheme    string        `koanf:"scheme" oneof:"github,standard,stripe" doc:"A known way to sign: github (X-Hub-Signature-256), standard (standardwebhooks.com) or stripe (Stripe-Signature)."`
-	Header    string        `koanf:"header" doc:"The header that holds the signature, where it is none of these schemes."`
-	Prefix    string        `koanf:"prefix" doc:"What stands before the signature in that header, such as sha256=."`
-	Encoding  string        `koanf:"encoding" default:"hex" oneof:"hex,base64" doc:"How the signature in that header is written."`
-	Algorithm string        `koanf:"algorithm" default:"sha256" oneof:"sha1,sha256,sha512" doc:"The hash of that signature."`
-	Secret    config.Secret `koanf:"secret" doc:"The key of the signature."`
+	Header    string        `koanf:"header" doc:"The header that holds the signature, where scheme is not set."`
+	Prefix    string        `koanf:"prefix" doc:"What stands before the signature in the header, such as sha256=."`
+	Encoding  string        `koanf:"encoding" default:"hex" oneof:"hex,base64" doc:"How the signature in the header is written."`
+	Algorithm string        `koanf:"algorithm" default:"sha256" oneof:"sha1,sha256,sha512" doc:"The hash function of the signature in the header."`
+	Secret    config.Secret `koanf:"secret" doc:"The secret key of the signature."`
 	Tolerance time.Duration `koanf:"tolerance" default:"5m" min:"1s" max:"24h" doc:"How far the sender's clock may be off, with standard and stripe."`
 }
 

@@ -356,3 +356,28 @@ func TestASmallCopyIsReadOnce(t *testing.T) {
 	write(t, a+".b", line("3"))
 	o.expect(t, "1", "2", "unread", "3", "3")
 }
+
+// TestFilesThatWereTooManyAtFirst begin at the ends that they had on the very
+// first run when max_files allows them.
+func TestFilesThatWereTooManyAtFirst(t *testing.T) {
+	dir, o := t.TempDir(), newOutput()
+	for i := range 6 {
+		write(t, filepath.Join(dir, fmt.Sprintf("%d.log", i)), line("old"))
+	}
+	with := func(most int) func(*tail.Config) {
+		return func(c *tail.Config) { c.Start, c.MaxFiles = "end", most }
+	}
+	stop := run(t, o, dir, with(2))
+	o.begun(t, 1)
+	stop()
+	defer run(t, o, dir, with(10))()
+	o.begun(t, 2)
+	o.quiet(t)
+	for i := range 6 {
+		write(t, filepath.Join(dir, fmt.Sprintf("%d.log", i)), line("new"))
+	}
+	o.count(t, 6)
+	if got := o.got(); slices.Contains(got, "old") {
+		t.Errorf("got %v", got)
+	}
+}

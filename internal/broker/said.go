@@ -188,9 +188,13 @@ func (c *conn) tellRefused(p *wire.Connect, err error) {
 	}
 	e := c.b.log.Debug()
 	if worthTelling(p, err) && !c.b.isClosed() {
-		key := "refused " + c.network.String()
+		key, cause := "refused "+c.network.String(), wire.CodeOf(err).String()
+		var known *wire.Error
+		if p == nil && errors.As(err, &known) {
+			cause = known.Reason // no client id tells one from another
+		}
 		if c.b.lines.take(time.Now(), []string{key}, []int{refusalsOfAddress}, []time.Duration{pauseOfClient}) {
-			e = c.b.warn(clip(key + " " + wire.CodeOf(err).String() + " " + user + " " + client))
+			e = c.b.warn(clip(key + " " + cause + " " + user + " " + client))
 		}
 	}
 	e = e.Stringer("from", c.nc.RemoteAddr())

@@ -214,6 +214,20 @@ func TestTheLogSaysWhichOtherProtocolAClientSpeaks(t *testing.T) {
 	}
 }
 
+// TestOneCauseOfRefusalsDoesNotHideAnother of the same address.
+func TestOneCauseOfRefusalsDoesNotHideAnother(t *testing.T) {
+	var l logLines
+	_, addr := startWith(t, broker.Options{Log: l.logger()})
+	for i, first := range []string{"\n", "GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x02\x00"} {
+		nc, err := net.Dial("tcp", addr)
+		ok(t, err)
+		_, err = nc.Write([]byte(first))
+		ok(t, err)
+		eventually(t, fmt.Sprintf("%q is told", first), func() bool { return len(l.find("client was refused")) == i+1 })
+		nc.Close()
+	}
+}
+
 func TestRefusalsDoNotFillTheLog(t *testing.T) {
 	var l logLines
 	b, addr := startWith(t, broker.Options{Log: l.logger()})

@@ -213,8 +213,8 @@ func (b *Bridge) greet() {
 	}
 	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", b.listening(plan.listeners()[:1]), b.stateDir)
 	for _, o := range plan.sources {
-		if o.common().Type == "webhook" {
-			b.log.Info().Msgf(`try: curl -d '{"event":"PrintStarted","file":"a.gcode"}' %s/hooks/%s`, b.httpAddress(), o.common().Name)
+		if hook, ok := o.(*webhookOptions); ok && hook.open() {
+			b.log.Info().Msgf(`try: curl -d '{"file":"a.gcode"}' %s/hooks/%s/PrintStarted`, b.httpAddress(), hook.Name)
 			return
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -96,6 +97,11 @@ type webhookOptions struct {
 // option of auth that holds a secret.
 func (o *webhookOptions) authenticates() bool {
 	return config.HasSecret(o.Auth)
+}
+
+// open reports whether the source takes what anybody posts.
+func (o *webhookOptions) open() bool {
+	return !o.authenticates() && slices.Contains(o.Methods, http.MethodPost)
 }
 
 func (o *webhookOptions) common() sources.Common { return o.Common }

@@ -76,7 +76,7 @@ func (s *Source) read(w http.ResponseWriter, r *http.Request, q *request) (conte
 	case "gzip", "x-gzip":
 		packed = true
 	default:
-		return content{}, refusef(http.StatusUnsupportedMediaType, "the content encoding is not known; use gzip or none")
+		return content{}, refusef(http.StatusUnsupportedMediaType, "the Content-Encoding %s is not known; use gzip or none", quoted(encoding))
 	}
 	if m.isMultipart() && !packed && !s.auth.signs() {
 		payload, p := s.fromMultipart(q, http.MaxBytesReader(w, r.Body, int64(max(s.config.MaxUpload, s.config.MaxBody))), m.boundary, m.charset)
@@ -204,9 +204,9 @@ func (s *Source) parse(m *media, body []byte) (content, *refusal) {
 		return content{json: payload}, p
 	case !looksLikeJSON(trimmed) && !m.isJSON() && !asText:
 		if m.malformed {
-			return content{}, refusef(http.StatusUnsupportedMediaType, "the Content-Type is malformed; send application/json")
+			return content{}, refusef(http.StatusUnsupportedMediaType, "the Content-Type %s is malformed; send application/json", quoted(m.given))
 		}
-		return content{}, refusef(http.StatusUnsupportedMediaType, "bodies of this Content-Type are not known; send application/json, text/plain, application/xml, application/x-www-form-urlencoded or multipart/form-data")
+		return content{}, refusef(http.StatusUnsupportedMediaType, "bodies of the Content-Type %s are not known; send application/json, text/plain, application/xml, application/x-www-form-urlencoded or multipart/form-data", quoted(m.given))
 	}
 	c, p := s.fromJSON(trimmed)
 	if p == nil || !asText || p.Status != http.StatusBadRequest || meantAsJSON(trimmed) || looksLikeJSON(trimmed) && m.isForm() {

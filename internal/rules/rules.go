@@ -252,6 +252,9 @@ func compile(c Config, base string) (*rule, error) {
 	if len(c.Rename) > event.MaxName || !utf8.ValidString(c.Rename) {
 		bad("rename", "is longer than %d bytes, or not UTF-8", event.MaxName)
 	}
+	if found := placeholder(c.Rename); found != "" {
+		bad("rename", "%q looks like a placeholder, and rename takes a name as it is; only topic fills placeholders in", found)
+	}
 	if c.Topic != "" {
 		var err error
 		if r.topic, err = topic.Parse(c.Topic, base); err != nil {

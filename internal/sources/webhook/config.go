@@ -11,6 +11,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/decode"
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/sources"
 )
 
@@ -121,7 +122,17 @@ func (c *Config) Check() error {
 	if _, err := decode.Lookup(c.Encoding); err != nil {
 		bad("encoding", "%w", err)
 	}
-	errs = append(errs, c.Timing.Check())
+	errs = append(errs, c.Event.Check("event"), c.Timing.Check(sources.Elsewhere{Option: "time_header", Value: c.TimeHeader}, sources.Elsewhere{Option: "time_query", Value: c.TimeQuery}))
+	for i, path := range c.Parse {
+		if err := event.CheckPath(path); err != nil {
+			bad(fmt.Sprintf("parse[%d]", i), "%w", err)
+		}
+	}
+	if c.Split != "" {
+		if err := event.CheckPath(c.Split); err != nil {
+			bad("split", "%w", err)
+		}
+	}
 	if c.MaxUnpacked < c.MaxBody {
 		relation("max_unpacked", "max_body", "%s is less than max_body (%s)", c.MaxUnpacked, c.MaxBody)
 	}

@@ -189,6 +189,7 @@ event2mqtt_config_last_reload_successful %d
 event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 `, ok, float64(good.UnixMilli())/1000)
 	b.writeAnswers(w)
+	b.writeSourceCounts(w)
 	if sink != nil {
 		writeSkipped(w, sink.Skipped())
 	}

@@ -88,6 +88,10 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 // carried.
 func (s *Source) FilesDropped() uint64 { return s.dropped.Load() }
 
+// UnreadTimes counts the times that could not be read; their events got the
+// time of their arrival.
+func (s *Source) UnreadTimes() uint64 { return s.clock.Failed() }
+
 // Handler returns the handler of this source, delivering to out.
 func (s *Source) Handler(out sources.Output) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -26,7 +26,7 @@ password, which are shown once. The device may use no other client id and do
 nothing but what its rules allow. A running broker follows at once.`,
 	}
 	cmd.AddCommand(deviceAdd(f), deviceReset(f), userRemove(f, "device"), accountList(f, "device"))
-	return cmd
+	return group(cmd)
 }
 
 // credentials are what a device needs to know.
@@ -67,7 +67,7 @@ func deviceAdd(f *flags) *cobra.Command {
 		Use:     "add NAME --allow RULE",
 		Short:   "Make credentials for a device and show them, once",
 		Example: "  event2mqtt device add kitchen --allow 'tele/kitchen/#:rw' --allow 'cmnd/kitchen/#:r' --for tasmota",
-		Args:    cobra.ExactArgs(1),
+		Args:    needs("NAME", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
@@ -104,7 +104,7 @@ func deviceReset(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reset NAME",
 		Short: "Make a new password for a device, show it, and cut off what uses the old one",
-		Args:  cobra.ExactArgs(1),
+		Args:  needs("NAME", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err

@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -253,11 +254,20 @@ func decodeSource(doc *config.Document, path string, item any) (sourceOptions, e
 			continue
 		}
 		options := t.options()
+		var noPreset error
+		if _, ok := options.(*tailOptions); ok && raw["preset"] != nil {
+			noPreset = config.Errorf("preset", "is for webhooks; what a log looks like is its format: write format: docker, journald, nginx, syslog and so on")
+			raw = maps.Clone(raw) // without what is told of already
+			delete(raw, "preset")
+		}
 		err := doc.DecodeValue(path, raw, options)
 		if p, ok := options.(interface{ Prepare() }); ok {
 			doc.Fill(path, "preset", options, p.Prepare) // check, --print and run see the same
 		}
-		return options, errors.Join(err, options.Check())
+		return options, errors.Join(noPreset, err, options.Check())
+	}
+	if kind == "" && raw["type"] == nil {
+		return nil, config.Errorf("type", "is missing; write type: %s", strings.Join(known, ", or type: "))
 	}
 	text := fmt.Sprintf("%q is not a type of source; there are %s", kind, strings.Join(known, ", "))
 	if near := config.Near(kind, known...); near != "" && kind != "" {

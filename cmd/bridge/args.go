@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// This file is what commands say of arguments that are missing or too many.
+
+// needs asks for one argument, or with more for at least one. what names it as
+// the usage does.
+func needs(what string, more bool) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return fmt.Errorf("%s is missing: %s", what, cmd.UseLine())
+		case len(args) > 1 && !more:
+			return fmt.Errorf("there is more than one %s: %s; put quotes around one with spaces", what, strings.Join(args, " "))
+		}
+		return nil
+	}
+}
+
+// group makes a command of one that only has others below it: its help, or an
+// error if one is named that does not exist.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		var names []string
+		for _, c := range cmd.Commands() {
+			names = append(names, c.Name())
+		}
+		return fmt.Errorf("there is no %q; there are %s", cmd.CommandPath()+" "+args[0], strings.Join(names, ", "))
+	}
+	return cmd
+}
+
+// counted is a number of things, such as 1 user.
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}

@@ -7,7 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// This file is what commands say of arguments that are missing or too many.
+// This file is what commands say of arguments: of those that are missing or too
+// many, and what shells complete.
 
 // needs asks for one argument, or with more for at least one. what names it as
 // the usage does.
@@ -37,6 +38,29 @@ func group(cmd *cobra.Command) *cobra.Command {
 		return fmt.Errorf("there is no %q; there are %s", cmd.CommandPath()+" "+args[0], strings.Join(names, ", "))
 	}
 	return cmd
+}
+
+// completions tells shells which commands and options take files: those of test
+// and import, and --config. Others would only be offered what they refuse.
+func completions(root *cobra.Command) {
+	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only for flags that do not exist
+	_ = root.MarkPersistentFlagDirname("state-dir")
+	_ = root.RegisterFlagCompletionFunc("set", cobra.NoFileCompletions)
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.ValidArgsFunction == nil && !strings.Contains(c.Use, "FILE") {
+			c.ValidArgsFunction = cobra.NoFileCompletions
+		}
+		for flag, values := range map[string][]cobra.Completion{"for": snippets, "allow": nil, "host": nil} {
+			if c.Flags().Lookup(flag) != nil {
+				_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
 }
 
 // counted is a number of things, such as 1 user.

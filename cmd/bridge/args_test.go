@@ -29,3 +29,19 @@ func TestArgumentsThatAreMissingOrWrongAreNamed(t *testing.T) {
 		t.Errorf("%s, %s, %s", a, b, c)
 	}
 }
+
+// TestCompletionsOfferWhatIsTaken: values where they are known, and files where
+// one is asked for alone.
+func TestCompletionsOfferWhatIsTaken(t *testing.T) {
+	const noFiles, files = ":4\n", ":0\n" // cobra's directives
+	for line, want := range map[string]string{
+		"device add x --for": "tasmota\nesphome\nhomeassistant\n" + noFiles, "device reset x --for": "tasmota\nesphome\nhomeassistant\n" + noFiles,
+		"device add x --host": noFiles, "user add --allow": noFiles, "user add": noFiles, "user rm": noFiles, "refused drop": noFiles, "run": noFiles, "check": noFiles,
+		"check --set": noFiles, "check --config": "yaml\nyml\n:8\n", "check --state-dir": ":16\n", "test": files, "user import": files,
+	} {
+		out, _, err := execute(t, append(append([]string{"__complete"}, strings.Fields(line)...), "")...)
+		if err != nil || out != want {
+			t.Errorf("%s: %v %q; want %q", line, err, out, want)
+		}
+	}
+}

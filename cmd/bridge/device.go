@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,9 +53,11 @@ func (o *output) addFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.format, "for", "", "print a snippet for tasmota, esphome or homeassistant")
 }
 
+// snippets are the values of --for.
+var snippets = []string{"tasmota", "esphome", "homeassistant"}
+
 func (o *output) check() error {
-	switch o.format {
-	case "", "tasmota", "esphome", "homeassistant":
+	if o.format == "" || slices.Contains(snippets, o.format) {
 		return nil
 	}
 	return fmt.Errorf("--for %s: there are snippets for tasmota, esphome and homeassistant", o.format)

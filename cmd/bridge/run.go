@@ -52,6 +52,7 @@ with --set mqtt.url=URL.`,
 			RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 		},
 		checkCommand(&f), reloadCommand(&f), refusedCommand(&f), testCommand(&f), schemaCommand(), userCommand(&f), deviceCommand(&f), versionCommand())
+	completions(root)
 	return root
 }
 

@@ -139,7 +139,7 @@ func (c *Config) Check() error {
 	if p := findPreset(c.Preset); c.Auth.Secret != "" && (p == nil || p.secret == nil) {
 		text := "goes with a preset only; without one, say where the secret is with secret_header, hmac or another key of auth"
 		if p != nil {
-			text = fmt.Sprintf("goes not with preset %s, whose sender sends no secret in a place of its own; use %s", p.name, p.instead)
+			text = fmt.Sprintf("does not go with preset %s, whose sender sends no secret in a place of its own; use %s", p.name, p.instead)
 		}
 		relation("auth.secret", "preset", "%s", text)
 	}
@@ -170,7 +170,7 @@ func (a *AuthConfig) check() (errs []error) {
 	}
 	h := &a.HMAC
 	if h.Scheme != "" && h.Header != "" {
-		relation("auth.hmac.header", "auth.hmac.scheme", "goes not with scheme, which has a header of its own")
+		relation("auth.hmac.header", "auth.hmac.scheme", "does not go with scheme, which has a header of its own")
 	}
 	switch {
 	case h.Scheme == "" && h.Header == "" && h.Secret == "":

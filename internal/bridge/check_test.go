@@ -85,8 +85,9 @@ func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
 		"sources: [{name: w, type: tail, paths: /x, time_format: unix}]":      "time_format: is of use only with time_key,",
 		"sources: [{name: w, type: tail, paths: /x, event: {keys: ['a[]']}}]": "sources[0].event.keys[0]: \"a[]\" has an empty step",
 		"sources: [{name: w, type: tail, paths: /x, preset: docker}]":         "sources[0].preset: is for webhooks; what a log looks like is its format: write format: docker",
-		"rules: [{rename: '{event}-x'}]":                                      "rules[0].rename: \"{event}\" looks like a placeholder",
-		"mqtt: {url: 'mqtt://h:99999'}":                                       "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
+		"log: debug":                     "log: a group of options is needed here, such as log: {level: debug}",
+		"rules: [{rename: '{event}-x'}]": "rules[0].rename: \"{event}\" looks like a placeholder",
+		"mqtt: {url: 'mqtt://h:99999'}":  "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
 	} {
 		_, err := bridge.Load(write(t, filepath.Join(t.TempDir(), "c.yaml"), text), nil, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), want) {

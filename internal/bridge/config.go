@@ -173,6 +173,11 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 		}
 	}
 	note("", doc.Decode(&p.Config))
+	for i := range problems {
+		if problems[i].Key == "log" { // what many other programs take
+			problems[i].Text += ", such as log: {level: debug}"
+		}
+	}
 	note("", mqtt.Check(p.MQTT, p.Publish))
 	note("", rules.Check(p.Rules, p.Publish.BaseTopic))
 	if len(p.MQTT.URL) == 0 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,7 +27,7 @@ password, which are shown once. The device may use no other client id and do
 nothing but what its rules allow. A running broker follows at once.`,
 	}
 	cmd.AddCommand(deviceAdd(f), deviceReset(f), userRemove(f, "device"), accountList(f, "device"))
-	return cmd
+	return group(cmd)
 }
 
 // credentials are what a device needs to know.
@@ -52,9 +53,11 @@ func (o *output) addFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.format, "for", "", "print a snippet for tasmota, esphome or homeassistant")
 }
 
+// snippets are the values of --for.
+var snippets = []string{"tasmota", "esphome", "homeassistant"}
+
 func (o *output) check() error {
-	switch o.format {
-	case "", "tasmota", "esphome", "homeassistant":
+	if o.format == "" || slices.Contains(snippets, o.format) {
 		return nil
 	}
 	return fmt.Errorf("--for %s: there are snippets for tasmota, esphome and homeassistant", o.format)
@@ -67,7 +70,7 @@ func deviceAdd(f *flags) *cobra.Command {
 		Use:     "add NAME --allow RULE",
 		Short:   "Make credentials for a device and show them, once",
 		Example: "  event2mqtt device add kitchen --allow 'tele/kitchen/#:rw' --allow 'cmnd/kitchen/#:r' --for tasmota",
-		Args:    cobra.ExactArgs(1),
+		Args:    needs("NAME", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
@@ -104,7 +107,7 @@ func deviceReset(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reset NAME",
 		Short: "Make a new password for a device, show it, and cut off what uses the old one",
-		Args:  cobra.ExactArgs(1),
+		Args:  needs("NAME", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
@@ -135,16 +138,8 @@ func newPassword() string { return strings.ToLower(rand.Text()) }
 func (o *output) show(cmd *cobra.Command, f *flags, u accounts.User, password string) error {
 	w := cmd.OutOrStdout()
 	c := credentials{Host: o.host, Port: 1883, ClientID: u.ClientID, Username: u.Name, Password: password, Allow: u.Allow}
-	listen := ""
-	secure := false
-	if dir, err := stateDir(f.stateDir, io.Discard, false); err == nil {
-		if plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...); err == nil {
-			if listen = plan.Broker.Listen; listen == "off" && plan.Broker.TLS.Listen != "" {
-				listen, secure = plan.Broker.TLS.Listen, true
-			}
-		}
-	}
-	if host, port, err := net.SplitHostPort(listen); err == nil {
+	broker := brokerAddress(f)
+	if host, port, err := net.SplitHostPort(broker.Address); err == nil {
 		if n, err := net.LookupPort("tcp", port); err == nil {
 			c.Port = n
 		}
@@ -158,7 +153,7 @@ func (o *output) show(cmd *cobra.Command, f *flags, u accounts.User, password st
 	if ip := net.ParseIP(c.Host); ip != nil && ip.IsLoopback() && o.host == "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "The broker listens on this machine alone; for devices elsewhere, set broker.listen to 0.0.0.0:1883.")
 	}
-	if secure {
+	if broker.TLS {
 		fmt.Fprintln(cmd.ErrOrStderr(), "The broker listens with TLS alone; the device has to speak it, too.")
 	}
 	if o.json {
@@ -181,6 +176,28 @@ func (o *output) show(cmd *cobra.Command, f *flags, u accounts.User, password st
 			c.Host, c.Port, c.ClientID, c.Username, c.Password, strings.Join(c.Allow, ", "), cmd.Root().Name(), c.Username)
 	}
 	return err
+}
+
+// brokerAddress is where the broker listens: as the configuration says that is
+// named, else where that of the program which runs does, else by default.
+func brokerAddress(f *flags) (found bridge.BrokerAddress) {
+	dir, err := stateDir(f.stateDir, io.Discard, false)
+	if err != nil {
+		return found
+	}
+	if f.config == "" && len(f.set) == 0 {
+		if running, ok := bridge.RunningBroker(dir); ok {
+			return running
+		}
+	}
+	plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...)
+	if err != nil {
+		return found
+	}
+	if plan.Broker.Listen == "off" && plan.Broker.TLS.Listen != "" {
+		return bridge.BrokerAddress{Address: plan.Broker.TLS.Listen, TLS: true}
+	}
+	return bridge.BrokerAddress{Address: plan.Broker.Listen}
 }
 
 // ownAddress is how other machines most likely reach this one.

@@ -89,8 +89,10 @@ func refusedDo(f *flags, do, done string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%d events %s\n", len(o.Done), done); err != nil {
-				return err
+			if len(o.Done) > 0 || o.Problems == nil {
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", counted(len(o.Done), "event"), done); err != nil {
+					return err
+				}
 			}
 			if o.Problems != nil {
 				return errors.New(strings.Join(o.Problems, "\n"))

@@ -17,18 +17,31 @@ func testCommand(f *flags) *cobra.Command {
 		Use:   "test FILE...",
 		Short: "Try out the rules: what would be published of given events",
 		Long: `Runs the tests in the files against the rules and topics of the configuration.
-Nothing is stored or published. A file looks like this:
+Nothing is stored or published. For a configuration with
+
+  rules:
+    - {match: [Client*, "@settings"], drop: true}
+    - {match: ZChange, min_interval: 5s}
+    - {match: PrintDone, when: payload.time > 3600, rename: LongPrintDone, add: {room: cellar}}
+
+a file of tests looks like this:
 
   tests:
-    - name: long prints are told of
+    - name: long prints have a name of their own
       events:
-        - {event: PrintStarted}
+        - {event: ClientOpened}
         - {event: PrintDone, payload: {time: 4000}}
-        - {event: ZChange, payload: {new: 0.4}, at: 2s}   # 2 s after the begin
       # file: events.jsonl                 # more events, an object on each line
       expect:                              # all that is published, in order
-        - topic: event2mqtt/event/PrintStarted
-        - {topic: event2mqtt/event/PrintDone, payload: {room: cellar}, absent: [path], qos: 1, retain: false}
+        - {topic: event2mqtt/event/LongPrintDone, payload: {room: cellar}, absent: [path], qos: 1, retain: false}
+    - name: the last of several ZChange is published, too
+      events:
+        - {event: ZChange, payload: {new: 0.2}}
+        - {event: ZChange, payload: {new: 0.4}, at: 2s}   # 2 s after the begin
+        - {event: ZChange, payload: {new: 0.6}, at: 3s}
+      expect:
+        - {topic: event2mqtt/event/ZChange, payload: {new: 0.2}}
+        - {topic: event2mqtt/event/ZChange, payload: {new: 0.6}}
 
 The exit status is 1 if a test fails.`,
 		Args: func(cmd *cobra.Command, args []string) error {

@@ -34,7 +34,7 @@ Rules are topic filters with r (read), w (write), rw or deny: 'tele/kitchen/#:rw
 %u stands for the user name, %c for the client id. What no rule allows is denied.`,
 	}
 	cmd.AddCommand(userAdd(f), userPasswd(f), userAllow(f), userRemove(f, "user"), accountList(f, "user"), userImport(f))
-	return cmd
+	return group(cmd)
 }
 
 // openAccounts finds the accounts, and says where. keeps is that new ones are
@@ -58,7 +58,7 @@ func addAccount(cmd *cobra.Command, file accounts.File, u accounts.User) error {
 		return append(users, u), nil
 	})
 	if err == nil && first {
-		fmt.Fprintf(cmd.ErrOrStderr(), "This is the first account in %s: clients without a user name are let in no more, unless broker.allow_anonymous is true.\n", file)
+		fmt.Fprintf(cmd.ErrOrStderr(), "This is the first account in %s: clients without a user name are no longer let in, unless broker.allow_anonymous is true.\n", file)
 	}
 	return err
 }
@@ -69,7 +69,7 @@ func userAdd(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Add a user; the password is asked for, or read from standard input",
-		Args:  cobra.ExactArgs(1),
+		Args:  needs("NAME", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			u := accounts.User{Name: args[0], Allow: accounts.Everything().Strings()}
 			if cmd.Flags().Changed("allow") {
@@ -123,7 +123,7 @@ func userPasswd(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "passwd NAME",
 		Short: "Change a user's password; connections with the old one are cut off",
-		Args:  cobra.ExactArgs(1),
+		Args:  needs("NAME", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			password, err := askPassword(cmd)
 			if err != nil {
@@ -141,7 +141,7 @@ func userAllow(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "allow NAME [RULE...]",
 		Short: "Replace what a user or a device may do; without rules, nothing",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  needs("NAME", true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rules, err := accounts.ParseRules(args[1:])
 			if err != nil {
@@ -159,7 +159,7 @@ func userRemove(f *flags, what string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm NAME...",
 		Short: "Remove a " + what + ", and cut its connections off",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  needs("NAME", true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file, err := openAccounts(cmd, f, false)
 			if err != nil {
@@ -197,14 +197,20 @@ func accountList(f *flags, what string) *cobra.Command {
 				return err
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
+			n := 0
 			for _, u := range users {
 				if u.IsDevice() == (what == "device") {
+					n++
 					allowed := strings.Join(u.Allow, ", ")
 					if allowed == "" {
 						allowed = "nothing"
 					}
 					fmt.Fprintf(w, "%s\t%s\n", u.Name, allowed)
 				}
+			}
+			if n == 0 {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "there are no %ss\n", what)
+				return err
 			}
 			return w.Flush()
 		},
@@ -214,8 +220,8 @@ func accountList(f *flags, what string) *cobra.Command {
 func userImport(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE",
-		Short: "Take users over from a Mosquitto password file or Home Assistant's auth_provider.homeassistant",
-		Args:  cobra.ExactArgs(1),
+		Short: "Import users from a Mosquitto password file or Home Assistant's auth_provider.homeassistant",
+		Args:  needs("FILE", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			text, err := file.Read(args[0], maxImport)
 			if err != nil {
@@ -247,7 +253,7 @@ func userImport(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d users taken over; they may do everything, see \"%s user allow\"\n", added, cmd.Root().Name())
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s imported; imported users may do everything, see \"%s user allow\"\n", counted(added, "user"), cmd.Root().Name())
 			return err
 		},
 	}

@@ -29,3 +29,43 @@ func (b *Bridge) writeAnswers(w io.Writer) {
 		}
 	}
 }
+
+// A source that reads times, and one that skips lines which make no event.
+type (
+	timing   interface{ UnreadTimes() uint64 }
+	skipping interface{ Skipped() uint64 }
+)
+
+// writeSourceCounts writes what sources could not read, in Prometheus' text
+// format.
+func (b *Bridge) writeSourceCounts(w io.Writer) {
+	b.mu.RLock()
+	parts := slices.Clone(b.now.sources)
+	b.mu.RUnlock()
+	for _, m := range []struct {
+		name, help string
+		value      func(part any) (n uint64, ok bool)
+	}{
+		{"event2mqtt_source_unread_times_total", "Times that could not be read; their events got the time of their arrival.", func(part any) (uint64, bool) {
+			s, ok := part.(timing)
+			if !ok {
+				return 0, false
+			}
+			return s.UnreadTimes(), true
+		}},
+		{"event2mqtt_tail_lines_skipped_total", "Lines that made no event; the log says why.", func(part any) (uint64, bool) {
+			s, ok := part.(skipping)
+			if !ok {
+				return 0, false
+			}
+			return s.Skipped(), true
+		}},
+	} {
+		_, _ = fmt.Fprintf(w, "# HELP %[1]s %[2]s\n# TYPE %[1]s counter\n", m.name, m.help)
+		for _, c := range parts {
+			if n, ok := m.value(c.part); ok {
+				_, _ = fmt.Fprintf(w, "%s{source=%q} %d\n", m.name, strings.TrimPrefix(c.title, "source "), n)
+			}
+		}
+	}
+}

@@ -29,3 +29,40 @@ func TestMetricsCountTheAnswersOfWebhooks(t *testing.T) {
 		}
 	}
 }
+
+// TestMetricsCountUnreadTimes of each source.
+func TestMetricsCountUnreadTimes(t *testing.T) {
+	h := newHouse(t, "http: {listen: \"HTTP\"}\nbroker: {listen: \"MQTT\"}\nsources: [{name: hooks, type: webhook}, {name: timed, type: webhook, time_key: at}]\n")
+	for _, body := range []string{`{"event":"E","at":"soon"}`, `{"event":"E","at":"later"}`, `{"event":"E","at":1700000000}`} {
+		r, err := http.Post("http://"+h.http+"/hooks/timed", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+	}
+	r, err := http.Get("http://" + h.http + metricsPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, _ := io.ReadAll(r.Body)
+	for _, want := range []string{`event2mqtt_source_unread_times_total{source="hooks"} 0`, `event2mqtt_source_unread_times_total{source="timed"} 2`, "# TYPE event2mqtt_tail_lines_skipped_total counter"} {
+		if !strings.Contains(string(text), want+"\n") {
+			t.Errorf("%s is not in\n%s", want, text)
+		}
+	}
+}
+
+// TestMetricsCountSkippedLines of a source that skips lines.
+func TestMetricsCountSkippedLines(t *testing.T) {
+	b := &Bridge{now: &running{sources: []*component{{title: "source log", part: skips(3)}, {title: "source hooks", part: nil}}}}
+	var text strings.Builder
+	b.writeSourceCounts(&text)
+	if want := `event2mqtt_tail_lines_skipped_total{source="log"} 3` + "\n"; !strings.HasSuffix(text.String(), want) {
+		t.Errorf("%s", text.String())
+	}
+}
+
+type skips uint64
+
+func (s skips) Skipped() uint64 { return uint64(s) }

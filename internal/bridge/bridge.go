@@ -213,8 +213,8 @@ func (b *Bridge) greet() {
 	}
 	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", b.listening(plan.listeners()[:1]), b.stateDir)
 	for _, o := range plan.sources {
-		if o.common().Type == "webhook" {
-			b.log.Info().Msgf(`try: curl -d '{"event":"PrintStarted","file":"a.gcode"}' %s/hooks/%s`, b.httpAddress(), o.common().Name)
+		if hook, ok := o.(*webhookOptions); ok && hook.open() {
+			b.log.Info().Msgf(`try: curl -d '{"file":"a.gcode"}' %s/hooks/%s/PrintStarted`, b.httpAddress(), hook.Name)
 			return
 		}
 	}
@@ -253,7 +253,7 @@ func (b *Bridge) health() (bool, []web.Component) {
 	b.mu.RUnlock()
 	stats := b.journal.Stats()
 	failure := b.journal.Failure()
-	detail := fmt.Sprintf("%s in %d files; newest event %d", config.Size(stats.Bytes), stats.Segments, stats.Last)
+	detail := fmt.Sprintf("%s in %s; newest event %d", config.Size(stats.Bytes), counted(stats.Segments, "file"), stats.Last)
 	if failure != nil {
 		detail = fmt.Sprintf("cannot store events: %v", failure)
 	}
@@ -265,7 +265,7 @@ func (b *Bridge) health() (bool, []web.Component) {
 	sink := now.mqtt.Health()
 	_, since := now.sink.health()
 	parts = append(parts, web.Component{
-		Name: now.sink.title, OK: sink.OK, Detail: fmt.Sprintf("%s; %d events wait", sink.Detail, b.cursor.Lag()), Since: since,
+		Name: now.sink.title, OK: sink.OK, Detail: fmt.Sprintf("%s; waiting: %s", sink.Detail, counted(b.cursor.Lag(), "event")), Since: since,
 	})
 	for _, c := range now.sources {
 		h, since := c.health()
@@ -318,4 +318,12 @@ func clientID(stateDir string) (string, error) {
 		return "", fmt.Errorf("keep the client id: %w", err)
 	}
 	return id, nil
+}
+
+// counted is a number of things, such as 1 file.
+func counted[N int | uint64](n N, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }

@@ -73,14 +73,33 @@ func TestThereIsABoundOfSourcesAndRules(t *testing.T) {
 func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
 	notAFolder := write(t, filepath.Join(t.TempDir(), "f"), "")
 	for text, want := range map[string]string{
-		"broker: {unix: /tmp/" + strings.Repeat("a", 103) + "}": "broker.unix: the path has 108 bytes; a unix socket's has at most 107",
-		"journal: {path: " + notAFolder + "}":                   "journal.path: " + notAFolder + " is there and is no folder",
-		"mqtt: {url: 'mqtt://h:99999'}":                         "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
+		"broker: {unix: /tmp/" + strings.Repeat("a", 103) + "}":               "broker.unix: the path has 108 bytes; a unix socket's has at most 107",
+		"journal: {path: " + notAFolder + "}":                                 "journal.path: " + notAFolder + " is there and is no folder",
+		"journal: {path: data/journal}":                                       "journal.path: \"data/journal\" must begin with /",
+		"broker: {unix: e2m.sock}":                                            "broker.unix: \"e2m.sock\" must begin with /",
+		"sources: [{name: w, type: webhook, event: {keys: [a, b..c]}}]":       "sources[0].event.keys[1]: \"b..c\" has an empty step",
+		"sources: [{name: w, type: webhook, time_key: a..b}]":                 "sources[0].time_key: \"a..b\" has an empty step",
+		"sources: [{name: w, type: webhook, split: a., parse: [.b]}]":         "sources[0].split: \"a.\" has an empty step",
+		"sources: [{name: w, type: webhook, time_key: a, time_format: '%Q'}]": "sources[0].time_format: \"%Q\" has the directive",
+		"sources: [{name: w, type: webhook, time_format: unix}]":              "time_format: is of use only with time_key or time_header or time_query",
+		"sources: [{name: w, type: tail, paths: /x, time_format: unix}]":      "time_format: is of use only with time_key,",
+		"sources: [{name: w, type: tail, paths: /x, event: {keys: ['a[]']}}]": "sources[0].event.keys[0]: \"a[]\" has an empty step",
+		"sources: [{name: w, type: tail, paths: /x, preset: docker}]":         "sources[0].preset: is for webhooks; what a log looks like is its format: write format: docker",
+		"log: debug":                     "log: a group of options is needed here, such as log: {level: debug}",
+		"rules: [{rename: '{event}-x'}]": "rules[0].rename: \"{event}\" looks like a placeholder",
+		"mqtt: {url: 'mqtt://h:99999'}":  "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
 	} {
 		_, err := bridge.Load(write(t, filepath.Join(t.TempDir(), "c.yaml"), text), nil, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+// TestATimeFormatIsOfUseWithAnyPlaceOfTheTime.
+func TestATimeFormatIsOfUseWithAnyPlaceOfTheTime(t *testing.T) {
+	for _, place := range []string{"webhook, time_key: a", "webhook, time_header: X-A", "webhook, time_query: a", "webhook, preset: stripe", "tail, paths: /x, time_key: a", "tail, paths: /x, format: docker"} {
+		load(t, "sources: [{name: w, type: "+place+", time_format: unix}]")
 	}
 }
 

@@ -3,7 +3,9 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -98,6 +100,11 @@ func (o *webhookOptions) authenticates() bool {
 	return config.HasSecret(o.Auth)
 }
 
+// open reports whether the source takes what anybody posts.
+func (o *webhookOptions) open() bool {
+	return !o.authenticates() && slices.Contains(o.Methods, http.MethodPost)
+}
+
 func (o *webhookOptions) common() sources.Common { return o.Common }
 func (o *webhookOptions) alone() bool            { return false }
 func (o *webhookOptions) build(d deps) (sources.Source, error) {
@@ -166,6 +173,11 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 		}
 	}
 	note("", doc.Decode(&p.Config))
+	for i := range problems {
+		if problems[i].Key == "log" { // what many other programs take
+			problems[i].Text += ", such as log: {level: debug}"
+		}
+	}
 	note("", mqtt.Check(p.MQTT, p.Publish))
 	note("", rules.Check(p.Rules, p.Publish.BaseTopic))
 	if len(p.MQTT.URL) == 0 {
@@ -247,11 +259,20 @@ func decodeSource(doc *config.Document, path string, item any) (sourceOptions, e
 			continue
 		}
 		options := t.options()
+		var noPreset error
+		if _, ok := options.(*tailOptions); ok && raw["preset"] != nil {
+			noPreset = config.Errorf("preset", "is for webhooks; what a log looks like is its format: write format: docker, journald, nginx, syslog and so on")
+			raw = maps.Clone(raw) // without what is told of already
+			delete(raw, "preset")
+		}
 		err := doc.DecodeValue(path, raw, options)
 		if p, ok := options.(interface{ Prepare() }); ok {
 			doc.Fill(path, "preset", options, p.Prepare) // check, --print and run see the same
 		}
-		return options, errors.Join(err, options.Check())
+		return options, errors.Join(noPreset, err, options.Check())
+	}
+	if kind == "" && raw["type"] == nil {
+		return nil, config.Errorf("type", "is missing; write type: %s", strings.Join(known, ", or type: "))
 	}
 	text := fmt.Sprintf("%q is not a type of source; there are %s", kind, strings.Join(known, ", "))
 	if near := config.Near(kind, known...); near != "" && kind != "" {

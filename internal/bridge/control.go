@@ -189,6 +189,7 @@ event2mqtt_config_last_reload_successful %d
 event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 `, ok, float64(good.UnixMilli())/1000)
 	b.writeAnswers(w)
+	b.writeSourceCounts(w)
 	if sink != nil {
 		writeSkipped(w, sink.Skipped())
 	}
@@ -246,6 +247,54 @@ const controlFile = "control.json"
 type controlContent struct {
 	URL   string `json:"url"`
 	Token string `json:"token"`
+	// Broker is where the bundled broker listens; empty if it does not.
+	Broker BrokerAddress `json:"broker"`
+}
+
+// BrokerAddress is where devices reach the bundled broker. Address is one of
+// host and port, which may be that of all interfaces.
+type BrokerAddress struct {
+	Address string `json:"address,omitempty"`
+	TLS     bool   `json:"tls,omitempty"`
+}
+
+// brokerAddress is the one without TLS, or the one with TLS if there is no other.
+func (b *Bridge) brokerAddress() (found BrokerAddress) {
+	if b.now.broker == nil {
+		return found
+	}
+	for _, l := range b.now.plan.Broker.listeners() {
+		secure := l.key == "broker.tls.listen"
+		if !secure && l.key != "broker.listen" {
+			continue
+		}
+		if open := b.sockets.addresses(l.network, l.address); len(open) > 0 && found.Address == "" {
+			found = BrokerAddress{open[0].String(), secure}
+		}
+	}
+	return found
+}
+
+// RunningBroker is where the broker of the program that uses a state folder
+// listens; ok is false if none runs there, or it has no broker.
+func RunningBroker(stateDir string) (found BrokerAddress, ok bool) {
+	c, err := readControl(stateDir)
+	return c.Broker, err == nil && c.Broker.Address != ""
+}
+
+// readControl reads what a running program has written.
+func readControl(stateDir string) (c controlContent, err error) {
+	text, err := file.Read(filepath.Join(stateDir, controlFile), file.MaxSecret)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, ErrNotRunning
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &c)
+	}
+	if err != nil {
+		return c, fmt.Errorf("find the running event2mqtt: %w", err)
+	}
+	return c, nil
 }
 
 func (c *control) init(b *Bridge) {
@@ -263,7 +312,7 @@ func (c *control) init(b *Bridge) {
 // write notes where the program is reached now.
 func (c *control) write(b *Bridge) error {
 	u := url.URL{Scheme: "http", Host: b.httpAddress()}
-	text, err := json.Marshal(controlContent{u.String(), c.token})
+	text, err := json.Marshal(controlContent{u.String(), c.token, b.brokerAddress()})
 	if err == nil {
 		err = renameio.WriteFile(filepath.Join(b.stateDir, controlFile), text, 0o600)
 	}
@@ -325,16 +374,9 @@ func AskToReload(ctx context.Context, stateDir string) (o Outcome, err error) {
 // ask sends a request, with a JSON body unless that is nil, to the program
 // that uses a state folder, and decodes the answer: one of 200, or of 422.
 func ask(ctx context.Context, stateDir, method, path string, body, answer any) error {
-	text, err := file.Read(filepath.Join(stateDir, controlFile), file.MaxSecret)
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNotRunning
-	}
-	var c controlContent
-	if err == nil {
-		err = json.Unmarshal(text, &c)
-	}
+	c, err := readControl(stateDir)
 	if err != nil {
-		return fmt.Errorf("find the running event2mqtt: %w", err)
+		return err
 	}
 	var content io.Reader
 	if body != nil {
@@ -358,7 +400,7 @@ func ask(ctx context.Context, stateDir, method, path string, body, answer any) e
 		return fmt.Errorf("%w (%w)", ErrNotRunning, err)
 	}
 	defer response.Body.Close()
-	text, err = io.ReadAll(io.LimitReader(response.Body, 8<<20))
+	text, err := io.ReadAll(io.LimitReader(response.Body, 8<<20))
 	if err == nil && (response.StatusCode == http.StatusOK || response.StatusCode == http.StatusUnprocessableEntity) {
 		err = json.Unmarshal(text, answer)
 	} else if err == nil {

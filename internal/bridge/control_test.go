@@ -94,3 +94,30 @@ func TestOnlyWhoMayReloads(t *testing.T) {
 		t.Errorf("nothing runs: %v", err)
 	}
 }
+
+// TestARunningBrokerIsFound where it really listens, also after a reload.
+func TestARunningBrokerIsFound(t *testing.T) {
+	state := t.TempDir()
+	if found, ok := RunningBroker(state); ok {
+		t.Errorf("nothing runs, and it finds %v", found)
+	}
+	h := newHouseIn(t, plain, state)
+	found := func() string {
+		b, ok := RunningBroker(state)
+		if ok != (b.Address != "") || b.TLS {
+			t.Errorf("%+v, %v", b, ok)
+		}
+		return b.Address
+	}
+	eventually(t, "it tells where it listens", func() bool { return found() == h.mqtt })
+	other := freeAddress(t)
+	if o := h.reload(strings.Replace(plain, "listen: MQTT", "listen: '"+other+"'", 1)); !o.OK {
+		t.Fatalf("%+v", o)
+	}
+	if got := found(); got != other {
+		t.Errorf("after the reload it is %s, not %s", got, other)
+	}
+	if o := h.reload(strings.Replace(plain, "listen: MQTT", "listen: off", 1)); !o.OK || found() != "" {
+		t.Errorf("%+v: %s", o, found())
+	}
+}

@@ -63,7 +63,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 		if n == 0 && err == nil {
 			err = brackets(t.Paths)
 		}
-		detail := fmt.Sprintf("%d files can be read", n)
+		detail := counted(n, "file") + " can be read"
 		if n == 0 {
 			detail = "no file is there yet"
 		}

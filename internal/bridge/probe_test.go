@@ -45,13 +45,13 @@ func TestProbeTellsWhatIsNoFile(t *testing.T) {
 	}
 	for what, want := range map[string]string{
 		"pipe": pipe + " is a named pipe, not a file", "folder": dir + " is a folder, not a file; write " + dir + "/*",
-		"good": "ok: 1 files can be read", "escaped": "ok: 1 files can be read", "none": "ok: no file is there yet",
+		"good": "ok: 1 file can be read", "escaped": "ok: 1 file can be read", "none": "ok: no file is there yet",
 	} {
 		if got := told["source "+what]; !strings.Contains(got, want) {
 			t.Errorf("%s: %s; want %s", what, got, want)
 		}
 	}
-	if got := told["source brackets"]; !strings.Contains(got, `a\[b].log`) && got != "ok: 1 files can be read" {
+	if got := told["source brackets"]; !strings.Contains(got, `a\[b].log`) && got != "ok: 1 file can be read" {
 		t.Errorf("brackets: %s", got)
 	}
 }

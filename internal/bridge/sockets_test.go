@@ -254,3 +254,37 @@ func TestGreetingsNameWhatIsReallyListenedOn(t *testing.T) {
 		}
 	}
 }
+
+// TestTheGreetingsCommandWorks: it is about a source that takes what anybody
+// posts, whatever its keys of the name, and there is none without such a source.
+func TestTheGreetingsCommandWorks(t *testing.T) {
+	const head = "http: {listen: HTTP}\nbroker: {listen: MQTT}\nsources:\n"
+	for sources, want := range map[string]string{
+		"  - {name: hooks, type: webhook, auth: {token: s}}\n  - {name: calls, type: webhook, methods: [GET]}\n  - {name: open, type: webhook, event: {keys: [a]}}\n": "/hooks/open/PrintStarted",
+		"  - {name: hooks, type: webhook, auth: {hmac: {scheme: github, secret: s}}}\n":                                                                               "",
+	} {
+		h := newHouse(t, head+sources)
+		text := func() string {
+			h.log.mu.Lock()
+			defer h.log.mu.Unlock()
+			return h.log.b.String()
+		}
+		eventually(t, "it greets", func() bool { return strings.Contains(text(), "HTTP listens on") })
+		if want == "" {
+			h.reload(head + sources + "log: {levels: {tail: error}}\n") // what comes behind the greeting
+			if strings.Contains(text(), "try:") {
+				t.Errorf("%s: %s", sources, text())
+			}
+			continue
+		}
+		eventually(t, "it tells what to try", func() bool { return strings.Contains(text(), h.http+want) })
+		r, err := http.Post("http://"+h.http+want, "application/x-www-form-urlencoded", strings.NewReader(`{"file":"a.gcode"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != http.StatusAccepted {
+			t.Errorf("%s: %s", want, r.Status)
+		}
+	}
+}

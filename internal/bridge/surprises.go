@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
@@ -22,7 +23,13 @@ func (p *Plan) checkPaths() error {
 	if n := len(p.Broker.Unix); n > maxUnixPath && len(p.MQTT.URL) == 0 {
 		errs.bad("broker.unix", "the path has %d bytes; a unix socket's has at most %d", n, maxUnixPath)
 	}
-	if path := p.Journal.Path; path != "" {
+	const relative = "%q must begin with /: what a relative path means changes with the folder that the program is started in"
+	if path := p.Broker.Unix; path != "" && !filepath.IsAbs(path) && len(p.MQTT.URL) == 0 {
+		errs.bad("broker.unix", relative, path)
+	}
+	if path := p.Journal.Path; path != "" && !filepath.IsAbs(path) {
+		errs.bad("journal.path", relative, path)
+	} else if path != "" {
 		if info, err := file.Stat(path); err == nil && !info.IsDir() {
 			errs.bad("journal.path", "%s is there and is no folder", path)
 		} else if errors.Is(err, file.ErrNoAnswer) {

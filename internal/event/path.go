@@ -2,6 +2,8 @@ package event
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -42,6 +44,15 @@ func Find(value []byte, path string) []byte {
 			return nil
 		}
 	}
+}
+
+// CheckPath tells what is wrong with a path: an empty step leads nowhere.
+func CheckPath(path string) error {
+	steps := strings.NewReplacer(".[", ".", "[", ".", "]", "").Replace(strings.TrimPrefix(path, "["))
+	if slices.Contains(strings.Split(steps, "."), "") {
+		return fmt.Errorf("%q has an empty step; write names and indexes with one dot between them, such as alerts.0.status", path)
+	}
+	return nil
 }
 
 // cutPath takes the first step off a path: "a.b" gives a and b, "a[0].b" gives

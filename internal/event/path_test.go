@@ -48,6 +48,18 @@ func TestTextsThatHoldJSONAreOpened(t *testing.T) {
 	}
 }
 
+// TestAPathWithAnEmptyStepIsRefused.
+func TestAPathWithAnEmptyStepIsRefused(t *testing.T) {
+	for path, good := range map[string]bool{
+		"a": true, "a.b": true, "a[0].b": true, "[0].b": true, "a.0[1]": true, "a.[0]": true, "@timestamp": true, "labels.a-b": true,
+		"": false, "a..b": false, ".a": false, "a.": false, "a[]": false, "a[0": true, "a[": false,
+	} {
+		if err := event.CheckPath(path); (err == nil) != good {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
 func FuzzPaths(f *testing.F) {
 	f.Add(`{"a":{"b":[{"c":"{\"d\":1}"}]}}`, "a.b[0].c")
 	f.Fuzz(func(t *testing.T, doc, path string) {

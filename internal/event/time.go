@@ -1,11 +1,14 @@
 package event
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/itchyny/timefmt-go"
 )
@@ -127,12 +130,41 @@ var timeUnits = map[string]time.Duration{"unix": time.Second, "unix_ms": time.Mi
 // ParseTime reads.
 type TimeFormat string
 
-// Check tells what is wrong with the format.
+// directives are those of strftime that timefmt reads, by their last letter.
+const directives = "GYgyCmBbhAawuVUWedjkHlIPpMSsfZztnc+vrFDxTXR%"
+
+// sampleTime is written and read again to try a format out.
+var sampleTime = time.Date(2023, time.November, 25, 11, 22, 33, 456789000, time.UTC)
+
+// Check tells what is wrong with the format: a name or a directive that does not
+// exist, or directives that never give a time together.
 func (f TimeFormat) Check() error {
-	if f == "" || timeUnits[string(f)] != 0 || strings.Contains(string(f), "%") {
+	if f == "" || timeUnits[string(f)] != 0 {
 		return nil
 	}
-	return fmt.Errorf("%q is not a format; write unix, unix_ms, unix_us, unix_ns, or strftime's directives such as %%d.%%m.%%Y %%H:%%M:%%S", string(f))
+	const instead = "write unix, unix_ms, unix_us, unix_ns, or strftime's directives such as %d.%m.%Y %H:%M:%S"
+	if !strings.Contains(string(f), "%") {
+		return fmt.Errorf("%q is not a format; %s", string(f), instead)
+	}
+	if len(f) > maxTimeText {
+		return fmt.Errorf("has %d bytes; at most %d are allowed", len(f), maxTimeText)
+	}
+	for rest := string(f); ; {
+		_, after, found := strings.Cut(rest, "%")
+		if !found {
+			break
+		}
+		colons := len(after) - len(strings.TrimLeft(after, ":")) // of %:z
+		name, size := utf8.DecodeRuneInString(after[colons:])
+		if rest = after[colons+size:]; size == 0 || !strings.ContainsRune(directives, name) || colons > 0 && (name != 'z' || colons > 3) {
+			return fmt.Errorf("%q has the directive %q, which cannot be read; %s", string(f), "%"+after[:colons+size], instead)
+		}
+	}
+	text := timefmt.Format(sampleTime, string(f))
+	if _, err := timefmt.Parse(strings.TrimSpace(text), string(f)); err != nil {
+		return fmt.Errorf("%q never gives a time, not even of %q (%w); %s", string(f), text, cmp.Or(errors.Unwrap(err), err), instead)
+	}
+	return nil
 }
 
 // Parse reads a time. One without a zone is in now's.

@@ -1,6 +1,7 @@
 package event_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -88,8 +89,21 @@ func TestATimeFormatReadsTheRest(t *testing.T) {
 	if got, ok := event.TimeFormat("%d.%m.%Y").Parse("1700906400", readerAt); ok {
 		t.Errorf("a number was read with another format: %v", got)
 	}
-	if err := event.TimeFormat("2006-01-02").Check(); err == nil {
-		t.Error("a layout that would never match was accepted")
+	for format, says := range map[event.TimeFormat]string{
+		"2006-01-02": "is not a format", "%Q": `the directive "%Q"`, "%d.%m.%Y %": `the directive "%"`, "%-d.%m.%Y": `the directive "%-"`,
+		"%Y %:d": `the directive "%:d"`, "%999999999d": `the directive "%9"`, "%é": `the directive "%é"`, "%G-%m-%d": `use "%Y"`, " %d.%m.%Y": "never gives a time",
+		event.TimeFormat(strings.Repeat("%Y", 33)): "at most 64",
+	} {
+		if err := format.Check(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v; want %s", format, err, says)
+		}
+	}
+	for _, format := range []event.TimeFormat{
+		"%a %b %e %H:%M:%S %Z %Y", "%c", "%D %r", "%F %T.%f%z", "%Y%m%d%H%M%S", "%s", "%G-W%V-%u", "%Y-%j", "%Y %U %w", "%C%y", "%FT%T%:z", "%k:%l %P", "%d/%h/%Y:%X", "100%% %v",
+	} {
+		if err := format.Check(); err != nil {
+			t.Errorf("%q: %v", format, err)
+		}
 	}
 }
 
@@ -98,5 +112,6 @@ func FuzzParseTime(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, text, format string) {
 		event.ParseTime(text, readerAt)
 		event.TimeFormat(format).Parse(text, readerAt)
+		_ = event.TimeFormat(format).Check()
 	})
 }

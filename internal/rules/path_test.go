@@ -44,3 +44,13 @@ func TestAddRefusesPlaceholders(t *testing.T) {
 		t.Error("one deep inside is taken")
 	}
 }
+
+// TestRenameRefusesPlaceholders, as add does.
+func TestRenameRefusesPlaceholders(t *testing.T) {
+	for name, bad := range map[string]bool{"{event}-x": true, "a {payload.b|lower}": true, "{x}": false, "Done": false} {
+		err := rules.Check([]rules.Config{{Rename: name}}, "b")
+		if (err != nil) != bad || bad && !strings.Contains(err.Error(), "rules[0].rename: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -252,6 +252,9 @@ func compile(c Config, base string) (*rule, error) {
 	if len(c.Rename) > event.MaxName || !utf8.ValidString(c.Rename) {
 		bad("rename", "is longer than %d bytes, or not UTF-8", event.MaxName)
 	}
+	if found := placeholder(c.Rename); found != "" {
+		bad("rename", "%q looks like a placeholder, and rename takes a name as it is; only topic fills placeholders in", found)
+	}
 	if c.Topic != "" {
 		var err error
 		if r.topic, err = topic.Parse(c.Topic, base); err != nil {
@@ -274,17 +277,7 @@ func compile(c Config, base string) (*rule, error) {
 	if len(c.Ignore) > 0 && !c.Dedupe {
 		relation("ignore", "dedupe", "is of use only with dedupe: true")
 	}
-	for key, value := range c.Add {
-		if found := placeholder(value); found != "" {
-			bad("add."+key, "%q looks like a placeholder, and add takes values as they are; only topic fills placeholders in", found)
-		}
-		text, err := json.Marshal(value)
-		if err != nil {
-			bad("add."+key, "cannot be written as JSON: %w", err)
-		}
-		r.add = append(r.add, addition{key, string(text)})
-	}
-	slices.SortFunc(r.add, func(a, b addition) int { return strings.Compare(a.key, b.key) })
+	errs = append(errs, r.compileAdd()...)
 	text, err := json.Marshal(c)
 	if err != nil {
 		bad("", "%w", err)
@@ -293,6 +286,22 @@ func compile(c Config, base string) (*rule, error) {
 	_, _ = h.Write(text)
 	r.id = fmt.Sprintf("%x", h.Sum64())
 	return r, errors.Join(errs...)
+}
+
+// compileAdd makes what add puts in, sorted by key.
+func (r *rule) compileAdd() (errs []error) {
+	for key, value := range r.Add {
+		if found := placeholder(value); found != "" {
+			errs = append(errs, config.Errorf("add."+key, "%q looks like a placeholder, and add takes values as they are; only topic fills placeholders in", found))
+		}
+		text, err := json.Marshal(value)
+		if err != nil {
+			errs = append(errs, config.Errorf("add."+key, "cannot be written as JSON: %w", err))
+		}
+		r.add = append(r.add, addition{key, string(text)})
+	}
+	slices.SortFunc(r.add, func(a, b addition) int { return strings.Compare(a.key, b.key) })
+	return errs
 }
 
 // environment is what expressions see.

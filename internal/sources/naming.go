@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -21,6 +22,17 @@ type Naming struct {
 	Default string `koanf:"default" doc:"The name of events that have none."`
 	// Names maps labels to names.
 	Names map[string]string `koanf:"names" doc:"The names that events are given in place of those they come with, by the latter."`
+}
+
+// Check tells what is wrong with the naming, as KeyErrors below path.
+func (n *Naming) Check(path string) error {
+	var errs []error
+	for i, key := range n.Keys {
+		if err := event.CheckPath(key); err != nil {
+			errs = append(errs, config.Errorf(fmt.Sprintf("%s.keys[%d]", path, i), "%w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Name returns the name of an event, "" if there is none. label is what is
@@ -51,10 +63,27 @@ type Timing struct {
 	Format event.TimeFormat `koanf:"time_format" doc:"How the time of events is written: unix, unix_ms, unix_us, unix_ns, or strftime's directives such as %d.%m.%Y %H:%M; left out, every usual form is understood."`
 }
 
-// Check tells what is wrong with the timing, as KeyErrors.
-func (t *Timing) Check() error {
+// Elsewhere is an option that names a place of the time beside the payload.
+type Elsewhere struct{ Option, Value string }
+
+// Check tells what is wrong with the timing, as KeyErrors. elsewhere are the
+// source's other options that say where the time is.
+func (t *Timing) Check(elsewhere ...Elsewhere) error {
+	if t.Key != "" {
+		if err := event.CheckPath(t.Key); err != nil {
+			return config.Errorf("time_key", "%w", err)
+		}
+	}
 	if err := t.Format.Check(); err != nil {
 		return config.Errorf("time_format", "%w", err)
+	}
+	places, found := "time_key", t.Key != ""
+	for _, e := range elsewhere {
+		places += " or " + e.Option
+		found = found || e.Value != ""
+	}
+	if t.Format != "" && !found {
+		return config.Relation("time_format", "time_key", "is of use only with %s, which says where the time is", places)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
 )
 
@@ -67,6 +68,15 @@ func unauthorized(want string) *refusal {
 	return refusef(http.StatusUnauthorized, "the request does not carry the credentials that this source wants: %s", want)
 }
 
+// option is the option that a secret was set with: auth.secret where the preset
+// has put that in the place of another.
+func (a *authenticator) option(place string, value config.Secret) string {
+	if a.config.Secret != "" && value == a.config.Secret {
+		return "auth.secret"
+	}
+	return place
+}
+
 // same compares secrets without telling their length by the time it takes.
 func same(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
@@ -86,7 +96,7 @@ func (a *authenticator) request(r *http.Request, query *object) *refusal {
 	if a.config.Token != "" {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		if ok := same(token, string(a.config.Token)); !ok || !strings.EqualFold(scheme, "Bearer") {
-			return unauthorized("the header Authorization with Bearer and auth.token")
+			return unauthorized("the header Authorization with Bearer and " + a.option("auth.token", a.config.Token))
 		}
 	}
 	if a.isBasic {
@@ -97,7 +107,7 @@ func (a *authenticator) request(r *http.Request, query *object) *refusal {
 		}
 	}
 	if h := a.config.SecretHeader; h.Name != "" && !same(r.Header.Get(h.Name), string(h.Value)) {
-		return unauthorized("the header " + h.Name + " with what auth.secret_header says")
+		return unauthorized("the header " + h.Name + " with what " + a.option("auth.secret_header", h.Value) + " says")
 	}
 	if q := a.config.SecretQuery; q.Name != "" && !same(query.take(q.Name), string(q.Value)) {
 		return unauthorized("the query parameter " + q.Name + " with what auth.secret_query says")
@@ -205,7 +215,7 @@ func (a *authenticator) body(payload *[]byte) *refusal {
 	}
 	sent := event.Member(*payload, key)
 	if a.config.BodySecret != "" && !same(event.Text(sent), string(a.config.BodySecret)) {
-		return unauthorized("the key " + key + " of the body, with auth.body_secret")
+		return unauthorized("the key " + key + " of the body, with " + a.option("auth.body_secret", a.config.BodySecret))
 	}
 	if sent != nil {
 		*payload = event.Without(*payload, key)

@@ -21,6 +21,7 @@ const small = 64 << 10
 
 // media is what a request says that its body is.
 type media struct {
+	given     string // the header as it came
 	kind      string // application/json and the like; empty if it does not say
 	malformed bool
 	boundary  string
@@ -30,14 +31,23 @@ type media struct {
 func (s *Source) media(r *http.Request) media {
 	text := r.Header.Get("Content-Type")
 	if text == "application/json" { // what most send
-		return media{kind: text, charset: s.charset}
+		return media{given: text, kind: text, charset: s.charset}
 	}
 	kind, params, err := mime.ParseMediaType(text)
-	m := media{kind: kind, malformed: err != nil && kind == "" && text != "", boundary: params["boundary"], charset: s.charset}
+	m := media{given: text, kind: kind, malformed: err != nil && kind == "" && text != "", boundary: params["boundary"], charset: s.charset}
 	if !m.charset.Known() { // an unknown name tells nothing
 		m.charset, _ = decode.Lookup(params["charset"])
 	}
 	return m
+}
+
+// quoted shows the beginning of a header from outside.
+func quoted(header string) string {
+	const most = 64 // bytes
+	if len(header) > most {
+		return strconv.QuoteToASCII(header[:most]) + "…"
+	}
+	return strconv.QuoteToASCII(header)
 }
 
 func (m *media) isForm() bool      { return m.kind == "application/x-www-form-urlencoded" }
@@ -76,7 +86,7 @@ func (s *Source) read(w http.ResponseWriter, r *http.Request, q *request) (conte
 	case "gzip", "x-gzip":
 		packed = true
 	default:
-		return content{}, refusef(http.StatusUnsupportedMediaType, "the content encoding is not known; use gzip or none")
+		return content{}, refusef(http.StatusUnsupportedMediaType, "the Content-Encoding %s is not known; use gzip or none", quoted(encoding))
 	}
 	if m.isMultipart() && !packed && !s.auth.signs() {
 		payload, p := s.fromMultipart(q, http.MaxBytesReader(w, r.Body, int64(max(s.config.MaxUpload, s.config.MaxBody))), m.boundary, m.charset)
@@ -204,9 +214,12 @@ func (s *Source) parse(m *media, body []byte) (content, *refusal) {
 		return content{json: payload}, p
 	case !looksLikeJSON(trimmed) && !m.isJSON() && !asText:
 		if m.malformed {
-			return content{}, refusef(http.StatusUnsupportedMediaType, "the Content-Type is malformed; send application/json")
+			return content{}, refusef(http.StatusUnsupportedMediaType, "the Content-Type %s is malformed; send application/json", quoted(m.given))
 		}
-		return content{}, refusef(http.StatusUnsupportedMediaType, "bodies of this Content-Type are not known; send application/json, text/plain, application/xml, application/x-www-form-urlencoded or multipart/form-data")
+		if m.kind == "multipart/form-data" {
+			return content{}, refusef(http.StatusUnsupportedMediaType, "the Content-Type %s has no boundary, which every multipart form needs; let the sender's HTTP library set this header", quoted(m.given))
+		}
+		return content{}, refusef(http.StatusUnsupportedMediaType, "bodies of the Content-Type %s are not known; send application/json, text/plain, application/xml, application/x-www-form-urlencoded or multipart/form-data", quoted(m.given))
 	}
 	c, p := s.fromJSON(trimmed)
 	if p == nil || !asText || p.Status != http.StatusBadRequest || meantAsJSON(trimmed) || looksLikeJSON(trimmed) && m.isForm() {

@@ -11,6 +11,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/decode"
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/sources"
 )
 
@@ -121,14 +122,24 @@ func (c *Config) Check() error {
 	if _, err := decode.Lookup(c.Encoding); err != nil {
 		bad("encoding", "%w", err)
 	}
-	errs = append(errs, c.Timing.Check())
+	errs = append(errs, c.Event.Check("event"), c.Timing.Check(sources.Elsewhere{Option: "time_header", Value: c.TimeHeader}, sources.Elsewhere{Option: "time_query", Value: c.TimeQuery}))
+	for i, path := range c.Parse {
+		if err := event.CheckPath(path); err != nil {
+			bad(fmt.Sprintf("parse[%d]", i), "%w", err)
+		}
+	}
+	if c.Split != "" {
+		if err := event.CheckPath(c.Split); err != nil {
+			bad("split", "%w", err)
+		}
+	}
 	if c.MaxUnpacked < c.MaxBody {
 		relation("max_unpacked", "max_body", "%s is less than max_body (%s)", c.MaxUnpacked, c.MaxBody)
 	}
 	if p := findPreset(c.Preset); c.Auth.Secret != "" && (p == nil || p.secret == nil) {
 		text := "goes with a preset only; without one, say where the secret is with secret_header, hmac or another key of auth"
 		if p != nil {
-			text = fmt.Sprintf("goes not with preset %s, whose sender sends no secret in a place of its own; use %s", p.name, p.instead)
+			text = fmt.Sprintf("does not go with preset %s, whose sender sends no secret in a place of its own; use %s", p.name, p.instead)
 		}
 		relation("auth.secret", "preset", "%s", text)
 	}
@@ -159,7 +170,7 @@ func (a *AuthConfig) check() (errs []error) {
 	}
 	h := &a.HMAC
 	if h.Scheme != "" && h.Header != "" {
-		relation("auth.hmac.header", "auth.hmac.scheme", "goes not with scheme, which has a header of its own")
+		relation("auth.hmac.header", "auth.hmac.scheme", "does not go with scheme, which has a header of its own")
 	}
 	switch {
 	case h.Scheme == "" && h.Header == "" && h.Secret == "":

@@ -166,6 +166,32 @@ func TestTheSendersOfTheManual(t *testing.T) {
 	}
 }
 
+// TestARefusalNamesTheOptionThatIsSet: auth.secret where the preset says where
+// the secret comes, and the option itself where that is set.
+func TestARefusalNamesTheOptionThatIsSet(t *testing.T) {
+	for _, c := range []struct {
+		preset string
+		change func(*webhook.AuthConfig)
+		want   string
+	}{
+		{"alertmanager", func(a *webhook.AuthConfig) { a.Secret = "s3cret" }, "Bearer and auth.secret"},
+		{"alertmanager", func(a *webhook.AuthConfig) { a.Token = "s3cret" }, "Bearer and auth.token"},
+		{"alertmanager", func(a *webhook.AuthConfig) { a.Secret, a.Token = "s3cret", "other" }, "Bearer and auth.token"},
+		{"gitlab", func(a *webhook.AuthConfig) { a.Secret = "s3cret" }, "X-Gitlab-Token with what auth.secret says"},
+		{"", func(a *webhook.AuthConfig) { a.SecretHeader = webhook.NamedSecret{Name: "X-A", Value: "s3cret"} }, "X-A with what auth.secret_header says"},
+		{"octoprint", func(a *webhook.AuthConfig) { a.Secret = "s3cret" }, "apiSecret of the body, with auth.secret"},
+		{"octoprint", func(a *webhook.AuthConfig) { a.BodySecret = "s3cret" }, "apiSecret of the body, with auth.body_secret"},
+	} {
+		s := start(t, func(w *webhook.Config) {
+			w.Preset = c.preset
+			c.change(&w.Auth)
+		})
+		if status, text := s.post(t, "", asJSON, `{"topic":"Print Started"}`); status != http.StatusUnauthorized || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %d %s; want %s", c.preset, status, text, c.want)
+		}
+	}
+}
+
 // TestEachPresetIsInTheManual: with at least one sender whose body is tested,
 // and the presets of the schema are those that there are.
 func TestEachPresetIsInTheManual(t *testing.T) {

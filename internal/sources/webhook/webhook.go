@@ -88,6 +88,10 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 // carried.
 func (s *Source) FilesDropped() uint64 { return s.dropped.Load() }
 
+// UnreadTimes counts the times that could not be read; their events got the
+// time of their arrival.
+func (s *Source) UnreadTimes() uint64 { return s.clock.Failed() }
+
 // Handler returns the handler of this source, delivering to out.
 func (s *Source) Handler(out sources.Output) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -152,7 +156,7 @@ func (s *Source) take(w http.ResponseWriter, r *http.Request, out sources.Output
 	defer q.release()
 	if s.limit != nil {
 		if wait := s.limit.wait(peer.Addr(r), q.now); wait > 0 {
-			return 0, 0, later(http.StatusTooManyRequests, wait, "this address sends more events than are allowed; see rate_limit")
+			return 0, 0, later(http.StatusTooManyRequests, wait, "this address sends more requests than are allowed; see rate_limit and rate_burst")
 		}
 	}
 	if s.config.Query || s.config.TimeQuery != "" || s.config.Auth.SecretQuery.Name != "" || r.Method == http.MethodGet {
@@ -203,11 +207,16 @@ func (s *Source) allowed() string {
 func (s *Source) method(w http.ResponseWriter, r *http.Request) *refusal {
 	if !slices.Contains(s.config.Methods, r.Method) {
 		w.Header().Set("Allow", s.allowed())
-		text := "events are sent with %s"
-		if r.Method == http.MethodGet {
+		text := "events are sent with " + strings.Join(s.config.Methods, " or ")
+		switch {
+		case r.Method == http.MethodGet:
 			text += "; for a sender that can only call a URL, set methods: [GET, POST]"
+		case slices.Contains(methods, r.Method):
+			text += "; to accept " + r.Method + ", add it to the source's methods"
 		}
-		return refusef(http.StatusMethodNotAllowed, text, strings.Join(s.config.Methods, " or "))
+		p := refusef(http.StatusMethodNotAllowed, "%s", text)
+		p.cause = text // one for each of the known methods, and one for all others
+		return p
 	}
 	if r.Method != http.MethodGet {
 		return nil
@@ -216,11 +225,11 @@ func (s *Source) method(w http.ResponseWriter, r *http.Request) *refusal {
 	site := h.Get("Sec-Fetch-Site")
 	switch {
 	case site != "" && site != "none" && site != "same-origin":
-		return refusef(http.StatusForbidden, "a web page of another site made this request")
+		return refusef(http.StatusForbidden, "a web page of another site made this GET request, and such make no events; open the URL itself, or call it with a program such as curl")
 	case len(h["Cookie"]) > 0:
-		return refusef(http.StatusForbidden, "GET with a cookie comes from a browser and makes no event")
+		return refusef(http.StatusForbidden, "GET with a cookie comes from a browser and makes no event; call the URL with a program such as curl, or with POST")
 	case h.Get("Sec-Purpose") != "" || h.Get("Purpose") != "" || h.Get("X-Moz") != "":
-		return refusef(http.StatusForbidden, "a browser only fetches this in advance")
+		return refusef(http.StatusForbidden, "a browser only fetches this in advance, which makes no event; open the URL itself, or call it with a program such as curl")
 	}
 	return nil
 }

@@ -236,8 +236,11 @@ func TestRefusalsSayWhatToChange(t *testing.T) {
 		{"item without a name", "", asJSON, `[{"event":"E"},{"a":1}]`, 400, "item 1: "},
 		{"too deep", "", asJSON, `{"event":"E","a":` + strings.Repeat("[", 70) + strings.Repeat("]", 70) + `}`, 400, "71 levels"},
 		{"not UTF-8 as declared", "", asJSON + "; charset=utf-8", "{\"event\":\"\xff\"}", 400, "UTF-8"},
-		{"type unknown", "", "image/png", `x`, 415, "application/json"},
-		{"type malformed", "", "a/b/c", `x`, 415, "malformed"},
+		{"type unknown", "", "image/png", `x`, 415, `Content-Type \"image/png\" are not known; send application/json`},
+		{"type malformed", "", "a/b/c", `x`, 415, `\"a/b/c\" is malformed`},
+		{"type endless", "", "a/" + strings.Repeat("b", 5000), `x`, 415, strings.Repeat("b", 62) + `\"…`},
+		{"form without a boundary", "", "multipart/form-data", `x`, 415, "no boundary"},
+		{"XML malformed", "", "application/xml", `<a></b>`, 400, "</b> closes nothing"},
 		{"form malformed", "", asForm, `event=%zz`, 400, "form is malformed"},
 		{"multipart malformed", "", "multipart/form-data; boundary=x", `--x`, 400, "multipart"},
 		{"two levels", "/a/b", asJSON, `{}`, 404, "%2F"},
@@ -261,6 +264,33 @@ func TestRefusalsSayWhatToChange(t *testing.T) {
 	r.Body.Close()
 	if r.StatusCode != 405 || r.Header.Get("Allow") != "POST, PUT, HEAD, OPTIONS" {
 		t.Errorf("GET: %d, Allow %q", r.StatusCode, r.Header.Get("Allow"))
+	}
+	for _, c := range []struct {
+		method, header, says string
+		methods              []string
+	}{
+		{"PATCH", "", "to accept PATCH, add it to the source's methods", []string{"POST"}},
+		{"POST", "", "to accept POST, add it to the source's methods", []string{"GET"}},
+		{"GET", "", "set methods: [GET, POST]", []string{"POST"}},
+		{"DELETE", "", `events are sent with POST"`, []string{"POST"}},
+		{"GET", "Sec-Fetch-Site: cross-site", "call it with a program", []string{"GET"}},
+		{"GET", "Cookie: a=b", "call the URL with a program", []string{"GET"}},
+		{"GET", "Sec-Purpose: prefetch", "open the URL itself", []string{"GET"}},
+	} {
+		s := start(t, func(w *webhook.Config) { w.Methods = c.methods })
+		r, _ := http.NewRequest(c.method, s.URL+"/hooks/test/E", nil)
+		if key, value, ok := strings.Cut(c.header, ": "); ok {
+			r.Header.Set(key, value)
+		}
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		if !strings.Contains(string(text), c.says) {
+			t.Errorf("%s %s: %d %s; want %s", c.method, c.header, response.StatusCode, text, c.says)
+		}
 	}
 }
 
@@ -291,8 +321,8 @@ func TestBodiesAreBounded(t *testing.T) {
 	if status, _ := s.post(t, "", asJSON, `{"event":"E"}`, "Content-Encoding", "gzip"); status != 400 {
 		t.Errorf("not gzip: %d", status)
 	}
-	if status, _ := s.post(t, "", asJSON, `{"event":"E"}`, "Content-Encoding", "br"); status != 415 {
-		t.Errorf("br: %d", status)
+	if status, text := s.post(t, "", asJSON, `{"event":"E"}`, "Content-Encoding", "br"); status != 415 || !strings.Contains(text, `Content-Encoding \"br\"`) {
+		t.Errorf("br: %d %s", status, text)
 	}
 	fields := strings.Repeat("a=1&", 10)
 	for i := range 1100 {

@@ -33,5 +33,7 @@ func (d *Details) Write(w http.ResponseWriter) {
 		h.Set("Retry-After", strconv.Itoa(max(1, int((d.RetryAfter+time.Second-1)/time.Second))))
 	}
 	w.WriteHeader(d.Status)
-	_ = json.NewEncoder(w).Encode(d) // the sender may be gone
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // it is read by people, and no browser takes it for HTML
+	_ = e.Encode(d)        // the sender may be gone
 }

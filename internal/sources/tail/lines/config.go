@@ -138,6 +138,9 @@ func (c *Config) compile() (out compiled, err error) {
 	if slices.Contains(c.Parse, "") {
 		errs = append(errs, config.Errorf("parse", "has an empty path; write the key of a text that holds JSON"))
 	}
+	if err := c.Event.Check("event"); err != nil {
+		errs = append(errs, err)
+	}
 	if err := c.Timing.Check(); err != nil {
 		errs = append(errs, err)
 	}

@@ -167,7 +167,9 @@ func (s *Sink) carefully(ctx context.Context, l link, in *journal.Cursor, watch 
 		s.doubt.blamed.times = 0 // it may have been the broker each time
 		return err
 	}
-	s.failed = 0
+	if !s.stuck() {
+		s.failed = 0
+	}
 	if err := s.sendHarmless(ctx, l, f); err != nil {
 		return err
 	}
@@ -254,11 +256,11 @@ func (s *Sink) sendEventsAlone(ctx context.Context, l link, in *journal.Cursor, 
 		last = entries[0].Seq
 		if err := s.sendEventAlone(ctx, l, &entries[0], f); err != nil {
 			if errors.Is(err, errSkipped) {
-				in.Ack(last)
+				s.ack(in, last)
 			}
 			return err
 		}
-		in.Ack(last)
+		s.ack(in, last)
 	}
 	return nil
 }

@@ -347,3 +347,35 @@ func TestBytesShapedLikeRecordsCostLittle(t *testing.T) {
 		t.Error("not reported")
 	}
 }
+
+// TestAStraySegmentTakesNoEvent puts files among the segments that hold none
+// of a journal's records, whatever their names claim.
+func TestAStraySegmentTakesNoEvent(t *testing.T) {
+	for _, first := range []string{"ffffffffffffffff", "fffffffffffffffe", "4000000000000001", "3fffffffffffffff", "0000000000000000", "0000000000000063"} {
+		for name, content := range map[string]string{"junk": "junk", "empty": "", "zeros": "\x00\x00\x00\x00"} {
+			t.Run(first+" "+name, func(t *testing.T) {
+				dir := t.TempDir()
+				opt := journal.Options{FS: journal.DirFS(dir)}
+				j := open(t, opt)
+				c := cursor(t, j, "sink")
+				appendN(t, j, 1, 3)
+				c.Ack(1)
+				must(0, j.Close())
+				must(0, os.WriteFile(filepath.Join(dir, first+"-0000000000000001.seg"), []byte(content), 0o600))
+
+				for start := 0; start < 2; start++ { // the second finds what the first wrote
+					j = open(t, opt)
+					c = cursor(t, j, "sink")
+					appendN(t, j, 4+4*start, 4)
+					if got, want := names(take(t, c, 6+4*start)), counting(2, 6+4*start); !slices.Equal(got, want) {
+						t.Fatalf("start %d: delivered %q, want %q", start+1, got, want)
+					}
+					if lag := c.Lag(); lag > 10 {
+						t.Errorf("start %d: %d events are said to wait", start+1, lag)
+					}
+					must(0, j.Close())
+				}
+			})
+		}
+	}
+}

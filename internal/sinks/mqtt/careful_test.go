@@ -287,6 +287,74 @@ func TestAFolderThatCannotBeWrittenIsNamed(t *testing.T) {
 	}
 }
 
+// TestOneRefusalTeachesOfTheNext: what is like an event that was refused for
+// certain costs one careful connection.
+func TestOneRefusalTeachesOfTheNext(t *testing.T) {
+	for name, c := range lessonCases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := (&pickyBroker{publish: func(_ int, p *wire.Publish) verdict {
+				if c.refuses(p) {
+					return hangUp
+				}
+				return take
+			}}).start(t)
+			r := newRig(t, nil, b.url)
+			const pairs = 10
+			for i := range pairs {
+				r.post("bad", c.payload, event.Route{})
+				r.post(fmt.Sprint("good", i), "{}", event.Route{})
+			}
+			r.delivered()
+			if got := b.events(); len(got) != pairs || r.sink.Skipped() != pairs {
+				t.Errorf("arrived %q, skipped %d", got, r.sink.Skipped())
+			}
+			// Two make it doubtful, three prove the first, one each of the others,
+			// and the last lasts; without a lesson it is three each.
+			if n := b.connections(); n > 2*pairs {
+				t.Errorf("that took %d connections", n)
+			}
+		})
+	}
+}
+
+// TestALessonIsForgottenWhenTheBrokerTakesIt: from then on a broker in trouble
+// causes no skip of such an event.
+func TestALessonIsForgottenWhenTheBrokerTakesIt(t *testing.T) {
+	for name, c := range lessonCases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var left atomic.Int64 // how often it refuses
+			left.Store(1000)
+			b := (&pickyBroker{publish: func(_ int, p *wire.Publish) verdict {
+				if c.refuses(p) && left.Add(-1) >= 0 {
+					return hangUp
+				}
+				return take
+			}}).start(t)
+			r := newRig(t, nil, b.url)
+			r.post("bad", c.payload, event.Route{})
+			r.delivered()
+			for _, refusals := range []int64{0, 4} { // two on usual connections, two on careful ones
+				left.Store(refusals)
+				r.post("bad", c.payload, event.Route{})
+				r.delivered()
+			}
+			if n := r.sink.Skipped(); n != 1 || b.took("event2mqtt/event/bad") != 2 {
+				t.Errorf("skipped %d, taken %d", n, b.took("event2mqtt/event/bad"))
+			}
+		})
+	}
+}
+
+var lessonCases = map[string]struct {
+	payload string
+	refuses func(*wire.Publish) bool
+}{
+	"topic": {"{}", func(p *wire.Publish) bool { return strings.HasSuffix(p.Topic, "/bad") }},
+	"size":  {`"` + strings.Repeat("x", 5000) + `"`, func(p *wire.Publish) bool { return len(p.Payload) > 4000 }},
+}
+
 type keeper func(refused.Event) error
 
 func (k keeper) Keep(e refused.Event) error { return k(e) }

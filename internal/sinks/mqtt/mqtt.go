@@ -70,7 +70,7 @@ type Sink struct {
 	doubt    doubt
 	will     will
 	states   refusedStates
-	taken    int // the largest payload that the broker has acknowledged, in bytes
+	lessons  lessons
 }
 
 // link is a connection to a broker. It is used once.
@@ -294,8 +294,8 @@ func unanswered(t ticket, err error) error {
 
 // sent is an event on its way.
 type sent struct {
-	seq  uint64
-	size int // of the payload
+	seq uint64
+	messageKind
 	ticket
 }
 
@@ -324,7 +324,9 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 					return
 				}
 				s.ack(in, m.seq)
-				s.taken = max(s.taken, m.size)
+				if m.qos > 0 { // else nobody has acknowledged it
+					s.took(m.messageKind)
+				}
 				<-slots
 			case <-ctx.Done():
 				return
@@ -437,11 +439,11 @@ func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) (sent
 	if err == nil {
 		t := l.publish(ctx, m.topic, m.qos, m.retain, m.payload)
 		if d, known := t.(done); !known || !errors.Is(d.error, ErrNeverTaken) {
-			return sent{e.Seq, len(m.payload), t}, nil
+			return sent{e.Seq, kindOf(&m), t}, nil
 		}
 		err = t.Error()
 	}
-	return sent{e.Seq, 0, done{}}, s.skip(e, m.topic, err.Error())
+	return sent{e.Seq, messageKind{}, done{}}, s.skip(e, m.topic, err.Error())
 }
 
 // errNotKept wraps why an event that is to be skipped cannot be kept.

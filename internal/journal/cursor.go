@@ -28,17 +28,24 @@ type marksContent struct {
 // loadMarks reads the marks, or takes fallback where the file is damaged.
 func (j *Journal) loadMarks(fallback map[string]uint64, known uint64) error {
 	content, err := j.readMarks()
+	if err == nil {
+		err = content.check(known)
+	}
+	if err != nil {
+		content = marksContent{}
+	}
 	switch {
 	case err == nil:
 		j.marks, j.removed = content.Cursors, content.Removed
 		j.lostEnd(content, known)
+		j.putBack(fallback, known)
 		if j.id == "" {
 			j.id = content.ID
 		}
 	case errors.Is(err, errNoMarks):
 		j.marks = maps.Clone(fallback)
 	default:
-		j.opt.Log.Warn().Err(err).Msg("journal: the saved cursors are damaged; events since the last segment began are sent again")
+		j.opt.Log.Error().Err(err).Msg("journal: the saved cursors are damaged and set aside; events since the last segment began are sent again, or all that are stored if it does not tell the cursors either")
 		j.marks = maps.Clone(fallback)
 		j.stats.Damaged++
 		if err := j.opt.FS.Rename(marksFile, marksFile+".damaged"); err != nil {
@@ -48,6 +55,12 @@ func (j *Journal) loadMarks(fallback map[string]uint64, known uint64) error {
 	if content.Last == 0 && len(j.segments) > 0 {
 		j.removed = j.segments[0].first - 1 // nobody knows better
 	}
+	for name, mark := range j.marks {
+		if mark > maxSeq { // of a checkpoint
+			delete(j.marks, name)
+		}
+	}
+	j.unmarked = len(j.marks) == 0 && known > 0
 	if j.marks == nil {
 		j.marks = map[string]uint64{}
 	}
@@ -61,6 +74,40 @@ func (j *Journal) loadMarks(fallback map[string]uint64, known uint64) error {
 	}
 	j.next = max(j.next, 1)
 	j.unsynced = j.next
+	return nil
+}
+
+// putBack puts marks that are ahead of all that is stored back to where the
+// newest segment's head has them: either that segment was cut, or a mark is
+// wrong, and then events that nobody got would be skipped.
+func (j *Journal) putBack(fallback map[string]uint64, known uint64) {
+	for name, mark := range j.marks {
+		if mark <= known || known == 0 {
+			continue
+		}
+		back := min(fallback[name], known)
+		j.next = max(j.next, mark+1) // or the same id would be that of another event
+		j.marks[name], j.dirty = back, true
+		j.opt.Log.Error().Str("cursor", name).Uint64("mark", mark).Uint64("newest", known).Msg("journal: a saved cursor is ahead of all events that are stored; those since the last segment began are sent again")
+	}
+}
+
+// check returns what no journal saves: marks of events that never were, and no
+// mark at all where there are events. known is the newest event that the
+// segments tell of; behind it there may have been more, which are lost.
+func (c *marksContent) check(known uint64) error {
+	last := max(known, c.Last)
+	for name, seq := range c.Cursors {
+		if seq > last {
+			return fmt.Errorf("cursor %q is at event %d, and the newest is %d", name, seq, last)
+		}
+	}
+	switch {
+	case max(c.Last, c.Lost, c.Removed) > maxSeq/2: // which leaves room for more
+		return fmt.Errorf("they tell of more than %d events", uint64(maxSeq/2))
+	case len(c.Cursors) == 0 && known > 0:
+		return errors.New("they hold no cursor")
+	}
 	return nil
 }
 
@@ -148,7 +195,8 @@ type delivery struct {
 }
 
 // Cursor opens the cursor of a name. One that was never opened before begins
-// at the end of the journal; any other goes on behind its mark. While it is
+// at the end of the journal, or with the oldest event if the journal has lost
+// all marks; any other goes on behind its mark. While it is
 // open, no event behind its mark is removed, but as DropOldest says.
 func (j *Journal) Cursor(name string) (*Cursor, error) {
 	c, fresh, err := j.openCursor(name)
@@ -173,6 +221,10 @@ func (j *Journal) openCursor(name string) (c *Cursor, fresh bool, err error) {
 	mark, known := j.marks[name]
 	if !known {
 		mark = j.last
+		if j.unmarked && len(j.segments) > 0 {
+			mark = min(mark, j.segments[0].first-1)
+			j.opt.Log.Error().Str("cursor", name).Uint64("events", j.last-mark).Msg("journal: nothing tells any more which events were sent; all that are stored are sent again")
+		}
 		j.marks[name] = mark
 		j.dirty = true
 	}

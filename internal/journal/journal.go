@@ -155,6 +155,7 @@ type Journal struct {
 	cursors   map[string]*Cursor // in use
 	marks     map[string]uint64  // of all cursors ever, in use or not
 	dirty     bool               // marks differ from the file
+	unmarked  bool               // there were events at the start, and no mark of any cursor
 	closing   bool
 	failure   error  // of the last write, nil once one worked
 	failing   bool   // failure was logged

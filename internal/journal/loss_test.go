@@ -3,9 +3,11 @@ package journal_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -345,5 +347,91 @@ func TestBytesShapedLikeRecordsCostLittle(t *testing.T) {
 	}
 	if !strings.Contains(log.buf.String(), "damaged") {
 		t.Error("not reported")
+	}
+}
+
+// TestAStraySegmentTakesNoEvent puts files among the segments that hold none
+// of a journal's records, whatever their names claim.
+func TestAStraySegmentTakesNoEvent(t *testing.T) {
+	for _, first := range []string{"ffffffffffffffff", "fffffffffffffffe", "4000000000000001", "3fffffffffffffff", "0000000000000000", "0000000000000063"} {
+		for name, content := range map[string]string{"junk": "junk", "empty": "", "zeros": "\x00\x00\x00\x00"} {
+			t.Run(first+" "+name, func(t *testing.T) {
+				dir := t.TempDir()
+				opt := journal.Options{FS: journal.DirFS(dir)}
+				j := open(t, opt)
+				c := cursor(t, j, "sink")
+				appendN(t, j, 1, 3)
+				c.Ack(1)
+				must(0, j.Close())
+				must(0, os.WriteFile(filepath.Join(dir, first+"-0000000000000001.seg"), []byte(content), 0o600))
+
+				for start := 0; start < 2; start++ { // the second finds what the first wrote
+					j = open(t, opt)
+					c = cursor(t, j, "sink")
+					appendN(t, j, 4+4*start, 4)
+					if got, want := names(take(t, c, 6+4*start)), counting(2, 6+4*start); !slices.Equal(got, want) {
+						t.Fatalf("start %d: delivered %q, want %q", start+1, got, want)
+					}
+					if lag := c.Lag(); lag > 10 {
+						t.Errorf("start %d: %d events are said to wait", start+1, lag)
+					}
+					must(0, j.Close())
+				}
+			})
+		}
+	}
+}
+
+// TestMarksThatCannotBeSkipNoEvent puts marks in place of the saved ones that
+// are well formed, and not those of this journal.
+func TestMarksThatCannotBeSkipNoEvent(t *testing.T) {
+	const events = 60
+	for name, body := range map[string]string{
+		"ahead of all":     `{"format":1,"cursors":{"sink":999999},"last":60}`,
+		"all ahead":        `{"format":1,"cursors":{"sink":999999},"last":999999}`,
+		"without an end":   `{"format":1,"cursors":{"sink":999999}}`,
+		"beyond numbers":   `{"format":1,"cursors":{"sink":18446744073709551615},"last":18446744073709551615}`,
+		"end too far":      `{"format":1,"cursors":{"sink":0},"last":18446744073709551615,"removed":18446744073709551615}`,
+		"no cursors":       `{"format":1,"cursors":{},"last":60}`,
+		"nothing":          `{}`,
+		"an empty file":    "",
+		"not even a file":  "-",
+		"without checksum": "{}x",
+	} {
+		for _, segment := range []int64{4 << 10, 2 << 20} {
+			for _, heads := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s, segments of %d, checkpoints %t", name, segment, heads), func(t *testing.T) {
+					dir := t.TempDir()
+					opt := journal.Options{FS: journal.DirFS(dir), SegmentSize: segment}
+					j := open(t, opt)
+					if heads { // else no checkpoint knows the cursor
+						cursor(t, j, "sink")
+					}
+					appendN(t, j, 1, events)
+					must(0, j.Close())
+					file := filepath.Join(dir, "cursors.json")
+					switch body {
+					case "-":
+						must(0, os.Remove(file))
+					case "", "{}x":
+						must(0, os.WriteFile(file, []byte(body), 0o600))
+					default:
+						head := binary.LittleEndian.AppendUint32(make([]byte, 8), uint32(len(body)))
+						sum := crc32.Checksum(append(head, body...), crc32.MakeTable(crc32.Castagnoli))
+						must(0, os.WriteFile(file, fmt.Appendf(nil, `{"crc32c":%d,"body":%s}`, sum, body), 0o600))
+					}
+					j, log := logged(t, opt)
+					c := cursor(t, j, "sink")
+					appendN(t, j, events+1, 1)
+					if got := names(take(t, c, events+1)); !slices.Equal(got, counting(1, events+1)) {
+						t.Errorf("delivered %q", got)
+					}
+					must(0, j.Close())
+					if errs := log.errors(t); len(errs) == 0 && (!heads || body != "-") {
+						t.Error("nothing was reported")
+					}
+				})
+			}
+		}
 	}
 }

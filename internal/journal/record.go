@@ -25,6 +25,9 @@ const (
 	headerSize = len(marker) + 4 + 4
 	// maxBody bounds what a length field may claim.
 	maxBody = 256 << 20
+	// maxSeq bounds the number of an event. At a million events per second it
+	// is reached in 146,000 years; what is beyond was not written by a journal.
+	maxSeq = 1 << 62
 )
 
 type kind byte
@@ -167,7 +170,7 @@ func decodeSummed(data []byte, sum func(body []byte) uint32) (record, int, error
 	default:
 		d.bad = true
 	}
-	if d.bad || rec.unsynced > rec.seq {
+	if d.bad || rec.unsynced > rec.seq || rec.seq > maxSeq {
 		return record{}, 0, errDamaged
 	}
 	return rec, size, nil

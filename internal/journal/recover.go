@@ -13,6 +13,9 @@ func (j *Journal) recover() error {
 	if err != nil {
 		return err
 	}
+	if segments, err = j.plausible(segments); err != nil {
+		return err
+	}
 	j.segments = segments
 	newest := true // nothing newer holds a record
 	known := false // positions and marks are, from a checkpoint
@@ -27,10 +30,10 @@ func (j *Journal) recover() error {
 		r := recoverSegment(data, seg.salt, newest)
 		j.reportDamage(seg, r.damage)
 		if newest {
-			j.next = max(j.next, seg.first)
 			if r.end == 0 {
 				// Nothing good in it: most likely a crash came between
-				// creating the file and its first write.
+				// creating the file and its first write. Its name is not
+				// believed either.
 				j.segments = j.segments[:i]
 				if err := j.putAway(seg, len(r.damage) > 0); err != nil {
 					return err
@@ -43,7 +46,7 @@ func (j *Journal) recover() error {
 				j.next += skipAhead
 			}
 			newest = false
-			j.next = max(j.next, r.last+1)
+			j.next = max(j.next, seg.first, r.last+1)
 			seg.head = r.head
 			if err := j.reopen(seg, r.end); err != nil {
 				return err
@@ -62,6 +65,24 @@ func (j *Journal) recover() error {
 		}
 	}
 	return j.loadMarks(fallback, max(j.last, stored))
+}
+
+// plausible sets segments aside whose first number no journal ever reaches,
+// and returns the rest. Behind such a number the next ones would begin at 0
+// again, where every cursor has been.
+func (j *Journal) plausible(segments []*segment) (good []*segment, err error) {
+	for _, seg := range segments {
+		if seg.first > 0 && seg.first <= maxSeq {
+			good = append(good, seg)
+			continue
+		}
+		if err := j.putAway(seg, true); err != nil {
+			return nil, err
+		}
+		j.stats.Damaged++
+		j.opt.Log.Warn().Str("segment", seg.name).Str("copy", seg.name+damagedSuffix).Msg("journal: a file whose name is that of no segment is set aside, all else goes on")
+	}
+	return good, nil
 }
 
 // putAway removes a segment without a good record, or keeps it for whoever

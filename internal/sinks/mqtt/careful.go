@@ -21,7 +21,8 @@ import (
 // careful: they have to last for a while with nothing on the way, then the
 // broker has to acknowledge something harmless, and from then on there is one
 // thing on the way at a time. Only what has ended such a connection, alone,
-// as often as certain says is blamed and skipped.
+// as often as certain says is blamed and skipped; less often if something like
+// it was (lessons.go).
 
 const (
 	// certain is how many careful connections a thing must have ended.
@@ -135,8 +136,8 @@ func (d *doubt) longest(timeout time.Duration) time.Duration {
 }
 
 // blame notes that a thing, alone, has ended a connection, and reports whether
-// it is certain now.
-func (d *doubt) blame(what thing, took time.Duration, silent bool) bool {
+// it is certain now, which it is when it has ended enough of them.
+func (d *doubt) blame(what thing, took time.Duration, silent bool, enough int) bool {
 	b := &d.blamed
 	if b.thing != what || b.silent != silent {
 		b.thing, b.times, b.took, b.silent = what, 0, 0, silent
@@ -145,7 +146,7 @@ func (d *doubt) blame(what thing, took time.Duration, silent bool) bool {
 	if !silent {
 		b.took = max(b.took, took)
 	}
-	return b.times >= certain
+	return b.times >= enough
 }
 
 // will is what is known of how the broker takes the will, and the message that
@@ -167,7 +168,9 @@ func (s *Sink) carefully(ctx context.Context, l link, in *journal.Cursor, watch 
 		s.doubt.blamed.times = 0 // it may have been the broker each time
 		return err
 	}
-	s.failed = 0
+	if !s.stuck() {
+		s.failed = 0
+	}
 	if err := s.sendHarmless(ctx, l, f); err != nil {
 		return err
 	}
@@ -209,9 +212,7 @@ func (s *Sink) calm(ctx context.Context, l link) error {
 func (s *Sink) sendHarmless(ctx context.Context, l link, f *flight) error {
 	w := s.opt.Config.Will
 	if s.announces() {
-		refused, err := s.alone(ctx, l, thing{kind: aBirth}, byte(w.QoS), f, func() ticket {
-			return l.publish(ctx, s.willTopic, byte(w.QoS), w.Retain, []byte(w.Online))
-		})
+		refused, err := s.alone(ctx, l, thing{kind: aBirth}, message{s.willTopic, byte(w.QoS), w.Retain, []byte(w.Online)}, f)
 		s.will.birthRefused = refused
 		if err != nil || w.QoS > 0 {
 			return err
@@ -254,11 +255,11 @@ func (s *Sink) sendEventsAlone(ctx context.Context, l link, in *journal.Cursor, 
 		last = entries[0].Seq
 		if err := s.sendEventAlone(ctx, l, &entries[0], f); err != nil {
 			if errors.Is(err, errSkipped) {
-				in.Ack(last)
+				s.ack(in, last)
 			}
 			return err
 		}
-		in.Ack(last)
+		s.ack(in, last)
 	}
 	return nil
 }
@@ -271,28 +272,27 @@ func (s *Sink) sendEventAlone(ctx context.Context, l link, e *journal.Entry, f *
 	if err != nil {
 		return s.skip(e, m.topic, err.Error())
 	}
-	refused, err := s.alone(ctx, l, thing{kind: anEvent, seq: e.Seq}, m.qos, f, func() ticket {
-		return l.publish(ctx, m.topic, m.qos, m.retain, m.payload)
-	})
+	refused, err := s.alone(ctx, l, thing{kind: anEvent, seq: e.Seq}, m, f)
 	if refused {
-		if kept := s.skip(e, m.topic, s.reason(m.topic, m.qos, m.retain, len(m.payload))); kept != nil {
+		if kept := s.skip(e, m.topic, s.reason(&m)); kept != nil {
 			return kept
 		}
+		s.learn(&m)
 		s.doubt.blamed.thing = thing{}
 		return fmt.Errorf("%w: %w", errSkipped, err)
 	}
 	if err == nil {
-		s.taken = max(s.taken, len(m.payload))
+		s.took(kindOf(&m))
 	}
 	return err
 }
 
 // alone sends one thing while nothing else is on its way. refused is set once
 // it is certain that it is this which the broker does not take.
-func (s *Sink) alone(ctx context.Context, l link, what thing, qos byte, f *flight, publish func() ticket) (refused bool, err error) {
+func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flight) (refused bool, err error) {
 	began := time.Now()
-	err = s.wait(ctx, l, publish(), what)
-	if err == nil && qos == 0 {
+	err = s.wait(ctx, l, l.publish(ctx, m.topic, m.qos, m.retain, m.payload), what)
+	if err == nil && m.qos == 0 {
 		err = l.ping(ctx) // nobody acknowledges
 	}
 	if err == nil {
@@ -310,7 +310,7 @@ func (s *Sink) alone(ctx context.Context, l link, what thing, qos byte, f *fligh
 	}
 	noAck := errors.Is(err, errNoAck)
 	if noAck && l.ping(ctx) == nil { // it has read all of it
-		return s.doubt.blame(what, 0, true), err
+		return s.doubt.blame(what, 0, true, s.enough(what, &m, true)), err
 	}
 	switch what.kind {
 	case anEvent:
@@ -321,7 +321,7 @@ func (s *Sink) alone(ctx context.Context, l link, what thing, qos byte, f *fligh
 		f.birth = true
 	}
 	if !noAck && lost(l) {
-		return s.doubt.blame(what, time.Since(began), false), l.err()
+		return s.doubt.blame(what, time.Since(began), false, s.enough(what, &m, false)), l.err()
 	}
 	return false, err
 }
@@ -339,23 +339,28 @@ func lost(l link) bool {
 }
 
 // reason says what the broker did with a message, and what it may not like.
-func (s *Sink) reason(topic string, qos byte, retain bool, size int) string {
+func (s *Sink) reason(m *message) string {
+	size := len(m.payload)
 	did := "closes the connection when it gets"
 	if s.doubt.blamed.silent {
 		did = "never acknowledges"
 	}
 	var likely []string
-	if size > max(s.taken, 1<<10) {
+	if s.mayBeTooLarge(size) {
 		likely = append(likely, fmt.Sprintf("the broker's largest packet is smaller than these %d bytes (max_packet_size or message_size_limit of Mosquitto, 128 KiB at AWS, broker.max_packet of event2mqtt)", size))
 	}
-	if retain {
+	if m.retain {
 		likely = append(likely, "it takes no retained messages")
 	}
-	if qos > 1 {
-		likely = append(likely, fmt.Sprintf("it does not take QoS %d", qos))
+	if m.qos > 1 {
+		likely = append(likely, fmt.Sprintf("it does not take QoS %d", m.qos))
 	}
-	likely = append(likely, "the user may not publish to "+shorten(topic))
-	return fmt.Sprintf("the broker %s it, also alone, %d times; likely: %s", did, certain, strings.Join(likely, ", or "))
+	likely = append(likely, "the user may not publish to "+shorten(m.topic))
+	times := fmt.Sprintf("%d times", s.doubt.blamed.times)
+	if s.doubt.blamed.times < certain {
+		times = "as it did with one like it"
+	}
+	return fmt.Sprintf("the broker %s it, also alone, %s; likely: %s", did, times, strings.Join(likely, ", or "))
 }
 
 // keepStates publishes every state that changes, until ctx ends.
@@ -409,13 +414,14 @@ func (s *Sink) sendStateAlone(ctx context.Context, l link, st event.State, f *fl
 		return nil
 	}
 	qos := byte(s.publish.Load().QoS)
-	refused, err := s.alone(ctx, l, thing{kind: aState, state: st.Key}, qos, f, func() ticket {
-		return l.publish(ctx, name, qos, true, st.Payload)
-	})
+	m := message{name, qos, true, st.Payload}
+	refused, err := s.alone(ctx, l, thing{kind: aState, state: st.Key}, m, f)
 	if refused {
-		s.refuseState(st, name, qos, s.reason(name, qos, true, len(st.Payload)))
+		s.refuseState(st, name, qos, s.reason(&m))
+		s.learn(&m)
 		s.doubt.blamed.thing = thing{}
 	} else if err == nil {
+		s.took(kindOf(&m))
 		s.states.taken(st.Key)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -243,6 +244,115 @@ func TestWhatCannotBeKeptIsNotSkipped(t *testing.T) {
 	}
 	full.Store(false)
 	r.delivered()
+}
+
+// TestAFolderThatCannotBeWrittenIsNamed, once in the log and in the health for
+// as long as it lasts, and the event is skipped as soon as it can be written.
+func TestAFolderThatCannotBeWrittenIsNamed(t *testing.T) {
+	for name, bad := range map[string]string{"refused by the broker": "bad", "no topic can be made": strings.Repeat("n", 70_000)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := (&pickyBroker{publish: func(_ int, p *wire.Publish) verdict {
+				if len(p.Payload) > 3000 {
+					return hangUp
+				}
+				return take
+			}}).start(t)
+			r := newRig(t, nil, b.url)
+			ok(t, os.RemoveAll(r.dir))
+			ok(t, os.WriteFile(r.dir, []byte("a file"), 0o600))
+			r.post("before", "{}", event.Route{})
+			r.post(bad, `{"p":"`+strings.Repeat("x", 5000)+`"}`, event.Route{})
+			r.post("after", "{}", event.Route{})
+			named := func() bool {
+				h := r.sink.Health()
+				return !h.OK && strings.Contains(h.Detail, r.dir) && strings.Contains(h.Detail, "not a directory")
+			}
+			eventually(t, "the health names the folder", named)
+			n := b.connections()
+			eventually(t, "it is tried again", func() bool { return b.connections() >= n+2 })
+			if !named() || r.cursor.Lag() != 2 || r.sink.Skipped() != 0 {
+				t.Errorf("health %+v, %d events wait, %d were skipped", r.sink.Health(), r.cursor.Lag(), r.sink.Skipped())
+			}
+			ok(t, os.Remove(r.dir))
+			r.delivered()
+			eventually(t, "it is connected", func() bool { return r.sink.Health().OK })
+			if n := strings.Count(r.log.String(), "mkdir "+r.dir); n != 1 {
+				t.Errorf("the folder is named %d times", n)
+			}
+			if got := b.events(); !slices.Equal(got, []string{"before", "after"}) || len(r.kept()) != 1 {
+				t.Errorf("arrived %q, kept %+v", got, r.kept())
+			}
+		})
+	}
+}
+
+// TestOneRefusalTeachesOfTheNext: what is like an event that was refused for
+// certain costs one careful connection.
+func TestOneRefusalTeachesOfTheNext(t *testing.T) {
+	for name, c := range lessonCases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := (&pickyBroker{publish: func(_ int, p *wire.Publish) verdict {
+				if c.refuses(p) {
+					return hangUp
+				}
+				return take
+			}}).start(t)
+			r := newRig(t, nil, b.url)
+			const pairs = 10
+			for i := range pairs {
+				r.post("bad", c.payload, event.Route{})
+				r.post(fmt.Sprint("good", i), "{}", event.Route{})
+			}
+			r.delivered()
+			if got := b.events(); len(got) != pairs || r.sink.Skipped() != pairs {
+				t.Errorf("arrived %q, skipped %d", got, r.sink.Skipped())
+			}
+			// Two make it doubtful, three prove the first, one each of the others,
+			// and the last lasts; without a lesson it is three each.
+			if n := b.connections(); n > 2*pairs {
+				t.Errorf("that took %d connections", n)
+			}
+		})
+	}
+}
+
+// TestALessonIsForgottenWhenTheBrokerTakesIt: from then on a broker in trouble
+// causes no skip of such an event.
+func TestALessonIsForgottenWhenTheBrokerTakesIt(t *testing.T) {
+	for name, c := range lessonCases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var left atomic.Int64 // how often it refuses
+			left.Store(1000)
+			b := (&pickyBroker{publish: func(_ int, p *wire.Publish) verdict {
+				if c.refuses(p) && left.Add(-1) >= 0 {
+					return hangUp
+				}
+				return take
+			}}).start(t)
+			r := newRig(t, nil, b.url)
+			r.post("bad", c.payload, event.Route{})
+			r.delivered()
+			for _, refusals := range []int64{0, 4} { // two on usual connections, two on careful ones
+				left.Store(refusals)
+				r.post("bad", c.payload, event.Route{})
+				r.delivered()
+			}
+			if n := r.sink.Skipped(); n != 1 || b.took("event2mqtt/event/bad") != 2 {
+				t.Errorf("skipped %d, taken %d", n, b.took("event2mqtt/event/bad"))
+			}
+		})
+	}
+}
+
+var lessonCases = map[string]struct {
+	payload string
+	refuses func(*wire.Publish) bool
+}{
+	"topic": {"{}", func(p *wire.Publish) bool { return strings.HasSuffix(p.Topic, "/bad") }},
+	"size":  {`"` + strings.Repeat("x", 5000) + `"`, func(p *wire.Publish) bool { return len(p.Payload) > 4000 }},
 }
 
 type keeper func(refused.Event) error

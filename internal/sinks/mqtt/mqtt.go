@@ -58,6 +58,10 @@ type Sink struct {
 	// Skipped counts events that cannot be published, such as those whose
 	// topic would be too long. mu guards it.
 	skipped uint64
+	// unkept says why the event unkeptSeq, which is to be skipped, cannot be
+	// kept; "" if there is none. mu guards both.
+	unkept    string
+	unkeptSeq uint64
 
 	// Of Run.
 	next     int    // broker to try next
@@ -66,7 +70,7 @@ type Sink struct {
 	doubt    doubt
 	will     will
 	states   refusedStates
-	taken    int // the largest payload that the broker has acknowledged, in bytes
+	lessons  lessons
 }
 
 // link is a connection to a broker. It is used once.
@@ -140,6 +144,9 @@ func (s *Sink) Health() sinks.Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.health
+	if s.unkept != "" {
+		h = sinks.Health{Detail: s.unkept}
+	}
 	if s.skipped > 0 {
 		h.Detail += fmt.Sprintf("; %d events were refused and skipped since the start", s.skipped)
 	}
@@ -199,7 +206,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 	}
 	if ctx.Err() == nil && len(s.brokers) > 0 {
 		closed := !errors.Is(err, errNoAck) && lost(l)
-		if closed && !errors.Is(err, errNothingTaken) {
+		if closed && !errors.Is(err, errNothingTaken) && !errors.Is(err, errNotKept) {
 			err = l.err() // what was on its way may have failed with another
 		}
 		s.doubt.ended(&f, closed)
@@ -287,8 +294,8 @@ func unanswered(t ticket, err error) error {
 
 // sent is an event on its way.
 type sent struct {
-	seq  uint64
-	size int // of the payload
+	seq uint64
+	messageKind
 	ticket
 }
 
@@ -316,8 +323,10 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 					fail(err)
 					return
 				}
-				in.Ack(m.seq)
-				s.taken = max(s.taken, m.size)
+				s.ack(in, m.seq)
+				if m.qos > 0 { // else nobody has acknowledged it
+					s.took(m.messageKind)
+				}
 				<-slots
 			case <-ctx.Done():
 				return
@@ -349,21 +358,21 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 	fail(err)
 	wg.Wait()
 	if f.event == 0 {
-		f.event = ackAnswered(in, window)
+		f.event = s.ackAnswered(in, window)
 	}
 	return context.Cause(ctx)
 }
 
 // ackAnswered takes the answers that came before the link went down, and
 // returns the oldest event without one, or 0.
-func ackAnswered(in *journal.Cursor, window <-chan sent) uint64 {
+func (s *Sink) ackAnswered(in *journal.Cursor, window <-chan sent) uint64 {
 	for {
 		select {
 		case m := <-window:
 			select {
 			case <-m.ticket.Done():
 				if m.ticket.Error() == nil {
-					in.Ack(m.seq)
+					s.ack(in, m.seq)
 					continue
 				}
 			default:
@@ -430,21 +439,25 @@ func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) (sent
 	if err == nil {
 		t := l.publish(ctx, m.topic, m.qos, m.retain, m.payload)
 		if d, known := t.(done); !known || !errors.Is(d.error, ErrNeverTaken) {
-			return sent{e.Seq, len(m.payload), t}, nil
+			return sent{e.Seq, kindOf(&m), t}, nil
 		}
 		err = t.Error()
 	}
-	return sent{e.Seq, 0, done{}}, s.skip(e, m.topic, err.Error())
+	return sent{e.Seq, messageKind{}, done{}}, s.skip(e, m.topic, err.Error())
 }
 
-// skip keeps an event that will never be taken, counts it, and says so.
+// errNotKept wraps why an event that is to be skipped cannot be kept.
+var errNotKept = errors.New("an event that cannot be published cannot be kept either, so it is not skipped")
+
+// skip keeps an event that will never be taken, counts it, and says so. One
+// that cannot be kept is not skipped, which is said once, until that works.
 func (s *Sink) skip(e *journal.Entry, topic, reason string) error {
 	if s.opt.Refused != nil {
 		if err := s.opt.Refused.Keep(refused.Event{
 			ID: s.opt.ID(e.Seq), Sink: "mqtt", Refused: time.Now(), Reason: reason, Topic: shorten(topic),
 			Name: e.Name, Source: e.Source, Time: e.Time, Route: e.Route, Payload: e.Payload,
 		}); err != nil {
-			return err
+			return s.notKept(e, reason, fmt.Errorf("%w: %w", errNotKept, err))
 		}
 	}
 	s.mu.Lock()
@@ -453,6 +466,37 @@ func (s *Sink) skip(e *journal.Entry, topic, reason string) error {
 	s.opt.Log.Error().Str("event", e.Name).Str("source", e.Source).Str("id", s.opt.ID(e.Seq)).Int("bytes", len(e.Payload)).Str("topic", shorten(topic)).Str("reason", reason).
 		Msg("mqtt: this event cannot be published and is skipped; \"event2mqtt refused\" lists what was skipped, and sends it again")
 	return nil
+}
+
+// notKept notes err, which is why an event could not be kept, and returns it.
+func (s *Sink) notKept(e *journal.Entry, reason string, err error) error {
+	s.mu.Lock()
+	first := s.unkept == ""
+	s.unkept, s.unkeptSeq = err.Error()+"; no event behind it is sent until it can be kept", e.Seq
+	s.mu.Unlock()
+	if first {
+		s.opt.Log.Error().Str("event", e.Name).Str("source", e.Source).Str("id", s.opt.ID(e.Seq)).Str("reason", reason).
+			Msgf("mqtt: %s; no event behind it is sent until it can be kept: see to it that the folder exists, has room and can be written to; event2mqtt tries again every few seconds", err)
+	}
+	return err
+}
+
+// ack moves the cursor. What could not be kept is over with that, whether it
+// was skipped at last or taken.
+func (s *Sink) ack(in *journal.Cursor, seq uint64) {
+	in.Ack(seq)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if seq >= s.unkeptSeq {
+		s.unkept, s.unkeptSeq = "", 0
+	}
+}
+
+// stuck reports whether there is an event that can be neither sent nor kept.
+func (s *Sink) stuck() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unkept != ""
 }
 
 // shorten keeps a topic from filling the log.
@@ -472,6 +516,9 @@ func (s *Sink) connected() {
 	}
 	at := s.brokers[s.next].Redacted()
 	s.setHealth(true, "connected to %s", at)
+	if s.stuck() {
+		return // it was said, and comes again every few seconds
+	}
 	log := s.opt.Log.Info()
 	if s.failed > 0 {
 		log = log.Int("attempts", s.failed+1)
@@ -489,6 +536,10 @@ func (s *Sink) report(err error) {
 		s.next = (s.next + 1) % len(s.brokers)
 	}
 	s.setHealth(false, "%s", text)
+	if errors.Is(err, errNotKept) {
+		s.failed = min(s.failed, keepTries)
+		return // skip has said it
+	}
 	if text != s.reported {
 		s.reported = text
 		s.opt.Log.Error().Msgf("mqtt: %s; events are kept and sent when it works again", text)
@@ -499,6 +550,9 @@ func (s *Sink) report(err error) {
 const (
 	minPause = 250 * time.Millisecond
 	maxPause = 30 * time.Second
+	// keepTries bounds how often the pause doubles before a next attempt to
+	// keep an event, to 8 s: it is the disk that one waits for, not the broker.
+	keepTries = 6
 )
 
 // pause doubles with each failure; half of it is random, so that many bridges

@@ -76,6 +76,7 @@ type rig struct {
 	states  *event.States
 	sink    *mqtt.Sink
 	refused *refused.Folder
+	dir     string // of refused
 	log     *logBuffer
 	stop    func()
 	n       int
@@ -101,7 +102,8 @@ func (l *logBuffer) String() string {
 func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, states: event.NewStates(), log: &logBuffer{}}
-	r.refused = refused.Open(t.TempDir(), zerolog.Nop())
+	r.dir = t.TempDir()
+	r.refused = refused.Open(r.dir, zerolog.Nop())
 	var err error
 	r.journal, err = journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Log: zerolog.Nop()})
 	ok(t, err)

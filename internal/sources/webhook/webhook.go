@@ -24,6 +24,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
 )
 
@@ -209,7 +210,7 @@ func (s *Source) method(w http.ResponseWriter, r *http.Request) *refusal {
 		}
 		return refusef(http.StatusMethodNotAllowed, text, strings.Join(s.config.Methods, " or "))
 	}
-	if r.Method != http.MethodGet {
+	if r.Method != http.MethodGet || origin.Trusted(r) {
 		return nil
 	}
 	h := r.Header
@@ -222,7 +223,7 @@ func (s *Source) method(w http.ResponseWriter, r *http.Request) *refusal {
 	case h.Get("Sec-Purpose") != "" || h.Get("Purpose") != "" || h.Get("X-Moz") != "":
 		return refusef(http.StatusForbidden, "a browser only fetches this in advance")
 	}
-	return nil
+	return ofBrowser(r)
 }
 
 // emit stores the events and, where that is asked for, waits until they are

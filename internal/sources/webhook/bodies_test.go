@@ -253,6 +253,25 @@ func TestGETOfATrustedPageMakesEvents(t *testing.T) {
 	}
 }
 
+// TestGETIsNotSigned: the signature of nothing would sign any name and query.
+func TestGETIsNotSigned(t *testing.T) {
+	for options, ok := range map[string]bool{
+		"methods: [POST, GET], auth: {hmac: {scheme: github, secret: s3cret}}":           false,
+		"methods: [GET], auth: {hmac: {header: X-Sig, secret: s3cret}}":                  false,
+		"preset: github, methods: [GET], auth: {secret: s3cret}":                         false,
+		"preset: shelly, auth: {hmac: {header: X-Sig, secret: s3cret}}":                  false,
+		"preset: shelly, methods: [POST], auth: {hmac: {header: X-Sig, secret: s3cret}}": true,
+		"methods: [GET], auth: {secret_query: {name: key, value: s3cret}}":               true,
+		"auth: {hmac: {header: X-Sig, secret: s3cret}}":                                  true,
+	} {
+		c := read(t, options)
+		c.Prepare()
+		if err := c.Check(); (err == nil) != ok || !ok && !strings.Contains(err.Error(), "GET goes not with hmac") {
+			t.Errorf("%s: %v", options, err)
+		}
+	}
+}
+
 func TestSecretsHavePlacesOfTheirOwn(t *testing.T) {
 	query := func(c *webhook.Config) {
 		c.Methods, c.Auth.SecretQuery = []string{"GET", "POST"}, webhook.NamedSecret{Name: "key", Value: "s3cret"}

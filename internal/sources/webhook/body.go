@@ -82,7 +82,7 @@ func (s *Source) read(w http.ResponseWriter, r *http.Request, q *request) (conte
 		payload, p := s.fromMultipart(q, http.MaxBytesReader(w, r.Body, int64(max(s.config.MaxUpload, s.config.MaxBody))), m.boundary, m.charset)
 		return content{json: payload}, p
 	}
-	body, p := s.readBody(w, r)
+	body, p := s.readBody(w, r, q)
 	if p != nil {
 		return content{}, p
 	}
@@ -107,17 +107,32 @@ func (s *Source) tooLarge() *refusal {
 	return refusef(http.StatusRequestEntityTooLarge, "the body is larger than %s; see max_body", s.config.MaxBody)
 }
 
-// readBody returns the body as it came, bounded.
-func (s *Source) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
+// readBody returns the body as it came, bounded. One that is not small waits for
+// memory as soon as that much of it is there.
+func (s *Source) readBody(w http.ResponseWriter, r *http.Request, q *request) ([]byte, *refusal) {
 	limit := int64(s.config.MaxBody)
 	if r.ContentLength > limit {
 		return nil, s.tooLarge()
 	}
+	in := &metered{Reader: http.MaxBytesReader(w, r.Body, limit), q: q, most: 2 * limit} // a buffer that grows is up to twice as large
 	buf := bytes.Buffer{}
 	if r.ContentLength > 0 {
-		buf.Grow(int(min(r.ContentLength, small)) + bytes.MinRead) // more only as it comes
+		in.most = r.ContentLength + bytes.MinRead
+		buf.Grow(int(min(r.ContentLength, small+1)) + bytes.MinRead) // more only as it comes
 	}
-	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+	_, err := io.CopyN(&buf, in, small+1)
+	if err == nil { // it is not small
+		if err = q.reserve(in.most); err == nil {
+			if r.ContentLength > 0 {
+				buf.Grow(int(r.ContentLength) - buf.Len() + bytes.MinRead)
+			}
+			_, err = buf.ReadFrom(in)
+		}
+	}
+	if err != nil && err != io.EOF {
+		if errors.Is(err, errBusy) {
+			return nil, busy()
+		}
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, s.tooLarge()
 		}

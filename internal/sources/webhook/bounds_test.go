@@ -127,6 +127,61 @@ func TestHostileBodiesTakeLittleMemory(t *testing.T) {
 	}
 }
 
+// TestAttributesOfXMLAreCountedBeforeTheyAreMade: those of one tag, behind
+// whatever could hide it.
+func TestAttributesOfXMLAreCountedBeforeTheyAreMade(t *testing.T) {
+	attributes := strings.Repeat(" b=\"\"", (1<<20-200)/5)
+	for name, body := range map[string]string{
+		"plain":            "<a" + attributes + "/>",
+		"tight":            "<a" + strings.Repeat(" b=''", (1<<20-200)/5) + "/>",
+		"with > in values": "<a" + strings.Repeat(" b='>'", (1<<20-200)/6) + "/>",
+		"with quotes":      "<a" + strings.Repeat(" b='\"'", (1<<20-200)/6) + "/>",
+		"behind CDATA":     `<a><![CDATA[ <x a=" ]]><b` + attributes + "/></a>",
+		"behind a comment": `<!-- <![CDATA[ " --><a` + attributes + "/>",
+		"behind a DTD":     `<!DOCTYPE a "> <![CDATA[ "><a` + attributes + "/>",
+		"behind a text":    `<a>"<b` + attributes + "/></a>",
+		"no end":           "<a" + attributes,
+	} {
+		s := handler(t)
+		r := httptest.NewRequest(http.MethodPost, "/hooks/test", strings.NewReader(body))
+		r.Header.Set("Content-Type", "text/xml")
+		w := httptest.NewRecorder()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		s.ServeHTTP(w, r)
+		runtime.ReadMemStats(&after)
+		if w.Code != 400 || !strings.Contains(w.Body.String(), "attributes") {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+		if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took >= 8 {
+			t.Errorf("%s: it allocated %d MiB", name, took)
+		}
+	}
+	for name, body := range map[string]string{
+		"signs in a text": "<a>" + strings.Repeat("=", 50000) + "</a>", "in a value": "<a b='" + strings.Repeat("=", 50000) + "'/>",
+		"many attributes": "<a" + many(5000, "", number(` bN=""`)) + "/>",
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/hooks/test", strings.NewReader(body))
+		r.Header.Set("Content-Type", "text/xml")
+		w := httptest.NewRecorder()
+		if handler(t).ServeHTTP(w, r); w.Code != 202 {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+}
+
+// handler is that of a source whose events have a name in any case.
+func handler(t *testing.T) http.Handler {
+	t.Helper()
+	config := webhook.Defaults()
+	config.Name, config.Event.Default = "test", "D"
+	s, err := webhook.New(config, nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Handler(&output{})
+}
+
 type nopCloser struct{ *bytes.Reader }
 
 func (nopCloser) Close() error { return nil }

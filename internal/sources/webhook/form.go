@@ -227,7 +227,7 @@ func (s *Source) fromMultipart(q *request, body io.Reader, boundary string, char
 		in.left = maxPartHeader
 		part, err := reader.NextPart()
 		if err == io.EOF {
-			if p := q.acquire(int64(s.config.MaxBody) - left); p != nil {
+			if p := q.acquire(growing * (int64(s.config.MaxBody) - left)); p != nil {
 				return nil, p
 			}
 			return checked(o.encode())

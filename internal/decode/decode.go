@@ -6,28 +6,29 @@ package decode
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/htmlindex"
-	"golang.org/x/text/encoding/unicode"
 )
 
 // Charset is a character set. The zero value is not known: UTF-8 where the
 // bytes are that, and Windows-1252, which holds Latin-1, where they are not.
 type Charset struct {
-	name string
-	enc  encoding.Encoding // nil is UTF-8, if name is set
-	unit int               // bytes of a code unit, 0 for 1
+	name  string
+	order binary.ByteOrder  // of UTF-16, else nil
+	enc   encoding.Encoding // nil is UTF-16 or UTF-8, if name is set
 }
 
 // The character sets that byte order marks tell.
 var (
 	utf8Charset = Charset{name: "utf-8"}
-	utf16le     = Charset{name: "utf-16le", enc: unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM), unit: 2}
-	utf16be     = Charset{name: "utf-16be", enc: unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM), unit: 2}
+	utf16le     = Charset{name: "utf-16le", order: binary.LittleEndian}
+	utf16be     = Charset{name: "utf-16be", order: binary.BigEndian}
 )
 
 // Lookup returns the character set of a name as HTTP and HTML use it, such as
@@ -78,7 +79,12 @@ func (c Charset) String() string { return c.name }
 
 // Unit is how many bytes a code unit has: 2 for UTF-16, else 1. A line of UTF-16 ends
 // in a line feed of two bytes, at an even distance from the beginning.
-func (c Charset) Unit() int { return max(1, c.unit) }
+func (c Charset) Unit() int {
+	if c.order != nil {
+		return 2
+	}
+	return 1
+}
 
 // LineFeed is the line feed as the character set writes it.
 func (c Charset) LineFeed() []byte {
@@ -106,6 +112,11 @@ const (
 // that raw is not in the character set that it is said to be in.
 func (c Charset) Text(raw []byte) (text []byte, note Note, err error) {
 	switch {
+	case c.order != nil:
+		var ok bool
+		if text, ok = fromUTF16(raw, c.order); !ok {
+			return nil, "", fmt.Errorf("it is not valid %s, as it is said to be", c.name)
+		}
 	case c.enc != nil:
 		if text, err = c.enc.NewDecoder().Bytes(raw); err != nil || bytes.ContainsRune(text, utf8.RuneError) {
 			return nil, "", fmt.Errorf("it is not valid %s, as it is said to be", c.name)
@@ -126,18 +137,62 @@ func (c Charset) Text(raw []byte) (text []byte, note Note, err error) {
 	return text, note, nil
 }
 
+// fromUTF16 reads UTF-16, and reports whether it is that: of whole units, and
+// with surrogates in pairs. A U+FFFD that is written there is a character as
+// any other.
+func fromUTF16(raw []byte, order binary.ByteOrder) ([]byte, bool) {
+	if len(raw)%2 != 0 {
+		return nil, false
+	}
+	next := func(i int) (r rune, size int) {
+		r, size = rune(order.Uint16(raw[i:])), 2
+		if utf16.IsSurrogate(r) {
+			second := rune(0)
+			if i+4 <= len(raw) {
+				second = rune(order.Uint16(raw[i+2:]))
+			}
+			r, size = utf16.DecodeRune(r, second), 4 // no pair makes U+FFFD
+			if r == utf8.RuneError {
+				size = 0
+			}
+		}
+		return r, size
+	}
+	total := 0
+	for i := 0; i < len(raw); {
+		r, size := next(i)
+		if size == 0 {
+			return nil, false
+		}
+		total, i = total+utf8.RuneLen(r), i+size
+	}
+	text := make([]byte, 0, total)
+	for i := 0; i < len(raw); {
+		r, size := next(i)
+		text, i = utf8.AppendRune(text, r), i+size
+	}
+	return text, true
+}
+
 // western reads Windows-1252. The five bytes that it leaves open are what they
 // are in Latin-1, as the WHATWG's Encoding Standard has it.
 func western(raw []byte) []byte {
-	text := make([]byte, 0, len(raw)+len(raw)/8)
+	total := 0
 	for _, b := range raw {
-		r := charmap.Windows1252.DecodeByte(b)
-		if r == utf8.RuneError {
-			r = rune(b)
-		}
-		text = utf8.AppendRune(text, r)
+		total += utf8.RuneLen(westernRune(b))
+	}
+	text := make([]byte, 0, total)
+	for _, b := range raw {
+		text = utf8.AppendRune(text, westernRune(b))
 	}
 	return text
+}
+
+func westernRune(b byte) rune {
+	if r := charmap.Windows1252.DecodeByte(b); r != utf8.RuneError {
+		return r
+	}
+	return rune(b)
 }
 
 // Body decodes a whole text: by its byte order mark, else as it is declared to

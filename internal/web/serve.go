@@ -36,7 +36,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	counted := &answer{ResponseWriter: w, counts: &s.counts}
 	defer counted.done()
 	w = counted
-	r = tidied(peer.With(r, s.Sender(r)))
+	r = tidied(s.guard.Load().WithTrust(peer.With(r, s.Sender(r))))
 	path := route(r.URL)
 	if path == healthPath {
 		s.healthz(w, r)

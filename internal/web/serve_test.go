@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/web"
+	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
 )
 
@@ -147,6 +148,12 @@ func TestPagesAreKeptOutOfTheWholeServer(t *testing.T) {
 	answer, _ = ask(t, "OPTIONS", url, "/hooks/w", append(preflight, "https://evil.example")...)
 	if answer.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("a stranger's preflight: %d %v", answer.StatusCode, answer.Header)
+	}
+	s.Mount("trust", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, origin.Trusted(r)) }))
+	for from, want := range map[string]string{"https://panel.example": "true", "https://evil.example": "false"} {
+		if _, text := ask(t, "GET", url, "/hooks/trust", "Origin", from); text != want {
+			t.Errorf("GET of a page of %s is trusted: %s", from, text)
+		}
 	}
 }
 

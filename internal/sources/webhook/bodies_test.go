@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
 	"net/textproto"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources/webhook"
+	"event2mqtt/internal/web/origin"
 )
 
 // payloads are the events, one a line, as name and what stands in the payload
@@ -184,6 +187,88 @@ func TestGETMakesEventsOnlyWhereItIsAllowed(t *testing.T) {
 	}
 	if r := s.do(t, http.MethodPut, "/door"); r.StatusCode != 202 || s.payloads() != "door" {
 		t.Errorf("PUT: %d, %s", r.StatusCode, s.payloads())
+	}
+}
+
+// TestGETOfABrowserMakesNoEvent, though over plain HTTP it does not say which
+// site is behind it. Devices and programs send GET as they always do.
+func TestGETOfABrowserMakesNoEvent(t *testing.T) {
+	firefox := []string{"User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"}
+	with := func(more ...string) []string { return append(slices.Clone(firefox), more...) }
+	for _, c := range []struct {
+		name    string
+		status  int
+		headers []string
+	}{
+		{"an image in a page", 403, with("Accept", "image/avif,image/webp,*/*", "Accept-Language", "de", "Referer", "https://evil.example/")},
+		{"an image without a referrer", 403, with("Accept", "image/avif,image/webp,*/*", "Accept-Language", "de")},
+		{"a page's fetch", 403, with("Accept", "*/*", "Origin", "https://evil.example")},
+		{"a link, or typed in over plain HTTP", 403, with("Accept", "text/html,*/*;q=0.8", "Accept-Language", "de", "Upgrade-Insecure-Requests", "1")},
+		{"an agent that was changed", 403, []string{"User-Agent", "x", "Accept-Language", "de"}},
+		{"a page's fetch that says node", 403, []string{"User-Agent", "node", "Accept-Language", "*", "Referer", "http://a.example/"}},
+		{"typed in to localhost", 202, with("Accept-Language", "de", "Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate")},
+		{"Shelly Gen 1", 202, []string{"User-Agent", "Shelly/20230913-112003/v1.14.0 (SHDW-2)"}},
+		{"Shelly Gen 2", 202, []string{"User-Agent", "Shelly/1.0 (ShellyPlus1)"}},
+		{"Tasmota", 202, []string{"User-Agent", "Tasmota/13.4.0 (ESP8266)"}},
+		{"UniFi Protect", 202, []string{"User-Agent", "axios/1.6.8", "Accept", "application/json, text/plain, */*", "Accept-Encoding", "gzip, compress, deflate, br"}},
+		{"Node's fetch", 202, []string{"User-Agent", "node", "Accept", "*/*", "Accept-Language", "*", "Sec-Fetch-Mode", "cors"}},
+		{"ESP32's HTTPClient", 202, []string{"User-Agent", "ESP32HTTPClient", "Connection", "close"}},
+		{"curl", 202, []string{"User-Agent", "curl/8.5.0", "Accept", "*/*"}},
+		{"Home Assistant", 202, []string{"User-Agent", "HomeAssistant/2024.5.0 aiohttp/3.9.5 Python/3.12", "Accept", "*/*"}},
+		{"Java", 202, []string{"User-Agent", "Java/17.0.2", "Accept", "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"}},
+		{"PowerShell", 202, []string{"User-Agent", "Mozilla/5.0 (Windows NT; Windows NT 10.0; de-DE) WindowsPowerShell/5.1.19041.4412"}},
+	} {
+		for _, preset := range []string{"shelly", "unifi", ""} {
+			s := start(t, func(c *webhook.Config) { c.Preset, c.Methods = preset, []string{"GET", "POST"} })
+			if r := s.do(t, http.MethodGet, "/door?n=1", c.headers...); r.StatusCode != c.status {
+				t.Errorf("%s, preset %q: %d", c.name, preset, r.StatusCode)
+			}
+			if n := len(s.out.events); (n == 1) != (c.status == 202) {
+				t.Errorf("%s, preset %q: %d events", c.name, preset, n)
+			}
+		}
+	}
+}
+
+// TestGETOfATrustedPageMakesEvents: pages of http.origins may do what programs
+// may.
+func TestGETOfATrustedPageMakesEvents(t *testing.T) {
+	c := webhook.Defaults()
+	c.Name, c.Methods = "test", []string{"GET"}
+	s, err := webhook.New(c, nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard := origin.New(origin.Options{Origins: []string{"https://panel.example"}})
+	for from, status := range map[string]int{"https://panel.example": 202, "https://evil.example": 403} {
+		r := httptest.NewRequest(http.MethodGet, "/hooks/test/door", nil)
+		for key, value := range map[string]string{"Origin": from, "Sec-Fetch-Site": "cross-site", "User-Agent": "Mozilla/5.0"} {
+			r.Header.Set(key, value)
+		}
+		w := httptest.NewRecorder()
+		s.Handler(&output{}).ServeHTTP(w, guard.WithTrust(r))
+		if w.Code != status {
+			t.Errorf("%s: %d", from, w.Code)
+		}
+	}
+}
+
+// TestGETIsNotSigned: the signature of nothing would sign any name and query.
+func TestGETIsNotSigned(t *testing.T) {
+	for options, ok := range map[string]bool{
+		"methods: [POST, GET], auth: {hmac: {scheme: github, secret: s3cret}}":           false,
+		"methods: [GET], auth: {hmac: {header: X-Sig, secret: s3cret}}":                  false,
+		"preset: github, methods: [GET], auth: {secret: s3cret}":                         false,
+		"preset: shelly, auth: {hmac: {header: X-Sig, secret: s3cret}}":                  false,
+		"preset: shelly, methods: [POST], auth: {hmac: {header: X-Sig, secret: s3cret}}": true,
+		"methods: [GET], auth: {secret_query: {name: key, value: s3cret}}":               true,
+		"auth: {hmac: {header: X-Sig, secret: s3cret}}":                                  true,
+	} {
+		c := read(t, options)
+		c.Prepare()
+		if err := c.Check(); (err == nil) != ok || !ok && !strings.Contains(err.Error(), "GET goes not with hmac") {
+			t.Errorf("%s: %v", options, err)
+		}
 	}
 }
 

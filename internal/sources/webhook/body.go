@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"io"
 	"iter"
@@ -92,7 +93,7 @@ func (s *Source) read(w http.ResponseWriter, r *http.Request, q *request) (conte
 		payload, p := s.fromMultipart(q, http.MaxBytesReader(w, r.Body, int64(max(s.config.MaxUpload, s.config.MaxBody))), m.boundary, m.charset)
 		return content{json: payload}, p
 	}
-	body, p := s.readBody(w, r)
+	body, p := s.readBody(w, r, q)
 	if p != nil {
 		return content{}, p
 	}
@@ -103,7 +104,7 @@ func (s *Source) read(w http.ResponseWriter, r *http.Request, q *request) (conte
 		if body, p = s.unpack(body, q); p != nil {
 			return content{}, p
 		}
-	} else if p := q.acquire(int64(len(body))); p != nil {
+	} else if p := q.acquire(weight(&m, body)); p != nil {
 		return content{}, p
 	}
 	if m.isMultipart() {
@@ -113,21 +114,50 @@ func (s *Source) read(w http.ResponseWriter, r *http.Request, q *request) (conte
 	return s.parse(&m, body)
 }
 
+// weight is how much memory it takes to make events of a body, as measured and
+// with some to spare: JSON is kept and copied, the rest is decoded, taken to
+// pieces, and written as JSON.
+func weight(m *media, body []byte) int64 {
+	if m.isForm() || m.isMultipart() || m.isXML() || m.charset.Unit() > 1 || !utf8.Valid(body) {
+		return growing * int64(len(body))
+	}
+	return 4 * int64(len(body))
+}
+
+// growing is how many bytes of memory it takes to make JSON of each byte that
+// is not.
+const growing = 8
+
 func (s *Source) tooLarge() *refusal {
 	return refusef(http.StatusRequestEntityTooLarge, "the body is larger than %s; see max_body", s.config.MaxBody)
 }
 
-// readBody returns the body as it came, bounded.
-func (s *Source) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
+// readBody returns the body as it came, bounded. One that is not small waits for
+// memory as soon as that much of it is there.
+func (s *Source) readBody(w http.ResponseWriter, r *http.Request, q *request) ([]byte, *refusal) {
 	limit := int64(s.config.MaxBody)
 	if r.ContentLength > limit {
 		return nil, s.tooLarge()
 	}
+	in := &metered{Reader: http.MaxBytesReader(w, r.Body, limit), q: q, most: 2 * limit} // a buffer that grows is up to twice as large
 	buf := bytes.Buffer{}
 	if r.ContentLength > 0 {
-		buf.Grow(int(min(r.ContentLength, small)) + bytes.MinRead) // more only as it comes
+		in.most = r.ContentLength + bytes.MinRead
+		buf.Grow(int(min(r.ContentLength, small+1)) + bytes.MinRead) // more only as it comes
 	}
-	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+	_, err := io.CopyN(&buf, in, small+1)
+	if err == nil { // it is not small
+		if err = q.reserve(in.most); err == nil {
+			if r.ContentLength > 0 {
+				buf.Grow(int(r.ContentLength) - buf.Len() + bytes.MinRead)
+			}
+			_, err = buf.ReadFrom(in)
+		}
+	}
+	if err != nil && err != io.EOF {
+		if errors.Is(err, errBusy) {
+			return nil, busy()
+		}
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, s.tooLarge()
 		}
@@ -146,6 +176,9 @@ func (s *Source) unpack(raw []byte, q *request) ([]byte, *refusal) {
 			if p := q.acquire(int64(s.config.MaxUnpacked)); p != nil {
 				return nil, p
 			}
+			if size := unpacked(raw); size <= uint32(min(s.config.MaxUnpacked, 1<<30)) {
+				buf.Grow(max(0, int(size)-buf.Len()) + bytes.MinRead) // growing step by step takes three times as much
+			}
 			_, err = io.CopyN(&buf, z, int64(s.config.MaxUnpacked)-int64(buf.Len())+1)
 		}
 	}
@@ -156,6 +189,15 @@ func (s *Source) unpack(raw []byte, q *request) ([]byte, *refusal) {
 		return nil, refusef(http.StatusBadRequest, "the body is not valid gzip, though Content-Encoding says so")
 	}
 	return buf.Bytes(), nil
+}
+
+// unpacked is the size that a body says to have unpacked, in its last four bytes
+// (RFC 1952, section 2.3.1), of which nothing but memory may depend.
+func unpacked(raw []byte) uint32 {
+	if len(raw) < 4 {
+		return 0
+	}
+	return binary.LittleEndian.Uint32(raw[len(raw)-4:])
 }
 
 // decoded makes UTF-8 of a body. Only what is UTF-8 already may be larger than

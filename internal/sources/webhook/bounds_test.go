@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -127,6 +128,61 @@ func TestHostileBodiesTakeLittleMemory(t *testing.T) {
 	}
 }
 
+// TestAttributesOfXMLAreCountedBeforeTheyAreMade: those of one tag, behind
+// whatever could hide it.
+func TestAttributesOfXMLAreCountedBeforeTheyAreMade(t *testing.T) {
+	attributes := strings.Repeat(" b=\"\"", (1<<20-200)/5)
+	for name, body := range map[string]string{
+		"plain":            "<a" + attributes + "/>",
+		"tight":            "<a" + strings.Repeat(" b=''", (1<<20-200)/5) + "/>",
+		"with > in values": "<a" + strings.Repeat(" b='>'", (1<<20-200)/6) + "/>",
+		"with quotes":      "<a" + strings.Repeat(" b='\"'", (1<<20-200)/6) + "/>",
+		"behind CDATA":     `<a><![CDATA[ <x a=" ]]><b` + attributes + "/></a>",
+		"behind a comment": `<!-- <![CDATA[ " --><a` + attributes + "/>",
+		"behind a DTD":     `<!DOCTYPE a "> <![CDATA[ "><a` + attributes + "/>",
+		"behind a text":    `<a>"<b` + attributes + "/></a>",
+		"no end":           "<a" + attributes,
+	} {
+		s := handler(t)
+		r := httptest.NewRequest(http.MethodPost, "/hooks/test", strings.NewReader(body))
+		r.Header.Set("Content-Type", "text/xml")
+		w := httptest.NewRecorder()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		s.ServeHTTP(w, r)
+		runtime.ReadMemStats(&after)
+		if w.Code != 400 || !strings.Contains(w.Body.String(), "attributes") {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+		if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took >= 8 {
+			t.Errorf("%s: it allocated %d MiB", name, took)
+		}
+	}
+	for name, body := range map[string]string{
+		"signs in a text": "<a>" + strings.Repeat("=", 50000) + "</a>", "in a value": "<a b='" + strings.Repeat("=", 50000) + "'/>",
+		"many attributes": "<a" + many(5000, "", number(` bN=""`)) + "/>",
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/hooks/test", strings.NewReader(body))
+		r.Header.Set("Content-Type", "text/xml")
+		w := httptest.NewRecorder()
+		if handler(t).ServeHTTP(w, r); w.Code != 202 {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+}
+
+// handler is that of a source whose events have a name in any case.
+func handler(t *testing.T) http.Handler {
+	t.Helper()
+	config := webhook.Defaults()
+	config.Name, config.Event.Default = "test", "D"
+	s, err := webhook.New(config, nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Handler(&output{})
+}
+
 type nopCloser struct{ *bytes.Reader }
 
 func (nopCloser) Close() error { return nil }
@@ -209,6 +265,98 @@ func TestLargeBodiesAreWorkedOnAFewAtATime(t *testing.T) {
 	all.Wait()
 	if n := len(out.events); n != 5 {
 		t.Errorf("%d events", n)
+	}
+}
+
+// TestBodiesWeighWhatTheyMayBecome: of those that grow the most, one is worked
+// on at a time, and two of JSON.
+func TestBodiesWeighWhatTheyMayBecome(t *testing.T) {
+	parts := func(text string) string {
+		return "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n" + text + "\r\n--b--\r\n"
+	}
+	const size = 1000 << 10
+	for _, c := range []struct {
+		name, contentType, body string
+		most                    int
+	}{
+		{"JSON", asJSON, `"` + strings.Repeat("x", size) + `"`, 2},
+		{"not UTF-8", asJSON, `"` + "\xe4" + strings.Repeat(" ", size) + `"`, 1},
+		{"a form", asForm, "a=" + strings.Repeat("x", size), 1},
+		{"XML", "text/xml", "<a>" + strings.Repeat("x", size) + "</a>", 1},
+		{"UTF-16", "text/plain; charset=utf-16le", strings.Repeat("x\x00", size/2), 1},
+		{"multipart", "multipart/form-data; boundary=b", parts(strings.Repeat("x", size)), 1},
+	} {
+		config := webhook.Defaults()
+		config.Name, config.Event.Default = "test", "D"
+		s, err := webhook.New(config, nil, zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := &waiting{begun: make(chan struct{}), may: make(chan struct{})}
+		h := s.Handler(out)
+		post := func(ctx context.Context) int {
+			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/hooks/test", strings.NewReader(c.body))
+			r.Header.Set("Content-Type", c.contentType)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			return w.Code
+		}
+		var all sync.WaitGroup
+		for i := range c.most {
+			all.Go(func() {
+				if status := post(t.Context()); status != 202 {
+					t.Errorf("%s %d: status %d", c.name, i, status)
+				}
+			})
+			select {
+			case <-out.begun:
+			case <-time.After(time.Minute):
+				t.Fatalf("%s: fewer than %d are worked on", c.name, c.most)
+			}
+		}
+		more, cancel := context.WithCancel(t.Context())
+		status := make(chan int)
+		go func() { status <- post(more) }()
+		time.AfterFunc(50*time.Millisecond, cancel) // it waits until its sender gives up
+		select {
+		case got := <-status:
+			if got != 503 {
+				t.Errorf("%s: one more got status %d", c.name, got)
+			}
+			close(out.may)
+		case <-out.begun:
+			t.Errorf("%s: more than %d are worked on", c.name, c.most)
+			close(out.may)
+			<-status
+		}
+		all.Wait()
+	}
+}
+
+func TestAPackedBodyIsUnpackedIntoOnePiece(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the detector allocates, too")
+	}
+	body := pack(many(800, "\n", func(int) string { return `{"a":"` + strings.Repeat("x", 8000) + `"}` }))
+	liar := append(bytes.Clone(body[:len(body)-4]), 0xff, 0xff, 0xff, 0xff)
+	for name, c := range map[string]struct {
+		body   []byte
+		status int
+	}{"a true size": {body, 202}, "a false size": {liar, 400}} {
+		r := httptest.NewRequest(http.MethodPost, "/hooks/test", bytes.NewReader(c.body))
+		r.Header.Set("Content-Encoding", "gzip")
+		r.Header.Set("Content-Type", "application/x-ndjson")
+		h, w := handler(t), httptest.NewRecorder()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		h.ServeHTTP(w, r)
+		runtime.ReadMemStats(&after)
+		if w.Code != c.status {
+			t.Errorf("%s: %d %.200s", name, w.Code, w.Body)
+		}
+		if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took >= 16 && c.status == 202 { // 6 MiB, and as much for the events
+			t.Errorf("%s: it allocated %d MiB", name, took)
+		}
 	}
 }
 

@@ -119,6 +119,9 @@ func (c *Config) Check() error {
 			bad("methods", "%q cannot make events; there are %s", method, strings.Join(methods, ", "))
 		}
 	}
+	if c.Auth.HMAC.Secret != "" && slices.Contains(c.Methods, http.MethodGet) {
+		relation("methods", "auth.hmac", "GET goes not with hmac: it has no body to sign, so one signature would do for every name and query; set for example methods: [POST], or use secret_header or secret_query instead of hmac")
+	}
 	if _, err := decode.Lookup(c.Encoding); err != nil {
 		bad("encoding", "%w", err)
 	}

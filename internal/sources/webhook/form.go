@@ -221,12 +221,13 @@ func (s *Source) fromMultipart(q *request, body io.Reader, boundary string, char
 	o := newObject(maxFields)
 	left := int64(s.config.MaxBody)
 	in := &gate{Reader: body}
+	fields := &metered{q: q, most: 2 * left} // of all fields together
 	reader := multipart.NewReader(in, boundary)
 	for range maxFields + 1 {
 		in.left = maxPartHeader
 		part, err := reader.NextPart()
 		if err == io.EOF {
-			if p := q.acquire(int64(s.config.MaxBody) - left); p != nil {
+			if p := q.acquire(growing * (int64(s.config.MaxBody) - left)); p != nil {
 				return nil, p
 			}
 			return checked(o.encode())
@@ -244,7 +245,8 @@ func (s *Source) fromMultipart(q *request, body io.Reader, boundary string, char
 			}
 			continue
 		}
-		raw, err := io.ReadAll(io.LimitReader(part, left+1))
+		fields.Reader = io.LimitReader(part, left+1)
+		raw, err := io.ReadAll(fields)
 		if err != nil {
 			return nil, s.multipartError(err)
 		}
@@ -272,6 +274,9 @@ func (s *Source) fromMultipart(q *request, body io.Reader, boundary string, char
 func (s *Source) multipartError(err error) *refusal {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return refusef(http.StatusRequestEntityTooLarge, "the form is larger than %s with its files; see max_upload", s.config.MaxUpload)
+	}
+	if errors.Is(err, errBusy) {
+		return busy()
 	}
 	if errors.Is(err, errGate) {
 		return refusef(http.StatusRequestEntityTooLarge, "the header of a part of the form is longer than %d bytes", maxPartHeader)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
 )
 
@@ -46,6 +48,7 @@ type Source struct {
 	notes   sync.Map            // of decode.Note: those that were logged
 	dropped atomic.Uint64       // file parts
 	budget  *semaphore.Weighted // bytes of bodies that are not small, while they are worked on
+	intake  *intake             // memory of bodies that are not small, from when they come
 	trouble atomic.Int32        // what is known to be wrong with storing
 }
 
@@ -64,7 +67,7 @@ func New(c Config, mux Mux, log zerolog.Logger) (*Source, error) {
 	}
 	s := &Source{
 		config: c, mux: mux, log: log, auth: newAuthenticator(c.Auth), clock: sources.NewClock(c.Timing, log), tally: newTally(log),
-		budget: semaphore.NewWeighted(int64(c.MaxUnpacked)),
+		budget: semaphore.NewWeighted(int64(c.MaxUnpacked)), intake: newIntake(c.MaxBody),
 	}
 	s.charset, _ = decode.Lookup(c.Encoding) // was checked
 	if c.RateLimit > 0 {
@@ -120,11 +123,13 @@ func (s *Source) Handler(out sources.Output) http.Handler {
 
 // request is what is known of a request while it is handled.
 type request struct {
-	s     *Source
-	ctx   context.Context
-	now   time.Time
-	query *object // its parameters, nil if nobody wants them
-	held  int64   // of the budget
+	s        *Source
+	ctx      context.Context
+	from     netip.Prefix
+	now      time.Time
+	query    *object // its parameters, nil if nobody wants them
+	reserved int64   // of the intake
+	held     int64   // of the budget
 }
 
 // acquire waits for a share of the source's budget, in bytes, unless it is
@@ -134,8 +139,10 @@ func (q *request) acquire(n int64) *refusal {
 		return nil
 	}
 	n = min(n, int64(q.s.config.MaxUnpacked))
-	if err := q.s.budget.Acquire(q.ctx, n); err != nil {
-		return later(http.StatusServiceUnavailable, time.Second, "other large bodies were in work until the sender gave up")
+	ctx, cancel := context.WithTimeout(q.ctx, patience)
+	defer cancel()
+	if err := q.s.budget.Acquire(ctx, n); err != nil {
+		return later(http.StatusServiceUnavailable, patience, "other large bodies are in work; nothing was kept of this request")
 	}
 	q.held = n
 	return nil
@@ -144,6 +151,10 @@ func (q *request) acquire(n int64) *refusal {
 func (q *request) release() {
 	q.s.budget.Release(q.held)
 	q.held = 0
+	if q.reserved > 0 {
+		q.s.intake.release(q.from, q.reserved)
+		q.reserved = 0
+	}
 }
 
 // take handles one request and returns the status and number of events, or
@@ -152,7 +163,7 @@ func (s *Source) take(w http.ResponseWriter, r *http.Request, out sources.Output
 	if p := s.method(w, r); p != nil {
 		return 0, 0, p
 	}
-	q := &request{s: s, ctx: r.Context(), now: time.Now()}
+	q := &request{s: s, ctx: r.Context(), from: network(r), now: time.Now()}
 	defer q.release()
 	if s.limit != nil {
 		if wait := s.limit.wait(peer.Addr(r), q.now); wait > 0 {
@@ -175,9 +186,7 @@ func (s *Source) take(w http.ResponseWriter, r *http.Request, out sources.Output
 		if body, p = s.read(w, r, q); p != nil {
 			return 0, 0, p
 		}
-	} else if p := s.auth.signature(r, nil, q.now); p != nil {
-		return 0, 0, p
-	}
+	} // GET has no signature: Check refuses it together with hmac
 	events, p := s.events(r, q, body)
 	if p != nil {
 		return 0, 0, p
@@ -218,7 +227,7 @@ func (s *Source) method(w http.ResponseWriter, r *http.Request) *refusal {
 		p.cause = text // one for each of the known methods, and one for all others
 		return p
 	}
-	if r.Method != http.MethodGet {
+	if r.Method != http.MethodGet || origin.Trusted(r) {
 		return nil
 	}
 	h := r.Header
@@ -231,7 +240,7 @@ func (s *Source) method(w http.ResponseWriter, r *http.Request) *refusal {
 	case h.Get("Sec-Purpose") != "" || h.Get("Purpose") != "" || h.Get("X-Moz") != "":
 		return refusef(http.StatusForbidden, "a browser only fetches this in advance, which makes no event; open the URL itself, or call it with a program such as curl")
 	}
-	return nil
+	return ofBrowser(r)
 }
 
 // emit stores the events and, where that is asked for, waits until they are

@@ -83,12 +83,44 @@ func xmlCharset(raw []byte) decode.Charset {
 	return decode.Charset{}
 }
 
+// crowded reports whether a tag has more attributes than all elements may have.
+// encoding/xml makes those of a tag before it hands it out, 50 bytes of memory
+// for each byte. A < is nowhere in a tag but at its beginning, so each one begins
+// anew here: what is taken for a tag in a comment can only be too much.
+func crowded(text []byte) bool {
+	n, quote := 0, byte(0)
+	inside := false
+	for _, c := range text {
+		switch {
+		case c == '<':
+			n, quote, inside = 0, 0, true
+		case !inside:
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '"', c == '\'':
+			quote = c
+		case c == '>':
+			inside = false
+		case c == '=':
+			if n++; n > maxElements {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // fromXML makes an object of XML: an element is a member under its local name,
 // several of one name are a list, attributes are members with @ before their
 // name. One with nothing but text is that text; text beside others is "#text".
 func fromXML(text []byte) ([]byte, error) {
 	if len(text) > maxXML {
 		return nil, fmt.Errorf("the XML has more than %d bytes", maxXML)
+	}
+	if crowded(text) {
+		return nil, fmt.Errorf("the XML has more than %d elements and attributes", maxElements)
 	}
 	decoder := xml.NewDecoder(bytes.NewReader(text))
 	decoder.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // it is UTF-8 already

@@ -6,6 +6,7 @@
 package origin
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -68,7 +69,7 @@ func (g *Guard) Check(r *http.Request) error {
 	if socket && origin == "" {
 		return nil // each browser sends it with these (RFC 6455, section 4.1)
 	}
-	if !g.knows(r.Host) && (fromBrowser(r) || !g.opt.Proxies.Through(r)) {
+	if !g.knows(r.Host) && (FromBrowser(r) || !g.opt.Proxies.Through(r)) {
 		name := short(normal(hostname(r.Host))) // as http.hosts has it
 		return &Refused{
 			Status: http.StatusMisdirectedRequest, Cause: "host", Value: name, Option: "http.hosts",
@@ -101,6 +102,22 @@ func (g *Guard) Allowed(r *http.Request) (string, bool) {
 	return origin, g.allowed(origin, false)
 }
 
+// trusted is the key of a request's context that WithTrust sets.
+type trusted struct{}
+
+// WithTrust returns the request, marked for Trusted if it is of a page that
+// Origins name.
+func (g *Guard) WithTrust(r *http.Request) *http.Request {
+	if _, ok := g.Allowed(r); !ok {
+		return r
+	}
+	return r.WithContext(context.WithValue(r.Context(), trusted{}, true))
+}
+
+// Trusted reports whether a guard has found that a request is of a page that
+// may do what programs may.
+func Trusted(r *http.Request) bool { return r.Context().Value(trusted{}) != nil }
+
 // Sender is who sent a request, as peer.Proxies.Resolve says.
 func (g *Guard) Sender(r *http.Request) netip.Addr { return g.opt.Proxies.Resolve(r) }
 
@@ -116,10 +133,10 @@ func IsWebSocket(r *http.Request) bool {
 	return r.Method == http.MethodGet && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
 }
 
-// fromBrowser reports whether a browser may have sent a request. With methods
+// FromBrowser reports whether a browser may have sent a request. With methods
 // that change something, and with GET to other sites, all send Origin; of the
 // rest a page cannot take away all (Fetch, sections 3.2 and 4.5).
-func fromBrowser(r *http.Request) bool {
+func FromBrowser(r *http.Request) bool {
 	h := r.Header
 	if FromPage(r) {
 		return true

@@ -362,7 +362,7 @@ func Running(stateDir string) bool {
 }
 
 // ErrNotRunning is returned by AskToReload if no program uses the state folder.
-var ErrNotRunning = errors.New("no bridge runs with this state folder; is --state-dir right?")
+var ErrNotRunning = errors.New("no event2mqtt runs with this state folder; is --state-dir right?")
 
 // AskToReload has the program that uses a state folder reload its
 // configuration, and waits for the outcome.

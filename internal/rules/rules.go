@@ -351,7 +351,7 @@ func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bo
 	result, err := expr.Run(r.when, environment{e.Name, e.Source, payload()})
 	if err != nil {
 		if r.failed.Add(1) == 1 {
-			s.log.Warn().Str("when", r.When).Str("event", e.Name).Str("source", e.Source).Str("error", expressionError(err)).Msgf("rules[%d]: the expression failed; the rule is passed over for such events", r.index)
+			s.log.Warn().Str("when", r.When).Str("event", e.Name).Str("source", e.Source).Str("error", expressionError(err)).Msgf("rules[%d]: the expression failed; the rule does not apply to this event", r.index)
 		}
 		return false
 	}

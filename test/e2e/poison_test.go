@@ -71,7 +71,7 @@ func TestWhatMosquittoNeverTakesIsSkippedAndSentAgain(t *testing.T) {
 			if code := p.stop(); code != 0 {
 				t.Errorf("exit status %d", code)
 			}
-			if out, err := p.refused(); err == nil || !strings.Contains(out, "no bridge runs") {
+			if out, err := p.refused(); err == nil || !strings.Contains(out, "no event2mqtt runs") {
 				t.Errorf("when nothing runs: %s %v", out, err)
 			}
 		})

@@ -39,7 +39,7 @@ func TestWhatMosquittoNeverTakesIsSkippedAndSentAgain(t *testing.T) {
 			if text := p.log.String(); !strings.Contains(text, `"event":"Bad"`) || !strings.Contains(text, c.says) {
 				t.Errorf("the log does not say what and why")
 			}
-			eventually(t, "the others are delivered", func() bool { return strings.Contains(p.get("/readyz"), " 0 events wait") })
+			eventually(t, "the others are delivered", func() bool { return strings.Contains(p.get("/readyz"), "waiting: 0 events") })
 			if out, err := p.refused(); err != nil || !strings.Contains(out, "Bad") || strings.Contains(out, "After") {
 				t.Fatalf("refused: %s %v", out, err)
 			}
@@ -95,7 +95,7 @@ func TestARestartingMosquittoCausesNoSkip(t *testing.T) {
 		m.start()
 	}
 	s.finish()
-	eventually(t, "all is delivered", func() bool { return strings.Contains(p.get("/readyz"), " 0 events wait") })
+	eventually(t, "all is delivered", func() bool { return strings.Contains(p.get("/readyz"), "waiting: 0 events") })
 	if files, _ := filepath.Glob(filepath.Join(p.state, "refused", "*")); len(files) != 0 {
 		t.Errorf("skipped: %q", files)
 	}

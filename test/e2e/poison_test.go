@@ -62,7 +62,7 @@ func TestWhatMosquittoNeverTakesIsSkippedAndSentAgain(t *testing.T) {
 			if _, err := client.Subscribe("event2mqtt/event/Bad", 1); err != nil {
 				t.Fatal(err)
 			}
-			if out, err := p.refused("send", "--all"); err != nil || !strings.Contains(out, "1 events sent again") {
+			if out, err := p.refused("send", "--all"); err != nil || !strings.Contains(out, "1 event sent again") {
 				t.Fatalf("send: %s %v", out, err)
 			}
 			if got, err := client.Next(); err != nil || got.Topic != "event2mqtt/event/Bad" {

@@ -62,7 +62,12 @@ func (d DirFS) open(name string, flags int) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return diskFile{f}, nil
+	id, err := f.Stat()
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return diskFile{f, id}, nil
 }
 
 // Rename implements FS.
@@ -105,18 +110,17 @@ func (d DirFS) SyncDir() error {
 	return f.Sync()
 }
 
-type diskFile struct{ *os.File }
+type diskFile struct {
+	*os.File
+	id fs.FileInfo // which file it is, as of opening it
+}
 
 func (f diskFile) Sync() error { return syncData(f.File) }
 
-// InPlace takes two calls of the system and no access to the disk.
+// InPlace takes one call of the system and no access to the disk.
 func (f diskFile) InPlace() error {
 	named, err := os.Stat(f.Name())
-	if err != nil {
-		return err
-	}
-	open, err := f.Stat()
-	if err == nil && !os.SameFile(named, open) {
+	if err == nil && !os.SameFile(named, f.id) {
 		err = &fs.PathError{Op: "write", Path: f.Name(), Err: errors.New("was replaced by another file")}
 	}
 	return err

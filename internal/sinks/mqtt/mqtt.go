@@ -302,8 +302,8 @@ type sent struct {
 // pump moves events and states until parent ends or the link fails. All its
 // goroutines end with it: this one reads and publishes, one awaits the
 // acknowledgements in order, one looks after the states, one after the link.
-// When parent ends, what is on the way may still be acknowledged, so that it
-// need not be sent again.
+// When parent ends, or an event cannot be kept, what is on the way may still be
+// acknowledged, so that it need not be sent again.
 //
 // What was on the way when the link failed is noted in f.
 func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *event.StateWatch, f *flight) error {
@@ -342,7 +342,7 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 		}
 	})
 	err := s.publishEvents(reading, l, in, window, slots, f)
-	if parent.Err() != nil {
+	if parent.Err() != nil || errors.Is(err, errNotKept) {
 		last := time.NewTimer(farewell)
 		defer last.Stop()
 		for range cap(slots) {
@@ -384,7 +384,7 @@ func (s *Sink) ackAnswered(in *journal.Cursor, window <-chan sent) uint64 {
 	}
 }
 
-func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, window chan<- sent, slots chan<- struct{}, f *flight) error {
+func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, window chan<- sent, slots chan struct{}, f *flight) error {
 	buf := make([]journal.Entry, 0, 64)
 	for {
 		entries, err := in.Next(ctx, buf)
@@ -399,6 +399,7 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 			}
 			m, err := s.publishEvent(ctx, l, &entries[i])
 			if err != nil {
+				<-slots // nothing of it is on the way
 				return err
 			}
 			f.sentTo = m.seq

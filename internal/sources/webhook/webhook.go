@@ -249,7 +249,14 @@ func (s *Source) emit(q *request, out sources.Output, events []event.Event) (int
 	if len(events) == 0 {
 		return http.StatusAccepted, 0, nil
 	}
+	size := 0
+	for i := range events {
+		size += len(events[i].Payload)
+	}
 	receipt, err := out.Emit(q.ctx, events...)
+	if err == nil {
+		settle(q.ctx, receipt, size)
+	}
 	q.release()
 	if err != nil {
 		return 0, 0, s.notStored(q.ctx, err)

@@ -23,6 +23,9 @@ const (
 	// collector go through again and again.
 	watchEvery = 250 * time.Millisecond
 	watched    = 8
+	// restless is how many collections in one interval show that the limit is
+	// too low. Large bodies one behind another cause 10 to 25.
+	restless = 60
 )
 
 // boundMemory gives the process a soft limit of memory, which follows its
@@ -74,10 +77,17 @@ type workingSet struct {
 
 // limit returns the soft limit for what is in use: the least that was live in
 // the intervals watched, and half as much again, so that the collector never
-// has to run for less than that. An interval without a collection tells nothing.
+// has to run for less than that. An interval without a collection tells
+// nothing; one with very many tells enough not to wait for more.
 func (w *workingSet) limit(u usage) int64 {
-	if u.collections != w.collections {
-		w.collections = u.collections
+	n := u.collections - w.collections
+	w.collections = u.collections
+	switch {
+	case n > restless:
+		for i := range w.live {
+			w.live[i] = u.live
+		}
+	case n > 0:
 		w.live[w.next] = u.live
 		w.next = (w.next + 1) % watched
 	}

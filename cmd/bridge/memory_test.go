@@ -40,6 +40,18 @@ func TestTheLimitFollowsWhatStays(t *testing.T) {
 	}
 }
 
+// TestACollectorWithoutRestRaisesTheLimitAtOnce: it waits for nothing else then.
+func TestACollectorWithoutRestRaisesTheLimitAtOnce(t *testing.T) {
+	var w workingSet
+	for i, c := range []struct{ collections, live, want uint64 }{
+		{5, 5, 44}, {10, 100, 44}, {100, 100, 150}, {101, 100, 150}, {102, 10, 44}, {103, 100, 44},
+	} {
+		if got := w.limit(usage{collections: c.collections, live: c.live * mib}); got != int64(c.want*mib) {
+			t.Errorf("interval %d: the limit is %d MiB, want %d", i, got/mib, c.want)
+		}
+	}
+}
+
 // TestALargeWorkingSetRaisesTheLimit of the real runtime above itself.
 func TestALargeWorkingSetRaisesTheLimit(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "")

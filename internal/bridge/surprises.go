@@ -6,7 +6,6 @@ import (
 	"net"
 	"path/filepath"
 
-	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 )
 
@@ -55,17 +54,8 @@ func (p *Plan) warnOfSurprises() {
 // warnOfEmptySecrets tells of a webhook's secrets that are written, and empty,
 // such as by a variable: they protect nothing.
 func (p *Plan) warnOfEmptySecrets(path string, hook *webhookOptions) {
-	secret := map[string]bool{}
-	var find func(path string, options []config.Option)
-	find = func(path string, options []config.Option) {
-		for _, o := range options {
-			secret[path+"."+o.Name] = o.Secret
-			find(path+"."+o.Name, o.Fields)
-		}
-	}
-	find(path, config.Describe(hook.Auth))
 	for _, v := range p.doc.Values(path, hook.Auth) {
-		if secret[v.Key] && v.Text == "" && v.Origin != "default" {
+		if v.Secret && v.Text == "" && v.Origin != "default" {
 			p.warn(v.Key, "is empty, which is as if it were not there: it keeps nobody out")
 		}
 	}

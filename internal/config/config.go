@@ -316,15 +316,22 @@ func (d *Document) Origin(key string) string {
 }
 
 // Fill calls fill, which sets options of a struct below path by what others say,
-// and notes origin as where those that it changes come from.
+// and notes origin as where those that it changes come from. It does not see
+// what fill changes inside a list or a map.
 func (d *Document) Fill(path, origin string, options any, fill func()) {
-	before := map[string]string{}
-	for _, v := range d.Values(path, options) {
-		before[v.Key] = v.Text
-	}
+	v := reflect.ValueOf(options).Elem()
+	before := reflect.New(v.Type())
+	before.Elem().Set(v)
 	fill()
+	if reflect.DeepEqual(before.Interface(), options) {
+		return // which saves most of the time that 500 sources take
+	}
+	text := map[string]string{}
+	for _, v := range d.Values(path, before.Interface()) {
+		text[v.Key] = v.Text
+	}
 	for _, v := range d.Values(path, options) {
-		if v.Text != before[v.Key] {
+		if v.Text != text[v.Key] {
 			d.filled[v.Key] = origin
 		}
 	}

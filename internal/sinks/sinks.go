@@ -5,6 +5,7 @@ package sinks
 
 import (
 	"context"
+	"errors"
 
 	"github.com/rs/zerolog"
 
@@ -56,6 +57,9 @@ type Broker interface {
 	// wraps ErrNeverTaken if it would be the same the next time.
 	Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (Receipt, error)
 }
+
+// ErrNeverTaken says that a destination refuses a message for what it is.
+var ErrNeverTaken = errors.New("the broker does not take it")
 
 // Receipt is the bundled broker's promise to keep a message.
 type Receipt interface {

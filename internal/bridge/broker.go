@@ -20,7 +20,7 @@ import (
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
-	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/web/origin"
 )
 
@@ -430,11 +430,11 @@ func (b *bundledBroker) close() {
 	b.wg.Wait()
 }
 
-// Publish implements mqtt.Broker. When no more may be retained, which the broker
+// Publish implements sinks.Broker. When no more may be retained, which the broker
 // tells, a message is passed on all the same: those behind it must not wait.
-func (b *bundledBroker) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (mqtt.Receipt, error) {
+func (b *bundledBroker) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (sinks.Receipt, error) {
 	if size, most := packetOverhead(topic)+len(payload), b.maxPacket.Load(); int64(size) > most {
-		return nil, fmt.Errorf("%w: as a packet it has %d bytes, and broker.max_packet allows %d", mqtt.ErrNeverTaken, size, most)
+		return nil, fmt.Errorf("%w: as a packet it has %d bytes, and broker.max_packet allows %d", sinks.ErrNeverTaken, size, most)
 	}
 	r, err := b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
 	if errors.Is(err, broker.ErrRetainedFull) {

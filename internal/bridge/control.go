@@ -146,7 +146,7 @@ func (b *Bridge) reloaded(o Outcome) {
 	b.last = o
 	b.mu.Unlock()
 	if text, err := json.Marshal(o); err == nil {
-		b.states.Report(event.State{Key: "bridge/config", Payload: text})
+		b.states.Report(stateSource, event.State{Key: "config", Payload: text})
 	}
 	switch {
 	case first, same:
@@ -174,7 +174,7 @@ func (b *Bridge) watchConfig(ctx context.Context) {
 func (b *Bridge) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	b.mu.RLock()
 	last := b.last
-	good, sink := b.now.since, b.now.mqtt
+	good := b.now.since
 	b.mu.RUnlock()
 	ok := 0
 	if last.OK {
@@ -190,9 +190,7 @@ event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 `, ok, float64(good.UnixMilli())/1000)
 	b.writeAnswers(w)
 	b.writeSourceCounts(w)
-	if sink != nil {
-		writeSkipped(w, sink.Skipped())
-	}
+	b.writeSkipped(w)
 	counts := b.shape.Load().rules.Counts()
 	for _, m := range []struct {
 		name, help string

@@ -21,11 +21,7 @@ type Probed struct {
 // calls tell with each as soon as it is known.
 func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) error {
 	if len(p.MQTT.URL) > 0 {
-		c := p.MQTT
-		if c.ClientID == "" {
-			c.ClientID = "event2mqtt"
-		}
-		err := mqtt.Probe(ctx, c, p.Publish, func(broker string, err error) {
+		err := mqtt.Probe(ctx, p.MQTT, p.Publish, func(broker string, err error) {
 			tell(Probed{"broker " + broker, "connected; a message came back", err})
 		})
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/sources"
 )
 
 // This file is what a configuration says that is allowed, and most likely not
@@ -43,33 +44,30 @@ func (p *Plan) warn(key, format string, args ...any) {
 }
 
 func (p *Plan) warnOfSurprises() {
-	for i, o := range p.sources {
-		if hook, ok := o.(*webhookOptions); ok && len(p.Sources) > 0 {
-			p.warnOfEmptySecrets(fmt.Sprintf("sources[%d].auth", i), hook)
-		}
+	for i, o := range p.sources[:min(len(p.sources), len(p.Sources))] {
+		p.warnOfEmptySecrets(fmt.Sprintf("sources[%d]", i), o)
 	}
-	p.warnOfOpenWebhooks()
+	p.warnOfOpenSources()
 }
 
-// warnOfEmptySecrets tells of a webhook's secrets that are written, and empty,
-// such as by a variable: they protect nothing.
-func (p *Plan) warnOfEmptySecrets(path string, hook *webhookOptions) {
-	for _, v := range p.doc.Values(path, hook.Auth) {
+// warnOfEmptySecrets tells of secrets that are written, and empty, such as by a
+// variable: they protect nothing.
+func (p *Plan) warnOfEmptySecrets(path string, o sources.Options) {
+	for _, v := range p.doc.Values(path, o) {
 		if v.Secret && v.Text == "" && v.Origin != "default" {
 			p.warn(v.Key, "is empty, which is as if it were not there: it keeps nobody out")
 		}
 	}
 }
 
-// warnOfOpenWebhooks tells of webhooks that take events from anybody.
-func (p *Plan) warnOfOpenWebhooks() {
+// warnOfOpenSources tells of sources that take events from anybody.
+func (p *Plan) warnOfOpenSources() {
 	host, _, err := net.SplitHostPort(p.HTTP.Listen)
 	if err != nil || isLoopback(host) {
 		return
 	}
 	for i, o := range p.sources {
-		hook, ok := o.(*webhookOptions)
-		if !ok || hook.authenticates() {
+		if open, ok := o.(opener); !ok || !open.Open() {
 			continue
 		}
 		key := fmt.Sprintf("sources[%d].auth", i)
@@ -77,6 +75,6 @@ func (p *Plan) warnOfOpenWebhooks() {
 			key = "http.listen"
 		}
 		p.warn(key, "the webhook %s has no authentication, and %s can be reached from other machines: anybody there may send events; set a token or a signature below auth, or listen on 127.0.0.1",
-			hook.Name, p.HTTP.Listen)
+			o.Base().Name, p.HTTP.Listen)
 	}
 }

@@ -4,6 +4,8 @@
 package health
 
 import (
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,6 +31,16 @@ func (l Level) String() string { return names[l] }
 
 // MarshalText implements encoding.TextMarshaler.
 func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *Level) UnmarshalText(text []byte) error {
+	i := slices.Index(names[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("%q is not a level of health", text)
+	}
+	*l = Level(i)
+	return nil
+}
 
 // Status is what a part says of itself.
 type Status struct {

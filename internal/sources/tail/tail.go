@@ -47,6 +47,11 @@ var Type = sources.Type{Name: "tail", Options: func() sources.Options { return &
 // Exclusive implements sources.Options: two would deliver each line twice.
 func (c *Config) Exclusive() bool { return true }
 
+// Hints are for options that other sources have.
+func (c *Config) Hints() map[string]string {
+	return map[string]string{"preset": "is for webhooks; what a log looks like is its format: write format: docker, journald, nginx, syslog and so on"}
+}
+
 // Build implements sources.Options.
 func (c *Config) Build(d sources.Deps) (sources.Source, error) { return New(*c, d.Log) }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/semaphore"
 
+	"event2mqtt/internal/config"
 	"event2mqtt/internal/decode"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sources"
@@ -34,6 +35,19 @@ var Type = sources.Type{Name: "webhook", Options: func() sources.Options { retur
 // Exclusive implements sources.Options: of two webhooks with one name, the newer
 // gets the requests.
 func (c *Config) Exclusive() bool { return false }
+
+// Open reports whether anybody who reaches the source may send it events:
+// no option of auth holds a secret.
+func (c *Config) Open() bool { return !config.HasSecret(c.Auth) }
+
+// Try tells how to send an event to the source at an address of HTTP; empty if
+// that takes more than a line.
+func (c *Config) Try(address string) string {
+	if !c.Open() || !slices.Contains(c.Methods, http.MethodPost) {
+		return ""
+	}
+	return `curl -d '{"file":"a.gcode"}' ` + address + "/hooks/" + c.Name + "/PrintStarted"
+}
 
 // Build implements sources.Options.
 func (c *Config) Build(d sources.Deps) (sources.Source, error) { return New(*c, d.Mux, d.Log) }

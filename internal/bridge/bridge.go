@@ -26,6 +26,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/listen"
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/web"
 )
@@ -59,7 +60,7 @@ type Bridge struct {
 	devices    *devices
 	refused    *refused.Folder
 	web        *web.Server
-	sockets    *sockets
+	sockets    *listen.Sockets
 	shape      atomic.Pointer[shape]
 	endings    sync.WaitGroup // of what was replaced
 	background sync.WaitGroup // of HTTP servers that clients have yet to leave
@@ -85,7 +86,7 @@ type Bridge struct {
 func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
-		states: event.NewStates(), devices: newDevices(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
+		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.linger, b.leave = context.WithCancel(context.Background())
@@ -225,7 +226,7 @@ func (b *Bridge) greet() {
 func (b *Bridge) listening(specs []listenerSpec) string {
 	var all []string
 	for _, spec := range specs {
-		for _, address := range b.sockets.addresses(spec.network, spec.address) {
+		for _, address := range b.sockets.Addresses(spec.at) {
 			text := address.String()
 			if spec.kind != "" {
 				text += " (" + spec.kind + ")"

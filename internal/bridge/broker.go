@@ -20,6 +20,7 @@ import (
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/listen"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/web/origin"
 )
@@ -121,7 +122,7 @@ func (c BrokerConfig) check(file accounts.File) error {
 		{"websocket.tls_listen", c.WebSocket.TLSListen, guarded || c.TLS.RequireCertificate},
 	} {
 		host, _, err := net.SplitHostPort(l.address)
-		if err == nil && !isLoopback(host) && !l.guarded {
+		if err == nil && !listen.IsLoopback(host) && !l.guarded {
 			errs.bad(l.key, "%s can be reached from other machines, and anybody there could read and send everything: there are no users; add one with \"event2mqtt user add NAME\", set broker.allow_anonymous: true if it is meant, or listen on 127.0.0.1", l.address)
 		}
 	}
@@ -162,7 +163,7 @@ func (c BrokerConfig) warnings(http string) (out []string) {
 		{"http.listen (broker.websocket.http)", http, false},
 	} {
 		host, _, err := net.SplitHostPort(l.address)
-		if err == nil && !isLoopback(host) && !l.guarded {
+		if err == nil && !listen.IsLoopback(host) && !l.guarded {
 			out = append(out, fmt.Sprintf("%s: everybody who can reach %s may read and send everything without a name, because broker.allow_anonymous is true; to change that, set it to false and add accounts with \"event2mqtt user add NAME\"", l.key, l.address))
 		}
 	}
@@ -207,11 +208,6 @@ func (c BrokerConfig) checkUsers() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (c BrokerConfig) limits() broker.Limits {
@@ -269,21 +265,22 @@ type bundledBroker struct {
 
 // listenerSpec is all that tells one listener from another.
 type listenerSpec struct {
-	kind, key, network, address string
-	tls                         BrokerTLSConfig // zero without TLS
+	kind, key string
+	at        listen.Address
+	tls       BrokerTLSConfig // zero without TLS
 }
 
 // listeners are those that are asked for.
 func (c BrokerConfig) listeners() (specs []listenerSpec) {
 	for _, s := range []listenerSpec{
-		{"", "broker.listen", "tcp", c.Listen, BrokerTLSConfig{}},
-		{"TLS", "broker.tls.listen", "tcp", c.TLS.Listen, c.TLS},
-		{"WebSocket", "broker.websocket.listen", "tcp", c.WebSocket.Listen, BrokerTLSConfig{}},
-		{"secure WebSocket", "broker.websocket.tls_listen", "tcp", c.WebSocket.TLSListen, c.TLS},
-		{"", "broker.unix", "unix", c.Unix, BrokerTLSConfig{}},
+		{"", "broker.listen", listen.Address{Network: "tcp", Text: c.Listen}, BrokerTLSConfig{}},
+		{"TLS", "broker.tls.listen", listen.Address{Network: "tcp", Text: c.TLS.Listen}, c.TLS},
+		{"WebSocket", "broker.websocket.listen", listen.Address{Network: "tcp", Text: c.WebSocket.Listen}, BrokerTLSConfig{}},
+		{"secure WebSocket", "broker.websocket.tls_listen", listen.Address{Network: "tcp", Text: c.WebSocket.TLSListen}, c.TLS},
+		{"", "broker.unix", listen.Address{Network: "unix", Text: c.Unix}, BrokerTLSConfig{}},
 	} {
 		s.tls.Listen = "" // the address has it
-		if s.address != "" && s.address != off {
+		if s.at.Text != "" && s.at.Text != off {
 			specs = append(specs, s)
 		}
 	}
@@ -382,7 +379,7 @@ func (b *bundledBroker) compare(c BrokerConfig) (d listenerChange) {
 }
 
 // listen opens a listener. Nobody is let in before serve.
-func (b *bundledBroker) listen(s *sockets, spec listenerSpec) (*brokerListener, error) {
+func (b *bundledBroker) listen(s *listen.Sockets, spec listenerSpec) (*brokerListener, error) {
 	var secure *tls.Config
 	if spec.tls != (BrokerTLSConfig{}) {
 		var err error
@@ -390,7 +387,7 @@ func (b *bundledBroker) listen(s *sockets, spec listenerSpec) (*brokerListener, 
 			return nil, err
 		}
 	}
-	l, err := s.listen(spec.key, spec.network, spec.address)
+	l, err := s.Listen(spec.key, spec.at)
 	if err != nil {
 		return nil, err
 	}

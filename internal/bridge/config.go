@@ -3,13 +3,12 @@ package bridge
 import (
 	"errors"
 	"fmt"
-	"net"
-	"slices"
 	"strings"
 	"time"
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/listen"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
@@ -176,8 +175,8 @@ func (p *Plan) checkListeners() error {
 	var errs []error
 	for i, l := range listeners {
 		for _, other := range listeners[:i] {
-			if l.overlaps(other) {
-				errs = append(errs, config.Errorf(l.key, "%s is taken by %s already, which listens on %s", l.address, other.key, other.address))
+			if l.at.Overlaps(other.at) {
+				errs = append(errs, config.Errorf(l.key, "%s is taken by %s already, which listens on %s", l.at.Text, other.key, other.at.Text))
 			}
 		}
 	}
@@ -186,29 +185,12 @@ func (p *Plan) checkListeners() error {
 
 // listeners are all that is listened on.
 func (p *Plan) listeners() []listenerSpec {
-	all := []listenerSpec{{key: "http.listen", network: "tcp", address: p.HTTP.Listen}}
+	all := []listenerSpec{{key: "http.listen", at: httpAt(p.HTTP.Listen)}}
 	if len(p.MQTT.URL) == 0 {
 		all = append(all, p.Broker.listeners()...)
 	}
 	return all
 }
 
-// overlaps reports whether only one of two listeners can be open.
-func (s listenerSpec) overlaps(other listenerSpec) bool {
-	if s.network != "tcp" || other.network != "tcp" {
-		return s.network == other.network && s.address == other.address
-	}
-	host, port, _ := net.SplitHostPort(s.address)
-	otherHost, otherPort, _ := net.SplitHostPort(other.address)
-	all := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
-	same := func(a string) bool { return slices.Contains(hostsOf(otherHost), a) }
-	return port == otherPort && port != "0" && (all(host) || all(otherHost) || slices.ContainsFunc(hostsOf(host), same))
-}
-
-// hostsOf are the addresses that a host stands for, as far as is known.
-func hostsOf(host string) []string {
-	if strings.EqualFold(host, localhost) {
-		return loopbacks
-	}
-	return []string{host}
-}
+// httpAt is where HTTP is listened on.
+func httpAt(address string) listen.Address { return listen.Address{Network: "tcp", Text: address} }

@@ -25,6 +25,7 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/listen"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
@@ -266,7 +267,7 @@ func (b *Bridge) brokerAddress() (found BrokerAddress) {
 		if !secure && l.key != "broker.listen" {
 			continue
 		}
-		if open := b.sockets.addresses(l.network, l.address); len(open) > 0 && found.Address == "" {
+		if open := b.sockets.Addresses(l.at); len(open) > 0 && found.Address == "" {
 			found = BrokerAddress{open[0].String(), secure}
 		}
 	}
@@ -323,7 +324,7 @@ func (c *control) write(b *Bridge) error {
 // httpAddress is where programs on this machine reach HTTP.
 func (b *Bridge) httpAddress() string {
 	address := b.now.plan.HTTP.Listen
-	if open := b.sockets.addresses("tcp", address); len(open) > 0 {
+	if open := b.sockets.Addresses(httpAt(address)); len(open) > 0 {
 		address = open[0].String() // port 0 is another by now
 	}
 	host, port, err := net.SplitHostPort(address)
@@ -331,7 +332,7 @@ func (b *Bridge) httpAddress() string {
 		return address // was checked
 	}
 	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
-		host = localhost
+		host = listen.Localhost
 	}
 	return net.JoinHostPort(host, port)
 }

@@ -36,7 +36,7 @@ func (c *change) wantedHTTP() wanted {
 	address := c.new.plan.HTTP.Listen // the rest changes in place
 	w := wanted{title: "http", spec: address}
 	w.build = func(*component) (*component, error) {
-		l, err := c.sockets.listen("http.listen", "tcp", address)
+		l, err := c.sockets.Listen("http.listen", httpAt(address))
 		if err != nil {
 			return nil, err
 		}
@@ -53,7 +53,7 @@ func (b *Bridge) httpComponent(address string, l net.Listener) *component {
 		l = nil
 		if serving == nil { // it failed before
 			var err error
-			if serving, err = b.sockets.listen("http.listen", "tcp", address); err != nil {
+			if serving, err = b.sockets.Listen("http.listen", httpAt(address)); err != nil {
 				return err
 			}
 		}

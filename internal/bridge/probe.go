@@ -6,6 +6,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/listen"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 )
@@ -30,7 +31,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 	}
 	running := Running(stateDir)
 	for _, l := range p.listeners() {
-		opened, err := newSockets().listen(l.key, l.network, l.address)
+		opened, err := listen.New().Listen(l.key, l.at)
 		detail := "free"
 		switch {
 		case err == nil:
@@ -38,7 +39,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 		case running:
 			detail, err = "in use; event2mqtt runs with this state folder", nil
 		}
-		tell(Probed{fmt.Sprintf("%s %s", l.key, l.address), detail, err})
+		tell(Probed{fmt.Sprintf("%s %s", l.key, l.at.Text), detail, err})
 	}
 	for _, options := range p.sources {
 		source, err := options.Build(sources.Deps{Log: zerolog.Nop()})

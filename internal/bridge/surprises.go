@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/listen"
 	"event2mqtt/internal/sources"
 )
 
@@ -63,7 +64,7 @@ func (p *Plan) warnOfEmptySecrets(path string, o sources.Options) {
 // warnOfOpenSources tells of sources that take events from anybody.
 func (p *Plan) warnOfOpenSources() {
 	host, _, err := net.SplitHostPort(p.HTTP.Listen)
-	if err != nil || isLoopback(host) {
+	if err != nil || listen.IsLoopback(host) {
 		return
 	}
 	for i, o := range p.sources {

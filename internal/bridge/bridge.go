@@ -172,7 +172,7 @@ func (b *Bridge) stop() {
 	}
 	b.background.Wait()
 	if b.now.broker != nil {
-		b.now.broker.close()
+		b.now.broker.Stop()
 	}
 }
 
@@ -204,8 +204,8 @@ func (b *Bridge) greet() {
 	switch {
 	case b.now.broker == nil:
 		b.log.Info().Msgf("events go to %s", plan.destination())
-	case len(b.now.broker.listeners) > 0:
-		b.log.Info().Msgf("MQTT broker listens on %s", b.listening(plan.Broker.listeners()))
+	case b.now.broker.Listens():
+		b.log.Info().Msgf("MQTT broker listens on %s", b.listening(plan.listeners()[1:]))
 	case overHTTP:
 		b.log.Info().Msgf("MQTT broker is reached over WebSocket alone, at ws://%s%s; broker.listen is off", b.httpAddress(), broker.WebSocketPath)
 	default:
@@ -223,13 +223,13 @@ func (b *Bridge) greet() {
 }
 
 // listening names the addresses that are really listened on for some listeners.
-func (b *Bridge) listening(specs []listenerSpec) string {
+func (b *Bridge) listening(specs []listen.Option) string {
 	var all []string
 	for _, spec := range specs {
-		for _, address := range b.sockets.Addresses(spec.at) {
+		for _, address := range b.sockets.Addresses(spec.At) {
 			text := address.String()
-			if spec.kind != "" {
-				text += " (" + spec.kind + ")"
+			if spec.Kind != "" {
+				text += " (" + spec.Kind + ")"
 			}
 			all = append(all, text)
 		}

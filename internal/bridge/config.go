@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/listen"
@@ -21,7 +22,7 @@ import (
 type Config struct {
 	MQTT            mqtt.Config        `koanf:"mqtt" doc:"The broker that events are published to."`
 	Publish         mqtt.PublishConfig `koanf:"publish" doc:"What the published messages look like."`
-	Broker          BrokerConfig       `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
+	Broker          bundled.Config     `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
 	Sources         []any              `koanf:"sources" doc:"Where events come from. Without any there is a webhook, default."`                 // maps; each type has options of its own
 	Sinks           []any              `koanf:"sinks" doc:"Where events go beside the broker of mqtt, each with its own place in the journal."` // maps, too
 	Rules           []rules.Config     `koanf:"rules" doc:"What becomes of events before they are stored: each rule is applied to what those before it left."`
@@ -121,7 +122,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	note("", p.sinks[0].Check())
 	note("", rules.Check(p.Rules, p.Publish.BaseTopic))
 	if len(p.MQTT.URL) == 0 {
-		note("broker", p.Broker.check(accountsFile(stateDir)))
+		note("broker", p.Broker.Check(bundled.AccountsFile(stateDir)))
 	}
 	note("http", p.HTTP.Check())
 	note("", p.checkListeners())
@@ -147,7 +148,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 		}
 	}
 	if len(p.MQTT.URL) == 0 {
-		doc.Warnings = append(doc.Warnings, p.Broker.warnings(p.HTTP.Listen)...)
+		doc.Warnings = append(doc.Warnings, p.Broker.Warnings(p.HTTP.Listen)...)
 	}
 	p.doc = doc
 	p.warnOfSurprises()
@@ -175,8 +176,8 @@ func (p *Plan) checkListeners() error {
 	var errs []error
 	for i, l := range listeners {
 		for _, other := range listeners[:i] {
-			if l.at.Overlaps(other.at) {
-				errs = append(errs, config.Errorf(l.key, "%s is taken by %s already, which listens on %s", l.at.Text, other.key, other.at.Text))
+			if l.At.Overlaps(other.At) {
+				errs = append(errs, config.Errorf(l.Key, "%s is taken by %s already, which listens on %s", l.At.Text, other.Key, other.At.Text))
 			}
 		}
 	}
@@ -184,10 +185,12 @@ func (p *Plan) checkListeners() error {
 }
 
 // listeners are all that is listened on.
-func (p *Plan) listeners() []listenerSpec {
-	all := []listenerSpec{{key: "http.listen", at: httpAt(p.HTTP.Listen)}}
+func (p *Plan) listeners() []listen.Option {
+	all := []listen.Option{{Key: "http.listen", At: httpAt(p.HTTP.Listen)}}
 	if len(p.MQTT.URL) == 0 {
-		all = append(all, p.Broker.listeners()...)
+		for _, spec := range p.Broker.Listeners() {
+			all = append(all, spec.Option)
+		}
 	}
 	return all
 }

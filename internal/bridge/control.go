@@ -262,12 +262,12 @@ func (b *Bridge) brokerAddress() (found BrokerAddress) {
 	if b.now.broker == nil {
 		return found
 	}
-	for _, l := range b.now.plan.Broker.listeners() {
-		secure := l.key == "broker.tls.listen"
-		if !secure && l.key != "broker.listen" {
+	for _, l := range b.now.plan.listeners() {
+		secure := l.Key == "broker.tls.listen"
+		if !secure && l.Key != "broker.listen" {
 			continue
 		}
-		if open := b.sockets.Addresses(l.at); len(open) > 0 && found.Address == "" {
+		if open := b.sockets.Addresses(l.At); len(open) > 0 && found.Address == "" {
 			found = BrokerAddress{open[0].String(), secure}
 		}
 	}

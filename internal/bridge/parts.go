@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 
+	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sources"
@@ -65,7 +66,7 @@ func (b *Bridge) httpComponent(address string, l net.Listener) *component {
 // sinkSpec is all that asks for another sink.
 type sinkSpec struct {
 	options  any
-	broker   *bundledBroker // of the main sink
+	broker   *bundled.Broker // of the main sink
 	required bool
 	match    string
 	whenFull journal.FullPolicy

@@ -31,7 +31,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 	}
 	running := Running(stateDir)
 	for _, l := range p.listeners() {
-		opened, err := listen.New().Listen(l.key, l.at)
+		opened, err := listen.New().Listen(l.Key, l.At)
 		detail := "free"
 		switch {
 		case err == nil:
@@ -39,7 +39,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 		case running:
 			detail, err = "in use; event2mqtt runs with this state folder", nil
 		}
-		tell(Probed{fmt.Sprintf("%s %s", l.key, l.at.Text), detail, err})
+		tell(Probed{fmt.Sprintf("%s %s", l.Key, l.At.Text), detail, err})
 	}
 	for _, options := range p.sources {
 		source, err := options.Build(sources.Deps{Log: zerolog.Nop()})

@@ -154,16 +154,9 @@ func (b *Bridge) writeSkipped(w io.Writer) {
 	}
 }
 
-// Room that a PUBLISH needs beside its payload, in bytes (section 3.3 of MQTT).
-const (
-	packetHeader = 1 + 4 + 2 + 2 + 1 // type, remaining length, length of the topic, packet id, no properties
-	// maxOverhead is what any event may need: the longest topic, and what the
-	// time, the event's name and its id add to the payload.
-	maxOverhead = 128 << 10
-)
-
-// packetOverhead is how much larger than its payload a packet is.
-func packetOverhead(topic string) int { return packetHeader + len(topic) }
+// maxOverhead is how much larger than its payload any event's packet may be, in
+// bytes: the longest topic, and what the time, the event's name and its id add.
+const maxOverhead = 128 << 10
 
 // checkPacket warns of payloads that are accepted and fit no packet.
 func (p *Plan) checkPacket() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker"
+	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sinks"
@@ -29,8 +30,8 @@ import (
 type running struct {
 	plan   *Plan
 	since  time.Time
-	broker *bundledBroker // nil with an external one
-	parts  []*component   // in the order in which they are started
+	broker *bundled.Broker // nil with an external one
+	parts  []*component    // in the order in which they are started
 }
 
 // wanted is a part that a plan asks for.
@@ -57,7 +58,7 @@ type change struct {
 	adjusting []func() error // parts that are carried over
 	report    []string       // what is different, for people
 
-	listeners listenerChange
+	listeners bundled.Change
 }
 
 // apply makes the bridge run what a plan says, and returns what has changed.
@@ -185,20 +186,22 @@ func (c *change) buildBroker() (err error) {
 		return nil
 	}
 	if c.new.broker = c.old.broker; c.new.broker == nil {
-		if c.new.broker, err = openBroker(plan, c.stateDir, c.web, c.logs.part("broker")); err != nil {
+		if c.new.broker, err = bundled.Open(bundled.Options{
+			Config: plan.Broker, StateDir: c.stateDir, Version: plan.Version, Gate: c.web, Log: c.logs.part("broker"),
+		}); err != nil {
 			return err
 		}
-		c.undo(c.new.broker.close)
+		c.undo(c.new.broker.Stop)
 		c.say("bundled broker: started")
 	}
-	c.listeners = c.new.broker.compare(plan.Broker)
-	for _, spec := range c.listeners.missing {
-		l, err := c.new.broker.listen(c.sockets, spec)
+	c.listeners = c.new.broker.Compare(plan.Broker)
+	for _, spec := range c.listeners.Missing {
+		l, err := c.new.broker.Listen(c.sockets, spec)
 		if err != nil {
 			return err
 		}
-		c.undo(l.close)
-		c.listeners.fresh = append(c.listeners.fresh, l)
+		c.undo(func() { _ = l.Close() })
+		c.listeners.Fresh = append(c.listeners.Fresh, l)
 	}
 	return nil
 }
@@ -317,31 +320,30 @@ func (c *change) swapListeners() {
 	b := c.new.broker
 	if c.old.broker != nil && b == nil {
 		c.say("bundled broker: ended")
-		c.end(c.old.broker.close)
+		c.end(c.old.broker.Stop)
 	}
 	if b == nil {
 		return
 	}
-	before := b.listeners
-	c.undo(func() { b.listeners = before })
-	b.listeners = slices.Concat(c.listeners.kept, c.listeners.fresh)
-	for _, l := range c.listeners.fresh {
-		b.serve(l)
+	before := b.SetListeners(slices.Concat(c.listeners.Kept, c.listeners.Fresh))
+	c.undo(func() { b.SetListeners(before) })
+	for _, l := range c.listeners.Fresh {
+		b.Start(l)
 		c.say("bundled broker: listens on %s", l)
 	}
-	for _, l := range c.listeners.surplus {
+	for _, l := range c.listeners.Surplus {
 		c.say("bundled broker: listens no more on %s", l)
-		c.end(l.close)
+		c.end(func() { _ = l.Close() })
 	}
 }
 
 func (c *change) swapAccounts() error {
 	b, old, plan := c.new.broker, c.old.plan, c.new.plan
-	if b == nil || b != c.old.broker || reflect.DeepEqual(old.Broker.live(), plan.Broker.live()) {
+	if b == nil || b != c.old.broker || reflect.DeepEqual(old.Broker.Live(), plan.Broker.Live()) {
 		return nil
 	}
-	c.undo(func() { _ = b.configure(old.Broker) })
-	if err := b.configure(plan.Broker); err != nil {
+	c.undo(func() { _ = b.Configure(old.Broker) })
+	if err := b.Configure(plan.Broker); err != nil {
 		return plan.explain("broker", err)
 	}
 	c.say("bundled broker: accounts and limits changed")

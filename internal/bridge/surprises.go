@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 
+	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/sources"
@@ -20,24 +21,24 @@ const maxUnixPath = 107
 
 // checkPaths tells of paths that cannot be used, as KeyErrors.
 func (p *Plan) checkPaths() error {
-	var errs errorList
+	var errs config.Errors
 	if n := len(p.Broker.Unix); n > maxUnixPath && len(p.MQTT.URL) == 0 {
-		errs.bad("broker.unix", "the path has %d bytes; a unix socket's has at most %d", n, maxUnixPath)
+		errs.Bad("broker.unix", "the path has %d bytes; a unix socket's has at most %d", n, maxUnixPath)
 	}
 	const relative = "%q must begin with /: what a relative path means changes with the folder that the program is started in"
 	if path := p.Broker.Unix; path != "" && !filepath.IsAbs(path) && len(p.MQTT.URL) == 0 {
-		errs.bad("broker.unix", relative, path)
+		errs.Bad("broker.unix", relative, path)
 	}
 	if path := p.Journal.Path; path != "" && !filepath.IsAbs(path) {
-		errs.bad("journal.path", relative, path)
+		errs.Bad("journal.path", relative, path)
 	} else if path != "" {
 		if info, err := file.Stat(path); err == nil && !info.IsDir() {
-			errs.bad("journal.path", "%s is there and is no folder", path)
+			errs.Bad("journal.path", "%s is there and is no folder", path)
 		} else if errors.Is(err, file.ErrNoAnswer) {
-			errs.bad("journal.path", "%w", err)
+			errs.Bad("journal.path", "%w", err)
 		}
 	}
-	return errors.Join(errs...)
+	return errs.Err()
 }
 
 func (p *Plan) warn(key, format string, args ...any) {

@@ -116,6 +116,27 @@ func Relation(key, other, format string, args ...any) error {
 	return &KeyError{key, other, fmt.Errorf(format, args...)}
 }
 
+// Errors gathers what a component finds wrong with its options.
+type Errors []error
+
+// Bad adds a KeyError.
+func (e *Errors) Bad(key, format string, args ...any) { *e = append(*e, Errorf(key, format, args...)) }
+
+// Relation adds a KeyError for two options that do not go together.
+func (e *Errors) Relation(key, other, format string, args ...any) {
+	*e = append(*e, Relation(key, other, format, args...))
+}
+
+// Add adds what another check found; nil is nothing.
+func (e *Errors) Add(err error) {
+	if err != nil {
+		*e = append(*e, err)
+	}
+}
+
+// Err returns all of them, or nil.
+func (e Errors) Err() error { return errors.Join(e...) }
+
 // loadEnv lays the variables over the file.
 func (d *Document) loadEnv(environ []string, schema reflect.Type) error {
 	known := map[string]option{}

@@ -33,6 +33,13 @@ func (a Address) Overlaps(other Address) bool {
 	return port == otherPort && port != "0" && (all(host) || all(otherHost) || slices.ContainsFunc(hostsOf(host), same))
 }
 
+// Option is an address with the option that it is from.
+type Option struct {
+	Key  string // of the option
+	Kind string // what is spoken there, if that needs to be said
+	At   Address
+}
+
 // IsLoopback reports whether a host can be reached from this machine alone.
 func IsLoopback(host string) bool {
 	ip := net.ParseIP(host)

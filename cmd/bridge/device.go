@@ -14,6 +14,7 @@ import (
 
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/control"
 )
 
 // deviceCommand manages devices: accounts with a client id and a password of
@@ -180,13 +181,13 @@ func (o *output) show(cmd *cobra.Command, f *flags, u accounts.User, password st
 
 // brokerAddress is where the broker listens: as the configuration says that is
 // named, else where that of the program which runs does, else by default.
-func brokerAddress(f *flags) (found bridge.BrokerAddress) {
+func brokerAddress(f *flags) (found control.Broker) {
 	dir, err := stateDir(f.stateDir, io.Discard, false)
 	if err != nil {
 		return found
 	}
 	if f.config == "" && len(f.set) == 0 {
-		if running, ok := bridge.RunningBroker(dir); ok {
+		if running, ok := control.RunningBroker(dir); ok {
 			return running
 		}
 	}
@@ -195,9 +196,9 @@ func brokerAddress(f *flags) (found bridge.BrokerAddress) {
 		return found
 	}
 	if plan.Broker.Listen == "off" && plan.Broker.TLS.Listen != "" {
-		return bridge.BrokerAddress{Address: plan.Broker.TLS.Listen, TLS: true}
+		return control.Broker{Address: plan.Broker.TLS.Listen, TLS: true}
 	}
-	return bridge.BrokerAddress{Address: plan.Broker.Listen}
+	return control.Broker{Address: plan.Broker.Listen}
 }
 
 // ownAddress is how other machines most likely reach this one.

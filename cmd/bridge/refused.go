@@ -7,9 +7,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/spf13/cobra"
+	"event2mqtt/internal/control"
 
-	"event2mqtt/internal/bridge"
+	"github.com/spf13/cobra"
 )
 
 // refusedCommand looks after events that the destination has refused.
@@ -31,7 +31,7 @@ again. They come behind all events that wait.`,
 			if err != nil {
 				return err
 			}
-			list, err := bridge.Refused(cmd.Context(), dir)
+			list, err := control.Refused(cmd.Context(), dir)
 			if err != nil {
 				return err
 			}
@@ -42,7 +42,7 @@ again. They come behind all events that wait.`,
 	return cmd
 }
 
-func printRefused(cmd *cobra.Command, list bridge.RefusedList) error {
+func printRefused(cmd *cobra.Command, list control.RefusedList) error {
 	out := cmd.OutOrStdout()
 	if len(list.Events) == 0 && list.Problems == nil {
 		_, err := fmt.Fprintln(out, "no event was refused")
@@ -85,7 +85,7 @@ func refusedDo(f *flags, do, done string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o, err := bridge.AskRefused(cmd.Context(), dir, bridge.RefusedRequest{Do: do, IDs: ids, All: all})
+			o, err := control.DoRefused(cmd.Context(), dir, control.RefusedRequest{Do: do, IDs: ids, All: all})
 			if err != nil {
 				return err
 			}

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/spf13/cobra"
+	"event2mqtt/internal/control"
 
-	"event2mqtt/internal/bridge"
+	"github.com/spf13/cobra"
 )
 
 // reloadCommand has the running program read its configuration again.
@@ -26,7 +26,7 @@ The program also reloads by itself when its file changes, and on SIGHUP.`,
 			if err != nil {
 				return err
 			}
-			o, err := bridge.AskToReload(cmd.Context(), dir)
+			o, err := control.Reload(cmd.Context(), dir)
 			if err != nil {
 				return fmt.Errorf("%s: %w", dir, err)
 			}

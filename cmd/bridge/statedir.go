@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/control"
 )
 
 // This file finds the state folder.
@@ -81,13 +81,13 @@ func (s finder) find() (found, error) {
 	}
 	service := readable(s.service)
 	byHand := found{user, "of this user"}
-	if bridge.Running(user) {
+	if control.Running(user) {
 		byHand.why = "of the event2mqtt that this user runs"
 	}
 	switch {
 	case service == nil:
 		return found{s.service, "of the service"}, nil
-	case bridge.Running(user):
+	case control.Running(user):
 		return byHand, nil
 	case errors.Is(service, fs.ErrPermission):
 		return found{}, &noStateDir{fmt.Sprintf("the state folder of the service, %s, belongs to another user; do this as root, with sudo, or choose another folder with --state-dir", s.service), true}

@@ -23,6 +23,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/control"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
@@ -64,20 +65,20 @@ type Bridge struct {
 	shape      atomic.Pointer[shape]
 	endings    sync.WaitGroup // of what was replaced
 	background sync.WaitGroup // of HTTP servers that clients have yet to leave
-	reloads    chan chan<- Outcome
+	reloads    chan chan<- control.Outcome
 	linger     context.Context // for HTTP clients that were not told yet to leave,
 	patience   context.Context // and for their requests that are under way; both end with the program
 	leave      context.CancelFunc
 	hurry      context.CancelFunc
-	stopped    chan struct{} // closed when no reload is taken any more
-	holding    chan struct{} // cap 1: something else may be due
-	control    control
+	stopped    chan struct{}   // closed when no reload is taken any more
+	holding    chan struct{}   // cap 1: something else may be due
+	access     *control.Access // to what changes things
 
 	// now is what runs. Only Run's goroutine replaces it, with mu held, so it
 	// reads it without.
 	mu   sync.RWMutex
 	now  *running
-	last Outcome // of the newest reload
+	last control.Outcome // of the newest reload
 
 	unlockJournal func()
 }
@@ -86,14 +87,14 @@ type Bridge struct {
 func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
-		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
+		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- control.Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.linger, b.leave = context.WithCancel(context.Background())
 	b.patience, b.hurry = context.WithCancel(context.Background())
 	b.log = b.logs.part("bridge")
 	b.web = web.New(b.health, b.logs.part("http"))
-	b.control.init(b)
+	b.access = control.NewAccess(b.configuredToken)
 	return b
 }
 
@@ -120,14 +121,14 @@ func (b *Bridge) Run(ctx context.Context) error {
 		}
 		b.unlockJournal()
 	}()
-	b.web.Handle(reloadPath, http.HandlerFunc(b.serveReload))
+	b.web.Handle(control.ReloadPath, http.HandlerFunc(b.serveReload))
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
-	b.web.Handle(refusedPath, http.HandlerFunc(b.serveRefused))
+	b.web.Handle(control.RefusedPath, http.HandlerFunc(b.serveRefused))
 	if _, err := b.apply(b.opt.Plan); err != nil {
 		return err
 	}
-	b.reloaded(Outcome{OK: true, Time: time.Now()})
-	if err := b.control.write(b); err != nil {
+	b.reloaded(control.Outcome{OK: true, Time: time.Now()})
+	if err := b.writeControl(); err != nil {
 		b.log.Warn().Err(err).Msg("\"event2mqtt reload\" will not find this program")
 	}
 	b.greet()
@@ -143,7 +144,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 
 	b.log.Info().Msg("stopping")
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-	b.control.remove(b)
+	control.Remove(b.stateDir)
 	watching.Wait()
 	b.stop()
 	stopAlive()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/control"
 	"event2mqtt/internal/web"
 )
 
@@ -84,7 +85,7 @@ func (h *house) write(yaml string) {
 	}
 }
 
-func (h *house) reload(yaml string) Outcome {
+func (h *house) reload(yaml string) control.Outcome {
 	h.t.Helper()
 	h.write(yaml)
 	o, err := h.Reload(h.t.Context())

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/control"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
@@ -29,7 +30,7 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 			return err
 		}
 	}
-	running := Running(stateDir)
+	running := control.Running(stateDir)
 	for _, l := range p.listeners() {
 		opened, err := listen.New().Listen(l.Key, l.At)
 		detail := "free"

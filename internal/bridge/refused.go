@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 
+	"event2mqtt/internal/control"
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/web/problem"
@@ -17,28 +18,6 @@ import (
 // This file is how events that the destination has refused are looked at, sent
 // again, and dropped.
 
-const refusedPath = "/api/v1/refused"
-
-// RefusedList is the answer to GET: the events, oldest first, without their
-// payloads, and what is wrong with files that hold none.
-type RefusedList struct {
-	Events   []refused.Event `json:"events"`
-	Problems []string        `json:"problems,omitempty"`
-}
-
-// RefusedRequest asks for something to be done with refused events.
-type RefusedRequest struct {
-	Do  string   `json:"do"`            // send or drop
-	IDs []string `json:"ids,omitempty"` // which; or
-	All bool     `json:"all,omitempty"`
-}
-
-// RefusedOutcome says with which events it was done, and why not with others.
-type RefusedOutcome struct {
-	Done     []string `json:"done"`
-	Problems []string `json:"problems,omitempty"`
-}
-
 // serveRefused answers 200, or 422 if something could not be done.
 func (b *Bridge) serveRefused(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodPost {
@@ -46,8 +25,8 @@ func (b *Bridge) serveRefused(w http.ResponseWriter, r *http.Request) {
 		problem.New(http.StatusMethodNotAllowed, "GET lists refused events, POST sends or drops them").Write(w)
 		return
 	}
-	if !b.control.allows(r) {
-		problem.New(http.StatusForbidden, "only programs on this machine may do this, or such as send http.token as a bearer token").Write(w)
+	if !b.access.Allows(r) {
+		problem.New(http.StatusForbidden, control.Refusal).Write(w)
 		return
 	}
 	var answer any
@@ -57,7 +36,7 @@ func (b *Bridge) serveRefused(w http.ResponseWriter, r *http.Request) {
 		answer, problems = list, list.Problems
 	} else {
 		const most = refused.MaxEvents * 256 // an id has 200 bytes at most
-		var request RefusedRequest
+		var request control.RefusedRequest
 		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 		if err == nil {
 			err = json.Unmarshal(text, &request)
@@ -76,9 +55,9 @@ func (b *Bridge) serveRefused(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-func (b *Bridge) listRefused() RefusedList {
+func (b *Bridge) listRefused() control.RefusedList {
 	events, err := b.refused.List()
-	list := RefusedList{Events: events}
+	list := control.RefusedList{Events: events}
 	if err != nil {
 		list.Problems = []string{err.Error()}
 	}
@@ -87,7 +66,7 @@ func (b *Bridge) listRefused() RefusedList {
 
 // doRefused puts events back into the journal, or drops them. An event leaves
 // the folder only when the journal has it.
-func (b *Bridge) doRefused(ctx context.Context, request RefusedRequest) RefusedOutcome {
+func (b *Bridge) doRefused(ctx context.Context, request control.RefusedRequest) control.RefusedOutcome {
 	ids := request.IDs
 	if request.All {
 		ids = nil
@@ -95,7 +74,7 @@ func (b *Bridge) doRefused(ctx context.Context, request RefusedRequest) RefusedO
 			ids = append(ids, e.ID)
 		}
 	}
-	o := RefusedOutcome{Done: []string{}}
+	o := control.RefusedOutcome{Done: []string{}}
 	for _, id := range ids {
 		err := ctx.Err()
 		if err == nil && request.Do == "send" {
@@ -128,19 +107,6 @@ func (b *Bridge) sendRefused(ctx context.Context, id string) error {
 		return fmt.Errorf("store event %s: %w", id, err)
 	}
 	return nil
-}
-
-// Refused lists the refused events of the program that uses a state folder.
-func Refused(ctx context.Context, stateDir string) (list RefusedList, err error) {
-	err = ask(ctx, stateDir, http.MethodGet, refusedPath, nil, &list)
-	return list, err
-}
-
-// AskRefused has the program that uses a state folder do something with
-// refused events.
-func AskRefused(ctx context.Context, stateDir string, request RefusedRequest) (o RefusedOutcome, err error) {
-	err = ask(ctx, stateDir, http.MethodPost, refusedPath, request, &o)
-	return o, err
 }
 
 // writeSkipped writes the counters of skipped events in Prometheus' text format.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/control"
 	"event2mqtt/test/mqttest"
 )
 
@@ -20,9 +21,9 @@ const smallPackets = "http: {listen: HTTP}\nbroker: {listen: MQTT, max_packet: 1
 func TestRefusedEventsAreListedCountedAndSentAgain(t *testing.T) {
 	h := newHouse(t, smallPackets)
 	ctx := context.Background()
-	ask := func(r RefusedRequest) RefusedOutcome {
+	ask := func(r control.RefusedRequest) control.RefusedOutcome {
 		t.Helper()
-		o, err := AskRefused(ctx, h.stateDir, r)
+		o, err := control.DoRefused(ctx, h.stateDir, r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +41,7 @@ func TestRefusedEventsAreListedCountedAndSentAgain(t *testing.T) {
 	send("First")
 	send("Second")
 	eventually(t, "both are skipped", func() bool { return h.now.part("sink mqtt").lag() == 0 })
-	list, err := Refused(ctx, h.stateDir)
+	list, err := control.Refused(ctx, h.stateDir)
 	if err != nil || len(list.Events) != 2 || list.Events[0].Name != "First" || list.Events[0].Payload != nil || !strings.Contains(list.Events[0].Reason, "broker.max_packet allows 1024") {
 		t.Fatalf("listed %+v, %v", list, err)
 	}
@@ -53,7 +54,7 @@ func TestRefusedEventsAreListedCountedAndSentAgain(t *testing.T) {
 	if !strings.Contains(string(text), `event2mqtt_sink_skipped_total{sink="mqtt"} 2`) {
 		t.Errorf("metrics:\n%s", text)
 	}
-	if o := ask(RefusedRequest{Do: "drop", IDs: []string{"nobody", "../control", list.Events[1].ID}}); len(o.Done) != 1 || len(o.Problems) != 2 {
+	if o := ask(control.RefusedRequest{Do: "drop", IDs: []string{"nobody", "../control", list.Events[1].ID}}); len(o.Done) != 1 || len(o.Problems) != 2 {
 		t.Errorf("drop: %+v", o)
 	}
 	if o := h.reload(strings.Replace(smallPackets, "1KiB", "2MiB", 1)); !o.OK {
@@ -68,17 +69,17 @@ func TestRefusedEventsAreListedCountedAndSentAgain(t *testing.T) {
 	if _, err := c.Subscribe("event2mqtt/event/#", 1); err != nil {
 		t.Fatal(err)
 	}
-	if o := ask(RefusedRequest{Do: "send", All: true}); len(o.Done) != 1 || o.Problems != nil {
+	if o := ask(control.RefusedRequest{Do: "send", All: true}); len(o.Done) != 1 || o.Problems != nil {
 		t.Errorf("send: %+v", o)
 	}
 	m, err := c.Next()
 	if err != nil || m.Topic != "event2mqtt/event/First" || len(m.Payload) < 2000 {
 		t.Fatalf("arrived %+v, %v", m, err)
 	}
-	if list, err := Refused(ctx, h.stateDir); err != nil || len(list.Events) != 0 {
+	if list, err := control.Refused(ctx, h.stateDir); err != nil || len(list.Events) != 0 {
 		t.Errorf("left: %+v, %v", list, err)
 	}
-	if _, err := Refused(ctx, t.TempDir()); !errors.Is(err, ErrNotRunning) {
+	if _, err := control.Refused(ctx, t.TempDir()); !errors.Is(err, control.ErrNotRunning) {
 		t.Errorf("where nothing runs: %v", err)
 	}
 }
@@ -93,7 +94,7 @@ func TestOnlyThisMachineMaySeeAndSendRefusedEvents(t *testing.T) {
 		{"GET", "", "Origin", http.StatusForbidden}, {"POST", `{"do":"drop","all":true}`, "Origin", http.StatusForbidden}, {"GET", "", "", http.StatusOK},
 		{"DELETE", "", "", http.StatusMethodNotAllowed}, {"POST", "{", "", http.StatusBadRequest}, {"POST", `{"do":"run"}`, "", http.StatusBadRequest},
 	} {
-		request, _ := http.NewRequest(c.method, "http://"+h.http+refusedPath, strings.NewReader(c.body))
+		request, _ := http.NewRequest(c.method, "http://"+h.http+control.RefusedPath, strings.NewReader(c.body))
 		if c.header != "" {
 			request.Header.Set(c.header, "https://evil.example")
 		}

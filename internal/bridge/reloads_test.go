@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"event2mqtt/internal/control"
 )
 
 // TestAReloadIsToldToTheServiceManagerAndTheMetrics.
@@ -76,7 +78,7 @@ func TestOnlyWhoMayReloads(t *testing.T) {
 		{"X-None", "", 200}, {"Authorization", "Bearer right", 200}, {"Authorization", "Bearer wrong", 403}, {"Authorization", "Bearer ", 403},
 		{"Origin", "http://evil.example", 403}, {"Origin", "http://" + h.http, 403}, {"Sec-Fetch-Site", "cross-site", 403}, {"X-Forwarded-For", "127.0.0.1", 403},
 	} {
-		r, _ := http.NewRequest(http.MethodPost, "http://"+h.http+reloadPath, nil)
+		r, _ := http.NewRequest(http.MethodPost, "http://"+h.http+control.ReloadPath, nil)
 		r.Header.Set(c.header, c.value)
 		response, err := http.DefaultClient.Do(r)
 		if err != nil {
@@ -87,10 +89,10 @@ func TestOnlyWhoMayReloads(t *testing.T) {
 			t.Errorf("%s: %s: %d, want %d", c.header, c.value, response.StatusCode, c.want)
 		}
 	}
-	if o, err := AskToReload(t.Context(), h.stateDir); err != nil || !o.OK {
+	if o, err := control.Reload(t.Context(), h.stateDir); err != nil || !o.OK {
 		t.Errorf("by the state folder: %+v, %v", o, err)
 	}
-	if _, err := AskToReload(t.Context(), t.TempDir()); !errors.Is(err, ErrNotRunning) {
+	if _, err := control.Reload(t.Context(), t.TempDir()); !errors.Is(err, control.ErrNotRunning) {
 		t.Errorf("nothing runs: %v", err)
 	}
 }
@@ -98,12 +100,12 @@ func TestOnlyWhoMayReloads(t *testing.T) {
 // TestARunningBrokerIsFound where it really listens, also after a reload.
 func TestARunningBrokerIsFound(t *testing.T) {
 	state := t.TempDir()
-	if found, ok := RunningBroker(state); ok {
+	if found, ok := control.RunningBroker(state); ok {
 		t.Errorf("nothing runs, and it finds %v", found)
 	}
 	h := newHouseIn(t, plain, state)
 	found := func() string {
-		b, ok := RunningBroker(state)
+		b, ok := control.RunningBroker(state)
 		if ok != (b.Address != "") || b.TLS {
 			t.Errorf("%+v, %v", b, ok)
 		}

@@ -1,0 +1,118 @@
+// Package control is how commands such as "event2mqtt reload" find the program
+// that runs with a state folder, and what they ask it. A running program
+// writes a file with its address and a token; whoever may read that file may
+// change things. What is asked for is done elsewhere.
+package control
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/web/origin"
+	"event2mqtt/internal/web/peer"
+)
+
+// fileName is that of the file in the state folder, which its owner alone may
+// read.
+const fileName = "control.json"
+
+// ErrNotRunning tells that no program uses the state folder.
+var ErrNotRunning = errors.New("no event2mqtt runs with this state folder; is --state-dir right?")
+
+// Content is what a running program tells about itself.
+type Content struct {
+	URL   string `json:"url"`
+	Token string `json:"token"`
+	// Broker is where the bundled broker listens; empty if it does not.
+	Broker Broker `json:"broker"`
+}
+
+// Broker is where devices reach the bundled broker. Address is one of host and
+// port, which may be that of all interfaces.
+type Broker struct {
+	Address string `json:"address,omitempty"`
+	TLS     bool   `json:"tls,omitempty"`
+}
+
+// Read returns what the program that uses a state folder tells. The error is
+// ErrNotRunning, or says why the file cannot be read.
+func Read(stateDir string) (c Content, err error) {
+	text, err := file.Read(filepath.Join(stateDir, fileName), file.MaxSecret)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, ErrNotRunning
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &c)
+	}
+	if err != nil {
+		return c, fmt.Errorf("find the running event2mqtt: %w", err)
+	}
+	return c, nil
+}
+
+// Running reports whether a program uses a state folder, or was killed in it.
+func Running(stateDir string) bool {
+	_, err := file.Stat(filepath.Join(stateDir, fileName))
+	return err == nil
+}
+
+// RunningBroker is where the broker of the program that uses a state folder
+// listens; ok is false if none runs there, or it has no broker.
+func RunningBroker(stateDir string) (found Broker, ok bool) {
+	c, err := Read(stateDir)
+	return c.Broker, err == nil && c.Broker.Address != ""
+}
+
+// Access says who may change things over HTTP.
+type Access struct {
+	token      string
+	configured func() string
+}
+
+// NewAccess makes the token of a program that starts. The configured one,
+// which may change, is accepted as well, unless it is empty.
+func NewAccess(configured func() string) *Access { return &Access{rand.Text(), configured} }
+
+// Write notes in the state folder where the program is reached now.
+func (a *Access) Write(stateDir, url string, broker Broker) error {
+	text, err := json.Marshal(Content{url, a.token, broker})
+	if err == nil {
+		err = renameio.WriteFile(filepath.Join(stateDir, fileName), text, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", fileName, err)
+	}
+	return nil
+}
+
+// Remove takes the note out of the state folder.
+func Remove(stateDir string) { _ = os.Remove(filepath.Join(stateDir, fileName)) }
+
+// Allows reports whether a request may change things: it knows a token, or
+// comes from a program on this machine, and not from a page in its browser.
+func (a *Access) Allows(r *http.Request) bool {
+	if header := r.Header.Get("Authorization"); header != "" {
+		given, _ := strings.CutPrefix(header, "Bearer ")
+		for _, token := range []string{a.token, a.configured()} {
+			if token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1 {
+				return true
+			}
+		}
+		return false
+	}
+	return peer.Local(r) && !origin.FromPage(r)
+}
+
+// Refusal says who may do what Allows refuses.
+const Refusal = "only programs on this machine may do this, or such as send http.token as a bearer token"

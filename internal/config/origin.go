@@ -1,0 +1,46 @@
+package config
+
+import (
+	"cmp"
+	"reflect"
+)
+
+// This file tells where the value of an option comes from.
+
+// Origin tells where an option's value comes from: a flag, a variable, a place
+// in a file, what Fill noted, or "default".
+func (d *Document) Origin(key string) string {
+	if origin, ok := d.origins[key]; ok {
+		return origin
+	}
+	filled := d.filled[key]
+	if at, ok := d.places[key]; ok {
+		if filled != "" {
+			return at.String() + " and " + filled
+		}
+		return at.String()
+	}
+	return cmp.Or(filled, "default")
+}
+
+// Fill calls fill, which sets options of a struct below path by what others say,
+// and notes origin as where those that it changes come from. It does not see
+// what fill changes inside a list or a map.
+func (d *Document) Fill(path, origin string, options any, fill func()) {
+	v := reflect.ValueOf(options).Elem()
+	before := reflect.New(v.Type())
+	before.Elem().Set(v)
+	fill()
+	if reflect.DeepEqual(before.Interface(), options) {
+		return // which saves most of the time that 500 sources take
+	}
+	text := map[string]string{}
+	for _, v := range d.Values(path, before.Interface()) {
+		text[v.Key] = v.Text
+	}
+	for _, v := range d.Values(path, options) {
+		if v.Text != text[v.Key] {
+			d.filled[v.Key] = origin
+		}
+	}
+}

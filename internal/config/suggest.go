@@ -1,0 +1,80 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+)
+
+// This file guesses what a mistyped name was meant to be.
+
+// siblings are the options that a key may have been meant for.
+func siblings(t reflect.Type, key string) map[string]option {
+	path := strings.Split(key, ".")
+	for _, name := range path[:len(path)-1] {
+		name, _, _ = strings.Cut(name, "[")
+		var next reflect.Type
+		for f := range fields(t) {
+			if f.Tag.Get("koanf") == name {
+				next = f.Type
+			}
+		}
+		for next != nil && next.Kind() == reflect.Slice {
+			next = next.Elem()
+		}
+		if next == nil || next.Kind() != reflect.Struct {
+			return nil
+		}
+		t = next
+	}
+	out := map[string]option{}
+	for f := range fields(t) {
+		out[f.Tag.Get("koanf")] = option{}
+	}
+	return out
+}
+
+// nearest returns the candidate that a mistyped name was most likely meant
+// for, or "".
+func nearest(name string, candidates map[string]option) string {
+	const longest = 64 // bytes; no option has as many
+	if len(name) > longest {
+		return ""
+	}
+	best, bestDistance := "", len(name)/2+1
+	for c := range candidates {
+		if d := distance(name, c); d < bestDistance || d == bestDistance && best != "" && c < best {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// distance is the number of letters to change, add or take away.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for i := range row {
+		row[i] = i
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for k := 1; k <= len(b); k++ {
+			cost := diagonal
+			if a[i-1] != b[k-1] {
+				cost++
+			}
+			diagonal = row[k]
+			row[k] = min(cost, row[k]+1, row[k-1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// Near is nearest for any list of names.
+func Near(name string, candidates ...string) string {
+	set := map[string]option{}
+	for _, c := range candidates {
+		set[c] = option{}
+	}
+	return nearest(name, set)
+}

@@ -42,7 +42,7 @@ func checkCommand(f *flags) *cobra.Command {
 			if what == "" {
 				what = "the default configuration"
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", what)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", what)
 			return err
 		},
 	}
@@ -62,7 +62,7 @@ func probeAll(cmd *cobra.Command, plan *bridge.Plan, stateDir string) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "ok    %s: %s\n", p.What, p.Detail)
 	})
 	if err == nil && failed > 0 {
-		err = fmt.Errorf("%d of what was tried out failed", failed)
+		err = fmt.Errorf("%d checks failed", failed)
 	}
 	return err
 }

@@ -332,7 +332,7 @@ func (c *change) swapListeners() {
 		c.say("bundled broker: listens on %s", l)
 	}
 	for _, l := range c.listeners.Surplus {
-		c.say("bundled broker: listens no more on %s", l)
+		c.say("bundled broker: no longer listens on %s", l)
 		c.end(func() { _ = l.Close() })
 	}
 }

@@ -135,7 +135,7 @@ var ErrDropped = journal.ErrDropped
 
 // Common is what every source's configuration begins with.
 type Common struct {
-	Name string `koanf:"name" required:"it stands in positions, topics and messages" doc:"The source's name: in URLs, topics and messages."`
+	Name string `koanf:"name" required:"it is part of positions, topics and messages" doc:"The source's name: in URLs, topics and messages."`
 	Type string `koanf:"type" required:"it tells which options there are" doc:"The kind of source, such as webhook or tail."`
 }
 

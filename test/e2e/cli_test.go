@@ -58,7 +58,7 @@ func TestTwoBridgesDoNotShareAStateFolder(t *testing.T) {
 
 func TestCheckTellsEverythingAtOnce(t *testing.T) {
 	status, out, _ := runOnce(t, "check", "--config", "../../config.example.yaml")
-	if status != 0 || !strings.Contains(out, "is good") {
+	if status != 0 || !strings.Contains(out, "is valid") {
 		t.Errorf("the example: status %d: %s", status, out)
 	}
 	bad := filepath.Join(t.TempDir(), "bad.yaml")

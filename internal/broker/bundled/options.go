@@ -24,7 +24,7 @@ import (
 // Config are the options of the broker section: the bundled broker,
 // which runs while mqtt.url is not set.
 type Config struct {
-	Listen         string          `koanf:"listen" default:"localhost:1883" format:"address" off:"off" doc:"Where MQTT is spoken; off is not at all; localhost is 127.0.0.1 and ::1. On other addresses than this machine's there must be users."`
+	Listen         string          `koanf:"listen" default:"localhost:1883" format:"address" off:"off" doc:"Where MQTT is spoken; off turns it off; localhost is 127.0.0.1 and ::1. On other addresses than this machine's there must be users."`
 	Unix           string          `koanf:"unix" doc:"A unix socket where MQTT is spoken, too."`
 	TLS            TLSConfig       `koanf:"tls" doc:"Where and how MQTT over TLS is spoken."`
 	WebSocket      WebSocketConfig `koanf:"websocket" doc:"Where MQTT over WebSocket is spoken."`

@@ -72,7 +72,7 @@ type NamedSecret struct {
 type HMACConfig struct {
 	Scheme    string        `koanf:"scheme" oneof:"github,standard,stripe" doc:"A known way to sign: github (X-Hub-Signature-256), standard (standardwebhooks.com) or stripe (Stripe-Signature)."`
 	Header    string        `koanf:"header" doc:"The header that holds the signature, where scheme is not set."`
-	Prefix    string        `koanf:"prefix" doc:"What stands before the signature in the header, such as sha256=."`
+	Prefix    string        `koanf:"prefix" doc:"What comes before the signature in the header, such as sha256=."`
 	Encoding  string        `koanf:"encoding" default:"hex" oneof:"hex,base64" doc:"How the signature in the header is written."`
 	Algorithm string        `koanf:"algorithm" default:"sha256" oneof:"sha1,sha256,sha512" doc:"The hash function of the signature in the header."`
 	Secret    config.Secret `koanf:"secret" doc:"The secret key of the signature."`
@@ -109,7 +109,7 @@ func (c *Config) Check() error {
 		errs = append(errs, config.Relation(key, other, format, args...))
 	}
 	if strings.ContainsAny(c.Name, "/?#% ") {
-		bad("name", "%q stands in the URL and may not hold / ? # %% or spaces", c.Name)
+		bad("name", "%q is part of the URL and must not hold / ? # %% or spaces", c.Name)
 	}
 	if len(c.Methods) == 0 {
 		bad("methods", "is empty, so that nothing could be sent; write for example [POST, PUT]")

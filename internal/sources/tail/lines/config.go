@@ -17,7 +17,7 @@ import (
 type Config struct {
 	Format         string         `koanf:"format" default:"json" oneof:"json,regexp,text,logfmt,csv,nginx,docker,journald,syslog" doc:"What an entry is: json is one JSON text or several; regexp is taken apart by pattern; text is published as it is; logfmt has key=value pairs; csv has its columns named in the file's first line; nginx is its combined access log; docker is Docker's json-file log; journald is what journalctl -o json prints; syslog is RFC 3164 or RFC 5424."`
 	Pattern        string         `koanf:"pattern" example:"^(?P<at>\\S+) (?P<event>\\w+)" doc:"The regular expression of format regexp; its named groups become the payload."`
-	Delimiter      string         `koanf:"delimiter" doc:"What stands between the columns of format csv: a comma unless configured, or ; or | or tab."`
+	Delimiter      string         `koanf:"delimiter" doc:"What separates the columns of format csv: a comma unless configured, or ; or | or tab."`
 	Multiline      Multiline      `koanf:"multiline" doc:"How lines are joined to entries."`
 	Encoding       string         `koanf:"encoding" example:"iso-8859-1" doc:"The character set of files without a byte order mark; left out, UTF-8, and Windows-1252 where a line is not UTF-8."`
 	Parse          []string       `koanf:"parse" example:"payload" doc:"Paths of the payload whose texts hold JSON, which is then part of the payload."`

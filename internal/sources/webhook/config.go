@@ -30,6 +30,8 @@ type Config struct {
 	Headers        []string      `koanf:"headers" doc:"Add these headers to the payload under their names in small letters, if it has no such keys."`
 	Parse          []string      `koanf:"parse" doc:"Keys of the payload whose text is JSON and is used as such; a path such as message.data leads inside."`
 	Split          string        `koanf:"split" doc:"A key of the payload that holds an array, each item of which is an event of its own, with the other keys of the payload beside its own."`
+	Lift           string        `koanf:"lift" doc:"A key of the payload that holds an object whose keys come to the top, in exchange for the others, which go under the preset's or the source's name; off turns a preset's off."`
+	Numbers        []string      `koanf:"numbers" doc:"Keys of the payload whose texts are numbers, such as those of forms, which cannot tell the two apart."`
 	Auth           AuthConfig    `koanf:"auth" doc:"Who may send; all that is set must hold."`
 	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"When to answer: accepted is 202 when stored; delivered is 200 when the broker has it, and 202 if a rule holds it back."`
 	RespondStatus  int           `koanf:"respond_status" default:"202" oneof:"200,202" doc:"The status that means stored, for senders that take only 200 for success."`

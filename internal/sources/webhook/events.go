@@ -245,8 +245,8 @@ func (m *maker) one(name string, payload []byte) *refusal {
 	e := event.Event{Source: c.Name, Time: m.at, Payload: payload, Checked: true}
 	var object []byte
 	if isObject(payload) {
-		object = payload
-		e.Time = m.s.clock.Time(object, m.at)
+		object = c.numbered(payload)
+		e.Time, e.Payload = m.s.clock.Time(object, m.at), c.lifted(object)
 	}
 	if e.Name = c.Event.Name(name, object); e.Name == "" {
 		return refusef(http.StatusBadRequest, "the event has no name; put it into the URL (/hooks/%s/NAME), the header %s, or one of the keys %s; or set event.keys, event.default or a preset",

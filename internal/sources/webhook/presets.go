@@ -29,6 +29,7 @@ var presets = []preset{
 		fill: func(c *Config) {
 			c.Event.Names = octoPrintNames
 			c.Timing.Key, c.Auth.BodyKey = "currentTime", "apiSecret"
+			c.Lift, c.Numbers = "extra", []string{"currentTime", "currentZ", "percentCompleteMilestone"}
 		}, secret: bodySecret},
 	{name: "alertmanager", doc: "Prometheus Alertmanager; each alert is an event",
 		fill: func(c *Config) {

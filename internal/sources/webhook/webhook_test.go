@@ -165,7 +165,13 @@ func TestBodiesBecomeEvents(t *testing.T) {
 		{"form", "", asForm, `event=E&b=2&a=x+y&a=z&nested=%7B%22k%22%3A1%7D`, nil, `E "event":"E","b":"2","a":["x y","z"],"nested":{"k":1}`},
 		{"text", "", "text/plain", `{"event":"E"}`, nil, `E "event":"E"`},
 		{"own +json type", "", "application/cloudevents+json; charset=utf-8", `{"type":"E"}`, nil, `E "type":"E"`},
-		{"octoprint: label and secret", "", asJSON, `{"deviceIdentifier":"P","apiSecret":"s3cret","topic":"Print Started","extra":{"name":"a"}}`, octoprint, `PrintStarted "deviceIdentifier":"P","topic":"Print Started","extra":{"name":"a"}`},
+		{"octoprint: label and secret", "", asJSON, `{"deviceIdentifier":"P","apiSecret":"s3cret","topic":"Print Started","extra":{"name":"a"}}`, octoprint, `PrintStarted "name":"a","octoprint":{"deviceIdentifier":"P","topic":"Print Started"}`},
+		{"octoprint: no lift", "", asJSON, `{"topic":"Print Started","extra":{"name":"a"}}`, func(c *webhook.Config) { c.Preset, c.Lift = "octoprint", "off" }, `PrintStarted "topic":"Print Started","extra":{"name":"a"}`},
+		{"lift", "", asJSON, `{"event":"E","data":{"a":1,"test":2},"b":3}`, func(c *webhook.Config) { c.Lift = "data" }, `E "a":1,"test":{"event":"E","b":3}`},
+		{"lift: no object", "", asJSON, `{"event":"E","data":[1]}`, func(c *webhook.Config) { c.Lift = "data" }, `E "event":"E","data":[1]`},
+		{"lift: too deep then", "", asJSON, `{"event":"E","data":{},"x":` + strings.Repeat("[", event.MaxDepth-1) + strings.Repeat("]", event.MaxDepth-1) + `}`, func(c *webhook.Config) { c.Lift = "data" },
+			`E "event":"E","data":{},"x":` + strings.Repeat("[", event.MaxDepth-1) + strings.Repeat("]", event.MaxDepth-1)},
+		{"numbers", "", asForm, `event=E&a=1.5&b=-2e3&c=1x&d=&e=true&f=007`, func(c *webhook.Config) { c.Numbers = []string{"a", "b", "c", "d", "e", "f", "g"} }, `E "event":"E","c":"1x","d":"","e":"true","f":"007","a":1.5,"b":-2e3`},
 		{"octoprint: every label", "", asJSON, `[{"topic":"Print Done"},{"topic":"Print Failed"},{"topic":"Print Paused"},{"topic":"User Action Needed"},{"topic":"Print Progress"},{"topic":"Error"}]`, octoprint,
 			"PrintDone \"topic\":\"Print Done\"\nPrintFailed \"topic\":\"Print Failed\"\nPrintPaused \"topic\":\"Print Paused\"\nplugin_webhooks_notify \"topic\":\"User Action Needed\"\nplugin_webhooks_progress \"topic\":\"Print Progress\"\nError \"topic\":\"Error\""},
 		{"octoprint: event hook", "/ZChange", asJSON, `{"new": 0.4, "old": null}`, octoprint, `ZChange "new": 0.4,"old": null`},
@@ -219,13 +225,44 @@ func TestOctoPrintWebhooksAsTheyCome(t *testing.T) {
 	if status := send("s3cret"); status != http.StatusAccepted {
 		t.Fatalf("status %d", status)
 	}
-	want := `{"_event":"PrintStarted","_timestamp":1600000000,"deviceIdentifier":"Prusa1","topic":"Print Started","message":"Your print has started.",` +
-		`"extra":{"name": "example.gcode", "size": 242038},"currentZ":"","currentTime":"1600000000","meta":"{broken"}`
+	want := `{"_event":"PrintStarted","_timestamp":1600000000,"name": "example.gcode","size": 242038,"octoprint":{"deviceIdentifier":"Prusa1","topic":"Print Started",` +
+		`"message":"Your print has started.","currentZ":"","meta":"{broken","currentTime":1600000000}}`
 	if got := string(s.out.events[0].Payload); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if n := s.FilesDropped(); n != 2 {
 		t.Errorf("%d files counted", n)
+	}
+}
+
+// TestOctoPrintsEventIsTheSameWhicheverWayItComes: by an event hook, as the
+// push API has it, or by the plugin OctoPrint-Webhooks, which adds a group.
+func TestOctoPrintsEventIsTheSameWhicheverWayItComes(t *testing.T) {
+	const payload = `{"name": "a.gcode", "path": "a.gcode", "origin": "local", "size": 242038, "time": 50.2}`
+	s := start(t, octoprint)
+	for _, request := range [][2]string{
+		{"/PrintDone", payload},
+		{"", `{"event":{"type":"PrintDone","payload":` + payload + `}}`},
+		{"", `{"deviceIdentifier":"P","topic":"Print Done","extra":` + payload + `,"state":{"text":"Operational"},"currentZ":2.4}`},
+	} {
+		if status, text := s.post(t, request[0], asJSON, request[1]); status != http.StatusAccepted {
+			t.Fatalf("status %d: %s", status, text)
+		}
+	}
+	compact := func(e event.Event) string {
+		var b bytes.Buffer
+		if err := json.Compact(&b, event.Without(e.Payload, "octoprint", "_timestamp")); err != nil {
+			t.Fatal(err)
+		}
+		return e.Name + b.String()
+	}
+	for _, e := range s.out.events[1:] {
+		if got, want := compact(e), compact(s.out.events[0]); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+	if last := s.out.events[2].Payload; string(event.Find(last, "octoprint.currentZ")) != "2.4" {
+		t.Errorf("the rest is not kept: %s", last)
 	}
 }
 

@@ -292,10 +292,32 @@ func (r *Reader) event(payload []byte, now time.Time) (e event.Event, why string
 		}
 		object = payload
 	}
+	label, pushed := pushed(object)
+	if label != "" {
+		payload = pushed
+	}
 	e = event.Event{Payload: payload, Checked: true}
-	if e.Name = r.config.Event.Name("", object); e.Name == "" {
+	if e.Name = r.config.Event.Name(label, object); e.Name == "" {
 		return e, "it holds none of the keys " + strings.Join(r.config.Event.Keys, ", ") + ", and there is no event.default"
 	}
 	e.Time = r.clock.Time(object, now)
 	return e, ""
+}
+
+// pushed takes apart an event in the form of OctoPrint's push API, which is
+// also what an event hook can append to a file:
+// {"event":{"type":"PrintDone","payload":{...}}}. The name is "" for others.
+func pushed(object []byte) (name string, payload []byte) {
+	if len(object) == 0 {
+		return "", nil
+	}
+	inner := event.Member(object, "event")
+	if len(inner) == 0 || inner[0] != '{' {
+		return "", nil
+	}
+	members := event.Pick(inner, "type", "payload")
+	if len(members[0]) == 0 || members[0][0] != '"' || members[1] == nil {
+		return "", nil
+	}
+	return event.Text(members[0]), members[1]
 }

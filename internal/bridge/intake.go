@@ -34,12 +34,18 @@ func (b *Bridge) newShape(p *Plan) *shape {
 	}
 	var err error
 	s.rules, err = rules.New(p.Rules, rules.Options{
-		Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, MaxHeld: min(int(p.Journal.MaxSize/16), most), Before: before, Log: b.logs.part("rules"),
+		Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, MaxHeld: min(int(p.Journal.MaxSize/16), most), Before: before,
+		Place: p.placeOfRule, Log: b.logs.part("rules"),
 	})
 	if err != nil {
 		s.rules = before // was checked
 	}
 	return s
+}
+
+// placeOfRule tells where a rule is written.
+func (p *Plan) placeOfRule(i int) (file string, line int) {
+	return p.doc.Place(fmt.Sprintf("rules[%d]", i))
 }
 
 // again normalises what rules have changed: its size was looked at before.
@@ -64,14 +70,19 @@ func (o output) Ready() { o.ready() }
 func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receipt, error) {
 	shape := o.b.shape.Load()
 	events = slices.Clone(events) // the caller may offer them again as they were
+	story := o.b.newStory()
 	for i := range events {
 		events[i].Source = o.source
 		if err := shape.Normalise(&events[i]); err != nil {
+			story.refused(o.source, events, i, err)
 			return nil, err
 		}
 	}
 	if shape.rules.Empty() {
-		return o.store(ctx, events)
+		story.passed(events...)
+		r, err := o.store(ctx, events)
+		story.end(r.seq, err)
+		return r, err
 	}
 	passage := shape.rules.Begin(time.Now())
 	defer passage.Abort() // if it was not committed
@@ -79,14 +90,16 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	for _, e := range events {
 		before := e
 		verdict := passage.Apply(&e)
-		if verdict == rules.Pass && (e.Name != before.Name || !slices.Equal(e.Payload, before.Payload)) {
+		story.ruled(before.Name, &e, verdict)
+		if verdict.Kind == rules.Pass && (e.Name != before.Name || !slices.Equal(e.Payload, before.Payload)) {
 			if err := shape.again(&e); err != nil {
+				story.end(0, err)
 				return nil, err
 			}
 		}
-		holds = holds || verdict == rules.Hold
+		holds = holds || verdict.Kind == rules.Hold
 		switch {
-		case verdict == rules.Pass:
+		case verdict.Kind == rules.Pass:
 			stored = append(stored, e)
 		case e.Position.Key != "":
 			stored = append(stored, event.Event{Source: o.source, Position: e.Position})
@@ -94,14 +107,18 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	}
 	held, err := holdRecords(passage)
 	if err != nil {
+		story.end(0, err)
 		return nil, err
 	}
 	stored = append(stored, held...)
+	story.replaced(passage)
 	if len(stored) == 0 {
 		passage.Commit()
+		story.end(0, nil)
 		return receipt{}, nil
 	}
 	r, err := o.store(ctx, stored)
+	story.end(r.seq, err)
 	if err != nil {
 		return nil, err
 	}
@@ -209,24 +226,32 @@ func (b *Bridge) restoreHeld() {
 // storeHeld stores what becomes of an event that was held. On error it stays
 // held, and so on disk.
 func (b *Bridge) storeHeld(ctx context.Context, shape *shape, h *rules.Held) error {
-	return shape.rules.Send(h, time.Now(), func(p *rules.Passage, e *event.Event, v rules.Verdict) error {
+	story, last := b.newStory(), uint64(0)
+	err := shape.rules.Send(h, time.Now(), func(p *rules.Passage, e *event.Event, v rules.Verdict) error {
+		story.sent(h, p, e, v)
 		records, err := holdRecords(p) // of a rule behind
 		if err != nil {
 			return err
 		}
-		if v == rules.Pass {
+		if v.Kind == rules.Pass {
 			if err := shape.again(e); err != nil {
 				return err
 			}
 			records = append(records, *e)
 		}
 		records = append(records, event.Event{Source: heldSource, Position: event.Position{Key: h.Key}})
-		if _, err := b.journal.Append(ctx, records...); err != nil {
+		if last, err = b.journal.Append(ctx, records...); err != nil {
 			return err
 		}
 		b.journal.Forget(heldSource, h.Key)
 		return nil
 	})
+	if err != nil {
+		story.stays(h, err)
+		return err
+	}
+	story.end(last, nil)
+	return nil
 }
 
 func (b *Bridge) wakeHeld() {

@@ -123,7 +123,11 @@ func (b *Bridge) sendRefused(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := b.journal.Append(ctx, e.Event()); err != nil {
+	again, story := e.Event(), b.newStory()
+	story.passed(again)
+	seq, err := b.journal.Append(ctx, again)
+	story.end(seq, err)
+	if err != nil {
 		return fmt.Errorf("store event %s: %w", id, err)
 	}
 	return nil

@@ -206,7 +206,7 @@ func (p *Plan) publishes(t *Trial) ([]message, error) {
 			due, _ := set.Due(now)
 			for _, h := range due {
 				err := set.Send(h, h.Due, func(_ *rules.Passage, e *event.Event, v rules.Verdict) error {
-					if v != rules.Pass {
+					if v.Kind != rules.Pass {
 						return nil
 					}
 					return publish(*e)
@@ -236,7 +236,7 @@ func (p *Plan) publishes(t *Trial) ([]message, error) {
 		passage := set.Begin(now)
 		verdict := passage.Apply(&e)
 		passage.Commit()
-		if verdict == rules.Pass {
+		if verdict.Kind == rules.Pass {
 			if err := publish(e); err != nil {
 				return nil, fmt.Errorf("event %s: %w", given.Event, err)
 			}

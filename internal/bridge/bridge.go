@@ -25,6 +25,7 @@ import (
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/learned"
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/trace"
 	"event2mqtt/internal/web"
@@ -62,6 +63,7 @@ type Bridge struct {
 	states     *event.States
 	refused    *refused.Folder
 	trace      *trace.Ring
+	names      *learned.Names
 	web        *web.Server
 	sockets    *sockets
 	shape      atomic.Pointer[shape]
@@ -89,7 +91,7 @@ type Bridge struct {
 func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
-		states: event.NewStates(), trace: &trace.Ring{}, sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
+		states: event.NewStates(), trace: &trace.Ring{}, names: learned.New(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.linger, b.leave = context.WithCancel(context.Background())

@@ -140,6 +140,9 @@ func (o output) store(ctx context.Context, events []event.Event) (receipt, error
 	if errors.Is(err, journal.ErrTooLarge) {
 		err = &event.Refused{TooLarge: true, Reason: err.Error()}
 	}
+	if err == nil {
+		o.b.learn(ctx, events)
+	}
 	return receipt{o.b.cursor, seq, false}, err
 }
 
@@ -244,6 +247,7 @@ func (b *Bridge) storeHeld(ctx context.Context, shape *shape, h *rules.Held) err
 			return err
 		}
 		b.journal.Forget(heldSource, h.Key)
+		b.learn(ctx, records)
 		return nil
 	})
 	if err != nil {

@@ -410,9 +410,11 @@ func (c *change) swapInPlace() error {
 	c.shape.Store(shape)
 	if c.starting() {
 		c.restoreHeld() // before anything newer comes
+		c.restoreNames(plan)
 		return nil
 	}
 	c.undo(func() { c.adjust(c.old); c.shape.Store(before) })
+	c.end(func() { c.keepNames(plan) })
 	c.end(func() { // what rules hold that are no more is sent
 		shape.rules.Adopt(before.rules)
 		c.wakeHeld()

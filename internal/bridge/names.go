@@ -1,0 +1,58 @@
+package bridge
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"event2mqtt/internal/event"
+)
+
+// This file keeps the names of events that were seen, which package learned
+// knows, in the journal.
+
+// namesSource is under whose name the journal keeps them: each as the key of a
+// position. No source has this name.
+const namesSource = "\x00names"
+
+// learn keeps the names of events that are stored. Only a name that is new
+// makes a write; one that cannot be written is tried again with the next event
+// of that name.
+func (b *Bridge) learn(ctx context.Context, events []event.Event) {
+	fresh := b.names.Unknown(events)
+	if fresh == nil {
+		return
+	}
+	records := make([]event.Event, len(fresh))
+	for i, name := range fresh {
+		records[i] = event.Event{Source: namesSource, Position: event.Position{Key: name.Key()}}
+	}
+	if _, err := b.journal.Append(ctx, records...); err != nil {
+		b.log.Debug().Err(err).Msg("the name of an event could not be kept; trying again with the next event of that name")
+		return
+	}
+	for _, name := range b.names.Learn(fresh...) {
+		b.journal.Forget(namesSource, name.Key())
+	}
+}
+
+// restoreNames takes back what was learned when the program ended.
+func (b *Bridge) restoreNames(p *Plan) {
+	keys := slices.Sorted(maps.Keys(b.journal.Positions(namesSource)))
+	for _, key := range b.names.Restore(keys) {
+		b.journal.Forget(namesSource, key)
+	}
+	b.keepNames(p)
+}
+
+// keepNames forgets the names of sources that a plan does not have.
+func (b *Bridge) keepNames(p *Plan) {
+	var sources []string
+	for _, s := range p.sources {
+		sources = append(sources, s.common().Name)
+	}
+	// All of them stand in the head of each of the journal's segments.
+	for _, name := range b.names.Keep(sources, int(min(p.Journal.MaxSize/32, 1<<30))) {
+		b.journal.Forget(namesSource, name.Key())
+	}
+}

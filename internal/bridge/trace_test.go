@@ -1,0 +1,234 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/trace"
+)
+
+// told are the records that a watch has now, a line each; lines in the file of
+// the configuration are told without its name.
+func told(w *trace.Watch) string {
+	var out []string
+	records, _ := w.Take(1000)
+	for _, r := range records {
+		text := fmt.Sprintf("%s/%s %s", r.Source, r.Event, r.Verdict)
+		if r.Offered != "" {
+			text += " was " + r.Offered
+		}
+		if r.Seq > 0 {
+			text += fmt.Sprint(" as ", r.Seq)
+		}
+		if r.Rule != nil {
+			text += fmt.Sprintf(" by %d %q in %s:%d", r.Rule.Index, r.Rule.Name, filepath.Base(r.Rule.File), r.Rule.Line)
+		}
+		if r.Reason != "" {
+			text += ": " + r.Reason
+		}
+		if r.Retry {
+			text += " (may be offered again)"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, "\n")
+}
+
+func emit(o output, names ...string) error {
+	var events []event.Event
+	for _, name := range names {
+		events = append(events, event.Event{Name: name, Payload: []byte(`{"n":1}`)})
+	}
+	_, err := o.Emit(context.Background(), events...)
+	return err
+}
+
+// TestTheTraceTellsWhatBecomesOfEachEvent on its way into the journal, by which
+// rule, and where that stands.
+func TestTheTraceTellsWhatBecomesOfEachEvent(t *testing.T) {
+	const none, rules = "rules: []\n", `max_payload: 1KiB
+rules:
+  - {match: Client*, drop: true, name: no chatter}
+  - match: Same
+    dedupe: true
+  - {match: Often, min_interval: 1h, name: calm}
+  - {match: Old, rename: New}
+`
+	for _, c := range []struct {
+		name, yaml string
+		batches    [][]string
+		want       string
+	}{
+		{"stored", none, [][]string{{"A"}, {"B", "C"}}, "hooks/A stored as 1\nhooks/B stored as 2\nhooks/C stored as 3"},
+		{"refused", none, [][]string{{"A", "", "C"}}, "hooks/A refused: it came together with an event that was refused (may be offered again)\n" +
+			"hooks/ refused: the event has no name\nhooks/C refused: it came together with an event that was refused (may be offered again)"},
+		{"dropped", rules, [][]string{{"ClientOpened"}, {"A", "ClientOpened", "B"}}, "hooks/ClientOpened dropped by 0 \"no chatter\" in config.yaml:3\n" +
+			"hooks/A stored as 1\nhooks/ClientOpened dropped by 0 \"no chatter\" in config.yaml:3\nhooks/B stored as 2"},
+		{"repeated", rules, [][]string{{"Same", "Same"}}, "hooks/Same stored as 1\nhooks/Same repeated by 1 \"\" in config.yaml:4"},
+		{"renamed", rules, [][]string{{"Old"}}, "hooks/New stored was Old as 1"},
+		{"held", rules, [][]string{{"Often", "Often"}, {"Often"}}, "hooks/Often stored as 1\nhooks/Often held by 2 \"calm\" in config.yaml:6\n" +
+			"hooks/Often held by 2 \"calm\" in config.yaml:6\nhooks/Often replaced by 2 \"calm\" in config.yaml:6"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := emitter(t, c.yaml)
+			w := o.b.trace.Watch()
+			defer w.Close()
+			for _, names := range c.batches {
+				if err := emit(o, names...); (err != nil) != (c.name == "refused") {
+					t.Fatal(err)
+				}
+			}
+			if got := told(w); got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestTheTraceTellsWhatBecomesOfWhatWasHeld: which rule held it, and what came
+// then.
+func TestTheTraceTellsWhatBecomesOfWhatWasHeld(t *testing.T) {
+	o := emitter(t, `rules:
+  - {match: "*", min_interval: 1h, name: calm}
+  - {match: Same, dedupe: true}
+  - {match: Often, rename: Calm}
+`)
+	w := o.b.trace.Watch()
+	defer w.Close()
+	shape := o.b.shape.Load()
+	for _, c := range []struct {
+		event, want string
+		fails       bool
+	}{
+		{event: "Often", want: `hooks/Calm stored was Often as 2 by 0 "calm" in config.yaml:2`},
+		{event: "Same", want: `hooks/Same repeated by 1 "" in config.yaml:3`},
+		{event: "Other", want: `hooks/Other held by 0 "calm" in config.yaml:2: context canceled`, fails: true},
+	} {
+		if err := emit(o, c.event, c.event); err != nil {
+			t.Fatal(err)
+		}
+		_ = told(w)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if c.fails {
+			cancel()
+		}
+		due, _ := shape.rules.Due(time.Now().Add(2 * time.Hour))
+		if err := o.b.storeHeld(ctx, shape, due[0]); (err != nil) != c.fails {
+			t.Fatal(err)
+		}
+		if got := told(w); got != c.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", c.event, got, c.want)
+		}
+	}
+}
+
+// TestTheTraceTellsWhatTheJournalRefuses, with what rules had made of it: all
+// will be offered again.
+func TestTheTraceTellsWhatTheJournalRefuses(t *testing.T) {
+	o := emitter(t, "rules: [{match: Client*, drop: true}]\n")
+	w := o.b.trace.Watch()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := o.Emit(ctx, event.Event{Name: "A"}, event.Event{Name: "ClientOpened"}); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if got, want := told(w), "hooks/A refused: context canceled (may be offered again)\nhooks/ClientOpened refused: context canceled (may be offered again)"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if n := o.b.shape.Load().rules.Counts()[0].Dropped; n != 0 {
+		t.Errorf("%d are counted as dropped", n)
+	}
+}
+
+// TestRulesFromAVariableSaySo: they stand at no line.
+func TestRulesFromAVariableSaySo(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.yaml")
+	if err := os.WriteFile(file, []byte("rules:\n  - {match: X, drop: true}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for environ, want := range map[string]string{"OTHER=1": file + ":2", `E2M_RULES=[{"match":["A"],"drop":true}]`: "environment variable E2M_RULES:0"} {
+		plan, err := Load(file, []string{environ}, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name, line := plan.placeOfRule(0); fmt.Sprint(name, ":", line) != want {
+			t.Errorf("with %s: %s:%d, want %s", environ, name, line, want)
+		}
+	}
+}
+
+// TestNamedRulesKeepTheirCounters over a reload that puts others before them.
+func TestNamedRulesKeepTheirCounters(t *testing.T) {
+	h := newHouse(t, plain+"rules: [{match: Y, drop: true, name: \"no \\\"Y\\\"\"}, {match: X, drop: true}]\n")
+	h.send(`{"event":"Y"}`)
+	if o := h.reload(plain + "rules: [{match: X, drop: true}, {match: [Y, Z], drop: true, name: \"no \\\"Y\\\"\"}]\n"); !o.OK {
+		t.Fatal(o)
+	}
+	h.send(`{"event":"Z"}`)
+	for _, c := range h.shape.Load().rules.Counts() {
+		if c.Rule.Name != "" && c.Dropped != 2 {
+			t.Errorf("%+v", c)
+		}
+	}
+	r, err := http.Get("http://" + h.http + metricsPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	metrics, _ := io.ReadAll(r.Body)
+	if want := `event2mqtt_rule_dropped_total{rule="no \"Y\""} 2`; !strings.Contains(string(metrics), want) {
+		t.Errorf("want %s in\n%s", want, metrics)
+	}
+}
+
+// TestNamesOfEventsAreKept over a restart, after rules, and dropped with their
+// source.
+func TestNamesOfEventsAreKept(t *testing.T) {
+	yaml := plain + "rules: [{match: Secret, drop: true}, {match: Old, rename: New}, {match: X, drop: true}]\n"
+	h := newHouse(t, yaml)
+	changed := h.names.Changed()
+	for _, name := range []string{"A", "Secret", "Old", "A"} {
+		h.send(fmt.Sprintf(`{"event":%q}`, name))
+	}
+	<-changed
+	if got := fmt.Sprint(h.names.Names("hooks")); got != "[A New]" {
+		t.Errorf("learned %s", got)
+	}
+	records := h.journal.Stats().Appended
+	syncs := h.journal.Stats().Syncs
+	h.send(`{"event":"A"}`)
+	if s := h.journal.Stats(); s.Appended != records+1 || s.Syncs != syncs+1 {
+		t.Errorf("a known name made %d writes", s.Syncs-syncs)
+	}
+
+	// A crash: another bridge takes up what is on disk at this moment.
+	after := func(yaml string) string {
+		state := t.TempDir()
+		if err := os.CopyFS(filepath.Join(state, "journal"), os.DirFS(filepath.Join(h.stateDir, "journal"))); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(newHouseIn(t, yaml, state).names.Names("hooks"))
+	}
+	if got := after(yaml); got != "[A New]" {
+		t.Errorf("after a restart: %s", got)
+	}
+	if got := after(strings.Replace(yaml, "name: hooks,", "name: others,", 1) + "\n"); got != "[]" {
+		t.Errorf("after a restart without the source: %s", got)
+	}
+	if o := h.reload(strings.Replace(yaml, "name: hooks,", "name: others,", 1)); !o.OK {
+		t.Fatal(o)
+	}
+	eventually(t, "the names are dropped", func() bool { return len(h.names.Names("hooks")) == 0 && len(h.journal.Positions(namesSource)) == 0 })
+}

@@ -49,7 +49,7 @@ func (b *Bridge) restoreNames(p *Plan) {
 func (b *Bridge) keepNames(p *Plan) {
 	var sources []string
 	for _, s := range p.sources {
-		sources = append(sources, s.common().Name)
+		sources = append(sources, s.Base().Name)
 	}
 	// All of them stand in the head of each of the journal's segments.
 	for _, name := range b.names.Keep(sources, int(min(p.Journal.MaxSize/32, 1<<30))) {

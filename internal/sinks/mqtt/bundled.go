@@ -2,32 +2,17 @@ package mqtt
 
 import (
 	"context"
-	"errors"
 	"time"
+
+	"event2mqtt/internal/sinks"
 )
 
 // This file is the way to the broker in this process.
 
-// Broker is the bundled broker, as far as this sink needs it.
-type Broker interface {
-	// Publish returns when every subscriber's queue has the message.
-	// The error wraps ErrNeverTaken if it would be the same the next time.
-	Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (Receipt, error)
-}
-
-// Receipt is the bundled broker's promise to keep a message.
-type Receipt interface {
-	// Wait returns when a crash cannot take the message any more.
-	Wait() error
-}
-
-// ErrNeverTaken says that a broker refuses a message for what it is.
-var ErrNeverTaken = errors.New("the broker does not take it")
-
 // dialBundled "connects" to the broker in this process.
-func (s *Sink) dialBundled(context.Context) (link, error) { return bundledLink{s.opt.Bundled}, nil }
+func (s *Sink) dialBundled(context.Context) (link, error) { return bundledLink{s.opt.Broker}, nil }
 
-type bundledLink struct{ Broker }
+type bundledLink struct{ sinks.Broker }
 
 func (l bundledLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
 	r, err := l.Publish(ctx, topic, payload, qos, retain)
@@ -40,7 +25,7 @@ func (l bundledLink) publish(ctx context.Context, topic string, qos byte, retain
 // owed is the ticket for a message that the bundled broker has yet to store.
 // Whoever asks for it has it stored, together with all that came before.
 type owed struct {
-	receipt Receipt
+	receipt sinks.Receipt
 	err     error
 }
 

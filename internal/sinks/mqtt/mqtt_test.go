@@ -19,8 +19,10 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/refused"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
@@ -78,6 +80,7 @@ type rig struct {
 	refused *refused.Folder
 	dir     string // of refused
 	log     *logBuffer
+	health  health.Record
 	stop    func()
 	n       int
 }
@@ -114,11 +117,11 @@ func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls .
 	if change != nil {
 		change(&c, &p)
 	}
-	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, ID: r.journal.ID, Refused: r.refused, Calm: 50 * time.Millisecond, Log: zerolog.New(r.log)})
+	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, Calm: 50 * time.Millisecond}, sinks.Deps{ID: r.journal.ID, Refused: r.refused, Log: zerolog.New(r.log)})
 	ok(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.sink.Run(ctx, r.cursor, r.states) })
+	wg.Go(func() { _ = r.sink.Run(ctx, r.cursor, r.states, r.health.Tell) })
 	r.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	t.Cleanup(func() {
 		r.stop()
@@ -129,6 +132,9 @@ func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls .
 	})
 	return r
 }
+
+// up reports whether the sink has told that it is connected.
+func (r *rig) up() bool { return r.health.Report().Level == health.Up }
 
 // emit stores n more numbered events.
 func (r *rig) emit(n int) {
@@ -187,7 +193,7 @@ func TestStartsWithTheBrokerDownAndCatchesUp(t *testing.T) {
 	r := newRig(t, nil, "mqtt://"+addr)
 	r.emit(20)
 	eventually(t, "the failure is told", func() bool { return strings.Contains(r.log.String(), "nothing listens there") })
-	eventually(t, "it tried again", func() bool { return !r.sink.Health().OK && strings.Contains(r.sink.Health().Detail, "nothing listens") })
+	eventually(t, "it tried again", func() bool { return !r.up() && strings.Contains(r.health.Report().Detail, "nothing listens") })
 	time.Sleep(time.Second) // some attempts
 	serve(t, listen(t, addr))
 	s := subscriber(t, addr, "event2mqtt/event/#")
@@ -201,7 +207,7 @@ func TestStartsWithTheBrokerDownAndCatchesUp(t *testing.T) {
 	if n := strings.Count(r.log.String(), "nothing listens there"); n != 1 {
 		t.Errorf("the same failure was logged %d times:\n%s", n, r.log)
 	}
-	if !strings.Contains(r.log.String(), `"attempts":`) || !r.sink.Health().OK {
+	if !strings.Contains(r.log.String(), `"attempts":`) || !r.up() {
 		t.Errorf("success is not told:\n%s", r.log)
 	}
 }
@@ -347,13 +353,13 @@ func TestStatesAreRetainedAndComeAgainAfterAReconnect(t *testing.T) {
 	stop := serve(t, l)
 	r := newRig(t, nil, "mqtt://"+addr)
 	for i := range 100 {
-		r.states.Report(event.State{Key: "temperature/bed 1", Payload: fmt.Append(nil, i)})
+		r.states.Report("s", event.State{Key: "temperature/bed 1", Payload: fmt.Append(nil, i)})
 	}
 	expect := func() {
 		t.Helper()
-		s := subscriber(t, addr, "event2mqtt/temperature/#")
+		s := subscriber(t, addr, "event2mqtt/s/temperature/#")
 		for {
-			if topic, payload, _ := next(t, s); topic != "event2mqtt/temperature/bed_1" {
+			if topic, payload, _ := next(t, s); topic != "event2mqtt/s/temperature/bed_1" {
 				t.Fatalf("topic %s", topic)
 			} else if payload == "99" {
 				return
@@ -457,11 +463,11 @@ func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
 	cursor, err := j.Cursor("mqtt")
 	ok(t, err)
 	c, p := mqtt.Defaults()
-	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p, Bundled: bundled{b}, ID: j.ID, Log: zerolog.Nop()})
+	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p}, sinks.Deps{Broker: bundled{b}, ID: j.ID, Log: zerolog.Nop()})
 	ok(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	wg.Go(func() { _ = sink.Run(ctx, cursor, event.NewStates()) })
+	wg.Go(func() { _ = sink.Run(ctx, cursor, event.NewStates(), func(health.Status) {}) })
 	_, err = j.Append(ctx, event.Event{Name: "E", Payload: []byte(`{}`)})
 	ok(t, err)
 	want := []string{"event2mqtt/mqtt connected", "event2mqtt/event/E {}", "event2mqtt/mqtt disconnected"}
@@ -479,6 +485,6 @@ func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
 
 type bundled struct{ *broker.Broker }
 
-func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (mqtt.Receipt, error) {
+func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (sinks.Receipt, error) {
 	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
 }

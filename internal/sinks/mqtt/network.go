@@ -21,6 +21,8 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/gorilla/websocket"
 	"golang.org/x/net/proxy"
+
+	"event2mqtt/internal/sinks"
 )
 
 // dialNetwork connects to the broker whose turn it is, with a client that is
@@ -237,7 +239,7 @@ func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 // Probe tries out every broker of a configuration, and calls tell with each
 // one's address and what is wrong with it, or nil.
 func Probe(ctx context.Context, c Config, p PublishConfig, tell func(broker string, err error)) error {
-	s, err := New(Options{Config: c, Publish: p})
+	s, err := New(Options{Config: c, Publish: p}, sinks.Deps{ClientID: "event2mqtt"})
 	if err != nil {
 		return err
 	}

@@ -9,26 +9,34 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/trace"
 )
 
 // BenchmarkEmit is the way of one event from its source into the journal, with
-// a disk that costs nothing.
+// a disk that costs nothing, while nobody looks at the trace and while somebody
+// does.
 func BenchmarkEmit(b *testing.B) {
 	for name, rules := range map[string]string{
 		"without rules": "",
 		"with rules":    "rules: [{match: Client*, drop: true}, {match: Progress, add: {room: cellar}}]\n",
 		"dropped":       "rules: [{match: Progress, drop: true}]\n",
 	} {
-		b.Run(name, func(b *testing.B) {
-			o := emitter(b, "journal: {sync: never, when_full: drop_oldest, max_size: 16MiB}\nmax_payload: 1MiB\n"+rules)
-			payload := []byte(`{"progress":77,"file":"a.gcode","time":1234}`)
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := o.Emit(b.Context(), event.Event{Name: "Progress", Payload: payload}); err != nil {
-					b.Fatal(err)
+		for _, watched := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s, watched %t", name, watched), func(b *testing.B) {
+				o := emitter(b, "journal: {sync: never, when_full: drop_oldest, max_size: 16MiB}\nmax_payload: 1MiB\n"+rules)
+				if watched {
+					defer o.b.trace.Watch(trace.Filter{}).Close()
 				}
-			}
-		})
+				payload := []byte(`{"progress":77,"file":"a.gcode","time":1234}`)
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := o.Emit(b.Context(), event.Event{Name: "Progress", Payload: payload}); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 	}
 }
 
@@ -55,5 +63,6 @@ func emitter(t testing.TB, yaml string) output {
 		b.unlockJournal()
 	})
 	b.shape.Store(b.newShape(b.opt.Plan))
+	b.required.Store(&[]*journal.Cursor{})
 	return output{b: b, source: "hooks"}
 }

@@ -96,15 +96,17 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 		w.added, w.changed = "publishes to "+to, "publishes to "+to
 	}
 	w.build = func(old *component) (*component, error) {
+		told, deps := c.watchSink(base, deps)
 		sink, err := options.Build(deps)
 		if err != nil {
 			return nil, c.new.plan.explain(path, err)
 		}
+		told.Ask(sink)
 		cursor, err := c.cursorOf(base.Name, old)
 		if err != nil {
 			return nil, err
 		}
-		return c.sinkComponent(sink, options, cursor), nil
+		return c.sinkComponent(sink, told, cursor), nil
 	}
 	before := c.old.options(base.Name)
 	w.adjust = func(part *component) (string, func(), error) {
@@ -151,10 +153,11 @@ func (c *change) cursorOf(name string, old *component) (*journal.Cursor, error) 
 	return cursor, nil
 }
 
-func (b *Bridge) sinkComponent(sink sinks.Sink, options sinks.Options, cursor *journal.Cursor) *component {
+func (b *Bridge) sinkComponent(sink sinks.Sink, told journal.Observer, cursor *journal.Cursor) *component {
 	c := &component{part: sink, cursor: cursor, alone: true} // there is one cursor, and one client id
 	c.run = func(ctx context.Context, ready func()) error {
 		ready() // a destination that is away is waited for
+		cursor.Observe(told)
 		return sink.Run(ctx, cursor, b.states, c.health.Tell)
 	}
 	return c

@@ -5,6 +5,7 @@ import (
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/rules"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/trace"
 )
 
@@ -119,6 +120,18 @@ func (s *story) stays(h *rules.Held, why error) {
 		r.Rule = told.Rule
 	}
 	s.ring.Add(r)
+}
+
+// watchSink returns what tells the trace of a sink's deliveries, and has the
+// sink tell it what it skips.
+func (b *Bridge) watchSink(base sinks.Common, deps sinks.Deps) (*trace.Deliveries, sinks.Deps) {
+	o := trace.DeliveriesOptions{Sink: base.Name, Keeper: deps.Refused, ID: deps.ID}
+	if len(base.Match) > 0 {
+		o.Wants = func(event string) bool { return rules.MatchesName(base.Match, event) }
+	}
+	told := trace.NewDeliveries(b.trace, o)
+	deps.Refused = told
+	return told, deps
 }
 
 // verdicts are those of rules as the trace has them.

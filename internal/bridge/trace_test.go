@@ -80,7 +80,7 @@ rules:
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := emitter(t, c.yaml)
-			w := o.b.trace.Watch()
+			w := o.b.trace.Watch(trace.Filter{})
 			defer w.Close()
 			for _, names := range c.batches {
 				if err := emit(o, names...); (err != nil) != (c.name == "refused") {
@@ -102,7 +102,7 @@ func TestTheTraceTellsWhatBecomesOfWhatWasHeld(t *testing.T) {
   - {match: Same, dedupe: true}
   - {match: Often, rename: Calm}
 `)
-	w := o.b.trace.Watch()
+	w := o.b.trace.Watch(trace.Filter{})
 	defer w.Close()
 	shape := o.b.shape.Load()
 	for _, c := range []struct {
@@ -136,7 +136,7 @@ func TestTheTraceTellsWhatBecomesOfWhatWasHeld(t *testing.T) {
 // will be offered again.
 func TestTheTraceTellsWhatTheJournalRefuses(t *testing.T) {
 	o := emitter(t, "rules: [{match: Client*, drop: true}]\n")
-	w := o.b.trace.Watch()
+	w := o.b.trace.Watch(trace.Filter{})
 	defer w.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -352,7 +352,7 @@ func (s *Set) Empty() bool { return len(s.rules) == 0 }
 // matches reports whether a rule is for an event. An expression that fails
 // does not match: the event goes on.
 func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bool {
-	if len(r.names) > 0 && !slices.ContainsFunc(r.names, func(p string) bool { return match(p, e.Name) }) {
+	if len(r.names) > 0 && !MatchesName(r.names, e.Name) {
 		return false
 	}
 	if r.Source != "" && !match(r.Source, e.Source) {
@@ -370,6 +370,12 @@ func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bo
 	}
 	yes, _ := result.(bool)
 	return yes
+}
+
+// MatchesName reports whether one of the patterns fits the name of an event.
+// Groups are none of them.
+func MatchesName(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, name) })
 }
 
 func match(pattern, name string) bool {

@@ -1,11 +1,10 @@
 package trace
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"event2mqtt/internal/event"
 )
 
 // Bounds of what is kept while somebody looks, for all watches together.
@@ -23,12 +22,14 @@ type Ring struct {
 
 	mu      sync.Mutex // guards what follows; taken before tape.mu
 	last    uint64     // number of the newest record of the tapes before
+	tapes   uint64     // how many there were
 	watches int
 }
 
 // tape holds the newest records, as long as there are watches.
 type tape struct {
-	mu      sync.Mutex // guards all
+	number  uint64     // from 1, of those of the ring
+	mu      sync.Mutex // guards all that follows
 	records []slot     // of maxRecords; a record is at its number modulo that
 	first   uint64     // number of the oldest record
 	next    uint64     // number of the next
@@ -43,7 +44,7 @@ type slot struct {
 
 // Watched reports whether somebody looks. Who has to do something to make a
 // record, such as to read the clock, asks first.
-func (r *Ring) Watched() bool { return r != nil && r.live.Load() != nil }
+func (r *Ring) Watched() bool { return r.recording() != 0 }
 
 // Add takes records, in their order.
 func (r *Ring) Add(records ...Record) {
@@ -55,39 +56,50 @@ func (r *Ring) Add(records ...Record) {
 	}
 }
 
-// Published is for a sink: its destination has acknowledged an event, whose
-// number in the journal is seq, at a topic. took is how long that was after the
-// event was sent, 0 if the sink does not know; it needs to know only while the
-// ring is Watched. A sink calls it once for each event that it acknowledges to
-// its cursor.
-func (r *Ring) Published(sink string, seq uint64, e *event.Event, topic string, took time.Duration) {
-	if r.Watched() {
-		r.Add(Record{
-			Verdict: Published, Sink: sink, Seq: seq, Source: e.Source, Event: e.Name, Topic: topic,
-			TookMS: float64(took.Microseconds()) / 1000,
-		})
+// recording returns the number of the tape that is recorded to, 0 while nobody
+// looks.
+func (r *Ring) recording() uint64 {
+	if r == nil {
+		return 0
 	}
+	if t := r.live.Load(); t != nil {
+		return t.number
+	}
+	return 0
 }
 
-// Skipped is for a sink: it acknowledges an event to its cursor though the
-// destination did not take it. topic may be empty, where none could be made.
-// reason is for people.
-func (r *Ring) Skipped(sink string, seq uint64, e *event.Event, topic, reason string) {
-	if r.Watched() {
-		r.Add(Record{Verdict: Skipped, Sink: sink, Seq: seq, Source: e.Source, Event: e.Name, Topic: topic, Reason: reason})
+// Newest returns the newest records that a filter lets through, at most most of
+// them, oldest first: none while nobody watches.
+func (r *Ring) Newest(most int, f Filter) (records []Record) {
+	if !r.Watched() {
+		return nil
 	}
+	t := r.live.Load()
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for n := t.next; n > t.first && len(records) < most; n-- {
+		if record := &t.records[(n-1)%maxRecords].Record; f.lets(record) {
+			records = append(records, *record)
+		}
+	}
+	slices.Reverse(records)
+	return records
 }
 
-// Watch begins to look. It first sees what is there because of other watches.
-// Close it.
-func (r *Ring) Watch() *Watch {
+// Watch begins to look at the records that a filter lets through. It first sees
+// what is there because of other watches. Close it.
+func (r *Ring) Watch(f Filter) *Watch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.live.Load()
 	if t == nil {
-		t = &tape{records: make([]slot, maxRecords), first: r.last + 1, next: r.last + 1, watches: map[*Watch]struct{}{}}
+		r.tapes++
+		t = &tape{number: r.tapes, records: make([]slot, maxRecords), first: r.last + 1, next: r.last + 1, watches: map[*Watch]struct{}{}}
 	}
-	w := &Watch{ring: r, tape: t, changed: make(chan struct{}, 1)}
+	w := &Watch{ring: r, tape: t, filter: f.clone(), changed: make(chan struct{}, 1)}
 	t.mu.Lock()
 	w.next = t.first
 	w.wake()
@@ -105,10 +117,7 @@ func (t *tape) add(records []Record) {
 	for _, r := range records {
 		bytes := r.bound()
 		for t.next-t.first == maxRecords || t.bytes+bytes > maxBytes {
-			old := &t.records[t.first%maxRecords]
-			t.bytes -= old.bytes
-			*old = slot{}
-			t.first++
+			t.forgetOldest()
 		}
 		if r.Number = t.next; r.Time.IsZero() {
 			r.Time = now
@@ -122,34 +131,51 @@ func (t *tape) add(records []Record) {
 	}
 }
 
+// forgetOldest makes room, and counts it for each watch that has not seen it.
+// mu is held.
+func (t *tape) forgetOldest() {
+	old := &t.records[t.first%maxRecords]
+	for w := range t.watches {
+		if w.next > t.first {
+			continue
+		}
+		if w.next++; w.filter.lets(&old.Record) {
+			w.lost++
+		}
+	}
+	t.bytes -= old.bytes
+	*old = slot{}
+	t.first++
+}
+
 // Watch reads a Ring's records. It has one user at a time, holds no records of
 // its own, and slows nobody down: who reads too slowly loses the oldest.
 type Watch struct {
 	ring    *Ring
 	tape    *tape
+	filter  Filter
 	changed chan struct{} // cap 1
-	next    uint64        // number of the record to read
+
+	// tape.mu guards these.
+	next uint64 // number of the record to read, at least tape.first
+	lost uint64 // since Take told
 }
 
 // Changed receives when Take may have something to return.
 func (w *Watch) Changed() <-chan struct{} { return w.changed }
 
-// Take returns the oldest records that it has not returned yet, at most most
-// of them, and how many were lost before these because they were not taken in
-// time. If there are more, Changed receives again.
+// Take returns the oldest records that the filter lets through and that it has
+// not returned yet, at most most of them, and how many such were lost before
+// these because they were not taken in time. If there may be more, Changed
+// receives again.
 func (w *Watch) Take(most int) (records []Record, lost uint64) {
 	t := w.tape
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if w.next < t.first {
-		lost = t.first - w.next
-		w.next = t.first
-	}
-	if n := min(uint64(max(most, 0)), t.next-w.next); n > 0 {
-		records = make([]Record, 0, n)
-		for ; n > 0; n-- {
-			records = append(records, t.records[w.next%maxRecords].Record)
-			w.next++
+	lost, w.lost = w.lost, 0
+	for ; w.next < t.next && len(records) < most; w.next++ {
+		if record := &t.records[w.next%maxRecords].Record; w.filter.lets(record) {
+			records = append(records, *record)
 		}
 	}
 	if w.next < t.next {

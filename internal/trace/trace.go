@@ -1,6 +1,6 @@
 // Package trace keeps a short record of what happened to each event: whether it
-// was refused, left out by a rule, stored, published or skipped, and why. The
-// page, the watch command and other observers read it. It is a view of what
+// was refused, left out by a rule, stored, delivered or skipped, and why. The
+// page, the watch command and metrics read it. It is a view of what
 // goes by, not a log: it holds no payloads, is bounded, and is in memory only.
 //
 // Records are made only while somebody looks. Recording begins with the first
@@ -19,7 +19,7 @@ import (
 type Verdict string
 
 // The verdicts. An event may get several in turn, such as Held, Stored,
-// Published. Records of one stored event have the same Seq.
+// Delivered. Records of one stored event have the same Seq.
 const (
 	// Refused: it was not accepted, and its sender was told so.
 	Refused Verdict = "refused"
@@ -33,9 +33,10 @@ const (
 	Replaced Verdict = "replaced"
 	// Stored: it is in the journal, and every sink will get it.
 	Stored Verdict = "stored"
-	// Published: a sink's destination has acknowledged it.
-	Published Verdict = "published"
-	// Skipped: a sink does not deliver it, now or later.
+	// Delivered: a sink's destination has acknowledged it.
+	Delivered Verdict = "delivered"
+	// Skipped: a sink does not deliver it, now or later. Without an event's name
+	// it is all up to Seq that the sink had not delivered.
 	Skipped Verdict = "skipped"
 )
 
@@ -55,18 +56,20 @@ type Record struct {
 	// Offered is the name that the source gave the event, if rules have
 	// changed it since.
 	Offered string `json:"offered,omitempty"`
-	// Seq is the event's number in the journal: of those stored, published and
+	// Seq is the event's number in the journal: of those stored, delivered and
 	// skipped.
 	Seq uint64 `json:"seq,omitempty"`
 	// Rule is the rule that decided: of those dropped, repeated, held and
 	// replaced. Of one that was stored it is the rule that held it until then.
 	Rule *Rule `json:"rule,omitempty"`
-	// Sink is the configured name of the sink: of those published and skipped.
+	// Sink is the configured name of the sink: of those delivered and skipped.
 	Sink string `json:"sink,omitempty"`
-	// Topic is where it was published, or would have been.
+	// Topic is where it was published, or would have been; empty of a sink that
+	// knows no topics.
 	Topic string `json:"topic,omitempty"`
-	// TookMS is how long the destination took to acknowledge it, in
-	// milliseconds; 0 if that is not known.
+	// TookMS is how long that took from when the sink got it, in milliseconds:
+	// of those delivered. From when it was stored is the time between the two
+	// records with its Seq.
 	TookMS float64 `json:"took_ms,omitempty"`
 	// Reason tells why, in words: of those refused and skipped.
 	Reason string `json:"reason,omitempty"`

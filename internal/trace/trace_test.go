@@ -13,7 +13,7 @@ import (
 	"event2mqtt/internal/trace"
 )
 
-var anEvent = &event.Event{Name: "PrintDone", Source: "printer"}
+var stored = trace.Record{Verdict: trace.Stored, Event: "PrintDone", Source: "printer", Seq: 1}
 
 // drain takes all that a watch has to return, as names, with how many it lost.
 func drain(w *trace.Watch) (names []string, lost uint64) {
@@ -39,7 +39,7 @@ func TestNothingIsDoneWhileNobodyLooks(t *testing.T) {
 	}
 	ring := &trace.Ring{}
 	unwatched(ring)
-	w := ring.Watch()
+	w := ring.Watch(trace.Filter{})
 	defer w.Close()
 	if names, lost := drain(w); len(names) > 0 || lost > 0 {
 		t.Errorf("got %v, %d lost", names, lost)
@@ -48,11 +48,10 @@ func TestNothingIsDoneWhileNobodyLooks(t *testing.T) {
 
 // unwatched does what is done for one event on its way.
 func unwatched(ring *trace.Ring) {
-	if ring.Watched() {
+	if ring.Watched() || ring.Newest(1, trace.Filter{}) != nil {
 		panic("nobody looks")
 	}
-	ring.Published("mqtt", 1, anEvent, "event2mqtt/event/PrintDone", time.Millisecond)
-	ring.Skipped("mqtt", 1, anEvent, "event2mqtt/event/PrintDone", "it is too large")
+	ring.Add(stored)
 }
 
 // TestRecordingBeginsWithTheFirstWatchAndEndsWithTheLast, and numbers go on.
@@ -60,9 +59,9 @@ func TestRecordingBeginsWithTheFirstWatchAndEndsWithTheLast(t *testing.T) {
 	var ring trace.Ring
 	add := func(name string) { ring.Add(trace.Record{Verdict: trace.Stored, Event: name}) }
 	add("before")
-	one := ring.Watch()
+	one := ring.Watch(trace.Filter{})
 	add("A")
-	two := ring.Watch() // sees what is recent
+	two := ring.Watch(trace.Filter{}) // sees what is recent
 	add("B")
 	for i, w := range []*trace.Watch{one, two} {
 		<-w.Changed()
@@ -80,7 +79,7 @@ func TestRecordingBeginsWithTheFirstWatchAndEndsWithTheLast(t *testing.T) {
 		t.Fatal("no watch is open")
 	}
 	add("nobody sees this")
-	three := ring.Watch()
+	three := ring.Watch(trace.Filter{})
 	defer three.Close()
 	<-three.Changed() // so that nobody waits for what is there
 	add("C")
@@ -94,7 +93,7 @@ func TestRecordingBeginsWithTheFirstWatchAndEndsWithTheLast(t *testing.T) {
 // TestASlowWatchLosesTheOldestAndIsToldHowMany, and who is fast does not.
 func TestASlowWatchLosesTheOldestAndIsToldHowMany(t *testing.T) {
 	var ring trace.Ring
-	slow, fast := ring.Watch(), ring.Watch()
+	slow, fast := ring.Watch(trace.Filter{}), ring.Watch(trace.Filter{})
 	defer slow.Close()
 	defer fast.Close()
 	const n = 10_000
@@ -120,7 +119,7 @@ func TestASlowWatchLosesTheOldestAndIsToldHowMany(t *testing.T) {
 // TestRecordsAreBounded: each text, and all of them together.
 func TestRecordsAreBounded(t *testing.T) {
 	var ring trace.Ring
-	w := ring.Watch()
+	w := ring.Watch(trace.Filter{})
 	defer w.Close()
 	long := strings.Repeat("ü", 30<<10) // 60 KiB
 	rule := &trace.Rule{Name: "r", File: "/" + long}
@@ -158,26 +157,25 @@ func TestRecordsAreBounded(t *testing.T) {
 // TestTheNamesInJSONStay: programs read them.
 func TestTheNamesInJSONStay(t *testing.T) {
 	var ring trace.Ring
-	w := ring.Watch()
+	w := ring.Watch(trace.Filter{})
 	defer w.Close()
 	at := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	ring.Add(
 		trace.Record{Time: at, Verdict: trace.Refused, Source: "s", Event: "\xff", Reason: "why", Retry: true},
 		trace.Record{Time: at, Verdict: trace.Stored, Source: "s", Event: "B", Offered: "A", Seq: 7, Rule: &trace.Rule{Index: 2, Name: "n", File: "f.yaml", Line: 9}},
 	)
-	ring.Published("mqtt", 7, &event.Event{Source: "s", Name: "B"}, "t/B", 12345*time.Microsecond)
-	ring.Skipped("mqtt", 8, &event.Event{Source: "s", Name: "C"}, "", "too large")
+	ring.Add(
+		trace.Record{Time: at, Verdict: trace.Delivered, Source: "s", Event: "B", Seq: 7, Sink: "mqtt", Topic: "t/B", TookMS: 12.345},
+		trace.Record{Time: at, Verdict: trace.Skipped, Source: "s", Event: "C", Seq: 8, Sink: "mqtt", Reason: "too large"},
+	)
 	records, _ := w.Take(10)
-	for i := range records[2:] {
-		records[2+i].Time = at
-	}
 	got, err := json.MarshalIndent(records, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	const want = `[{"number":1,"time":"2026-11-25T12:00:00Z","verdict":"refused","source":"s","event":"?","reason":"why","retry":true},` +
 		`{"number":2,"time":"2026-11-25T12:00:00Z","verdict":"stored","source":"s","event":"B","offered":"A","seq":7,"rule":{"index":2,"name":"n","file":"f.yaml","line":9}},` +
-		`{"number":3,"time":"2026-11-25T12:00:00Z","verdict":"published","source":"s","event":"B","seq":7,"sink":"mqtt","topic":"t/B","took_ms":12.345},` +
+		`{"number":3,"time":"2026-11-25T12:00:00Z","verdict":"delivered","source":"s","event":"B","seq":7,"sink":"mqtt","topic":"t/B","took_ms":12.345},` +
 		`{"number":4,"time":"2026-11-25T12:00:00Z","verdict":"skipped","source":"s","event":"C","seq":8,"sink":"mqtt","reason":"too large"}]`
 	if text := strings.NewReplacer("\n", "", `": `, `":`).Replace(string(got)); text != want {
 		t.Errorf("got  %s\nwant %s", text, want)
@@ -201,7 +199,7 @@ func TestWatchesComeAndGoWhileEventsPass(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					ring.Published("mqtt", 1, anEvent, "t", 0)
+					ring.Add(stored)
 				}
 			}
 		})
@@ -209,7 +207,7 @@ func TestWatchesComeAndGoWhileEventsPass(t *testing.T) {
 	for range 4 {
 		watching.Go(func() {
 			for range 50 {
-				w := ring.Watch()
+				w := ring.Watch(trace.Filter{})
 				var last uint64
 				for range 3 {
 					<-w.Changed()
@@ -247,10 +245,81 @@ func BenchmarkUnwatched(b *testing.B) {
 
 func BenchmarkWatched(b *testing.B) {
 	ring := &trace.Ring{}
-	w := ring.Watch()
+	w := ring.Watch(trace.Filter{})
 	defer w.Close()
 	b.ReportAllocs()
 	for b.Loop() {
-		ring.Published("mqtt", 1, anEvent, "event2mqtt/event/PrintDone", time.Millisecond)
+		ring.Add(stored)
+	}
+}
+
+// TestAFilterLetsThroughWhatItNames, and only such records count as lost.
+func TestAFilterLetsThroughWhatItNames(t *testing.T) {
+	records := []trace.Record{
+		{Verdict: trace.Dropped, Source: "shed", Event: "ClientOpened"},
+		{Verdict: trace.Stored, Source: "printer-1", Event: "Done", Offered: "PrintDone"},
+		{Verdict: trace.Delivered, Source: "printer-1", Event: "Done", Sink: "mqtt"},
+		{Verdict: trace.Delivered, Source: "printer-1", Event: "Done", Sink: "log"},
+		{Verdict: trace.Skipped, Sink: "log", Seq: 9},
+	}
+	for _, c := range []struct {
+		filter trace.Filter
+		want   string // indexes
+	}{
+		{trace.Filter{}, "[0 1 2 3 4]"},
+		{trace.Filter{Sources: []string{"printer-*"}}, "[1 2 3]"},
+		{trace.Filter{Sources: []string{"shed", "printer-1"}}, "[0 1 2 3]"},
+		{trace.Filter{Events: []string{"Print*"}}, "[1]"},
+		{trace.Filter{Events: []string{"Done"}}, "[1 2 3]"},
+		{trace.Filter{Events: []string{"[", "Client?pened"}}, "[0]"},
+		{trace.Filter{Sinks: []string{"log"}}, "[0 1 3 4]"},
+		{trace.Filter{Verdicts: []trace.Verdict{trace.Dropped, trace.Skipped}}, "[0 4]"},
+		{trace.Filter{Verdicts: []trace.Verdict{trace.Delivered}, Sinks: []string{"mqtt"}}, "[2]"},
+	} {
+		var ring trace.Ring
+		w := ring.Watch(c.filter)
+		ring.Add(records...)
+		indexes := func(records []trace.Record) string {
+			got := []uint64{}
+			for _, r := range records {
+				got = append(got, r.Number-1)
+			}
+			return fmt.Sprint(got)
+		}
+		newest := ring.Newest(10, c.filter)
+		taken, lost := w.Take(10)
+		if indexes(newest) != c.want || indexes(taken) != c.want || lost != 0 {
+			t.Errorf("%+v: newest %s, taken %s, want %s", c.filter, indexes(newest), indexes(taken), c.want)
+		}
+		// Now so much comes that all of these are lost, and nothing else fits.
+		ring.Add(records...)
+		other := trace.Record{Verdict: trace.Refused, Source: "other", Event: "Other", Sink: "other"}
+		for range 5000 {
+			ring.Add(other)
+		}
+		matches := uint64(len(taken))
+		if taken, lost = w.Take(0); len(c.filter.Sources)+len(c.filter.Events)+len(c.filter.Verdicts)+len(c.filter.Sinks) > 0 && lost != matches {
+			t.Errorf("%+v: %d lost, want %d", c.filter, lost, matches)
+		}
+		w.Close()
+	}
+}
+
+// TestNewestAreTheNewest, in their order, and none while nobody looks.
+func TestNewestAreTheNewest(t *testing.T) {
+	var ring trace.Ring
+	w := ring.Watch(trace.Filter{Events: []string{"none"}})
+	for i := range 5000 {
+		ring.Add(trace.Record{Event: fmt.Sprint(i)})
+	}
+	if got := ring.Newest(2, trace.Filter{}); len(got) != 2 || got[0].Event != "4998" || got[1].Event != "4999" {
+		t.Errorf("got %+v", got)
+	}
+	if got := ring.Newest(1<<30, trace.Filter{}); len(got) != 4096 {
+		t.Errorf("got %d", len(got))
+	}
+	w.Close()
+	if got := ring.Newest(2, trace.Filter{}); got != nil {
+		t.Errorf("got %+v", got)
 	}
 }

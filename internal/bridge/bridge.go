@@ -26,7 +26,6 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
-	"event2mqtt/internal/learned"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/trace"
@@ -62,7 +61,6 @@ type Bridge struct {
 	devices    *devices
 	refused    *refused.Folder
 	trace      *trace.Ring
-	names      *learned.Names
 	web        *web.Server
 	sockets    *listen.Sockets
 	shape      atomic.Pointer[shape]
@@ -91,7 +89,7 @@ func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
 		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
-		trace: &trace.Ring{}, names: learned.New(),
+		trace: &trace.Ring{},
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.linger, b.leave = context.WithCancel(context.Background())

@@ -6,18 +6,20 @@ import (
 	"sync"
 
 	"event2mqtt/internal/device"
+	"event2mqtt/internal/learned"
 )
 
-// devices are what sources have told of the things that they watch. It is safe
-// for concurrent use.
+// devices are what sources have told of the things that they watch, and what
+// was learned of their events. It is safe for concurrent use.
 type devices struct {
+	learned *learned.Names
 	mu      sync.Mutex
 	by      map[string]device.Device // by source
 	changed chan struct{}            // cap 1
 }
 
 func newDevices() *devices {
-	return &devices{by: map[string]device.Device{}, changed: make(chan struct{}, 1)}
+	return &devices{learned: learned.New(), by: map[string]device.Device{}, changed: make(chan struct{}, 1)}
 }
 
 // set replaces what is known of a source's thing.
@@ -44,7 +46,14 @@ func (d *devices) remove(source string) {
 	}
 }
 
-// wake tells whoever looks at Changed. mu is held.
+// learnedMore tells that names of events were learned, or forgotten.
+func (d *devices) learnedMore() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.wake()
+}
+
+// wake tells whoever looks at changed. mu is held.
 func (d *devices) wake() {
 	select {
 	case d.changed <- struct{}{}:
@@ -52,9 +61,21 @@ func (d *devices) wake() {
 	}
 }
 
-// all returns what is known, by source.
+// all returns what is known, by source. One that does not say which events it
+// has, or says nothing at all, has those that it was seen to send.
 func (d *devices) all() map[string]device.Device {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return maps.Clone(d.by)
+	all := maps.Clone(d.by)
+	for _, source := range d.learned.Sources() {
+		is, known := all[source]
+		if !known {
+			is = device.Device{ID: source, Name: source}
+		}
+		if len(is.Events) == 0 {
+			is.Events = d.learned.Names(source)
+		}
+		all[source] = is
+	}
+	return all
 }

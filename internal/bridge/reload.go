@@ -299,6 +299,7 @@ func (c *change) endPart(part *component) {
 
 // remove ends a part that is no longer wanted.
 func (c *change) remove(part *component) {
+	plan := c.new.plan
 	switch part.part.(type) {
 	case sinks.Sink:
 		c.say("%s: removed; %s not delivered there, kept for %s in case it comes back", part.title, counted(part.lag(), "event"), c.new.plan.Journal.Keep)
@@ -312,6 +313,7 @@ func (c *change) remove(part *component) {
 			part.stop()
 			c.states.Remove(part.name)
 			c.devices.remove(part.name)
+			c.keepNames(plan)
 		})
 	}
 }

@@ -60,8 +60,7 @@ type Names struct {
 	known atomic.Pointer[map[string]names]
 	room  atomic.Int64 // bytes that may yet be learned; set with mu held
 
-	mu      sync.Mutex    // held while names change
-	changed chan struct{} // closed with the next change; mu guards it
+	mu sync.Mutex // held while names change
 }
 
 // names are those of one source.
@@ -69,7 +68,7 @@ type names map[string]struct{}
 
 // New returns names of which none is known.
 func New() *Names {
-	n := &Names{changed: make(chan struct{})}
+	n := &Names{}
 	n.known.Store(&map[string]names{})
 	n.room.Store(DefaultMaxBytes)
 	return n
@@ -80,13 +79,8 @@ func (n *Names) Names(source string) []string {
 	return slices.Sorted(maps.Keys((*n.known.Load())[source]))
 }
 
-// Changed returns a channel that is closed when names are learned or dropped
-// after this call. Ask for it before Names, so that nothing is missed.
-func (n *Names) Changed() <-chan struct{} {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.changed
-}
+// Sources returns the sources of which names are known, sorted.
+func (n *Names) Sources() []string { return slices.Sorted(maps.Keys(*n.known.Load())) }
 
 // Unknown returns what is to be learned of events that pass: the names that are
 // not known yet and fit, each once. Nearly always that is none. Events without
@@ -147,8 +141,6 @@ func (n *Names) Learn(fresh ...Name) (surplus []Name) {
 func (n *Names) replace(known map[string]names, room int) {
 	n.known.Store(&known)
 	n.room.Store(int64(room))
-	close(n.changed)
-	n.changed = make(chan struct{})
 }
 
 // Restore learns what was stored, and returns the keys that are of no use.

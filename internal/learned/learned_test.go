@@ -162,35 +162,6 @@ func TestNamesOfSourcesThatAreGoneAreForgotten(t *testing.T) {
 	}
 }
 
-// TestChangesAreTold: what is learned, what is forgotten, and nothing else.
-func TestChangesAreTold(t *testing.T) {
-	n := learned.New()
-	told := func(do func()) bool {
-		changed := n.Changed()
-		do()
-		select {
-		case <-changed:
-			return true
-		default:
-			return false
-		}
-	}
-	for i, c := range []struct {
-		do   func()
-		want bool
-	}{
-		{func() { pass(n, "hooks", "A") }, true},
-		{func() { pass(n, "hooks", "A") }, false},
-		{func() { n.Learn(learned.Name{Source: "hooks", Event: "A"}) }, false},
-		{func() { n.Keep([]string{"hooks"}, 1<<20) }, false},
-		{func() { n.Keep(nil, 1<<20) }, true},
-	} {
-		if got := told(c.do); got != c.want {
-			t.Errorf("%d: told %t", i, got)
-		}
-	}
-}
-
 // TestKnownNamesCostNoAllocation, nor do those that there is no room for.
 func TestKnownNamesCostNoAllocation(t *testing.T) {
 	n := learned.New()

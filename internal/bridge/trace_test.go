@@ -26,6 +26,9 @@ func told(w *trace.Watch) string {
 		if r.Offered != "" {
 			text += " was " + r.Offered
 		}
+		if r.Sink != "" {
+			text += " by " + r.Sink + " at " + r.Topic
+		}
 		if r.Seq > 0 {
 			text += fmt.Sprint(" as ", r.Seq)
 		}
@@ -128,6 +131,55 @@ func TestTheTraceTellsWhatBecomesOfWhatWasHeld(t *testing.T) {
 		}
 		if got := told(w); got != c.want {
 			t.Errorf("%s: got\n%s\nwant\n%s", c.event, got, c.want)
+		}
+	}
+}
+
+// TestTheTraceTellsOfDeliveries: what a sink's destination has acknowledged,
+// where, after how long; what it skips, and why; also by a sink that a reload
+// put in place of another.
+func TestTheTraceTellsOfDeliveries(t *testing.T) {
+	yaml := plain + "rules: [{match: Old, rename: New, topic: \"base/of/{event}\"}]\n"
+	yaml = strings.Replace(yaml, "broker: {listen: MQTT}", "broker: {listen: MQTT, max_packet: 1KiB}\nmqtt: {in_flight: 10}\npublish: {qos: 1}", 1)
+	h := newHouse(t, yaml)
+	w := h.trace.Watch(trace.Filter{Events: []string{"A", "New", "Big"}, Verdicts: []trace.Verdict{trace.Delivered, trace.Skipped}})
+	defer w.Close()
+	next := func() trace.Record {
+		t.Helper()
+		for {
+			select {
+			case <-w.Changed():
+			case <-time.After(time.Minute):
+				t.Fatal("nothing comes")
+			}
+			if records, lost := w.Take(1); len(records) == 1 && lost == 0 {
+				return records[0]
+			}
+		}
+	}
+	for i := range 2 {
+		for _, c := range []struct{ body, event, topic, reason string }{
+			{`{"event":"A"}`, "A", "event2mqtt/event/A", ""},
+			{`{"event":"Old"}`, "New", "base/of/New", ""},
+			{`{"event":"Big","p":"` + strings.Repeat("x", 2000) + `"}`, "Big", "event2mqtt/event/Big", "broker.max_packet"},
+		} {
+			h.send(c.body)
+			r := next()
+			want := trace.Record{
+				Number: r.Number, Time: r.Time, Verdict: trace.Delivered, Source: "hooks", Event: c.event, Seq: h.journal.Stats().Last,
+				Sink: "mqtt", Topic: c.topic, TookMS: r.TookMS,
+			}
+			if c.reason != "" {
+				want.Verdict, want.Reason, want.TookMS = trace.Skipped, r.Reason, 0
+			}
+			if r != want || !strings.Contains(r.Reason, c.reason) || c.reason == "" && (r.TookMS <= 0 || r.TookMS > 60_000) {
+				t.Errorf("%d: got  %+v\nwant %+v", i, r, want)
+			}
+		}
+		if i == 0 {
+			if o := h.reload(strings.Replace(yaml, "in_flight: 10", "in_flight: 11", 1)); !o.OK || !strings.Contains(fmt.Sprint(o), "sink mqtt") {
+				t.Fatal(o)
+			}
 		}
 	}
 }

@@ -23,7 +23,7 @@ type Passage struct {
 	locked bool
 	undo   []func()
 	counts []*atomic.Uint64  // to be counted up by Commit
-	some   [1]*atomic.Uint64 // what counts begins in
+	some   [4]*atomic.Uint64 // what counts begins in
 	// Held are those that are held anew, by key. Each has to be stored as such,
 	// in place of the one before. Nil stands for one that is held no more.
 	Held map[string]*Held
@@ -97,6 +97,7 @@ func (p *Passage) apply(e *event.Event, rules []*rule) Verdict {
 		if !p.set.matches(r, e, payload) {
 			continue
 		}
+		p.counts = append(p.counts, &r.matched)
 		switch {
 		case r.Keep:
 			return Verdict{Pass, r.is}
@@ -112,6 +113,7 @@ func (p *Passage) apply(e *event.Event, rules []*rule) Verdict {
 			return Verdict{Repeat, r.is}
 		}
 		if r.MinInterval > 0 && p.tooSoon(r, e) {
+			p.counts = append(p.counts, &r.holds)
 			return Verdict{Hold, r.is}
 		}
 	}

@@ -71,7 +71,9 @@ func checkName(name string) error {
 // counters count what became of events at one rule. They go over to the next
 // set with its label.
 type counters struct {
+	matched  atomic.Uint64
 	dropped  atomic.Uint64
+	holds    atomic.Uint64
 	replaced atomic.Uint64
 	failed   atomic.Uint64
 }
@@ -88,8 +90,10 @@ func (r *rule) follows(old *rule) bool {
 // rule changed; that of a rule with a name goes on when it changes.
 type Count struct {
 	Rule     Rule
-	Dropped  uint64 // events that it dropped, or found repeated
-	Replaced uint64 // events that it held back until newer ones took their place
+	Matched  uint64 // events that it was for
+	Dropped  uint64 // of these, that it dropped, or found repeated
+	Held     uint64 // of these, that it held back
+	Replaced uint64 // of those held, that newer ones took the place of
 	Failed   uint64 // times that its expression failed
 }
 
@@ -97,7 +101,7 @@ type Count struct {
 func (s *Set) Counts() []Count {
 	out := make([]Count, len(s.rules))
 	for i, r := range s.rules {
-		out[i] = Count{*r.is, r.dropped.Load(), r.replaced.Load(), r.failed.Load()}
+		out[i] = Count{*r.is, r.matched.Load(), r.dropped.Load(), r.holds.Load(), r.replaced.Load(), r.failed.Load()}
 	}
 	return out
 }

@@ -145,7 +145,7 @@ func TestWhatWasNotStoredIsNotCounted(t *testing.T) {
 		p.Apply(&event.Event{Name: "A", Payload: []byte("{}")})
 	}
 	p.Commit()
-	if c := s.Counts(); c[0].Dropped != 6 || c[1].Replaced != 0 {
+	if c := s.Counts(); c[0].Matched != 6 || c[0].Dropped != 6 || c[1].Matched != 0 || c[1].Held != 0 || c[1].Replaced != 0 {
 		t.Errorf("got %+v", c)
 	}
 	for range 2 {
@@ -155,6 +155,27 @@ func TestWhatWasNotStoredIsNotCounted(t *testing.T) {
 	_ = s.Send(due[0], time.Now(), func(*rules.Passage, *event.Event, rules.Verdict) error { return errors.New("full") })
 	if c := s.Counts(); c[1].Replaced != 0 {
 		t.Errorf("got %+v", c)
+	}
+}
+
+// TestARuleCountsWhatItDoes: which events it is for, drops, holds and replaces.
+func TestARuleCountsWhatItDoes(t *testing.T) {
+	s := set(t, rules.Config{Match: []string{"A"}, Rename: "B"}, rules.Config{Match: []string{"B"}, MinInterval: time.Minute}, rules.Config{Match: []string{"C"}, Keep: true},
+		rules.Config{Match: []string{"C", "D"}, Drop: true}, rules.Config{Match: []string{"E"}, Dedupe: true})
+	now := time.Now()
+	for _, name := range []string{"A", "A", "A", "A", "C", "D", "E", "E"} {
+		apply(s, now, name, "{}")
+	}
+	due, _ := s.Due(now.Add(time.Hour))
+	if err := s.Send(due[0], now.Add(time.Hour), func(*rules.Passage, *event.Event, rules.Verdict) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, c := range s.Counts() {
+		got += fmt.Sprintf("%s: %d %d %d %d, ", c.Rule.Label(), c.Matched, c.Dropped, c.Held, c.Replaced)
+	}
+	if want := "0: 4 0 0 0, 1: 4 0 3 2, 2: 1 0 0 0, 3: 1 1 0 0, 4: 2 1 0 0, "; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 

@@ -240,7 +240,9 @@ func TestNamedRulesKeepTheirCounters(t *testing.T) {
 	}
 	defer r.Body.Close()
 	metrics, _ := io.ReadAll(r.Body)
-	if want := `event2mqtt_rule_dropped_total{rule="no \"Y\""} 2`; !strings.Contains(string(metrics), want) {
-		t.Errorf("want %s in\n%s", want, metrics)
+	for _, want := range []string{`event2mqtt_rule_dropped_total{rule="no \"Y\""} 2`, `event2mqtt_rule_matched_total{rule="no \"Y\""} 2`, `event2mqtt_rule_held_total{rule="0"} 0`} {
+		if !strings.Contains(string(metrics), want+"\n") {
+			t.Errorf("want %s in\n%s", want, metrics)
+		}
 	}
 }

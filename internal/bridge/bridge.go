@@ -196,8 +196,10 @@ func (b *Bridge) openJournal(c JournalConfig) (err error) {
 	})
 	if err != nil {
 		b.unlockJournal()
+		return err
 	}
-	return err
+	b.devices.learned.Store = b.journal
+	return nil
 }
 
 // greet says where everything is and what to try.

@@ -73,18 +73,18 @@ func (o output) Ready() { o.ready() }
 func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receipt, error) {
 	shape := o.b.shape.Load()
 	events = slices.Clone(events) // the caller may offer them again as they were
-	story := o.b.newStory()
+	story := o.b.trace.Story()
 	for i := range events {
 		events[i].Source = o.source
 		if err := shape.Normalise(&events[i]); err != nil {
-			story.refused(o.source, events, i, err)
+			story.Refused(o.source, events, i, err)
 			return nil, err
 		}
 	}
 	if shape.rules.Empty() {
-		story.passed(events...)
+		story.Passed(events...)
 		r, err := o.store(ctx, events)
-		story.end(r.seq, err)
+		story.End(r.seq, err)
 		return r, err
 	}
 	passage := shape.rules.Begin(time.Now())
@@ -93,10 +93,10 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	for _, e := range events {
 		before := e
 		verdict := passage.Apply(&e)
-		story.ruled(before.Name, &e, verdict)
+		story.Ruled(before.Name, &e, verdict)
 		if verdict.Kind == rules.Pass && (e.Name != before.Name || !slices.Equal(e.Payload, before.Payload)) {
 			if err := shape.again(&e); err != nil {
-				story.end(0, err)
+				story.End(0, err)
 				return nil, err
 			}
 		}
@@ -110,18 +110,18 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	}
 	held, err := holdRecords(passage)
 	if err != nil {
-		story.end(0, err)
+		story.End(0, err)
 		return nil, err
 	}
 	stored = append(stored, held...)
-	story.replaced(passage)
+	story.Replaced(passage)
 	if len(stored) == 0 {
 		passage.Commit()
-		story.end(0, nil)
+		story.End(0, nil)
 		return receipt{}, nil
 	}
 	r, err := o.store(ctx, stored)
-	story.end(r.seq, err)
+	story.End(r.seq, err)
 	if err != nil {
 		return nil, err
 	}
@@ -243,9 +243,9 @@ func (b *Bridge) restoreHeld() {
 // storeHeld stores what becomes of an event that was held. On error it stays
 // held, and so on disk.
 func (b *Bridge) storeHeld(ctx context.Context, shape *shape, h *rules.Held) error {
-	story, last := b.newStory(), uint64(0)
+	story, last := b.trace.Story(), uint64(0)
 	err := shape.rules.Send(h, time.Now(), func(p *rules.Passage, e *event.Event, v rules.Verdict) error {
-		story.sent(h, p, e, v)
+		story.Sent(h, p, e, v)
 		records, err := holdRecords(p) // of a rule behind
 		if err != nil {
 			return err
@@ -265,10 +265,10 @@ func (b *Bridge) storeHeld(ctx context.Context, shape *shape, h *rules.Held) err
 		return nil
 	})
 	if err != nil {
-		story.stays(h, err)
+		story.Stays(h, err)
 		return err
 	}
-	story.end(last, nil)
+	story.End(last, nil)
 	return nil
 }
 

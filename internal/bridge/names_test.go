@@ -26,7 +26,7 @@ func TestNamesOfEventsAreKept(t *testing.T) {
 			return false
 		}
 	})
-	if got := fmt.Sprint(h.devices.learned.Names("hooks")); got != "[A New]" {
+	if got := fmt.Sprint(h.devices.learned.Of("hooks")); got != "[A New]" {
 		t.Errorf("learned %s", got)
 	}
 	records := h.journal.Stats().Appended
@@ -44,7 +44,7 @@ func TestNamesOfEventsAreKept(t *testing.T) {
 		}
 		return newHouseIn(t, yaml, state)
 	}
-	known := func(h *house) string { return fmt.Sprint(h.devices.learned.Names("hooks")) }
+	known := func(h *house) string { return fmt.Sprint(h.devices.learned.Of("hooks")) }
 	if got := known(crash(h, yaml)); got != "[A New]" {
 		t.Errorf("after a restart: %s", got)
 	}
@@ -59,7 +59,7 @@ func TestNamesOfEventsAreKept(t *testing.T) {
 	if o := h.reload(others); !o.OK {
 		t.Fatal(o)
 	}
-	eventually(t, "the names are dropped", func() bool { return known(h) == "[]" && len(h.journal.Positions(namesSource)) == 0 })
+	eventually(t, "the names are dropped", func() bool { return known(h) == "[]" && len(h.journal.Positions("\x00names")) == 0 })
 	if got := known(crash(h, yaml)); got != "[]" {
 		t.Errorf("the source is back after a reload without it: %s", got)
 	}

@@ -9,8 +9,10 @@ import (
 
 	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/trace"
 )
 
 // This file is which parts a plan asks for, and how each is made. Components
@@ -137,6 +139,18 @@ func (r *running) options(name string) sinks.Options {
 		}
 	}
 	return nil
+}
+
+// watchSink returns what tells the trace of a sink's deliveries, and has the
+// sink tell it what it skips.
+func (b *Bridge) watchSink(base sinks.Common, deps sinks.Deps) (*trace.Deliveries, sinks.Deps) {
+	o := trace.DeliveriesOptions{Sink: base.Name, Keeper: deps.Refused, ID: deps.ID}
+	if len(base.Match) > 0 {
+		o.Wants = func(event string) bool { return rules.MatchesName(base.Match, event) }
+	}
+	told := trace.NewDeliveries(b.trace, o)
+	deps.Refused = told
+	return told, deps
 }
 
 // cursorOf is the place of a sink in the journal, which it takes over from the

@@ -124,10 +124,10 @@ func (b *Bridge) sendRefused(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	again, story := e.Event(), b.newStory()
-	story.passed(again)
+	again, story := e.Event(), b.trace.Story()
+	story.Passed(again)
 	seq, err := b.journal.Append(ctx, again)
-	story.end(seq, err)
+	story.End(seq, err)
 	if err != nil {
 		return fmt.Errorf("store event %s: %w", id, err)
 	}

@@ -365,7 +365,8 @@ func (c *change) swapInPlace() error {
 	c.shape.Store(shape)
 	if c.starting() {
 		c.restoreHeld() // before anything newer comes
-		c.restoreNames(plan)
+		c.devices.learned.Reopen()
+		c.keepNames(plan)
 		return nil
 	}
 	c.undo(func() { c.adjust(c.old); c.shape.Store(before) })

@@ -1,8 +1,7 @@
 // Package learned keeps the names of the events that each source was seen to
 // send, for sources that cannot know them before: a webhook takes whatever is
 // posted to it. What describes such a source, such as discovery and the page,
-// reads them here. It stores nothing itself; it says when something new has to
-// be stored, and under which key.
+// reads them here. Names are in memory; Kept has them outlive the program.
 //
 // The names come from outside, so all is bounded, and the first that come stay:
 // were newer ones to replace them, whoever sends random names would make a
@@ -74,8 +73,8 @@ func New() *Names {
 	return n
 }
 
-// Names returns the known names of a source's events, sorted.
-func (n *Names) Names(source string) []string {
+// Of returns the known names of a source's events, sorted.
+func (n *Names) Of(source string) []string {
 	return slices.Sorted(maps.Keys((*n.known.Load())[source]))
 }
 

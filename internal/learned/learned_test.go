@@ -34,7 +34,7 @@ func TestNamesAreLearnedOnce(t *testing.T) {
 		t.Errorf("stored %q again", got)
 	}
 	pass(n, "log", "A")
-	if got := fmt.Sprint(n.Names("hooks"), n.Names("log"), n.Names("other")); got != "[A B] [A] []" {
+	if got := fmt.Sprint(n.Of("hooks"), n.Of("log"), n.Of("other")); got != "[A B] [A] []" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -45,8 +45,8 @@ func TestWhatWasNotStoredIsNotLearned(t *testing.T) {
 	n := learned.New()
 	events := []event.Event{{Source: "hooks", Name: "A"}}
 	for range 2 {
-		if fresh := n.Unknown(events); len(fresh) != 1 || len(n.Names("hooks")) != 0 {
-			t.Fatalf("got %v, known %q", fresh, n.Names("hooks"))
+		if fresh := n.Unknown(events); len(fresh) != 1 || len(n.Of("hooks")) != 0 {
+			t.Fatalf("got %v, known %q", fresh, n.Of("hooks"))
 		}
 	}
 }
@@ -64,7 +64,7 @@ func TestRandomNamesMakeFewWrites(t *testing.T) {
 			}
 		}
 	}
-	if got := len(n.Names("source0")); got != learned.MaxNames {
+	if got := len(n.Of("source0")); got != learned.MaxNames {
 		t.Errorf("of one source %d are known", got)
 	}
 	if bytes == 0 || bytes > learned.DefaultMaxBytes {
@@ -105,7 +105,7 @@ func TestTwoThatLearnAtOnceLearnNoMoreThanThereMayBe(t *testing.T) {
 		})
 	}
 	all.Wait()
-	known := n.Names("hooks")
+	known := n.Of("hooks")
 	if len(known) != learned.MaxNames {
 		t.Errorf("%d are known", len(known))
 	}
@@ -130,7 +130,7 @@ func TestNamesComeBackAfterARestart(t *testing.T) {
 		t.Errorf("given back %q", got)
 	}
 	for _, name := range all {
-		if got := n.Names(name.Source); len(got) != 1 || got[0] != name.Event {
+		if got := n.Of(name.Source); len(got) != 1 || got[0] != name.Event {
 			t.Errorf("of %q: %q", name.Source, got)
 		}
 	}
@@ -144,14 +144,14 @@ func TestNamesOfSourcesThatAreGoneAreForgotten(t *testing.T) {
 	if got := n.Keep([]string{"log", "new"}, learned.DefaultMaxBytes); len(got) != 2 || got[0] != (learned.Name{Source: "hooks", Event: "A"}) {
 		t.Errorf("forgot %v", got)
 	}
-	if got := fmt.Sprint(n.Names("hooks"), n.Names("log")); got != "[] [C]" {
+	if got := fmt.Sprint(n.Of("hooks"), n.Of("log")); got != "[] [C]" {
 		t.Errorf("got %s", got)
 	}
 	for i := range 100 {
 		pass(n, "log", fmt.Sprint(i))
 	}
-	if got := n.Keep([]string{"log"}, 1000); len(got) == 0 || len(n.Names("log")) == 0 || len(got)+len(n.Names("log")) != 101 {
-		t.Errorf("forgot %d of 101, %d are left", len(got), len(n.Names("log")))
+	if got := n.Keep([]string{"log"}, 1000); len(got) == 0 || len(n.Of("log")) == 0 || len(got)+len(n.Of("log")) != 101 {
+		t.Errorf("forgot %d of 101, %d are left", len(got), len(n.Of("log")))
 	}
 	if got := pass(n, "log", strings.Repeat("x", 100)); got != nil {
 		t.Errorf("learned %q above the bound", got)

@@ -323,3 +323,18 @@ func TestNewestAreTheNewest(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// TestFiltersFromOutsideAreChecked, since each record is held against them.
+func TestFiltersFromOutsideAreChecked(t *testing.T) {
+	for want, f := range map[string]trace.Filter{
+		"": {Sources: []string{"printer-*"}, Events: []string{"Print[DS]*", "?"}, Sinks: []string{"["}, Verdicts: []trace.Verdict{trace.Held, trace.Skipped}},
+		"33 sinks are named; at most 32 are allowed":                           {Sinks: make([]string, 33)},
+		"one of the sources has 513 bytes; at most 512 are allowed":            {Sources: []string{strings.Repeat("x", 513)}},
+		`"Print[" is not a pattern of events; write for example Print*`:        {Events: []string{"A", "Print["}},
+		`"eaten" is no verdict; there are [refused dropped repeated held repl`: {Verdicts: []trace.Verdict{trace.Held, "eaten"}},
+	} {
+		if err := f.Check(); (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}

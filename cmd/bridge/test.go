@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -13,14 +14,15 @@ import (
 
 // testCommand tries out the rules of a configuration.
 func testCommand(f *flags) *cobra.Command {
-	return &cobra.Command{
+	var verbose bool
+	cmd := &cobra.Command{
 		Use:   "test FILE...",
 		Short: "Try out the rules: what would be published of given events",
 		Long: `Runs the tests in the files against the rules and topics of the configuration.
 Nothing is stored or published. For a configuration with
 
   rules:
-    - {match: [Client*, "@settings"], drop: true}
+    - {name: no chatter, match: [Client*, "@settings"], drop: true}
     - {match: ZChange, min_interval: 5s}
     - {match: PrintDone, when: payload.time > 3600, rename: LongPrintDone, add: {room: cellar}}
 
@@ -43,7 +45,8 @@ a file of tests looks like this:
         - {topic: event2mqtt/event/ZChange, payload: {new: 0.2}}
         - {topic: event2mqtt/event/ZChange, payload: {new: 0.6}}
 
-The exit status is 1 if a test fails.`,
+Of a test that fails it tells, for each event, which rule decided, and where that
+is written. The exit status is 1 if a test fails.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return fmt.Errorf("name a file with tests; %s --help shows what one looks like", cmd.CommandPath())
@@ -59,36 +62,45 @@ The exit status is 1 if a test fails.`,
 			if err != nil {
 				return explain(err)
 			}
-			out := cmd.OutOrStdout()
-			passed, failed := 0, 0
-			for _, file := range args {
-				trials, err := bridge.LoadTrials(file, os.Environ())
-				if err != nil {
-					return explain(err)
-				}
-				for i := range trials.Tests {
-					t := &trials.Tests[i]
-					wrong, err := plan.Try(t)
-					if err != nil {
-						wrong = append(wrong, err.Error())
-					}
-					if len(wrong) == 0 {
-						passed++
-						fmt.Fprintf(out, "ok    %s\n", t.Name)
-						continue
-					}
-					failed++
-					fmt.Fprintf(out, "FAIL  %s\n", t.Name)
-					for _, line := range wrong {
-						fmt.Fprintln(out, "      "+strings.ReplaceAll(line, "\n", "\n      "))
-					}
-				}
-			}
-			fmt.Fprintf(out, "%d passed, %d failed\n", passed, failed)
-			if failed > 0 {
-				return errors.New("some tests failed")
-			}
-			return nil
+			return runTests(cmd.OutOrStdout(), plan, args, verbose)
 		},
 	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also tell of each test that passes what the rules make of its events, and which of them decides")
+	return cmd
+}
+
+func runTests(out io.Writer, plan *bridge.Plan, files []string, verbose bool) error {
+	passed, failed := 0, 0
+	for _, file := range files {
+		trials, err := bridge.LoadTrials(file, os.Environ())
+		if err != nil {
+			return explain(err)
+		}
+		for i := range trials.Tests {
+			t := &trials.Tests[i]
+			lines, err := plan.Try(t)
+			if err != nil {
+				lines = append(lines, err.Error())
+			}
+			if len(lines) == 0 {
+				passed++
+				fmt.Fprintf(out, "ok    %s\n", t.Name)
+			} else {
+				failed++
+				fmt.Fprintf(out, "FAIL  %s\n", t.Name)
+			}
+			if len(lines) > 0 || verbose {
+				decisions, _ := plan.Decisions(t) // Try has told the error
+				lines = append(lines, decisions...)
+			}
+			for _, line := range lines {
+				fmt.Fprintln(out, "      "+strings.ReplaceAll(line, "\n", "\n      "))
+			}
+		}
+	}
+	fmt.Fprintf(out, "%d passed, %d failed\n", passed, failed)
+	if failed > 0 {
+		return errors.New("some tests failed")
+	}
+	return nil
 }

@@ -29,6 +29,7 @@ import (
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/refused"
+	"event2mqtt/internal/trace"
 	"event2mqtt/internal/web"
 )
 
@@ -60,6 +61,7 @@ type Bridge struct {
 	states     *event.States
 	devices    *devices
 	refused    *refused.Folder
+	trace      *trace.Ring
 	web        *web.Server
 	sockets    *listen.Sockets
 	shape      atomic.Pointer[shape]
@@ -88,6 +90,7 @@ func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
 		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- control.Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
+		trace: &trace.Ring{},
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.linger, b.leave = context.WithCancel(context.Background())
@@ -194,8 +197,10 @@ func (b *Bridge) openJournal(c JournalConfig) (err error) {
 	})
 	if err != nil {
 		b.unlockJournal()
+		return err
 	}
-	return err
+	b.devices.learned.Store = b.journal
+	return nil
 }
 
 // greet says where everything is and what to try.

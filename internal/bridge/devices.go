@@ -1,23 +1,29 @@
 package bridge
 
 import (
+	"context"
 	"maps"
 	"reflect"
 	"sync"
 
 	"event2mqtt/internal/device"
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/learned"
 )
 
-// devices are what sources have told of the things that they watch. It is safe
-// for concurrent use.
+// devices are what sources have told of the things that they watch, and what
+// was learned of their events. It is safe for concurrent use.
 type devices struct {
+	learned learned.Kept // in the journal
 	mu      sync.Mutex
 	by      map[string]device.Device // by source
 	changed chan struct{}            // cap 1
 }
 
 func newDevices() *devices {
-	return &devices{by: map[string]device.Device{}, changed: make(chan struct{}, 1)}
+	d := &devices{by: map[string]device.Device{}, changed: make(chan struct{}, 1)}
+	d.learned = learned.Kept{Names: learned.New(), Changed: d.learnedMore}
+	return d
 }
 
 // set replaces what is known of a source's thing.
@@ -44,7 +50,14 @@ func (d *devices) remove(source string) {
 	}
 }
 
-// wake tells whoever looks at Changed. mu is held.
+// learnedMore tells that names of events were learned, or forgotten.
+func (d *devices) learnedMore() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.wake()
+}
+
+// wake tells whoever looks at changed. mu is held.
 func (d *devices) wake() {
 	select {
 	case d.changed <- struct{}{}:
@@ -52,9 +65,40 @@ func (d *devices) wake() {
 	}
 }
 
-// all returns what is known, by source.
+// all returns what is known, by source. One that does not say which events it
+// has, or says nothing at all, has those that it was seen to send.
 func (d *devices) all() map[string]device.Device {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return maps.Clone(d.by)
+	all := maps.Clone(d.by)
+	for _, source := range d.learned.Sources() {
+		is, known := all[source]
+		if !known {
+			is = device.Device{ID: source, Name: source}
+		}
+		if len(is.Events) == 0 {
+			is.Events = d.learned.Of(source)
+		}
+		all[source] = is
+	}
+	return all
+}
+
+// learn learns the names of events that are stored.
+func (b *Bridge) learn(ctx context.Context, events []event.Event) {
+	if err := b.devices.learned.Pass(ctx, events); err != nil {
+		b.log.Debug().Err(err).Msg("trying again with the next event of that name")
+	}
+}
+
+// keepNames forgets what was learned of sources that a plan does not have.
+func (b *Bridge) keepNames(p *Plan) {
+	var names []string
+	for _, s := range p.sources {
+		names = append(names, s.Base().Name)
+	}
+	// All of them stand in the head of each of the journal's segments.
+	if err := b.devices.learned.Only(context.Background(), names, int(min(p.Journal.MaxSize/32, 1<<30))); err != nil {
+		b.log.Debug().Err(err).Msg("they may come back with their source")
+	}
 }

@@ -36,12 +36,18 @@ func (b *Bridge) newShape(p *Plan) *shape {
 	}
 	var err error
 	s.rules, err = rules.New(p.Rules, rules.Options{
-		Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, MaxHeld: min(int(p.Journal.MaxSize/16), most), Before: before, Log: b.logs.part("rules"),
+		Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, MaxHeld: min(int(p.Journal.MaxSize/16), most), Before: before,
+		Place: p.placeOfRule, Log: b.logs.part("rules"),
 	})
 	if err != nil {
 		s.rules = before // was checked
 	}
 	return s
+}
+
+// placeOfRule tells where a rule is written.
+func (p *Plan) placeOfRule(i int) (file string, line int) {
+	return p.doc.Place(fmt.Sprintf("rules[%d]", i))
 }
 
 // again normalises what rules have changed: its size was looked at before.
@@ -67,14 +73,19 @@ func (o output) Ready() { o.ready() }
 func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receipt, error) {
 	shape := o.b.shape.Load()
 	events = slices.Clone(events) // the caller may offer them again as they were
+	story := o.b.trace.Story()
 	for i := range events {
 		events[i].Source = o.source
 		if err := shape.Normalise(&events[i]); err != nil {
+			story.Refused(o.source, events, i, err)
 			return nil, err
 		}
 	}
 	if shape.rules.Empty() {
-		return o.store(ctx, events)
+		story.Passed(events...)
+		r, err := o.store(ctx, events)
+		story.End(r.seq, err)
+		return r, err
 	}
 	passage := shape.rules.Begin(time.Now())
 	defer passage.Abort() // if it was not committed
@@ -82,14 +93,16 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	for _, e := range events {
 		before := e
 		verdict := passage.Apply(&e)
-		if verdict == rules.Pass && (e.Name != before.Name || !slices.Equal(e.Payload, before.Payload)) {
+		story.Ruled(before.Name, &e, verdict)
+		if verdict.Kind == rules.Pass && (e.Name != before.Name || !slices.Equal(e.Payload, before.Payload)) {
 			if err := shape.again(&e); err != nil {
+				story.End(0, err)
 				return nil, err
 			}
 		}
-		holds = holds || verdict == rules.Hold
+		holds = holds || verdict.Kind == rules.Hold
 		switch {
-		case verdict == rules.Pass:
+		case verdict.Kind == rules.Pass:
 			stored = append(stored, e)
 		case e.Position.Key != "":
 			stored = append(stored, event.Event{Source: o.source, Position: e.Position})
@@ -97,14 +110,18 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	}
 	held, err := holdRecords(passage)
 	if err != nil {
+		story.End(0, err)
 		return nil, err
 	}
 	stored = append(stored, held...)
+	story.Replaced(passage)
 	if len(stored) == 0 {
 		passage.Commit()
+		story.End(0, nil)
 		return receipt{}, nil
 	}
 	r, err := o.store(ctx, stored)
+	story.End(r.seq, err)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +142,9 @@ func (o output) store(ctx context.Context, events []event.Event) (receipt, error
 	seq, err := o.b.journal.Append(ctx, events...)
 	if errors.Is(err, journal.ErrTooLarge) {
 		err = &event.Refused{TooLarge: true, Reason: err.Error()}
+	}
+	if err == nil {
+		o.b.learn(ctx, events)
 	}
 	return receipt{*o.b.required.Load(), seq, false}, err
 }
@@ -223,24 +243,33 @@ func (b *Bridge) restoreHeld() {
 // storeHeld stores what becomes of an event that was held. On error it stays
 // held, and so on disk.
 func (b *Bridge) storeHeld(ctx context.Context, shape *shape, h *rules.Held) error {
-	return shape.rules.Send(h, time.Now(), func(p *rules.Passage, e *event.Event, v rules.Verdict) error {
+	story, last := b.trace.Story(), uint64(0)
+	err := shape.rules.Send(h, time.Now(), func(p *rules.Passage, e *event.Event, v rules.Verdict) error {
+		story.Sent(h, p, e, v)
 		records, err := holdRecords(p) // of a rule behind
 		if err != nil {
 			return err
 		}
-		if v == rules.Pass {
+		if v.Kind == rules.Pass {
 			if err := shape.again(e); err != nil {
 				return err
 			}
 			records = append(records, *e)
 		}
 		records = append(records, event.Event{Source: heldSource, Position: event.Position{Key: h.Key}})
-		if _, err := b.journal.Append(ctx, records...); err != nil {
+		if last, err = b.journal.Append(ctx, records...); err != nil {
 			return err
 		}
 		b.journal.Forget(heldSource, h.Key)
+		b.learn(ctx, records)
 		return nil
 	})
+	if err != nil {
+		story.Stays(h, err)
+		return err
+	}
+	story.End(last, nil)
+	return nil
 }
 
 func (b *Bridge) wakeHeld() {

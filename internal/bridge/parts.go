@@ -9,8 +9,10 @@ import (
 
 	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/trace"
 )
 
 // This file is which parts a plan asks for, and how each is made. Components
@@ -96,15 +98,17 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 		w.added, w.changed = "publishes to "+to, "publishes to "+to
 	}
 	w.build = func(old *component) (*component, error) {
+		told, deps := c.watchSink(base, deps)
 		sink, err := options.Build(deps)
 		if err != nil {
 			return nil, c.new.plan.explain(path, err)
 		}
+		told.Ask(sink)
 		cursor, err := c.cursorOf(base.Name, old)
 		if err != nil {
 			return nil, err
 		}
-		return c.sinkComponent(sink, options, cursor), nil
+		return c.sinkComponent(sink, told, cursor), nil
 	}
 	before := c.old.options(base.Name)
 	w.adjust = func(part *component) (string, func(), error) {
@@ -137,6 +141,18 @@ func (r *running) options(name string) sinks.Options {
 	return nil
 }
 
+// watchSink returns what tells the trace of a sink's deliveries, and has the
+// sink tell it what it skips.
+func (b *Bridge) watchSink(base sinks.Common, deps sinks.Deps) (*trace.Deliveries, sinks.Deps) {
+	o := trace.DeliveriesOptions{Sink: base.Name, Keeper: deps.Refused, ID: deps.ID}
+	if len(base.Match) > 0 {
+		o.Wants = func(event string) bool { return rules.MatchesName(base.Match, event) }
+	}
+	told := trace.NewDeliveries(b.trace, o)
+	deps.Refused = told
+	return told, deps
+}
+
 // cursorOf is the place of a sink in the journal, which it takes over from the
 // one before.
 func (c *change) cursorOf(name string, old *component) (*journal.Cursor, error) {
@@ -151,10 +167,11 @@ func (c *change) cursorOf(name string, old *component) (*journal.Cursor, error) 
 	return cursor, nil
 }
 
-func (b *Bridge) sinkComponent(sink sinks.Sink, options sinks.Options, cursor *journal.Cursor) *component {
+func (b *Bridge) sinkComponent(sink sinks.Sink, told journal.Observer, cursor *journal.Cursor) *component {
 	c := &component{part: sink, cursor: cursor, alone: true} // there is one cursor, and one client id
 	c.run = func(ctx context.Context, ready func()) error {
 		ready() // a destination that is away is waited for
+		cursor.Observe(told)
 		return sink.Run(ctx, cursor, b.states, c.health.Tell)
 	}
 	return c

@@ -103,7 +103,11 @@ func (b *Bridge) sendRefused(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := b.journal.Append(ctx, e.Event()); err != nil {
+	again, story := e.Event(), b.trace.Story()
+	story.Passed(again)
+	seq, err := b.journal.Append(ctx, again)
+	story.End(seq, err)
+	if err != nil {
 		return fmt.Errorf("store event %s: %w", id, err)
 	}
 	return nil

@@ -299,6 +299,7 @@ func (c *change) endPart(part *component) {
 
 // remove ends a part that is no longer wanted.
 func (c *change) remove(part *component) {
+	plan := c.new.plan
 	switch part.part.(type) {
 	case sinks.Sink:
 		c.say("%s: removed; %s not delivered there, kept for %s in case it comes back", part.title, counted(part.lag(), "event"), c.new.plan.Journal.Keep)
@@ -312,6 +313,7 @@ func (c *change) remove(part *component) {
 			part.stop()
 			c.states.Remove(part.name)
 			c.devices.remove(part.name)
+			c.keepNames(plan)
 		})
 	}
 }
@@ -363,9 +365,12 @@ func (c *change) swapInPlace() error {
 	c.shape.Store(shape)
 	if c.starting() {
 		c.restoreHeld() // before anything newer comes
+		c.devices.learned.Reopen()
+		c.keepNames(plan)
 		return nil
 	}
 	c.undo(func() { c.adjust(c.old); c.shape.Store(before) })
+	c.end(func() { c.keepNames(plan) })
 	c.end(func() { // what rules hold that are no more is sent
 		shape.rules.Adopt(before.rules)
 		c.wakeHeld()

@@ -174,12 +174,15 @@ event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 		name, help string
 		value      func(rules.Count) uint64
 	}{
+		{"event2mqtt_rule_matched_total", "Events that a rule was for.", func(c rules.Count) uint64 { return c.Matched }},
 		{"event2mqtt_rule_dropped_total", "Events that a rule has dropped, or found repeated.", func(c rules.Count) uint64 { return c.Dropped }},
+		{"event2mqtt_rule_held_total", "Events that a rule has held back until its interval was over.", func(c rules.Count) uint64 { return c.Held }},
+		{"event2mqtt_rule_replaced_total", "Events that a rule held back until newer ones took their place.", func(c rules.Count) uint64 { return c.Replaced }},
 		{"event2mqtt_rule_failures_total", "Times that a rule's expression failed.", func(c rules.Count) uint64 { return c.Failed }},
 	} {
 		_, _ = fmt.Fprintf(w, "# HELP %[1]s %[2]s\n# TYPE %[1]s counter\n", m.name, m.help)
-		for i, count := range counts {
-			_, _ = fmt.Fprintf(w, "%s{rule=\"%d\"} %d\n", m.name, i, m.value(count))
+		for _, count := range counts {
+			_, _ = fmt.Fprintf(w, "%s{rule=%q} %d\n", m.name, count.Rule.Label(), m.value(count))
 		}
 	}
 	b.web.WriteMetrics(w)

@@ -1,8 +1,8 @@
 package bridge
 
 import (
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -145,10 +145,11 @@ func (m message) String() string {
 // Try runs a test against the rules and topics of the plan, and returns what
 // is wrong, a line each; nothing if it passes.
 func (p *Plan) Try(t *Trial) ([]string, error) {
-	got, err := p.publishes(t)
+	run, err := p.try(t)
 	if err != nil {
 		return nil, err
 	}
+	got := run.published
 	var wrong []string
 	for i := range max(len(got), len(t.Expect)) {
 		switch {
@@ -165,84 +166,126 @@ func (p *Plan) Try(t *Trial) ([]string, error) {
 	return wrong, nil
 }
 
-// publishes tells what would be published, held back events at the end of
-// their interval.
-func (p *Plan) publishes(t *Trial) ([]message, error) {
-	set, err := rules.New(p.Rules, rules.Options{Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField})
+// Decisions tells what the rules make of each event of a test, and which of
+// them decides, a line each.
+func (p *Plan) Decisions(t *Trial) ([]string, error) {
+	run, err := p.try(t)
+	return run.decisions, err
+}
+
+// trialRun is one test on its way.
+type trialRun struct {
+	plan      *Plan
+	set       *rules.Set
+	shape     *shape
+	template  topic.Template
+	published []message
+	decisions []string
+}
+
+// try lets the events of a test happen, held back ones at the end of their
+// interval.
+func (p *Plan) try(t *Trial) (r trialRun, err error) {
+	r.plan = p
+	r.set, err = rules.New(p.Rules, rules.Options{Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, Place: p.placeOfRule})
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	template, err := topic.Parse(p.Publish.EventTopic, p.Publish.BaseTopic)
-	if err != nil {
-		return nil, err
+	if r.template, err = topic.Parse(p.Publish.EventTopic, p.Publish.BaseTopic); err != nil {
+		return r, err
 	}
-	shape := &shape{event.Normaliser{
+	r.shape = &shape{event.Normaliser{
 		TimestampField: p.Publish.TimestampField, Millis: p.Publish.TimestampMillis, MaxPayload: int(p.MaxPayload),
-	}, set}
-	source := t.Source
-	if source == "" {
-		source = "test"
+	}, r.set}
+	begin := time.Unix(1_700_000_000, 0)
+	for i, given := range t.Events {
+		now := begin.Add(given.At)
+		if err := r.sendDue(now); err != nil {
+			return r, err
+		}
+		if err := r.happen(i, given, cmp.Or(t.Source, "test"), now); err != nil {
+			return r, fmt.Errorf("event %s: %w", given.Event, err)
+		}
 	}
-	var out []message
-	publish := func(e event.Event) error {
-		if err := shape.again(&e); err != nil {
-			return err
-		}
-		m := message{topic: e.Route.Topic, payload: e.Payload, qos: byte(p.Publish.QoS), retain: e.Route.Retain}
-		if e.Route.QoS != nil {
-			m.qos = *e.Route.QoS
-		}
-		if m.topic == "" {
-			if m.topic, err = template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload}); err != nil {
+	return r, r.sendDue(begin.Add(1000 * time.Hour))
+}
+
+// happen lets event i happen.
+func (r *trialRun) happen(i int, given TrialEvent, source string, now time.Time) error {
+	payload, err := json.Marshal(given.Payload)
+	if err != nil {
+		return err
+	}
+	e := event.Event{Name: given.Event, Source: source, Time: now, Payload: payload}
+	if err := r.shape.Normalise(&e); err != nil {
+		return err
+	}
+	passage := r.set.Begin(now)
+	verdict := passage.Apply(&e)
+	passage.Commit()
+	text := decision(verdict)
+	if len(passage.Replaced) > 0 {
+		text += ", in place of the one that it held before"
+	}
+	r.decide("event %d %s: %s", i+1, given.Event, text)
+	if verdict.Kind != rules.Pass {
+		return nil
+	}
+	return r.publish(e)
+}
+
+// sendDue sends what was held back until now.
+func (r *trialRun) sendDue(now time.Time) error {
+	for {
+		due, _ := r.set.Due(now)
+		for _, h := range due {
+			err := r.set.Send(h, h.Due, func(p *rules.Passage, e *event.Event, v rules.Verdict) error {
+				r.decide("%s that %s held: %s", h.Event.Name, p.Sender, decision(v))
+				if v.Kind != rules.Pass {
+					return nil
+				}
+				return r.publish(*e)
+			})
+			if err != nil {
 				return err
 			}
 		}
-		out = append(out, m)
-		return nil
-	}
-	begin := time.Unix(1_700_000_000, 0)
-	sendDue := func(now time.Time) error {
-		for {
-			due, _ := set.Due(now)
-			for _, h := range due {
-				err := set.Send(h, h.Due, func(_ *rules.Passage, e *event.Event, v rules.Verdict) error {
-					if v != rules.Pass {
-						return nil
-					}
-					return publish(*e)
-				})
-				if err != nil {
-					return err
-				}
-			}
-			if len(due) == 0 {
-				return nil
-			}
+		if len(due) == 0 {
+			return nil
 		}
 	}
-	for _, given := range t.Events {
-		now := begin.Add(given.At)
-		if err := sendDue(now); err != nil {
-			return nil, err
-		}
-		payload, err := json.Marshal(given.Payload)
-		if err != nil {
-			return nil, fmt.Errorf("event %s: %w", given.Event, err)
-		}
-		e := event.Event{Name: given.Event, Source: source, Time: now, Payload: payload}
-		if err := shape.Normalise(&e); err != nil {
-			return nil, fmt.Errorf("event %s: %w", given.Event, err)
-		}
-		passage := set.Begin(now)
-		verdict := passage.Apply(&e)
-		passage.Commit()
-		if verdict == rules.Pass {
-			if err := publish(e); err != nil {
-				return nil, fmt.Errorf("event %s: %w", given.Event, err)
-			}
+}
+
+func (r *trialRun) publish(e event.Event) (err error) {
+	if err := r.shape.again(&e); err != nil {
+		return err
+	}
+	m := message{topic: e.Route.Topic, payload: e.Payload, qos: byte(r.plan.Publish.QoS), retain: e.Route.Retain}
+	if e.Route.QoS != nil {
+		m.qos = *e.Route.QoS
+	}
+	if m.topic == "" {
+		if m.topic, err = r.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload}); err != nil {
+			return err
 		}
 	}
-	return out, errors.Join(sendDue(begin.Add(1000 * time.Hour)))
+	r.published = append(r.published, m)
+	return nil
+}
+
+func (r *trialRun) decide(format string, args ...any) {
+	r.decisions = append(r.decisions, fmt.Sprintf(format, args...))
+}
+
+// decision says what a verdict is, and by which rule.
+func decision(v rules.Verdict) string {
+	text := map[rules.Kind]string{
+		rules.Pass: "published", rules.Drop: "dropped", rules.Repeat: "dropped as it says the same as the one before", rules.Hold: "held",
+	}[v.Kind]
+	if v.By != nil {
+		text += " by " + v.By.String()
+	}
+	return text
 }
 
 // describe writes what is expected as it is written for messages.

@@ -3,8 +3,11 @@ package bridge_test
 import (
 	"net"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"event2mqtt/internal/bridge"
 )
@@ -50,6 +53,50 @@ func TestTrialsTellWhatWouldBePublished(t *testing.T) {
 		if got := strings.Join(wrong, "\n"); c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s\ngave %s\nwant %q", c.test, got, c.want)
 		}
+	}
+}
+
+var folder = regexp.MustCompile(`\(/[^)]*/`)
+
+// TestTrialsTellWhichRuleDecides, with its name and where it is written.
+func TestTrialsTellWhichRuleDecides(t *testing.T) {
+	plan := load(t, `rules:
+  - match: Client*
+    drop: true
+    name: no chatter
+  - {match: Kept, keep: true}
+  - {match: ZChange, min_interval: 5s, name: calm}
+  - {match: Same, dedupe: true}
+  - {match: ZChange, drop: true, when: payload.z == 3}
+`)
+	trial := bridge.Trial{Events: []bridge.TrialEvent{
+		{Event: "ClientOpened"}, {Event: "Kept"}, {Event: "Other"}, {Event: "Same"}, {Event: "Same"},
+		{Event: "ZChange", Payload: map[string]any{"z": 1}}, {Event: "ZChange", Payload: map[string]any{"z": 2}}, {Event: "ZChange", Payload: map[string]any{"z": 3}},
+		{Event: "ZChange", Payload: map[string]any{"z": 4}, At: 6 * time.Second},
+	}}
+	decisions, err := plan.Decisions(&trial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, text := range decisions {
+		got = append(got, folder.ReplaceAllString(text, "("))
+	}
+	want := []string{
+		`event 1 ClientOpened: dropped by rules[0] "no chatter" (config.yaml:2)`,
+		`event 2 Kept: published by rules[1] (config.yaml:5)`,
+		`event 3 Other: published`,
+		`event 4 Same: published`,
+		`event 5 Same: dropped as it says the same as the one before by rules[3] (config.yaml:7)`,
+		`event 6 ZChange: published`,
+		`event 7 ZChange: held by rules[2] "calm" (config.yaml:6)`,
+		`event 8 ZChange: held by rules[2] "calm" (config.yaml:6), in place of the one that it held before`,
+		`ZChange that rules[2] "calm" (config.yaml:6) held: dropped by rules[4] (config.yaml:8)`,
+		`event 9 ZChange: held by rules[2] "calm" (config.yaml:6)`,
+		`ZChange that rules[2] "calm" (config.yaml:6) held: published`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 

@@ -7,6 +7,19 @@ import (
 
 // This file tells where the value of an option comes from.
 
+// Place tells where the item of a list, or another part of the configuration,
+// is written: a file and a line, or, without a line, the flag or the variable
+// that sets it. Both are zero if it is written nowhere.
+func (d *Document) Place(key string) (file string, line int) {
+	for k := key; k != ""; k = parent(k) {
+		if origin, ok := d.origins[k]; ok {
+			return origin, 0
+		}
+	}
+	at := d.places[key]
+	return at.file, at.line
+}
+
 // Origin tells where an option's value comes from: a flag, a variable, a place
 // in a file, what Fill noted, or "default".
 func (d *Document) Origin(key string) string {

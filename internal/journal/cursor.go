@@ -184,6 +184,8 @@ type Cursor struct {
 	rewound bool   // next was set back: what disk holds must be looked up anew
 	waiting []*delivery
 
+	observer Observer // set with j.mu held, while Next is not called
+
 	disk diskReader // of Next's caller
 	seen uint64     // newest event that Next's caller knows to be read, or lost
 }
@@ -247,9 +249,8 @@ func (c *Cursor) Close() {
 	}
 }
 
-// Next returns the next entries in order, at most cap(buf) of them, in buf's
-// memory. It waits for at least one, or for ctx to end.
-func (c *Cursor) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
+// read is Next.
+func (c *Cursor) read(ctx context.Context, buf []Entry) ([]Entry, error) {
 	buf = buf[:0]
 	for {
 		c.j.mu.Lock()
@@ -301,6 +302,9 @@ func (c *Cursor) setAcked(seq uint64, err error) {
 	c.acked = seq
 	c.j.marks[c.name] = seq
 	c.j.dirty = true
+	if c.observer != nil {
+		c.observer.Acked(seq, err)
+	}
 	n := 0
 	for n < len(c.waiting) && c.waiting[n].seq <= seq {
 		c.waiting[n].err = err

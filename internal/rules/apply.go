@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"event2mqtt/internal/event"
@@ -21,17 +22,37 @@ type Passage struct {
 	now    time.Time
 	locked bool
 	undo   []func()
+	counts []*atomic.Uint64  // to be counted up by Commit
+	some   [4]*atomic.Uint64 // what counts begins in
 	// Held are those that are held anew, by key. Each has to be stored as such,
 	// in place of the one before. Nil stands for one that is held no more.
 	Held map[string]*Held
+	// Replaced are events that were held and will not be sent, in the order in
+	// which newer ones took their place.
+	Replaced []Replaced
+	// Sender is the rule that held what Send sends; nil if it is no more.
+	Sender *Rule
+}
+
+// Replaced is an event that was held back by a rule and is held no more.
+type Replaced struct {
+	Event *event.Event
+	By    *Rule
 }
 
 // Begin begins a passage.
-func (s *Set) Begin(now time.Time) *Passage { return &Passage{set: s, now: now} }
+func (s *Set) Begin(now time.Time) *Passage {
+	p := &Passage{set: s, now: now}
+	p.counts = p.some[:0]
+	return p
+}
 
-// Commit remembers what was done: the events are stored.
+// Commit remembers what was done, and counts it: the events are stored.
 func (p *Passage) Commit() {
-	p.undo = nil
+	for _, n := range p.counts {
+		n.Add(1)
+	}
+	p.counts, p.undo = nil, nil
 	p.end()
 }
 
@@ -41,7 +62,7 @@ func (p *Passage) Abort() {
 	for i := len(p.undo) - 1; i >= 0; i-- {
 		p.undo[i]()
 	}
-	p.undo = nil
+	p.counts, p.undo = nil, nil
 	p.end()
 }
 
@@ -76,25 +97,27 @@ func (p *Passage) apply(e *event.Event, rules []*rule) Verdict {
 		if !p.set.matches(r, e, payload) {
 			continue
 		}
+		p.counts = append(p.counts, &r.matched)
 		switch {
 		case r.Keep:
-			return Pass
+			return Verdict{Pass, r.is}
 		case r.Drop:
-			r.dropped.Add(1)
-			return Drop
+			p.counts = append(p.counts, &r.dropped)
+			return Verdict{Drop, r.is}
 		}
 		if edit(r, e) {
 			decoded = nil
 		}
 		if r.Dedupe && p.repeated(r, e) {
-			r.dropped.Add(1)
-			return Drop
+			p.counts = append(p.counts, &r.dropped)
+			return Verdict{Repeat, r.is}
 		}
 		if r.MinInterval > 0 && p.tooSoon(r, e) {
-			return Hold
+			p.counts = append(p.counts, &r.holds)
+			return Verdict{Hold, r.is}
 		}
 	}
-	return Pass
+	return Verdict{}
 }
 
 // edit changes the event, and reports whether its payload is another.
@@ -208,6 +231,8 @@ func (p *Passage) tooSoon(r *rule, e *event.Event) bool {
 	before := 0
 	if waiting != nil {
 		before = waiting.size()
+		p.Replaced = append(p.Replaced, Replaced{&waiting.Event, r.is})
+		p.counts = append(p.counts, &r.replaced)
 	}
 	held := &Held{Key: k, Event: *e, Due: due, by: r.memory}
 	held.Event.Position = event.Position{} // is stored with its arrival
@@ -318,7 +343,8 @@ func (s *Set) Due(now time.Time) (due []*Held, next time.Time) {
 // as before.
 func (s *Set) Send(h *Held, now time.Time, store func(p *Passage, e *event.Event, v Verdict) error) error {
 	s.mu.Lock()
-	p := &Passage{set: s, now: now, locked: true}
+	p := s.Begin(now)
+	p.locked = true
 	defer p.end()
 	m := h.by
 	if m.held[h.Key] != h {
@@ -331,12 +357,13 @@ func (s *Set) Send(h *Held, now time.Time, store func(p *Passage, e *event.Event
 	p.undo = append(p.undo, func() { m.held[h.Key], m.last[h.Key], s.bytes = h, last, bytes })
 	var rest []*rule
 	if i := s.ruleOf(m); i >= 0 {
-		rest = s.rules[i+1:]
+		rest, p.Sender = s.rules[i+1:], s.rules[i].is
 	}
 	e := h.Event
-	err := store(p, &e, p.apply(&e, rest))
-	if err != nil {
+	if err := store(p, &e, p.apply(&e, rest)); err != nil {
 		p.Abort()
+		return err
 	}
-	return err
+	p.Commit()
+	return nil
 }

@@ -19,14 +19,14 @@ func TestPickAndPerTakePaths(t *testing.T) {
 	defer p.Abort()
 	for _, c := range []struct {
 		payload, want string
-		verdict       rules.Verdict
+		verdict       rules.Kind
 	}{
 		{`{"a":{"b":[{"c":1}]},"ok":true,"z":1}`, `{"ok":true,"a.b[0].c":1}`, rules.Pass},
 		{`{"a":{"b":[{"c":2}]},"ok":true,"x":{"y":false}}`, `{"ok":true,"a.b[0].c":2,"x.y":false}`, rules.Pass},
 		{`{"a":{"b":[{"c":2}]},"ok":false}`, `{"ok":false,"a.b[0].c":2}`, rules.Hold},
 	} {
 		e := event.Event{Name: "e", Source: "s", Payload: []byte(c.payload)}
-		if got := p.Apply(&e); got != c.verdict || string(e.Payload) != c.want {
+		if got := p.Apply(&e).Kind; got != c.verdict || string(e.Payload) != c.want {
 			t.Errorf("%s: %v, %s; want %v, %s", c.payload, got, e.Payload, c.verdict, c.want)
 		}
 	}

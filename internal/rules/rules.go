@@ -30,6 +30,9 @@ import (
 
 // Config is one rule: which events it is for, and what happens to them.
 type Config struct {
+	// Name tells the rule apart for people and programs. It has no part in
+	// what the rule does, nor in what it remembers.
+	Name string `koanf:"name" example:"no chatter" doc:"Metrics and messages call the rule by this name, and without one by its number, counted from 0."`
 	// Match are patterns of event names, or groups of OctoPrint's such as
 	// @printjob; one of them must match. None match all.
 	Match []string `koanf:"match" example:"Client*" doc:"Patterns of event names, or OctoPrint's classes such as @printjob; one must match."`
@@ -70,14 +73,22 @@ var groups = map[string][]string{
 }
 
 // Verdict is what the rules say of an event.
-type Verdict int
+type Verdict struct {
+	Kind Kind
+	// By is the rule that decided; nil if all were applied and the event passes.
+	By *Rule
+}
 
-// The verdicts. What is held is not to be stored now: it is kept until its
+// Kind is a kind of verdict.
+type Kind int
+
+// The kinds. What is held is not to be stored now: it is kept until its
 // interval is over, unless a newer one takes its place.
 const (
-	Pass Verdict = iota
-	Drop
-	Hold
+	Pass   Kind = iota
+	Drop        // by a rule's drop
+	Repeat      // left out by a rule's dedupe
+	Hold        // by a rule's min_interval
 )
 
 // Bounds of what is remembered. Beyond them nothing is thinned out.
@@ -114,21 +125,24 @@ type Options struct {
 	// Before is the set that this one follows: what its rules remember goes
 	// over to those that stay the same. May be nil.
 	Before *Set
-	Log    zerolog.Logger
+	// Place tells where the rule of an index is written, as Rule has it. May
+	// be nil.
+	Place func(index int) (file string, line int)
+	Log   zerolog.Logger
 }
 
 // rule is one of a set.
 type rule struct {
 	Config
-	index   int
-	id      string // stays the same as long as the rule does
-	names   []string
-	when    *vm.Program
-	topic   topic.Template
-	add     []addition
-	failed  atomic.Uint64 // evaluations
-	dropped atomic.Uint64
+	is     *Rule
+	id     string // stays the same as long as what the rule does
+	names  []string
+	when   *vm.Program
+	topic  topic.Template
+	add    []addition
+	warned atomic.Bool // that its expression has failed
 	*memory
+	*counters
 }
 
 type addition struct{ key, value string }
@@ -167,10 +181,17 @@ func New(list []Config, o Options) (*Set, error) {
 	for i, c := range list {
 		r, err := compile(c, o.Base)
 		errs = append(errs, below(i, err))
-		r.index = i
-		for _, other := range s.rules { // the same rule twice
-			if other.id == r.id {
+		r.is = &Rule{Index: i, Name: c.Name}
+		if o.Place != nil {
+			r.is.File, r.is.Line = o.Place(i)
+		}
+		for _, other := range s.rules {
+			if other.id == r.id { // the same rule twice
 				r.id += "'"
+			}
+			if c.Name != "" && other.Name == c.Name {
+				errs = append(errs, config.Errorf(fmt.Sprintf("rules[%d].name", i), "%q is the name of rules[%d] already", c.Name, other.is.Index))
+				c.Name = "" // said once
 			}
 		}
 		s.rules = append(s.rules, r)
@@ -186,6 +207,9 @@ func New(list []Config, o Options) (*Set, error) {
 			for _, old := range o.Before.rules {
 				if old.id == r.id {
 					r.memory = old.memory
+				}
+				if r.follows(old) {
+					r.counters = old.counters
 				}
 			}
 		}
@@ -214,8 +238,11 @@ func below(i int, err error) error {
 }
 
 func compile(c Config, base string) (*rule, error) {
-	r := &rule{Config: c, memory: newMemory()}
+	r := &rule{Config: c, memory: newMemory(), counters: &counters{}}
 	var errs []error
+	if err := checkName(c.Name); err != nil {
+		errs = append(errs, err)
+	}
 	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
 	relation := func(key, other, text string) { errs = append(errs, config.Relation(key, other, "%s", text)) }
 	for i, pattern := range c.Match {
@@ -278,6 +305,7 @@ func compile(c Config, base string) (*rule, error) {
 		relation("ignore", "dedupe", "is of use only with dedupe: true")
 	}
 	errs = append(errs, r.compileAdd()...)
+	c.Name = ""
 	text, err := json.Marshal(c)
 	if err != nil {
 		bad("", "%w", err)
@@ -318,28 +346,13 @@ func expressionError(err error) string {
 	return text
 }
 
-// Count is what became of events at one rule, since it was made.
-type Count struct {
-	Dropped uint64
-	Failed  uint64 // times that its expression failed
-}
-
-// Counts are those of all rules, in their order.
-func (s *Set) Counts() []Count {
-	out := make([]Count, len(s.rules))
-	for i, r := range s.rules {
-		out[i] = Count{r.dropped.Load(), r.failed.Load()}
-	}
-	return out
-}
-
 // Empty reports whether there are no rules.
 func (s *Set) Empty() bool { return len(s.rules) == 0 }
 
 // matches reports whether a rule is for an event. An expression that fails
 // does not match: the event goes on.
 func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bool {
-	if len(r.names) > 0 && !slices.ContainsFunc(r.names, func(p string) bool { return match(p, e.Name) }) {
+	if len(r.names) > 0 && !MatchesName(r.names, e.Name) {
 		return false
 	}
 	if r.Source != "" && !match(r.Source, e.Source) {
@@ -350,13 +363,19 @@ func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bo
 	}
 	result, err := expr.Run(r.when, environment{e.Name, e.Source, payload()})
 	if err != nil {
-		if r.failed.Add(1) == 1 {
-			s.log.Warn().Str("when", r.When).Str("event", e.Name).Str("source", e.Source).Str("error", expressionError(err)).Msgf("rules[%d]: the expression failed; the rule does not apply to this event", r.index)
+		if r.failed.Add(1); !r.warned.Swap(true) {
+			s.log.Warn().Str("when", r.When).Str("event", e.Name).Str("source", e.Source).Str("error", expressionError(err)).Msgf("%s: the expression failed; the rule does not apply to this event", r.is)
 		}
 		return false
 	}
 	yes, _ := result.(bool)
 	return yes
+}
+
+// MatchesName reports whether one of the patterns fits the name of an event.
+// Groups are none of them.
+func MatchesName(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, name) })
 }
 
 func match(pattern, name string) bool {

@@ -28,8 +28,8 @@ func apply(s *rules.Set, now time.Time, name, payload string) string {
 	e := event.Event{Name: name, Source: "printer", Payload: []byte(payload)}
 	v := p.Apply(&e)
 	p.Commit()
-	switch v {
-	case rules.Drop:
+	switch v.Kind {
+	case rules.Drop, rules.Repeat:
 		return "dropped"
 	case rules.Hold:
 		return "held"
@@ -93,6 +93,11 @@ func TestBadRulesSayWhatIsWrong(t *testing.T) {
 		{rules.Config{Topic: "{evnt}"}, "rules[0].topic: "},
 		{rules.Config{Per: []string{"x"}, Dedupe: true}, "rules[0].per: "},
 		{rules.Config{Ignore: []string{"x"}, MinInterval: time.Second}, "rules[0].ignore: "},
+		{rules.Config{Drop: true, Name: strings.Repeat("ü", 33)}, "rules[0].name: has 66 bytes; at most 64 are allowed"},
+		{rules.Config{Drop: true, Name: "a\x1b[2J"}, `rules[0].name: "a\x1b[2J" holds characters that cannot be printed`},
+		{rules.Config{Drop: true, Name: "a\xff"}, "rules[0].name: "},
+		{rules.Config{Drop: true, Name: "a "}, "begins or ends with a space"},
+		{rules.Config{Drop: true, Name: "12"}, `rules[0].name: "12" is a number`},
 	} {
 		err := rules.Check([]rules.Config{c.rule}, "base")
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -210,7 +215,7 @@ func TestWhatIsHeldGoesOnThroughTheRulesBehind(t *testing.T) {
 	due, _ := s.Due(at.Add(time.Second))
 	var sent []string
 	err := s.Send(due[0], at.Add(time.Second), func(_ *rules.Passage, e *event.Event, v rules.Verdict) error {
-		sent = append(sent, fmt.Sprint(string(e.Payload), v))
+		sent = append(sent, fmt.Sprint(string(e.Payload), v.Kind))
 		return nil
 	})
 	if err != nil || fmt.Sprint(sent) != `[{"n":2}0]` {

@@ -426,30 +426,6 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 	}
 }
 
-// message is an event as it is published.
-type message struct {
-	topic   string
-	qos     byte
-	retain  bool
-	payload []byte
-}
-
-// message makes one of an event. The error says why that cannot be.
-func (s *Sink) message(e *journal.Entry) (m message, err error) {
-	p := s.publish.Load()
-	m = message{topic: e.Route.Topic, qos: byte(p.QoS), retain: e.Route.Retain, payload: e.Payload}
-	if e.Route.QoS != nil {
-		m.qos = *e.Route.QoS
-	}
-	if m.topic == "" {
-		m.topic, err = p.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
-	}
-	if field := p.IDField; field != "" {
-		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
-	}
-	return m, err
-}
-
 // publishEvent hands one event over. One that can never be published is
 // skipped; the error says that it could not be kept, and so is not skipped.
 func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) (sent, error) {

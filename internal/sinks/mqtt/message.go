@@ -1,0 +1,42 @@
+package mqtt
+
+import (
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/topic"
+)
+
+// message is an event as it is published.
+type message struct {
+	topic   string
+	qos     byte
+	retain  bool
+	payload []byte
+}
+
+// message makes one of an event. The error says why that cannot be.
+func (s *Sink) message(e *journal.Entry) (m message, err error) {
+	p := s.publish.Load()
+	m = message{qos: byte(p.QoS), retain: e.Route.Retain, payload: e.Payload}
+	if e.Route.QoS != nil {
+		m.qos = *e.Route.QoS
+	}
+	if field := p.IDField; field != "" {
+		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
+	}
+	m.topic, err = p.topicOf(e)
+	return m, err
+}
+
+func (p *publishing) topicOf(e *journal.Entry) (string, error) {
+	if e.Route.Topic != "" {
+		return e.Route.Topic, nil
+	}
+	return p.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
+}
+
+// Topic implements trace.Router.
+func (s *Sink) Topic(e *journal.Entry) string {
+	name, _ := s.publish.Load().topicOf(e)
+	return name
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/ruletest"
 )
 
 // testCommand tries out the rules of a configuration.
@@ -70,15 +71,17 @@ is written. The exit status is 1 if a test fails.`,
 }
 
 func runTests(out io.Writer, plan *bridge.Plan, files []string, verbose bool) error {
+	setup := plan.RuleTest()
 	passed, failed := 0, 0
 	for _, file := range files {
-		trials, err := bridge.LoadTrials(file, os.Environ())
+		tests, err := ruletest.Load(file, os.Environ())
 		if err != nil {
 			return explain(err)
 		}
-		for i := range trials.Tests {
-			t := &trials.Tests[i]
-			lines, err := plan.Try(t)
+		for i := range tests.Tests {
+			t := &tests.Tests[i]
+			result, err := setup.Run(t)
+			lines := result.Wrong
 			if err != nil {
 				lines = append(lines, err.Error())
 			}
@@ -90,8 +93,7 @@ func runTests(out io.Writer, plan *bridge.Plan, files []string, verbose bool) er
 				fmt.Fprintf(out, "FAIL  %s\n", t.Name)
 			}
 			if len(lines) > 0 || verbose {
-				decisions, _ := plan.Decisions(t) // Try has told the error
-				lines = append(lines, decisions...)
+				lines = append(lines, result.Decisions...)
 			}
 			for _, line := range lines {
 				fmt.Fprintln(out, "      "+strings.ReplaceAll(line, "\n", "\n      "))

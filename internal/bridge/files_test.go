@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/bundled"
+	"event2mqtt/internal/ruletest"
 
 	"github.com/rs/zerolog"
 )
@@ -42,7 +43,7 @@ func TestFilesThatAreNoFilesAreRefused(t *testing.T) {
 	}
 	h := &house{t: t, file: filepath.Join(t.TempDir(), "tests.yaml")}
 	h.write("tests: [{file: " + pipe + "}]")
-	if _, err := LoadTrials(h.file, nil); err == nil || !strings.Contains(err.Error(), "tests[0].file: "+pipe+" is a named pipe") {
+	if _, err := ruletest.Load(h.file, nil); err == nil || !strings.Contains(err.Error(), "tests[0].file: "+pipe+" is a named pipe") {
 		t.Errorf("a file of events: %v", err)
 	}
 	state := t.TempDir()

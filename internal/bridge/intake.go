@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/rules"
+	"event2mqtt/internal/ruletest"
 	"event2mqtt/internal/sources"
 )
 
@@ -27,9 +27,7 @@ type shape struct {
 
 func (b *Bridge) newShape(p *Plan) *shape {
 	const most = 1 << 20 // what is held stands in the head of each of the journal's segments
-	s := &shape{Normaliser: event.Normaliser{
-		TimestampField: p.Publish.TimestampField, Millis: p.Publish.TimestampMillis, MaxPayload: int(p.MaxPayload),
-	}}
+	s := &shape{Normaliser: p.normaliser()}
 	var before *rules.Set
 	if old := b.shape.Load(); old != nil {
 		before = old.rules
@@ -45,17 +43,21 @@ func (b *Bridge) newShape(p *Plan) *shape {
 	return s
 }
 
+func (p *Plan) normaliser() event.Normaliser {
+	return event.Normaliser{TimestampField: p.Publish.TimestampField, Millis: p.Publish.TimestampMillis, MaxPayload: int(p.MaxPayload)}
+}
+
+// RuleTest is what tests of the plan's rules go through.
+func (p *Plan) RuleTest() ruletest.Setup {
+	return ruletest.Setup{
+		Rules: p.Rules, Place: p.placeOfRule, Normaliser: p.normaliser(),
+		Base: p.Publish.BaseTopic, EventTopic: p.Publish.EventTopic, QoS: p.Publish.QoS,
+	}
+}
+
 // placeOfRule tells where a rule is written.
 func (p *Plan) placeOfRule(i int) (file string, line int) {
 	return p.doc.Place(fmt.Sprintf("rules[%d]", i))
-}
-
-// again normalises what rules have changed: its size was looked at before.
-func (s *shape) again(e *event.Event) error {
-	n := s.Normaliser
-	n.MaxPayload = math.MaxInt
-	e.Checked = true
-	return n.Normalise(e)
 }
 
 // output is what one source delivers to.
@@ -95,7 +97,7 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 		verdict := passage.Apply(&e)
 		story.Ruled(before.Name, &e, verdict)
 		if verdict.Kind == rules.Pass && (e.Name != before.Name || !slices.Equal(e.Payload, before.Payload)) {
-			if err := shape.again(&e); err != nil {
+			if err := shape.Again(&e); err != nil {
 				story.End(0, err)
 				return nil, err
 			}
@@ -251,7 +253,7 @@ func (b *Bridge) storeHeld(ctx context.Context, shape *shape, h *rules.Held) err
 			return err
 		}
 		if v.Kind == rules.Pass {
-			if err := shape.again(e); err != nil {
+			if err := shape.Again(e); err != nil {
 				return err
 			}
 			records = append(records, *e)

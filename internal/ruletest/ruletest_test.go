@@ -1,7 +1,6 @@
-package bridge_test
+package ruletest_test
 
 import (
-	"net"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -10,19 +9,28 @@ import (
 	"time"
 
 	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/ruletest"
+	"event2mqtt/internal/testkit"
 )
 
-const trialRules = `
+const testedRules = `
 rules:
   - {match: Client*, drop: true}
   - {match: ZChange, min_interval: 5s}
   - {match: PrintDone, add: {room: cellar}, remove: [path], qos: 2, retain: true}
 `
 
-// TestTrialsTellWhatWouldBePublished, and in which way it is not what was
+func load(t *testing.T, text string) *bridge.Plan {
+	t.Helper()
+	plan, err := bridge.Load(testkit.Write(t, filepath.Join(t.TempDir(), "config.yaml"), text), nil, t.TempDir())
+	testkit.OK(t, err)
+	return plan
+}
+
+// TestTestsTellWhatWouldBePublished, and in which way it is not what was
 // expected.
-func TestTrialsTellWhatWouldBePublished(t *testing.T) {
-	plan := load(t, trialRules)
+func TestTestsTellWhatWouldBePublished(t *testing.T) {
+	plan := load(t, testedRules)
 	for _, c := range []struct{ test, want string }{
 		{"events: [{event: ClientOpened}]", ""},
 		{"events: [{event: ClientOpened}]\n    expect: [{}]", "- missing:    (any topic)"},
@@ -41,16 +49,16 @@ func TestTrialsTellWhatWouldBePublished(t *testing.T) {
 		{"file: events.jsonl\n    expect: [{topic: event2mqtt/event/FromFile, payload: {x: 1}}]", ""},
 	} {
 		dir := t.TempDir()
-		write(t, filepath.Join(dir, "events.jsonl"), "{\"event\":\"FromFile\",\"x\":1}\n\n{\"event\":\"ClientClosed\"}\n")
-		trials, err := bridge.LoadTrials(write(t, filepath.Join(dir, "tests.yaml"), "tests:\n  - "+c.test+"\n"), nil)
+		testkit.Write(t, filepath.Join(dir, "events.jsonl"), "{\"event\":\"FromFile\",\"x\":1}\n\n{\"event\":\"ClientClosed\"}\n")
+		tests, err := ruletest.Load(testkit.Write(t, filepath.Join(dir, "tests.yaml"), "tests:\n  - "+c.test+"\n"), nil)
 		if err != nil {
 			t.Fatalf("%s: %v", c.test, err)
 		}
-		wrong, err := plan.Try(&trials.Tests[0])
+		result, err := plan.RuleTest().Run(&tests.Tests[0])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Join(wrong, "\n"); c.want == "" && got != "" || !strings.Contains(got, c.want) {
+		if got := strings.Join(result.Wrong, "\n"); c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s\ngave %s\nwant %q", c.test, got, c.want)
 		}
 	}
@@ -58,8 +66,8 @@ func TestTrialsTellWhatWouldBePublished(t *testing.T) {
 
 var folder = regexp.MustCompile(`\(/[^)]*/`)
 
-// TestTrialsTellWhichRuleDecides, with its name and where it is written.
-func TestTrialsTellWhichRuleDecides(t *testing.T) {
+// TestTestsTellWhichRuleDecides, with its name and where it is written.
+func TestTestsTellWhichRuleDecides(t *testing.T) {
 	plan := load(t, `rules:
   - match: Client*
     drop: true
@@ -69,17 +77,17 @@ func TestTrialsTellWhichRuleDecides(t *testing.T) {
   - {match: Same, dedupe: true}
   - {match: ZChange, drop: true, when: payload.z == 3}
 `)
-	trial := bridge.Trial{Events: []bridge.TrialEvent{
+	test := ruletest.Case{Events: []ruletest.Event{
 		{Event: "ClientOpened"}, {Event: "Kept"}, {Event: "Other"}, {Event: "Same"}, {Event: "Same"},
 		{Event: "ZChange", Payload: map[string]any{"z": 1}}, {Event: "ZChange", Payload: map[string]any{"z": 2}}, {Event: "ZChange", Payload: map[string]any{"z": 3}},
 		{Event: "ZChange", Payload: map[string]any{"z": 4}, At: 6 * time.Second},
 	}}
-	decisions, err := plan.Decisions(&trial)
+	result, err := plan.RuleTest().Run(&test)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, text := range decisions {
+	for _, text := range result.Decisions {
 		got = append(got, folder.ReplaceAllString(text, "("))
 	}
 	want := []string{
@@ -100,7 +108,7 @@ func TestTrialsTellWhichRuleDecides(t *testing.T) {
 	}
 }
 
-func TestBadTrialsSayWhatIsWrong(t *testing.T) {
+func TestBadTestsSayWhatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		"tests: []\n":                              "tests.yaml:1:1: tests: there are none",
 		"tests: [{expect: []}]\n":                  "tests.yaml:1:9: tests[0]: has no events",
@@ -108,40 +116,9 @@ func TestBadTrialsSayWhatIsWrong(t *testing.T) {
 		"tests: [{file: none.jsonl}]\n":            "tests[0].file: open ",
 		"tests: [{events: [{event: A, at: 1}]}]\n": "tests[0].events[0].at: the number 1 needs a unit",
 	} {
-		_, err := bridge.LoadTrials(write(t, filepath.Join(t.TempDir(), "tests.yaml"), text), nil)
+		_, err := ruletest.Load(testkit.Write(t, filepath.Join(t.TempDir(), "tests.yaml"), text), nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
-		}
-	}
-}
-
-// TestProbesTryOutWhatIsNamed: the broker with a message, addresses, files.
-func TestProbesTryOutWhatIsNamed(t *testing.T) {
-	dir := t.TempDir()
-	write(t, filepath.Join(dir, "a.log"), "")
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	plan := load(t, "mqtt: {url: [\"mqtt://"+runBroker(t)+"\", \"mqtt://"+taken.Addr().String()+"\"], timeout: 1s}\nhttp: {listen: \""+taken.Addr().String()+"\"}\n"+
-		"sources: [{name: log, type: tail, paths: ["+dir+"/*.log]}]\n")
-	var got []string
-	if err := plan.Probe(t.Context(), t.TempDir(), func(p bridge.Probed) {
-		if p.Err != nil {
-			p.Detail = "FAIL " + p.Err.Error()
-		}
-		got = append(got, p.Detail)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	want := []string{"connected; a message came back", "FAIL the broker does not answer (time-out)", "FAIL cannot listen on", "1 file can be read"}
-	if len(got) != len(want) {
-		t.Fatalf("got %q", got)
-	}
-	for i := range want {
-		if !strings.HasPrefix(got[i], want[i]) {
-			t.Errorf("got %q, want %q", got[i], want[i])
 		}
 	}
 }

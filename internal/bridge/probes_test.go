@@ -1,0 +1,41 @@
+package bridge_test
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"event2mqtt/internal/bridge"
+)
+
+// TestProbesTryOutWhatIsNamed: the broker with a message, addresses, files.
+func TestProbesTryOutWhatIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a.log"), "")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	plan := load(t, "mqtt: {url: [\"mqtt://"+runBroker(t)+"\", \"mqtt://"+taken.Addr().String()+"\"], timeout: 1s}\nhttp: {listen: \""+taken.Addr().String()+"\"}\n"+
+		"sources: [{name: log, type: tail, paths: ["+dir+"/*.log]}]\n")
+	var got []string
+	if err := plan.Probe(t.Context(), t.TempDir(), func(p bridge.Probed) {
+		if p.Err != nil {
+			p.Detail = "FAIL " + p.Err.Error()
+		}
+		got = append(got, p.Detail)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"connected; a message came back", "FAIL the broker does not answer (time-out)", "FAIL cannot listen on", "1 file can be read"}
+	if len(got) != len(want) {
+		t.Fatalf("got %q", got)
+	}
+	for i := range want {
+		if !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("got %q, want %q", got[i], want[i])
+		}
+	}
+}

@@ -1,0 +1,70 @@
+// Package testkit holds what the tests of several packages begin with. It is
+// not for use in the program, and imports nothing of it.
+package testkit
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Patience is how long tests wait for what must come. A slow machine needs
+// much; where all is well nobody waits that long.
+const Patience = 60 * time.Second
+
+// OK ends the test if there is an error.
+func OK(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Eventually waits until a condition holds; what says it in words.
+func Eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(Patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long until %s", what)
+		}
+	}
+}
+
+// Write writes a file and returns its path.
+func Write(t testing.TB, path, text string) string {
+	t.Helper()
+	OK(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+// FreeAddress returns an address of loopback that nothing listens on.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	OK(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Log is a buffer for a log that several goroutines write.
+type Log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// String returns what was written.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

@@ -442,3 +442,10 @@ func (b *bundledBroker) Publish(ctx context.Context, topic string, payload []byt
 	}
 	return r, err
 }
+
+// Subscribe implements mqtt.Broker.
+func (b *bundledBroker) Subscribe(filter string, use func(mqtt.Incoming)) (cancel func(), err error) {
+	return b.Broker.Subscribe(filter, func(d broker.Delivery) {
+		use(mqtt.Incoming{Topic: d.Topic, Payload: d.Payload, Retained: d.Retain || d.Stored, User: d.User, Client: d.Client, Received: d.Received})
+	})
+}

@@ -34,6 +34,8 @@ type Options struct {
 	ID func(seq uint64) string
 	// Refused keeps events that the broker will never take; nil keeps none.
 	Refused Keeper
+	// Subscription is what the broker is asked for; nil is nothing.
+	Subscription *Subscription
 	// Calm is how long a connection must have lasted without a message before
 	// its end is blamed on one. Default 2 s.
 	Calm time.Duration
@@ -71,6 +73,7 @@ type Sink struct {
 	will     will
 	states   refusedStates
 	lessons  lessons
+	hearing  hearing
 }
 
 // link is a connection to a broker. It is used once.
@@ -79,11 +82,16 @@ type link interface {
 	// acknowledged it as its QoS asks.
 	// It may wait for the broker to take the message, until ctx ends.
 	publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket
+	// subscribe gives use what matches one of the filters, one message at a
+	// time, until ctx ends or the link does. It is called once. The error wraps
+	// errNotGranted if the broker refuses.
+	subscribe(ctx context.Context, filters []string, use func(Incoming)) error
 	// down is closed when the link is of no more use.
 	down() <-chan struct{}
 	// err says why it went down.
 	err() error
-	// moved says when bytes of a message went out last.
+	// moved says when bytes of a message went out last, or came of one that is
+	// skipped.
 	moved() time.Time
 	// ping returns nil when the broker has read all that was published.
 	ping(ctx context.Context) error
@@ -198,6 +206,9 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		return err
 	}
 	defer l.close()
+	if err := s.subscribe(ctx, l); err != nil {
+		return err
+	}
 	var f flight
 	if s.doubt.careful() {
 		err = s.carefully(ctx, l, in, watch, &f)

@@ -101,6 +101,16 @@ func (l *logBuffer) String() string {
 
 func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
 	t.Helper()
+	return newRigWith(t, func(o *mqtt.Options) {
+		if change != nil {
+			change(&o.Config, &o.Publish)
+		}
+	}, urls...)
+}
+
+// newRigWith is newRig with more options.
+func newRigWith(t testing.TB, change func(*mqtt.Options), urls ...string) *rig {
+	t.Helper()
 	r := &rig{t: t, states: event.NewStates(), log: &logBuffer{}}
 	r.dir = t.TempDir()
 	r.refused = refused.Open(r.dir, zerolog.Nop())
@@ -111,10 +121,9 @@ func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls .
 	ok(t, err)
 	c, p := mqtt.Defaults()
 	c.URL, c.ClientID, c.Timeout = urls, "sink", 2*time.Second
-	if change != nil {
-		change(&c, &p)
-	}
-	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, ID: r.journal.ID, Refused: r.refused, Calm: 50 * time.Millisecond, Log: zerolog.New(r.log)})
+	options := mqtt.Options{Config: c, Publish: p, ID: r.journal.ID, Refused: r.refused, Calm: 50 * time.Millisecond, Log: zerolog.New(r.log)}
+	change(&options)
+	r.sink, err = mqtt.New(options)
 	ok(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -478,6 +487,12 @@ func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
 }
 
 type bundled struct{ *broker.Broker }
+
+func (b bundled) Subscribe(filter string, use func(mqtt.Incoming)) (cancel func(), err error) {
+	return b.Broker.Subscribe(filter, func(d broker.Delivery) {
+		use(mqtt.Incoming{Topic: d.Topic, Payload: d.Payload, Retained: d.Retain || d.Stored, User: d.User, Client: d.Client, Received: d.Received})
+	})
+}
 
 func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (mqtt.Receipt, error) {
 	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})

@@ -42,11 +42,11 @@ type conn struct {
 
 	// Of the goroutine that reads.
 	reader *bufio.Reader
-	head   [5]byte // of the packet
-	ahead  []byte  // what of head is yet to be handed over
-	body   int     // bytes of the packet behind ahead
-	excess int     // bytes of a message that is skipped
-	signed time.Time
+	head   [5]byte   // of the packet
+	ahead  []byte    // what of head is yet to be handed over
+	body   int       // bytes of the packet behind ahead
+	excess int       // bytes of a message that is skipped, yet to come
+	signed time.Time // when paho got its last PINGRESP because of it
 
 	// skip is told of each message that is too large to be taken; nil if none
 	// was subscribed to, so that such a one ends the connection.
@@ -139,7 +139,7 @@ func (c *conn) tellSkipped() error {
 // is behind it, and so is every acknowledgement; as a sign that the broker is
 // there paho gets a PINGRESP now and then.
 func (c *conn) skipSome() error {
-	n, err := c.reader.Discard(min(c.excess, writeChunk))
+	n, err := c.reader.Discard(min(c.excess, max(1, c.reader.Buffered()))) // as much as comes at once
 	c.excess -= n
 	now := time.Now()
 	c.skipped.Store(now.UnixNano())

@@ -83,6 +83,7 @@ func run(ctx context.Context, f flags) error {
 	if f.config != "" {
 		options.Load = load
 	}
+	defer boundMemory()()
 	b := bridge.New(options)
 	defer reloadOnHangup(ctx, b)()
 	return b.Run(ctx)

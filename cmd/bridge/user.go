@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/config/file"
 )
 
@@ -44,7 +44,7 @@ func openAccounts(cmd *cobra.Command, f *flags, keeps bool) (accounts.File, erro
 	if err != nil {
 		return "", err
 	}
-	return bridge.AccountsFile(dir), nil
+	return bundled.AccountsFile(dir), nil
 }
 
 // addAccount stores a new account and says what that means to others.

@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // answering is a source that counts its answers by HTTP status.
@@ -15,17 +14,14 @@ type answering interface{ Answers() map[int]uint64 }
 func (b *Bridge) writeAnswers(w io.Writer) {
 	const name = "event2mqtt_webhook_requests_total"
 	_, _ = fmt.Fprintf(w, "# HELP %[1]s Requests to webhooks, by the status they were answered with.\n# TYPE %[1]s counter\n", name)
-	b.mu.RLock()
-	parts := slices.Clone(b.now.sources)
-	b.mu.RUnlock()
-	for _, c := range parts {
+	for _, c := range b.parts() {
 		source, ok := c.part.(answering)
 		if !ok {
 			continue
 		}
 		answers := source.Answers()
 		for _, status := range slices.Sorted(maps.Keys(answers)) {
-			_, _ = fmt.Fprintf(w, "%s{source=%q,status=\"%d\"} %d\n", name, strings.TrimPrefix(c.title, "source "), status, answers[status])
+			_, _ = fmt.Fprintf(w, "%s{source=%q,status=\"%d\"} %d\n", name, c.name, status, answers[status])
 		}
 	}
 }
@@ -39,9 +35,7 @@ type (
 // writeSourceCounts writes what sources could not read, in Prometheus' text
 // format.
 func (b *Bridge) writeSourceCounts(w io.Writer) {
-	b.mu.RLock()
-	parts := slices.Clone(b.now.sources)
-	b.mu.RUnlock()
+	parts := b.parts()
 	for _, m := range []struct {
 		name, help string
 		value      func(part any) (n uint64, ok bool)
@@ -63,8 +57,8 @@ func (b *Bridge) writeSourceCounts(w io.Writer) {
 	} {
 		_, _ = fmt.Fprintf(w, "# HELP %[1]s %[2]s\n# TYPE %[1]s counter\n", m.name, m.help)
 		for _, c := range parts {
-			if n, ok := m.value(c.part); ok {
-				_, _ = fmt.Fprintf(w, "%s{source=%q} %d\n", m.name, strings.TrimPrefix(c.title, "source "), n)
+			if n, ok := m.value(c.part); ok && c.cursor == nil {
+				_, _ = fmt.Fprintf(w, "%s{source=%q} %d\n", m.name, c.name, n)
 			}
 		}
 	}

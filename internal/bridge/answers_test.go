@@ -55,7 +55,7 @@ func TestMetricsCountUnreadTimes(t *testing.T) {
 
 // TestMetricsCountSkippedLines of a source that skips lines.
 func TestMetricsCountSkippedLines(t *testing.T) {
-	b := &Bridge{now: &running{sources: []*component{{title: "source log", part: skips(3)}, {title: "source hooks", part: nil}}}}
+	b := &Bridge{now: &running{parts: []*component{{name: "log", part: skips(3)}, {name: "hooks", part: nil}}}}
 	var text strings.Builder
 	b.writeSourceCounts(&text)
 	if want := `event2mqtt_tail_lines_skipped_total{source="log"} 3` + "\n"; !strings.HasSuffix(text.String(), want) {

@@ -24,14 +24,12 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/listen"
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/web"
 )
-
-// mainSink is the name of the cursor of the sink that the mqtt section
-// describes. It stays when that moves from one broker to another.
-const mainSink = "mqtt"
 
 // Options are what a Bridge needs.
 type Options struct {
@@ -57,11 +55,12 @@ type Bridge struct {
 	fault    func(component string) error // tests let components fail with it
 
 	journal    *journal.Journal
-	cursor     *journal.Cursor
+	required   atomic.Pointer[[]*journal.Cursor] // of the sinks that a receipt waits for
 	states     *event.States
+	devices    *devices
 	refused    *refused.Folder
 	web        *web.Server
-	sockets    *sockets
+	sockets    *listen.Sockets
 	shape      atomic.Pointer[shape]
 	endings    sync.WaitGroup // of what was replaced
 	background sync.WaitGroup // of HTTP servers that clients have yet to leave
@@ -87,7 +86,7 @@ type Bridge struct {
 func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
-		states: event.NewStates(), sockets: newSockets(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
+		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.linger, b.leave = context.WithCancel(context.Background())
@@ -158,15 +157,22 @@ func (b *Bridge) stop() {
 	defer time.AfterFunc(b.now.plan.ShutdownTimeout/2, b.hurry).Stop()
 	b.leave()
 	b.endings.Wait()
-	b.background.Go(b.now.http.stop)
-	for _, s := range b.now.sources {
-		b.background.Go(s.stop)
+	var sending []*component
+	for _, part := range b.now.parts {
+		if part.cursor != nil {
+			sending = append(sending, part)
+		} else {
+			b.background.Go(part.stop)
+		}
 	}
 	b.background.Wait()
-	b.drain()
-	b.now.sink.stop()
+	b.drain(sending)
+	for _, sink := range sending {
+		b.background.Go(sink.stop)
+	}
+	b.background.Wait()
 	if b.now.broker != nil {
-		b.now.broker.close()
+		b.now.broker.Stop()
 	}
 }
 
@@ -185,13 +191,7 @@ func (b *Bridge) openJournal(c JournalConfig) (err error) {
 		FS: journal.DirFS(dir), MaxSize: int64(c.MaxSize), MaxAge: c.MaxAge, Sync: c.Sync, SyncEvery: c.SyncInterval,
 		WhenFull: c.WhenFull, Log: b.logs.part("journal"),
 	})
-	if err == nil {
-		b.cursor, err = b.journal.Cursor(mainSink)
-	}
 	if err != nil {
-		if b.journal != nil {
-			_ = b.journal.Close()
-		}
 		b.unlockJournal()
 	}
 	return err
@@ -204,8 +204,8 @@ func (b *Bridge) greet() {
 	switch {
 	case b.now.broker == nil:
 		b.log.Info().Msgf("events go to %s", plan.destination())
-	case len(b.now.broker.listeners) > 0:
-		b.log.Info().Msgf("MQTT broker listens on %s", b.listening(plan.Broker.listeners()))
+	case b.now.broker.Listens():
+		b.log.Info().Msgf("MQTT broker listens on %s", b.listening(plan.listeners()[1:]))
 	case overHTTP:
 		b.log.Info().Msgf("MQTT broker is reached over WebSocket alone, at ws://%s%s; broker.listen is off", b.httpAddress(), broker.WebSocketPath)
 	default:
@@ -213,21 +213,23 @@ func (b *Bridge) greet() {
 	}
 	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", b.listening(plan.listeners()[:1]), b.stateDir)
 	for _, o := range plan.sources {
-		if hook, ok := o.(*webhookOptions); ok && hook.open() {
-			b.log.Info().Msgf(`try: curl -d '{"file":"a.gcode"}' %s/hooks/%s/PrintStarted`, b.httpAddress(), hook.Name)
-			return
+		if t, ok := o.(trier); ok {
+			if text := t.Try(b.httpAddress()); text != "" {
+				b.log.Info().Msg("try: " + text)
+				return
+			}
 		}
 	}
 }
 
 // listening names the addresses that are really listened on for some listeners.
-func (b *Bridge) listening(specs []listenerSpec) string {
+func (b *Bridge) listening(specs []listen.Option) string {
 	var all []string
 	for _, spec := range specs {
-		for _, address := range b.sockets.addresses(spec.network, spec.address) {
+		for _, address := range b.sockets.Addresses(spec.At) {
 			text := address.String()
-			if spec.kind != "" {
-				text += " (" + spec.kind + ")"
+			if spec.Kind != "" {
+				text += " (" + spec.Kind + ")"
 			}
 			all = append(all, text)
 		}
@@ -235,14 +237,23 @@ func (b *Bridge) listening(specs []listenerSpec) string {
 	return strings.Join(all, ", ")
 }
 
-// drain waits until the sink has delivered what is stored, if it can.
-func (b *Bridge) drain() {
+// parts are those that run.
+func (b *Bridge) parts() []*component {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.now.parts
+}
+
+// drain waits until the sinks have delivered what is stored, if they can.
+func (b *Bridge) drain(sinks []*component) {
 	deadline := time.Now().Add(b.now.plan.ShutdownTimeout)
-	for time.Now().Before(deadline) && b.cursor.Lag() > 0 && b.now.mqtt.Health().OK {
-		time.Sleep(5 * time.Millisecond)
-	}
-	if n := b.cursor.Lag(); n > 0 {
-		b.log.Info().Uint64("events", n).Msg("not delivered yet; kept for the next start")
+	for _, sink := range sinks {
+		for time.Now().Before(deadline) && sink.lag() > 0 && sink.health.Report().Level == health.Up {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if n := sink.lag(); n > 0 {
+			b.log.Info().Str("sink", sink.name).Uint64("events", n).Msg("not delivered yet; kept for the next start")
+		}
 	}
 }
 
@@ -253,27 +264,25 @@ func (b *Bridge) health() (bool, []web.Component) {
 	b.mu.RUnlock()
 	stats := b.journal.Stats()
 	failure := b.journal.Failure()
-	detail := fmt.Sprintf("%s in %s; newest event %d", config.Size(stats.Bytes), counted(stats.Segments, "file"), stats.Last)
+	stored := web.Component{Name: "journal", OK: failure == nil}
+	stored.Detail = fmt.Sprintf("%s in %s; newest event %d", config.Size(stats.Bytes), counted(stats.Segments, "file"), stats.Last)
 	if failure != nil {
-		detail = fmt.Sprintf("cannot store events: %v", failure)
+		stored.Status = health.Status{Level: health.Failed, Detail: fmt.Sprintf("cannot store events: %v", failure)}
 	}
-	parts := []web.Component{{Name: "journal", OK: failure == nil, Detail: detail}}
-	ready := failure == nil
-	if now.sink == nil {
+	parts, ready := []web.Component{stored}, failure == nil
+	if now.plan == nil {
 		return false, parts // still starting
 	}
-	sink := now.mqtt.Health()
-	_, since := now.sink.health()
-	parts = append(parts, web.Component{
-		Name: now.sink.title, OK: sink.OK, Detail: fmt.Sprintf("%s; waiting: %s", sink.Detail, counted(b.cursor.Lag(), "event")), Since: since,
-	})
-	for _, c := range now.sources {
-		h, since := c.health()
-		ready = ready && h.OK
-		if detail := c.troubled(); detail != "" && h.OK {
-			h.OK, h.Detail = false, detail // the others' events are taken all the same
+	for _, c := range now.parts {
+		if c.last {
+			continue // who asks has it
 		}
-		parts = append(parts, web.Component{Name: c.title, OK: h.OK, Detail: h.Detail, Since: since})
+		report := c.health.Report()
+		if c.cursor != nil {
+			report.Detail += "; waiting: " + counted(c.lag(), "event")
+		}
+		ready = ready && report.Level != health.Failed
+		parts = append(parts, web.Component{Name: c.title, OK: report.Level == health.Up, Report: report, Started: c.since()})
 	}
 	return ready, parts
 }

@@ -8,36 +8,41 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/rs/zerolog"
 
-	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/health"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/retry"
 )
 
-// component is a part that is kept running: a source, the sink, the HTTP
-// server.
+// component is a part that is kept running: a source, a sink, the HTTP server.
 type component struct {
-	title string
+	title string // such as "source octo", unique
+	name  string // as configured
 	// spec is what the component was built of: an equal one asks for no other.
 	spec any
-	// part is what runs; nil where nobody asks it anything.
+	// part is what runs, such as a sources.Source.
 	part any
+	// cursor is set for a sink.
+	cursor *journal.Cursor
 	// alone is set if it cannot run beside the one that takes its place.
 	alone bool
-	// watch, if set, tells what a part that runs cannot do just now.
-	watch func() (ok bool, detail string)
+	// last is set for what begins when all others have, so that whoever it lets
+	// in finds them, and whose end the next change does not wait for.
+	last bool
 	// run does the work until ctx ends, and calls ready once it has begun.
 	run func(ctx context.Context, ready func()) error
 	log zerolog.Logger
+
+	health health.Record
 
 	// Of start and stop, which take turns.
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	first  chan error // cap 1: nil when it has begun, or why it could not
 
-	mu    sync.Mutex
-	state sinks.Health
-	since time.Time // when it was started
+	mu      sync.Mutex
+	started time.Time
 }
 
 // start starts the component. It goes on until stop.
@@ -45,7 +50,7 @@ func (c *component) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel, c.first = cancel, make(chan error, 1)
 	c.mu.Lock()
-	c.since = time.Now()
+	c.started = time.Now()
 	c.mu.Unlock()
 	c.wg.Go(func() { c.keepRunning(ctx) })
 }
@@ -72,45 +77,29 @@ func (c *component) begun(ctx context.Context) error {
 	return nil
 }
 
-// steady is how long a component must have run for its failures to be
-// forgotten.
-const steady = time.Minute
-
 // keepRunning runs the component until ctx ends. When it fails it is started
 // again, after a pause that grows; the failure is logged and shown.
 func (c *component) keepRunning(ctx context.Context) {
-	pause := backoff.NewExponentialBackOff()
-	pause.MaxInterval = time.Minute
-	for {
-		started := time.Now()
-		c.set(true, "running")
-		err := guard(ctx, func(ctx context.Context) error { return c.run(ctx, func() { c.tell(nil) }) })
-		if ctx.Err() != nil {
-			c.set(false, "stopped")
-			return
+	loop := retry.Loop{Failed: func(err error, fresh bool, pause time.Duration) {
+		c.begin(err)
+		c.health.Tell(health.Failure(err))
+		if fresh {
+			c.log.Error().Err(err).Msgf("%s failed; it is started again in %s, and then as often as it takes", c.title, pause.Round(time.Millisecond))
 		}
-		if err == nil {
+	}}
+	_ = loop.Run(ctx, func(ctx context.Context) error {
+		c.health.Tell(health.Running("running"))
+		err := guard(ctx, func(ctx context.Context) error { return c.run(ctx, func() { c.begin(nil) }) })
+		if err == nil && ctx.Err() == nil {
 			err = errors.New("ended without a reason")
 		}
-		c.tell(err)
-		if time.Since(started) > steady {
-			pause.Reset()
-		}
-		wait := pause.NextBackOff()
-		c.set(false, fmt.Sprintf("failed: %v", err))
-		c.log.Error().Err(err).Msgf("%s failed; it is started again in %s", c.title, wait.Round(time.Millisecond))
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-	}
+		return err
+	})
+	c.health.Tell(health.Lacking("stopped"))
 }
 
-// tell notes how the first attempt went.
-func (c *component) tell(err error) {
+// begin notes how the first attempt went.
+func (c *component) begin(err error) {
 	select {
 	case c.first <- err:
 	default:
@@ -127,23 +116,12 @@ func guard(ctx context.Context, run func(context.Context) error) (err error) {
 	return run(ctx)
 }
 
-func (c *component) set(ok bool, detail string) {
+// since is when the component was started.
+func (c *component) since() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state = sinks.Health{OK: ok, Detail: detail}
+	return c.started
 }
 
-// troubled says what a part that runs cannot do just now, if there is such.
-func (c *component) troubled() (detail string) {
-	if c.watch == nil {
-		return ""
-	}
-	_, detail = c.watch()
-	return detail
-}
-
-func (c *component) health() (h sinks.Health, since time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.state, c.since
-}
+// lag is how many events a sink has not delivered yet.
+func (c *component) lag() uint64 { return c.cursor.Lag() }

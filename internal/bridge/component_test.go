@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/health"
 )
 
 func TestAFailedComponentIsStartedAgainAndSeen(t *testing.T) {
@@ -35,12 +37,12 @@ func TestAFailedComponentIsStartedAgainAndSeen(t *testing.T) {
 			t.Errorf("the first attempt: %v", err)
 		}
 		synctest.Wait()
-		if h, _ := c.health(); h.OK || !strings.Contains(h.Detail, "no such device") {
+		if h := c.health.Report(); h.Level != health.Failed || !strings.Contains(h.Detail, "no such device") {
 			t.Errorf("after a failure: %+v", h)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if h, _ := c.health(); !h.OK || len(starts) != 4 {
+		if h := c.health.Report(); h.Level != health.Up || h.Restarts != 3 || len(starts) != 4 {
 			t.Errorf("after %d starts: %+v", len(starts), h)
 		}
 		c.stop()

@@ -3,21 +3,17 @@ package bridge
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"net"
-	"net/http"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/rs/zerolog"
-
+	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/listen"
 	"event2mqtt/internal/rules"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
-	"event2mqtt/internal/sources/tail"
 	"event2mqtt/internal/sources/webhook"
 	"event2mqtt/internal/web"
 )
@@ -26,8 +22,9 @@ import (
 type Config struct {
 	MQTT            mqtt.Config        `koanf:"mqtt" doc:"The broker that events are published to."`
 	Publish         mqtt.PublishConfig `koanf:"publish" doc:"What the published messages look like."`
-	Broker          BrokerConfig       `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
-	Sources         []any              `koanf:"sources" doc:"Where events come from. Without any there is a webhook, default."` // maps; each type has options of its own
+	Broker          bundled.Config     `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
+	Sources         []any              `koanf:"sources" doc:"Where events come from. Without any there is a webhook, default."`                 // maps; each type has options of its own
+	Sinks           []any              `koanf:"sinks" doc:"Where events go beside the broker of mqtt, each with its own place in the journal."` // maps, too
 	Rules           []rules.Config     `koanf:"rules" doc:"What becomes of events before they are stored: each rule is applied to what those before it left."`
 	Journal         JournalConfig      `koanf:"journal" doc:"Where events are kept until they are delivered."`
 	HTTP            web.Config         `koanf:"http" doc:"The HTTP server of webhooks, the API and metrics."`
@@ -43,6 +40,7 @@ type JournalConfig struct {
 	MaxAge       time.Duration      `koanf:"max_age" default:"7d" doc:"How long delivered events are kept as history."`
 	Sync         journal.SyncMode   `koanf:"sync" default:"always" oneof:"always,interval,never" doc:"When stored events are synced to the disk: always is before they count as stored and safe against power cuts; interval is every sync_interval; never leaves it to the system."`
 	SyncInterval time.Duration      `koanf:"sync_interval" default:"1s" min:"1ms" max:"1h" doc:"How often stored events are synced to the disk if journal.sync is interval."`
+	Keep         time.Duration      `koanf:"keep" default:"24h" min:"0s" doc:"How long the place of a sink that is no longer configured is kept, so that it goes on where it was when it comes back."`
 	WhenFull     journal.FullPolicy `koanf:"when_full" default:"refuse" oneof:"refuse,drop_oldest" doc:"What becomes of new events when the journal is full: refuse has their senders try again; drop_oldest drops the oldest instead."`
 }
 
@@ -59,74 +57,13 @@ func Defaults() (c Config) {
 	return c
 }
 
-// deps are what sources are built with.
-type deps struct {
-	mux webhook.Mux
-	log zerolog.Logger
-}
-
-// sourceType is a kind of source. options returns its configuration, to be
-// decoded into.
-type sourceType struct {
-	name    string
-	options func() sourceOptions
-}
-
-// sourceOptions is the configuration of one source.
-type sourceOptions interface {
-	// Check tells what is wrong that tags do not, as config.KeyErrors.
-	Check() error
-	common() sources.Common
-	// alone reports whether a source cannot run beside its successor: both
-	// would deliver the same events.
-	alone() bool
-	build(deps) (sources.Source, error)
-}
-
-// sourceTypes are the kinds of source that exist. A new one is one folder and
-// one line here.
-var sourceTypes = []sourceType{
-	{"webhook", func() sourceOptions { return &webhookOptions{} }},
-	{"tail", func() sourceOptions { return &tailOptions{} }},
-}
-
-type webhookOptions struct {
-	webhook.Config `koanf:",squash"`
-}
-
-// authenticates reports whether senders must prove who they are in some way: any
-// option of auth that holds a secret.
-func (o *webhookOptions) authenticates() bool {
-	return config.HasSecret(o.Auth)
-}
-
-// open reports whether the source takes what anybody posts.
-func (o *webhookOptions) open() bool {
-	return !o.authenticates() && slices.Contains(o.Methods, http.MethodPost)
-}
-
-func (o *webhookOptions) common() sources.Common { return o.Common }
-func (o *webhookOptions) alone() bool            { return false }
-func (o *webhookOptions) build(d deps) (sources.Source, error) {
-	return webhook.New(o.Config, d.mux, d.log)
-}
-
-type tailOptions struct {
-	tail.Config `koanf:",squash"`
-}
-
-func (o *tailOptions) common() sources.Common { return o.Common }
-func (o *tailOptions) alone() bool            { return true }
-func (o *tailOptions) build(d deps) (sources.Source, error) {
-	return tail.New(o.Config, d.log)
-}
-
 // Plan is a configuration that was found good.
 type Plan struct {
 	Config
 	// Version is the program's, as it shows it.
 	Version string
-	sources []sourceOptions
+	sources []sources.Options
+	sinks   []sinks.Options // the main one first
 	doc     *config.Document
 }
 
@@ -141,6 +78,9 @@ func (p *Plan) Values() []config.Value {
 	values := p.doc.Values("", p.Config)
 	for i, options := range p.sources {
 		values = append(values, p.doc.Values(fmt.Sprintf("sources[%d]", i), options)...)
+	}
+	for i, options := range p.sinks[1:] {
+		values = append(values, p.doc.Values(fmt.Sprintf("sinks[%d]", i), options)...)
 	}
 	return values
 }
@@ -178,10 +118,11 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 			problems[i].Text += ", such as log: {level: debug}"
 		}
 	}
-	note("", mqtt.Check(p.MQTT, p.Publish))
+	p.sinks = []sinks.Options{p.mainOptions()}
+	note("", p.sinks[0].Check())
 	note("", rules.Check(p.Rules, p.Publish.BaseTopic))
 	if len(p.MQTT.URL) == 0 {
-		note("broker", p.Broker.check(accountsFile(stateDir)))
+		note("broker", p.Broker.Check(bundled.AccountsFile(stateDir)))
 	}
 	note("http", p.HTTP.Check())
 	note("", p.checkListeners())
@@ -189,30 +130,13 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 		note("", config.Relation("journal.max_size", "max_payload", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
 	}
 	note("", p.checkPaths())
-	note("", atMost("sources", len(p.Sources), maxSources))
 	note("", atMost("rules", len(p.Rules), maxRules))
-	if len(p.Sources) > maxSources {
-		p.Sources = p.Sources[:maxSources]
-	}
-	names := map[string]int{}
-	for i, raw := range p.Sources {
-		path := fmt.Sprintf("sources[%d]", i)
-		options, err := decodeSource(doc, path, raw)
-		note(path, err)
-		if options == nil {
-			continue
-		}
-		name := options.common().Name
-		if first, taken := names[name]; taken && name != "" {
-			note(path, config.Errorf("name", "%q is the name of sources[%d] already", name, first))
-		}
-		names[name] = i
-		p.sources = append(p.sources, options)
-	}
+	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(), note, checkSourceName)
+	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, sinkKinds(), note, checkSinkName)...)
 	if len(p.Sources) == 0 {
-		hook := &webhookOptions{webhook.Defaults()}
-		hook.Name, hook.Type = "default", "webhook"
-		p.sources = []sourceOptions{hook}
+		hook := webhook.Defaults()
+		hook.Name, hook.Type = "default", webhook.Type.Name
+		p.sources = []sources.Options{&hook}
 	}
 	if len(problems) > 0 {
 		problems.Sort()
@@ -224,7 +148,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 		}
 	}
 	if len(p.MQTT.URL) == 0 {
-		doc.Warnings = append(doc.Warnings, p.Broker.warnings(p.HTTP.Listen)...)
+		doc.Warnings = append(doc.Warnings, p.Broker.Warnings(p.HTTP.Listen)...)
 	}
 	p.doc = doc
 	p.warnOfSurprises()
@@ -232,11 +156,11 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	return p, nil
 }
 
-// Bounds of what runs at once: each source has goroutines of its own, and each
-// rule is tried for each event.
+// Bounds of what runs at once: each source and sink has goroutines of its own,
+// and each rule is tried for each event.
 const (
-	maxSources = 1000
-	maxRules   = 1000
+	maxParts = 1000
+	maxRules = 1000
 )
 
 func atMost(key string, n, most int) error {
@@ -246,49 +170,14 @@ func atMost(key string, n, most int) error {
 	return nil
 }
 
-func decodeSource(doc *config.Document, path string, item any) (sourceOptions, error) {
-	raw, ok := item.(map[string]any)
-	if !ok {
-		return nil, config.Errorf("", "a group of options is needed here")
-	}
-	kind, _ := raw["type"].(string)
-	var known []string
-	for _, t := range sourceTypes {
-		known = append(known, t.name)
-		if t.name != kind {
-			continue
-		}
-		options := t.options()
-		var noPreset error
-		if _, ok := options.(*tailOptions); ok && raw["preset"] != nil {
-			noPreset = config.Errorf("preset", "is for webhooks; what a log looks like is its format: write format: docker, journald, nginx, syslog and so on")
-			raw = maps.Clone(raw) // without what is told of already
-			delete(raw, "preset")
-		}
-		err := doc.DecodeValue(path, raw, options)
-		if p, ok := options.(interface{ Prepare() }); ok {
-			doc.Fill(path, "preset", options, p.Prepare) // check, --print and run see the same
-		}
-		return options, errors.Join(noPreset, err, options.Check())
-	}
-	if kind == "" && raw["type"] == nil {
-		return nil, config.Errorf("type", "is missing; write type: %s", strings.Join(known, ", or type: "))
-	}
-	text := fmt.Sprintf("%q is not a type of source; there are %s", kind, strings.Join(known, ", "))
-	if near := config.Near(kind, known...); near != "" && kind != "" {
-		text += fmt.Sprintf("; did you mean %s?", near)
-	}
-	return nil, config.Errorf("type", "%s", text)
-}
-
 // checkListeners tells of addresses that would be listened on twice.
 func (p *Plan) checkListeners() error {
 	listeners := p.listeners()
 	var errs []error
 	for i, l := range listeners {
 		for _, other := range listeners[:i] {
-			if l.overlaps(other) {
-				errs = append(errs, config.Errorf(l.key, "%s is taken by %s already, which listens on %s", l.address, other.key, other.address))
+			if l.At.Overlaps(other.At) {
+				errs = append(errs, config.Errorf(l.Key, "%s is taken by %s already, which listens on %s", l.At.Text, other.Key, other.At.Text))
 			}
 		}
 	}
@@ -296,30 +185,15 @@ func (p *Plan) checkListeners() error {
 }
 
 // listeners are all that is listened on.
-func (p *Plan) listeners() []listenerSpec {
-	all := []listenerSpec{{key: "http.listen", network: "tcp", address: p.HTTP.Listen}}
+func (p *Plan) listeners() []listen.Option {
+	all := []listen.Option{{Key: "http.listen", At: httpAt(p.HTTP.Listen)}}
 	if len(p.MQTT.URL) == 0 {
-		all = append(all, p.Broker.listeners()...)
+		for _, spec := range p.Broker.Listeners() {
+			all = append(all, spec.Option)
+		}
 	}
 	return all
 }
 
-// overlaps reports whether only one of two listeners can be open.
-func (s listenerSpec) overlaps(other listenerSpec) bool {
-	if s.network != "tcp" || other.network != "tcp" {
-		return s.network == other.network && s.address == other.address
-	}
-	host, port, _ := net.SplitHostPort(s.address)
-	otherHost, otherPort, _ := net.SplitHostPort(other.address)
-	all := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
-	same := func(a string) bool { return slices.Contains(hostsOf(otherHost), a) }
-	return port == otherPort && port != "0" && (all(host) || all(otherHost) || slices.ContainsFunc(hostsOf(host), same))
-}
-
-// hostsOf are the addresses that a host stands for, as far as is known.
-func hostsOf(host string) []string {
-	if strings.EqualFold(host, localhost) {
-		return loopbacks
-	}
-	return []string{host}
-}
+// httpAt is where HTTP is listened on.
+func httpAt(address string) listen.Address { return listen.Address{Network: "tcp", Text: address} }

@@ -25,6 +25,7 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/listen"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
@@ -146,7 +147,7 @@ func (b *Bridge) reloaded(o Outcome) {
 	b.last = o
 	b.mu.Unlock()
 	if text, err := json.Marshal(o); err == nil {
-		b.states.Report(event.State{Key: "bridge/config", Payload: text})
+		b.states.Report(stateSource, event.State{Key: "config", Payload: text})
 	}
 	switch {
 	case first, same:
@@ -174,7 +175,7 @@ func (b *Bridge) watchConfig(ctx context.Context) {
 func (b *Bridge) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	b.mu.RLock()
 	last := b.last
-	good, sink := b.now.since, b.now.mqtt
+	good := b.now.since
 	b.mu.RUnlock()
 	ok := 0
 	if last.OK {
@@ -190,9 +191,7 @@ event2mqtt_config_last_reload_success_timestamp_seconds %.3f
 `, ok, float64(good.UnixMilli())/1000)
 	b.writeAnswers(w)
 	b.writeSourceCounts(w)
-	if sink != nil {
-		writeSkipped(w, sink.Skipped())
-	}
+	b.writeSkipped(w)
 	counts := b.shape.Load().rules.Counts()
 	for _, m := range []struct {
 		name, help string
@@ -263,12 +262,12 @@ func (b *Bridge) brokerAddress() (found BrokerAddress) {
 	if b.now.broker == nil {
 		return found
 	}
-	for _, l := range b.now.plan.Broker.listeners() {
-		secure := l.key == "broker.tls.listen"
-		if !secure && l.key != "broker.listen" {
+	for _, l := range b.now.plan.listeners() {
+		secure := l.Key == "broker.tls.listen"
+		if !secure && l.Key != "broker.listen" {
 			continue
 		}
-		if open := b.sockets.addresses(l.network, l.address); len(open) > 0 && found.Address == "" {
+		if open := b.sockets.Addresses(l.At); len(open) > 0 && found.Address == "" {
 			found = BrokerAddress{open[0].String(), secure}
 		}
 	}
@@ -325,7 +324,7 @@ func (c *control) write(b *Bridge) error {
 // httpAddress is where programs on this machine reach HTTP.
 func (b *Bridge) httpAddress() string {
 	address := b.now.plan.HTTP.Listen
-	if open := b.sockets.addresses("tcp", address); len(open) > 0 {
+	if open := b.sockets.Addresses(httpAt(address)); len(open) > 0 {
 		address = open[0].String() // port 0 is another by now
 	}
 	host, port, err := net.SplitHostPort(address)
@@ -333,7 +332,7 @@ func (b *Bridge) httpAddress() string {
 		return address // was checked
 	}
 	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr.IsUnspecified() {
-		host = localhost
+		host = listen.Localhost
 	}
 	return net.JoinHostPort(host, port)
 }

@@ -10,27 +10,35 @@ import (
 
 // Schema returns the JSON Schema of the configuration, for editors.
 func Schema() []byte {
-	var kinds, names []any
-	for _, t := range sourceTypes {
-		s := config.Schema(config.Describe(t.options()), nil)
+	s := config.Schema(config.Describe(Config{}), map[string]any{
+		"sources": listSchema(sourceKinds(), "Where events come from. Without any there is a webhook, default."),
+		"sinks":   listSchema(sinkKinds(), "Where events go beside the broker of mqtt, each with its own place in the journal."),
+	})
+	s["title"] = "event2mqtt"
+	return config.JSON(s)
+}
+
+// listSchema is the schema of a list whose items' options depend on their type.
+func listSchema[O options](k kinds[O], description string) map[string]any {
+	var all, names []any
+	for _, name := range k.names {
+		s := config.Schema(config.Describe(k.make[name]()), nil)
 		delete(s, "$schema")
-		s["properties"].(map[string]any)["type"] = map[string]any{"const": t.name}
-		kinds = append(kinds, map[string]any{
-			"if":   map[string]any{"properties": map[string]any{"type": map[string]any{"const": t.name}}, "required": []any{"type"}},
+		s["properties"].(map[string]any)["type"] = map[string]any{"const": name}
+		all = append(all, map[string]any{
+			"if":   map[string]any{"properties": map[string]any{"type": map[string]any{"const": name}}, "required": []any{"type"}},
 			"then": s,
 		})
-		names = append(names, t.name)
+		names = append(names, name)
 	}
-	s := config.Schema(config.Describe(Config{}), map[string]any{"sources": map[string]any{
-		"type": []any{"array", "null"}, "description": "Where events come from. Without any there is a webhook, default.",
+	return map[string]any{
+		"type": []any{"array", "null"}, "description": description,
 		"items": map[string]any{
 			"type": "object", "required": []any{"name", "type"},
 			"properties": map[string]any{"type": map[string]any{"enum": names}},
-			"allOf":      kinds,
+			"allOf":      all,
 		},
-	}})
-	s["title"] = "event2mqtt"
-	return config.JSON(s)
+	}
 }
 
 // Reference writes every option as a page of tables, in Markdown.
@@ -45,8 +53,12 @@ A duration has a unit (500ms, 60s, 10m, 24h, 7d), and so has a size (64KiB, 10MB
 `)
 	b.WriteString(config.Markdown("", config.Describe(Config{})))
 	for _, t := range sourceTypes {
-		b.WriteString("\n## Sources of type " + t.name + "\n\n")
-		b.WriteString(config.Markdown("sources[]", config.Describe(t.options())))
+		b.WriteString("\n## Sources of type " + t.Name + "\n\n")
+		b.WriteString(config.Markdown("sources[]", config.Describe(t.Options())))
+	}
+	for _, t := range sinkTypes {
+		b.WriteString("\n## Sinks of type " + t.Name + "\n\n")
+		b.WriteString(config.Markdown("sinks[]", config.Describe(t.Options())))
 	}
 	return b.String()
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/broker/bundled"
+
 	"github.com/rs/zerolog"
 )
 
@@ -44,7 +46,7 @@ func TestFilesThatAreNoFilesAreRefused(t *testing.T) {
 		t.Errorf("a file of events: %v", err)
 	}
 	state := t.TempDir()
-	if err := syscall.Mkfifo(string(accountsFile(state)), 0o600); err != nil {
+	if err := syscall.Mkfifo(string(bundled.AccountsFile(state)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Load("", nil, state); err == nil || !strings.Contains(err.Error(), "accounts.json is a named pipe") {

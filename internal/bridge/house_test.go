@@ -118,8 +118,8 @@ func (h *house) since() map[string]time.Time {
 	}
 	out := map[string]time.Time{}
 	for _, c := range answer.Components {
-		if !c.Since.IsZero() {
-			out[c.Name] = c.Since
+		if !c.Started.IsZero() {
+			out[c.Name] = c.Started
 		}
 	}
 	return out

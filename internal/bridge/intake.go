@@ -9,7 +9,9 @@ import (
 	"slices"
 	"time"
 
+	"event2mqtt/internal/device"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sources"
@@ -55,6 +57,7 @@ type output struct {
 	b      *Bridge
 	source string
 	ready  func()
+	tell   func(health.Status)
 }
 
 var _ sources.Output = output{}
@@ -123,10 +126,16 @@ func (o output) store(ctx context.Context, events []event.Event) (receipt, error
 	if errors.Is(err, journal.ErrTooLarge) {
 		err = &event.Refused{TooLarge: true, Reason: err.Error()}
 	}
-	return receipt{o.b.cursor, seq, false}, err
+	return receipt{*o.b.required.Load(), seq, false}, err
 }
 
-func (o output) Report(states ...event.State) { o.b.states.Report(states...) }
+func (o output) Tell(s health.Status) { o.tell(s) }
+
+func (o output) Describe(d device.Device) { o.b.devices.set(o.source, d) }
+
+func (o output) Report(states ...event.State) { o.b.states.Report(o.source, states...) }
+
+func (o output) Remove(keys ...string) { o.b.states.Remove(o.source, keys...) }
 
 func (o output) Mark(ctx context.Context, positions ...event.Position) error {
 	marks := make([]event.Event, len(positions))
@@ -142,9 +151,9 @@ func (o output) Positions() map[string][]byte { return o.b.journal.Positions(o.s
 func (o output) Forget(key string) { o.b.journal.Forget(o.source, key) }
 
 type receipt struct {
-	cursor *journal.Cursor
-	seq    uint64 // of the last event, 0 if rules have dropped all
-	held   bool
+	required []*journal.Cursor
+	seq      uint64 // of the last event, 0 if rules have dropped all
+	held     bool
 }
 
 func (r receipt) Delivered(ctx context.Context) error {
@@ -154,7 +163,12 @@ func (r receipt) Delivered(ctx context.Context) error {
 	if r.seq == 0 {
 		return nil
 	}
-	return r.cursor.Delivered(ctx, r.seq)
+	for _, cursor := range r.required {
+		if err := cursor.Delivered(ctx, r.seq); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // heldSource is under whose name the journal keeps what rules hold back: as

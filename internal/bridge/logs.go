@@ -47,6 +47,9 @@ func newLogs(root zerolog.Logger, c LogConfig) *logs {
 	for part := range c.Levels.byPart() {
 		l.gates[part] = &gate{}
 	}
+	for _, kind := range append(sourceKinds().names, sinkKinds().names...) {
+		l.gates[kind] = &gate{} // also one that has no level of its own
+	}
 	l.set(c)
 	return l
 }
@@ -63,7 +66,9 @@ func (l *logs) part(name string) zerolog.Logger {
 
 // set changes the levels of all loggers that were made.
 func (l *logs) set(c LogConfig) {
-	for part, level := range c.Levels.byPart() {
+	levels := c.Levels.byPart()
+	for part, gate := range l.gates {
+		level := levels[part]
 		if level == "" {
 			level = c.Level
 		}
@@ -71,6 +76,6 @@ func (l *logs) set(c LogConfig) {
 		if err != nil {
 			parsed = zerolog.InfoLevel // was checked
 		}
-		l.gates[part].least.Store(int32(parsed))
+		gate.least.Store(int32(parsed))
 	}
 }

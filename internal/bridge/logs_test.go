@@ -49,7 +49,7 @@ func TestEachPartHasALevelOfItsOwn(t *testing.T) {
 func TestEveryTypeOfSourceHasALevel(t *testing.T) {
 	l := newLogs(zerolog.Nop(), Defaults().Log)
 	for _, s := range sourceTypes {
-		l.part(s.name)
+		l.part(s.Name)
 	}
 }
 

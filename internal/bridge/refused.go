@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"event2mqtt/internal/refused"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/web/problem"
 )
 
@@ -142,22 +143,20 @@ func AskRefused(ctx context.Context, stateDir string, request RefusedRequest) (o
 	return o, err
 }
 
-// writeSkipped writes the counter of skipped events in Prometheus' text format.
-func writeSkipped(w io.Writer, n uint64) {
+// writeSkipped writes the counters of skipped events in Prometheus' text format.
+func (b *Bridge) writeSkipped(w io.Writer) {
 	const name = "event2mqtt_sink_skipped_total"
-	_, _ = fmt.Fprintf(w, "# HELP %[1]s Events that the destination will never take, kept in refused/ in the state folder.\n# TYPE %[1]s counter\n%[1]s{sink=%[2]q} %[3]d\n", name, mainSink, n)
+	_, _ = fmt.Fprintf(w, "# HELP %[1]s Events that the destination will never take, kept in refused/ in the state folder.\n# TYPE %[1]s counter\n", name)
+	for _, c := range b.parts() {
+		if sink, ok := c.part.(sinks.Counter); ok && c.cursor != nil {
+			_, _ = fmt.Fprintf(w, "%s{sink=%q} %d\n", name, c.name, sink.Skipped())
+		}
+	}
 }
 
-// Room that a PUBLISH needs beside its payload, in bytes (section 3.3 of MQTT).
-const (
-	packetHeader = 1 + 4 + 2 + 2 + 1 // type, remaining length, length of the topic, packet id, no properties
-	// maxOverhead is what any event may need: the longest topic, and what the
-	// time, the event's name and its id add to the payload.
-	maxOverhead = 128 << 10
-)
-
-// packetOverhead is how much larger than its payload a packet is.
-func packetOverhead(topic string) int { return packetHeader + len(topic) }
+// maxOverhead is how much larger than its payload any event's packet may be, in
+// bytes: the longest topic, and what the time, the event's name and its id add.
+const maxOverhead = 128 << 10
 
 // checkPacket warns of payloads that are accepted and fit no packet.
 func (p *Plan) checkPacket() {

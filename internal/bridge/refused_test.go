@@ -39,7 +39,7 @@ func TestRefusedEventsAreListedCountedAndSentAgain(t *testing.T) {
 	}
 	send("First")
 	send("Second")
-	eventually(t, "both are skipped", func() bool { return h.cursor.Lag() == 0 })
+	eventually(t, "both are skipped", func() bool { return h.now.part("sink mqtt").lag() == 0 })
 	list, err := Refused(ctx, h.stateDir)
 	if err != nil || len(list.Events) != 2 || list.Events[0].Name != "First" || list.Events[0].Payload != nil || !strings.Contains(list.Events[0].Reason, "broker.max_packet allows 1024") {
 		t.Fatalf("listed %+v, %v", list, err)

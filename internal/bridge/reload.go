@@ -3,15 +3,16 @@ package bridge
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"reflect"
 	"slices"
 	"time"
 
 	"event2mqtt/internal/broker"
+	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/config"
-	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sources"
 )
 
@@ -27,24 +28,37 @@ import (
 
 // running is what runs. It is not changed, but replaced by another.
 type running struct {
-	plan    *Plan
-	since   time.Time
-	http    *component
-	broker  *bundledBroker // nil with an external one
-	sink    *component
-	mqtt    *mqtt.Sink   // that sink runs
-	sources []*component // in the plan's order
+	plan   *Plan
+	since  time.Time
+	broker *bundled.Broker // nil with an external one
+	parts  []*component    // in the order in which they are started
+}
+
+// wanted is a part that a plan asks for.
+type wanted struct {
+	title, name string
+	// spec is all that the part is built of: if a part that runs has an equal
+	// one, it is carried over.
+	spec any
+	// build makes the part; old is the one in whose place it comes, or nil.
+	build func(old *component) (*component, error)
+	// adjust, if set, brings a part that is carried over up to date, and says
+	// what has changed; undo takes that back.
+	adjust func(*component) (changed string, undo func(), err error)
+	// added and changed say what happens, for people.
+	added, changed string
 }
 
 // change is one configuration taking the place of another.
 type change struct {
 	*Bridge
-	old, new *running
-	undoing  []func()
-	ending   []func()
-	report   []string // what is different, for people
+	old, new  *running
+	undoing   []func()
+	ending    []func()
+	adjusting []func() error // parts that are carried over
+	report    []string       // what is different, for people
 
-	listeners listenerChange
+	listeners bundled.Change
 }
 
 // apply makes the bridge run what a plan says, and returns what has changed.
@@ -65,6 +79,17 @@ func (b *Bridge) apply(plan *Plan) (report []string, err error) {
 	b.mu.Unlock()
 	c.finish()
 	return c.report, nil
+}
+
+// required are the places of the sinks that a receipt waits for.
+func (r *running) required() *[]*journal.Cursor {
+	var all []*journal.Cursor
+	for i, o := range r.plan.sinks {
+		if o.Base().Required {
+			all = append(all, r.parts[i].cursor) // sinks are the first parts
+		}
+	}
+	return &all
 }
 
 // undo notes the way back from what was just done.
@@ -110,27 +135,48 @@ func (c *change) check() error {
 // build makes what is new, beside what runs. It opens what can be opened only
 // once, sockets and the broker's store; nothing of it is served yet.
 func (c *change) build() error {
-	for _, part := range []func() error{c.buildHTTP, c.buildBroker, c.buildSink, c.buildSources} {
-		if err := part(); err != nil {
+	if err := c.buildBroker(); err != nil {
+		return err
+	}
+	parts, err := c.wanted()
+	if err != nil {
+		return err
+	}
+	for _, w := range parts {
+		old := c.old.part(w.title)
+		if old != nil && reflect.DeepEqual(old.spec, w.spec) {
+			c.new.parts = append(c.new.parts, old)
+			if w.adjust != nil {
+				c.adjusting = append(c.adjusting, func() error { return c.adjustPart(w, old) })
+			}
+			continue
+		}
+		fresh, err := w.build(old)
+		if err != nil {
 			return err
+		}
+		fresh.title, fresh.name, fresh.spec, fresh.log = w.title, w.name, w.spec, c.log
+		c.new.parts = append(c.new.parts, fresh)
+		what := w.added
+		if old != nil {
+			what = w.changed
+		}
+		if what != "" {
+			c.say("%s: %s", w.title, what)
 		}
 	}
 	return nil
 }
 
-func (c *change) buildHTTP() error {
-	spec := c.new.plan.HTTP.Listen // the rest changes in place
-	if c.old.http != nil && c.old.http.spec == any(spec) {
-		c.new.http = c.old.http
-		return nil
-	}
-	l, err := c.sockets.listen("http.listen", "tcp", spec)
+func (c *change) adjustPart(w wanted, part *component) error {
+	changed, undo, err := w.adjust(part)
 	if err != nil {
 		return err
 	}
-	c.undo(func() { _ = l.Close() })
-	c.new.http = c.httpComponent(spec, l)
-	c.say("http: listens on %s", l.Addr())
+	if changed != "" {
+		c.undo(undo)
+		c.say("%s", changed)
+	}
 	return nil
 }
 
@@ -140,148 +186,38 @@ func (c *change) buildBroker() (err error) {
 		return nil
 	}
 	if c.new.broker = c.old.broker; c.new.broker == nil {
-		if c.new.broker, err = openBroker(plan, c.stateDir, c.web, c.logs.part("broker")); err != nil {
+		if c.new.broker, err = bundled.Open(bundled.Options{
+			Config: plan.Broker, StateDir: c.stateDir, Version: plan.Version, Gate: c.web, Log: c.logs.part("broker"),
+		}); err != nil {
 			return err
 		}
-		c.undo(c.new.broker.close)
+		c.undo(c.new.broker.Stop)
 		c.say("bundled broker: started")
 	}
-	c.listeners = c.new.broker.compare(plan.Broker)
-	for _, spec := range c.listeners.missing {
-		l, err := c.new.broker.listen(c.sockets, spec)
+	c.listeners = c.new.broker.Compare(plan.Broker)
+	for _, spec := range c.listeners.Missing {
+		l, err := c.new.broker.Listen(c.sockets, spec)
 		if err != nil {
 			return err
 		}
-		c.undo(l.close)
-		c.listeners.fresh = append(c.listeners.fresh, l)
+		c.undo(func() { _ = l.Close() })
+		c.listeners.Fresh = append(c.listeners.Fresh, l)
 	}
 	return nil
 }
 
-func (c *change) buildSink() (err error) {
-	plan := c.new.plan
-	type identity struct {
-		mqtt.Config
-		base  string
-		files [3]config.Sum // a certificate may be another in the same file
-	}
-	options := mqtt.Options{Config: plan.MQTT, Publish: plan.Publish, ID: c.journal.ID, Refused: c.refused, Log: c.logs.part("mqtt")}
-	if options.Config.ClientID == "" {
-		if options.Config.ClientID, err = clientID(c.stateDir); err != nil {
-			return err
-		}
-	}
-	if c.new.broker != nil {
-		options.Bundled = c.new.broker
-	}
-	spec := identity{Config: options.Config, base: plan.Publish.BaseTopic}
-	for i, file := range []string{plan.MQTT.TLS.CA, plan.MQTT.TLS.Cert, plan.MQTT.TLS.Key} {
-		spec.files[i], _ = config.SumOf(file) // what cannot be read was told by check
-	}
-	if c.old.sink != nil && c.old.broker == c.new.broker && reflect.DeepEqual(c.old.sink.spec, spec) {
-		c.new.sink, c.new.mqtt = c.old.sink, c.old.mqtt
-		return nil
-	}
-	sink, err := mqtt.New(options)
-	if err != nil {
-		return plan.explain("", err)
-	}
-	c.new.mqtt = sink
-	c.new.sink = c.sinkComponent(spec, sink)
-	c.say("sink %s: publishes to %s", mainSink, plan.destination())
-	return nil
-}
-
-func (c *change) buildSources() error {
-	for i, options := range c.new.plan.sources {
-		common := options.common()
-		title := "source " + common.Name
-		old := c.old.source(common.Name)
-		if old != nil && reflect.DeepEqual(old.spec, options) {
-			c.new.sources = append(c.new.sources, old)
-			continue
-		}
-		source, err := options.build(deps{c.web, c.logs.part(common.Type).With().Str("source", common.Name).Logger()})
-		if err != nil {
-			return c.new.plan.explain(fmt.Sprintf("sources[%d]", i), err)
-		}
-		c.new.sources = append(c.new.sources, c.sourceComponent(options, source))
-		if old == nil {
-			c.say("%s: added", title)
-		} else {
-			c.say("%s: changed", title)
+// part returns a part by its title, or nil.
+func (r *running) part(title string) *component {
+	for _, c := range r.parts {
+		if c.title == title {
+			return c
 		}
 	}
 	return nil
 }
 
-// Components are made by methods of Bridge: what they keep of the change that
-// made them would keep the one before alive, and so on.
-
-func (b *Bridge) httpComponent(address string, l net.Listener) *component {
-	return &component{
-		title: "http", spec: address, log: b.log,
-		run: func(ctx context.Context, ready func()) error {
-			serving := l
-			l = nil
-			if serving == nil { // it failed before
-				var err error
-				if serving, err = b.sockets.listen("http.listen", "tcp", address); err != nil {
-					return err
-				}
-			}
-			ready() // connections wait in the socket
-			return b.web.Serve(ctx, b.linger, b.patience, serving)
-		},
-	}
-}
-
-func (b *Bridge) sinkComponent(spec any, sink *mqtt.Sink) *component {
-	return &component{
-		title: "sink " + mainSink, spec: spec, log: b.log, alone: true, // there is one cursor, and one client id
-		run: func(ctx context.Context, ready func()) error {
-			ready() // a broker that is away is waited for
-			return sink.Run(ctx, b.cursor, b.states)
-		},
-	}
-}
-
-func (b *Bridge) sourceComponent(options sourceOptions, source sources.Source) *component {
-	name := options.common().Name
-	title := "source " + name
-	var watch func() (bool, string)
-	if w, ok := source.(interface {
-		Health() (ok bool, detail string)
-	}); ok {
-		watch = w.Health
-	}
-	return &component{
-		title: title, spec: options, part: source, alone: options.alone(), log: b.log, watch: watch,
-		run: func(ctx context.Context, ready func()) error {
-			if b.fault != nil {
-				if err := b.fault(title); err != nil {
-					return err
-				}
-			}
-			return source.Run(ctx, output{b, name, ready})
-		},
-	}
-}
-
-// source returns the component of a source, or nil.
-func (r *running) source(name string) *component {
-	for _, s := range r.sources {
-		if sourceName(s) == name {
-			return s
-		}
-	}
-	return nil
-}
-
-func sourceName(c *component) string { return c.spec.(sourceOptions).common().Name }
-
-// swap lets what is new take over. The broker comes before the sink, since the
-// sink may publish to it, and what is listened on for events comes last.
+// swap lets what is new take over. The broker comes before the sinks, since they
+// may publish to it, and what is listened on for events comes last.
 func (c *change) swap() error {
 	if c.starting() { // events must find how they are shaped
 		if err := c.swapInPlace(); err != nil {
@@ -289,25 +225,21 @@ func (c *change) swap() error {
 		}
 	}
 	c.swapListeners()
-	started := []*component{c.replace(c.old.sink, c.new.sink)}
-	for _, s := range c.new.sources {
-		started = append(started, c.replace(c.old.source(sourceName(s)), s))
-	}
-	if err := c.await(started); err != nil {
-		return err
-	}
-	// Last, so that whoever gets a connection finds its source.
-	if c.new.http != c.old.http {
-		c.new.http.start()
-		c.undo(func() { c.new.http.cancel(); c.background.Go(c.new.http.stop) }) // before its listener is closed
-		if err := c.await([]*component{c.new.http}); err != nil {
+	for _, last := range []bool{false, true} {
+		var started []*component
+		for _, part := range c.new.parts {
+			if old := c.old.part(part.title); part.last == last && old != part {
+				c.replace(old, part)
+				started = append(started, part)
+			}
+		}
+		if err := c.await(started); err != nil {
 			return err
 		}
 	}
-	for _, s := range c.old.sources {
-		if name := sourceName(s); c.new.source(name) == nil {
-			c.say("source %s: removed", name)
-			c.end(s.stop)
+	for _, part := range c.old.parts {
+		if c.new.part(part.title) == nil {
+			c.remove(part)
 		}
 	}
 	if c.starting() {
@@ -331,9 +263,6 @@ func (c *change) await(started []*component) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, component := range started {
-		if component == nil {
-			continue
-		}
 		if err := component.begun(ctx); err != nil && !c.starting() {
 			return err
 		}
@@ -341,54 +270,80 @@ func (c *change) await(started []*component) error {
 	return nil
 }
 
-// replace starts a component in the place of another, which may be nil, and
-// returns it; or nil if it runs already.
-func (c *change) replace(old, fresh *component) *component {
-	if old == fresh {
-		return nil
-	}
+// replace starts a component in the place of another, which may be nil.
+func (c *change) replace(old, fresh *component) {
 	if old != nil {
 		if old.alone || fresh.alone {
 			old.stop()
 			c.undo(old.start)
 		} else {
-			c.end(old.stop)
+			c.endPart(old)
 		}
 	}
 	fresh.start()
-	c.undo(fresh.stop)
-	return fresh
+	if fresh.last { // before its listener is closed
+		c.undo(func() { fresh.cancel(); c.background.Go(fresh.stop) })
+	} else {
+		c.undo(fresh.stop)
+	}
+}
+
+// endPart has a component end once nothing can fail any more.
+func (c *change) endPart(part *component) {
+	if part.last {
+		c.end(func() { c.background.Go(part.stop) })
+	} else {
+		c.end(part.stop)
+	}
+}
+
+// remove ends a part that is no longer wanted.
+func (c *change) remove(part *component) {
+	switch part.part.(type) {
+	case sinks.Sink:
+		c.say("%s: removed; %s not delivered there, kept for %s in case it comes back", part.title, counted(part.lag(), "event"), c.new.plan.Journal.Keep)
+		c.end(func() {
+			part.stop()
+			part.cursor.Close()
+		})
+	case sources.Source:
+		c.say("%s: removed", part.title)
+		c.end(func() {
+			part.stop()
+			c.states.Remove(part.name)
+			c.devices.remove(part.name)
+		})
+	}
 }
 
 func (c *change) swapListeners() {
 	b := c.new.broker
 	if c.old.broker != nil && b == nil {
 		c.say("bundled broker: ended")
-		c.end(c.old.broker.close)
+		c.end(c.old.broker.Stop)
 	}
 	if b == nil {
 		return
 	}
-	before := b.listeners
-	c.undo(func() { b.listeners = before })
-	b.listeners = slices.Concat(c.listeners.kept, c.listeners.fresh)
-	for _, l := range c.listeners.fresh {
-		b.serve(l)
+	before := b.SetListeners(slices.Concat(c.listeners.Kept, c.listeners.Fresh))
+	c.undo(func() { b.SetListeners(before) })
+	for _, l := range c.listeners.Fresh {
+		b.Start(l)
 		c.say("bundled broker: listens on %s", l)
 	}
-	for _, l := range c.listeners.surplus {
+	for _, l := range c.listeners.Surplus {
 		c.say("bundled broker: listens no more on %s", l)
-		c.end(l.close)
+		c.end(func() { _ = l.Close() })
 	}
 }
 
 func (c *change) swapAccounts() error {
 	b, old, plan := c.new.broker, c.old.plan, c.new.plan
-	if b == nil || b != c.old.broker || reflect.DeepEqual(old.Broker.live(), plan.Broker.live()) {
+	if b == nil || b != c.old.broker || reflect.DeepEqual(old.Broker.Live(), plan.Broker.Live()) {
 		return nil
 	}
-	c.undo(func() { _ = b.configure(old.Broker) })
-	if err := b.configure(plan.Broker); err != nil {
+	c.undo(func() { _ = b.Configure(old.Broker) })
+	if err := b.Configure(plan.Broker); err != nil {
 		return plan.explain("broker", err)
 	}
 	c.say("bundled broker: accounts and limits changed")
@@ -398,12 +353,10 @@ func (c *change) swapAccounts() error {
 // swapInPlace changes what running parts look at each time they use it.
 func (c *change) swapInPlace() error {
 	old, plan := c.old.plan, c.new.plan
-	if c.new.mqtt == c.old.mqtt && old.Publish != plan.Publish {
-		if err := c.new.mqtt.SetPublish(plan.Publish); err != nil {
-			return plan.explain("", err)
+	for _, adjust := range c.adjusting {
+		if err := adjust(); err != nil {
+			return err
 		}
-		c.undo(func() { _ = c.new.mqtt.SetPublish(old.Publish) })
-		c.say("publish: changed")
 	}
 	c.adjust(c.new)
 	before, shape := c.shape.Load(), c.newShape(plan)
@@ -447,6 +400,7 @@ func (c *change) adjust(to *running) {
 	if c.setLog != nil {
 		c.setLog(plan.Log)
 	}
+	c.required.Store(to.required())
 	c.journal.SetBounds(int64(plan.Journal.MaxSize), plan.Journal.MaxAge, plan.Journal.WhenFull)
 	var overWebSocket http.Handler
 	var origins []string
@@ -463,9 +417,6 @@ func (c *change) adjust(to *running) {
 // finish ends what has been replaced. The next change waits for that, but not
 // for HTTP clients to go: one of them may be waiting for a reload.
 func (c *change) finish() {
-	if c.old.http != nil && c.old.http != c.new.http {
-		c.background.Go(c.old.http.stop)
-	}
 	for _, f := range c.ending {
 		c.endings.Go(f)
 	}

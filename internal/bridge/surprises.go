@@ -8,6 +8,8 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/listen"
+	"event2mqtt/internal/sources"
 )
 
 // This file is what a configuration says that is allowed, and most likely not
@@ -19,24 +21,24 @@ const maxUnixPath = 107
 
 // checkPaths tells of paths that cannot be used, as KeyErrors.
 func (p *Plan) checkPaths() error {
-	var errs errorList
+	var errs config.Errors
 	if n := len(p.Broker.Unix); n > maxUnixPath && len(p.MQTT.URL) == 0 {
-		errs.bad("broker.unix", "the path has %d bytes; a unix socket's has at most %d", n, maxUnixPath)
+		errs.Bad("broker.unix", "the path has %d bytes; a unix socket's has at most %d", n, maxUnixPath)
 	}
 	const relative = "%q must begin with /: what a relative path means changes with the folder that the program is started in"
 	if path := p.Broker.Unix; path != "" && !filepath.IsAbs(path) && len(p.MQTT.URL) == 0 {
-		errs.bad("broker.unix", relative, path)
+		errs.Bad("broker.unix", relative, path)
 	}
 	if path := p.Journal.Path; path != "" && !filepath.IsAbs(path) {
-		errs.bad("journal.path", relative, path)
+		errs.Bad("journal.path", relative, path)
 	} else if path != "" {
 		if info, err := file.Stat(path); err == nil && !info.IsDir() {
-			errs.bad("journal.path", "%s is there and is no folder", path)
+			errs.Bad("journal.path", "%s is there and is no folder", path)
 		} else if errors.Is(err, file.ErrNoAnswer) {
-			errs.bad("journal.path", "%w", err)
+			errs.Bad("journal.path", "%w", err)
 		}
 	}
-	return errors.Join(errs...)
+	return errs.Err()
 }
 
 func (p *Plan) warn(key, format string, args ...any) {
@@ -44,42 +46,30 @@ func (p *Plan) warn(key, format string, args ...any) {
 }
 
 func (p *Plan) warnOfSurprises() {
-	for i, o := range p.sources {
-		if hook, ok := o.(*webhookOptions); ok && len(p.Sources) > 0 {
-			p.warnOfEmptySecrets(fmt.Sprintf("sources[%d].auth", i), hook)
-		}
+	for i, o := range p.sources[:min(len(p.sources), len(p.Sources))] {
+		p.warnOfEmptySecrets(fmt.Sprintf("sources[%d]", i), o)
 	}
-	p.warnOfOpenWebhooks()
+	p.warnOfOpenSources()
 }
 
-// warnOfEmptySecrets tells of a webhook's secrets that are written, and empty,
-// such as by a variable: they protect nothing.
-func (p *Plan) warnOfEmptySecrets(path string, hook *webhookOptions) {
-	secret := map[string]bool{}
-	var find func(path string, options []config.Option)
-	find = func(path string, options []config.Option) {
-		for _, o := range options {
-			secret[path+"."+o.Name] = o.Secret
-			find(path+"."+o.Name, o.Fields)
-		}
-	}
-	find(path, config.Describe(hook.Auth))
-	for _, v := range p.doc.Values(path, hook.Auth) {
-		if secret[v.Key] && v.Text == "" && v.Origin != "default" {
+// warnOfEmptySecrets tells of secrets that are written, and empty, such as by a
+// variable: they protect nothing.
+func (p *Plan) warnOfEmptySecrets(path string, o sources.Options) {
+	for _, v := range p.doc.Values(path, o) {
+		if v.Secret && v.Text == "" && v.Origin != "default" {
 			p.warn(v.Key, "is empty, which is as if it were not there: it keeps nobody out")
 		}
 	}
 }
 
-// warnOfOpenWebhooks tells of webhooks that take events from anybody.
-func (p *Plan) warnOfOpenWebhooks() {
+// warnOfOpenSources tells of sources that take events from anybody.
+func (p *Plan) warnOfOpenSources() {
 	host, _, err := net.SplitHostPort(p.HTTP.Listen)
-	if err != nil || isLoopback(host) {
+	if err != nil || listen.IsLoopback(host) {
 		return
 	}
 	for i, o := range p.sources {
-		hook, ok := o.(*webhookOptions)
-		if !ok || hook.authenticates() {
+		if open, ok := o.(opener); !ok || !open.Open() {
 			continue
 		}
 		key := fmt.Sprintf("sources[%d].auth", i)
@@ -87,6 +77,6 @@ func (p *Plan) warnOfOpenWebhooks() {
 			key = "http.listen"
 		}
 		p.warn(key, "the webhook %s has no authentication, and %s can be reached from other machines: anybody there may send events; set a token or a signature below auth, or listen on 127.0.0.1",
-			hook.Name, p.HTTP.Listen)
+			o.Base().Name, p.HTTP.Listen)
 	}
 }

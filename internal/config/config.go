@@ -116,6 +116,27 @@ func Relation(key, other, format string, args ...any) error {
 	return &KeyError{key, other, fmt.Errorf(format, args...)}
 }
 
+// Errors gathers what a component finds wrong with its options.
+type Errors []error
+
+// Bad adds a KeyError.
+func (e *Errors) Bad(key, format string, args ...any) { *e = append(*e, Errorf(key, format, args...)) }
+
+// Relation adds a KeyError for two options that do not go together.
+func (e *Errors) Relation(key, other, format string, args ...any) {
+	*e = append(*e, Relation(key, other, format, args...))
+}
+
+// Add adds what another check found; nil is nothing.
+func (e *Errors) Add(err error) {
+	if err != nil {
+		*e = append(*e, err)
+	}
+}
+
+// Err returns all of them, or nil.
+func (e Errors) Err() error { return errors.Join(e...) }
+
 // loadEnv lays the variables over the file.
 func (d *Document) loadEnv(environ []string, schema reflect.Type) error {
 	known := map[string]option{}
@@ -316,15 +337,22 @@ func (d *Document) Origin(key string) string {
 }
 
 // Fill calls fill, which sets options of a struct below path by what others say,
-// and notes origin as where those that it changes come from.
+// and notes origin as where those that it changes come from. It does not see
+// what fill changes inside a list or a map.
 func (d *Document) Fill(path, origin string, options any, fill func()) {
-	before := map[string]string{}
-	for _, v := range d.Values(path, options) {
-		before[v.Key] = v.Text
-	}
+	v := reflect.ValueOf(options).Elem()
+	before := reflect.New(v.Type())
+	before.Elem().Set(v)
 	fill()
+	if reflect.DeepEqual(before.Interface(), options) {
+		return // which saves most of the time that 500 sources take
+	}
+	text := map[string]string{}
+	for _, v := range d.Values(path, before.Interface()) {
+		text[v.Key] = v.Text
+	}
 	for _, v := range d.Values(path, options) {
-		if v.Text != before[v.Key] {
+		if v.Text != text[v.Key] {
 			d.filled[v.Key] = origin
 		}
 	}

@@ -48,6 +48,9 @@ type Document struct {
 // describe is Describe, once for each type.
 func (d *Document) describe(options any) []Option {
 	t := reflect.TypeOf(options)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
 	if d.described[t] == nil {
 		d.described[t] = Describe(options)
 	}

@@ -8,7 +8,10 @@ import (
 )
 
 // Value is an option as it is in use.
-type Value struct{ Key, Text, Origin string }
+type Value struct {
+	Key, Text, Origin string
+	Secret            bool // and Text is masked, if it is not empty
+}
 
 // Values lists all options of a struct below path, in the order of its fields,
 // with where each comes from. Secrets are masked.
@@ -17,24 +20,25 @@ func (d *Document) Values(path string, options any) []Value {
 	for v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
-	return d.values(path, v)
+	return d.values(nil, path, v, d.describe(options))
 }
 
-func (d *Document) values(path string, v reflect.Value) (out []Value) {
-	for f := range fields(v.Type()) {
-		name, _, _ := strings.Cut(f.Tag.Get("koanf"), ",")
-		key, field := join(path, name), v.FieldByIndex(f.Index)
+// values appends the options that v has below path to out.
+func (d *Document) values(out []Value, path string, v reflect.Value, options []Option) []Value {
+	for i := range options {
+		o := &options[i]
+		key, field := join(path, o.Name), v.FieldByIndex(o.index)
 		switch {
 		case field.Kind() == reflect.Struct:
-			out = append(out, d.values(key, field)...)
-		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct && field.Len() > 0:
+			out = d.values(out, key, field, o.Fields)
+		case o.List && field.Len() > 0:
 			for i := range field.Len() {
-				out = append(out, d.values(fmt.Sprintf("%s[%d]", key, i), field.Index(i))...)
+				out = d.values(out, fmt.Sprintf("%s[%d]", key, i), field.Index(i), o.Fields)
 			}
 		case field.Kind() == reflect.Interface || field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Interface:
 			// Of several types: whoever knows them lists them.
 		default:
-			out = append(out, Value{key, show(field), d.Origin(key)})
+			out = append(out, Value{key, show(field), d.Origin(key), o.Secret})
 		}
 	}
 	return out

@@ -49,11 +49,26 @@ type Position struct {
 	Value []byte
 }
 
-// State is what is true now, under a key. Only the newest matters: it is
-// retained by the broker, sent again after each connect, and never queued.
+// State is what is true now, under a key of its source. Only the newest
+// matters: it is retained by the broker, sent again after each connect, and
+// never queued.
 type State struct {
-	// Key is the topic below the base, such as "temperature/bed".
+	// Source is the configured name of the source that reports it, whose keys
+	// are its own; "bridge" is this program itself.
+	Source string
+	// Key names the state among those of its source, such as "temperature/bed".
 	Key string
 	// Payload is published as it is; empty clears the retained message.
 	Payload []byte
+	// Topic is published to instead of what the template makes of the rest.
+	Topic string
+}
+
+// Command asks a source to do something.
+type Command struct {
+	Source  string // which source
+	Name    string // what to do, such as pause
+	Payload []byte
+	// From says who asks, as far as is known, such as a broker's user name.
+	From string
 }

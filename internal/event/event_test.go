@@ -172,14 +172,14 @@ func TestStatesKeepOnlyTheNewest(t *testing.T) {
 	if got := w.Take(); len(got) != 0 {
 		t.Fatalf("an empty table gave %v", got)
 	}
-	s.Report(event.State{Key: "a", Payload: []byte("1")}, event.State{Key: "b", Payload: []byte("1")})
-	s.Report(event.State{Key: "a", Payload: []byte("2")})
+	s.Report("s", event.State{Key: "a", Payload: []byte("1")}, event.State{Key: "b", Payload: []byte("1")})
+	s.Report("s", event.State{Key: "a", Payload: []byte("2")})
 	<-w.Changed()
 	got := w.Take()
 	if len(got) != 2 || got[0].Key != "b" || got[1].Key != "a" || string(got[1].Payload) != "2" {
 		t.Fatalf("got %v", got)
 	}
-	s.Report(event.State{Key: "a", Payload: []byte("2")})
+	s.Report("s", event.State{Key: "a", Payload: []byte("2")})
 	select {
 	case <-w.Changed():
 		t.Error("an equal value woke the watcher")

@@ -21,6 +21,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
 )
@@ -78,13 +79,13 @@ type times struct {
 	wait   time.Duration // for room
 }
 
-// Component is the state of one part of the program.
+// Component is how one part of the program is.
 type Component struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
-	// Since is when it was started, zero for what runs always.
-	Since time.Time `json:"since,omitzero"`
+	Name string `json:"name"`
+	OK   bool   `json:"ok"` // its level is up
+	health.Report
+	// Started is when it was started, zero for what runs always.
+	Started time.Time `json:"started,omitzero"`
 }
 
 // Server serves HTTP. It is safe for concurrent use.

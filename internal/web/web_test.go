@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/web"
 )
 
@@ -140,7 +141,7 @@ func TestHooksComeAndGo(t *testing.T) {
 func TestHealth(t *testing.T) {
 	ready := true
 	_, url := serve(t, web.Defaults(), func() (bool, []web.Component) {
-		return ready, []web.Component{{Name: "sink mqtt", OK: false, Detail: "connecting"}}
+		return ready, []web.Component{{Name: "sink mqtt", Report: health.Report{Status: health.Lacking("connecting")}}}
 	})
 	if status, text := get(t, url+"/healthz"); status != 200 || text != "ok\n" {
 		t.Errorf("healthz: %d %s", status, text)

@@ -129,13 +129,13 @@ func startTimes(t testing.TB, address string) map[string]string {
 	must(t, err)
 	defer r.Body.Close()
 	var answer struct {
-		Components []struct{ Name, Since string }
+		Components []struct{ Name, Started string }
 	}
 	must(t, json.NewDecoder(r.Body).Decode(&answer))
 	out := map[string]string{}
 	for _, c := range answer.Components {
-		if c.Since != "" {
-			out[c.Name] = c.Since
+		if c.Started != "" {
+			out[c.Name] = c.Started
 		}
 	}
 	return out

@@ -2,41 +2,25 @@ package mqtt
 
 import (
 	"context"
-	"errors"
+	"sync"
 	"time"
+
+	"event2mqtt/internal/sinks"
 )
 
 // This file is the way to the broker in this process.
 
-// Broker is the bundled broker, as far as this sink needs it.
-type Broker interface {
-	// Publish returns when every subscriber's queue has the message.
-	// The error wraps ErrNeverTaken if it would be the same the next time.
-	Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (Receipt, error)
-	// Subscribe gives what is retained for a filter, and what is published from
-	// then on, to use on one goroutine, until cancel returns. What use does
-	// not take in time is dropped. The error says what is wrong with the filter.
-	Subscribe(filter string, use func(Incoming)) (cancel func(), err error)
-}
-
-// Receipt is the bundled broker's promise to keep a message.
-type Receipt interface {
-	// Wait returns when a crash cannot take the message any more.
-	Wait() error
-}
-
-// ErrNeverTaken says that a broker refuses a message for what it is.
-var ErrNeverTaken = errors.New("the broker does not take it")
-
 // dialBundled "connects" to the broker in this process.
-func (s *Sink) dialBundled(context.Context) (link, error) {
-	return &bundledLink{Broker: s.opt.Bundled, tooLarge: s.tooLarge}, nil
+func (s *Sink) dialBundled(ctx context.Context) (link, error) {
+	return &bundledLink{Broker: s.opt.Broker, ctx: ctx, sink: s, cancels: map[string]func(){}}, nil
 }
 
 type bundledLink struct {
-	Broker
-	tooLarge func(topic string, bytes int)
-	cancels  []func() // of subscriptions
+	sinks.Broker
+	ctx     context.Context // of the connection
+	sink    *Sink
+	taking  sync.Mutex        // held while the sink is given a message: each filter has a goroutine
+	cancels map[string]func() // of subscriptions, by filter
 }
 
 func (l *bundledLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
@@ -50,7 +34,7 @@ func (l *bundledLink) publish(ctx context.Context, topic string, qos byte, retai
 // owed is the ticket for a message that the bundled broker has yet to store.
 // Whoever asks for it has it stored, together with all that came before.
 type owed struct {
-	receipt Receipt
+	receipt sinks.Receipt
 	err     error
 }
 

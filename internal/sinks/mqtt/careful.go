@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/topic"
 )
 
@@ -163,7 +165,7 @@ type will struct {
 func (s *Sink) carefully(ctx context.Context, l link, in *journal.Cursor, watch *event.StateWatch, f *flight) error {
 	in.Rewind()
 	watch.Rewind()
-	s.setHealth(false, "connections end again and again while the same is being sent; sending one thing at a time to find out what the broker does not take")
+	s.setHealth(health.Lacking("connections end again and again while the same is being sent; sending one thing at a time to find out what the broker does not take"))
 	if err := s.calm(ctx, l); err != nil {
 		s.doubt.blamed.times = 0 // it may have been the broker each time
 		return err
@@ -393,7 +395,7 @@ func (s *Sink) keepStates(ctx context.Context, l link, watch *event.StateWatch, 
 			}
 			f.state = st.Key
 			if err := s.wait(ctx, l, l.publish(ctx, name, qos, true, st.Payload), thing{kind: aState, state: st.Key}); err != nil {
-				if errors.Is(err, ErrNeverTaken) {
+				if errors.Is(err, sinks.ErrNeverTaken) {
 					s.refuseState(st, name, qos, err.Error())
 					continue
 				}
@@ -434,7 +436,9 @@ func (s *Sink) stateTopic(st event.State) (name string, wait time.Duration, ok b
 	if known {
 		return "", wait, false
 	}
-	name = s.opt.Publish.BaseTopic + "/" + topic.SafePath(st.Key)
+	if name = st.Topic; name == "" {
+		name = s.opt.Publish.BaseTopic + "/" + topic.SafePath(st.Source+"/"+st.Key)
+	}
 	if err := topic.Check(name); err != nil {
 		s.refuseState(st, name, 0, err.Error())
 		return "", 0, false

@@ -19,7 +19,9 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/refused"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/test/mqttest"
 )
@@ -93,8 +95,8 @@ func TestAnEventThatIsNeverTakenIsSkippedAndKept(t *testing.T) {
 				t.Errorf("kept %+v", whole)
 			}
 			eventually(t, "it is connected, and shows what was skipped", func() bool {
-				h := r.sink.Health()
-				return h.OK && strings.Contains(h.Detail, "1 events were refused")
+				h := r.health.Report()
+				return h.Level == health.Up && strings.Contains(h.Detail, "1 events were refused")
 			})
 		})
 	}
@@ -192,7 +194,7 @@ func TestATwinCausesNoSkip(t *testing.T) {
 	addr := l.Addr().String()
 	serve(t, l)
 	r := newRig(t, nil, "mqtt://"+addr)
-	eventually(t, "it is connected", func() bool { return r.sink.Health().OK })
+	eventually(t, "it is connected", func() bool { return r.up() })
 	for range 5 {
 		r.emit(20)
 		twin, err := mqttest.Dial(addr, mqttest.Options{ID: "sink"})
@@ -223,7 +225,7 @@ func TestWhatCannotBeKeptIsNotSkipped(t *testing.T) {
 	var tries atomic.Int64
 	c, p := mqtt.Defaults()
 	c.URL, c.ClientID = []string{b.url}, "second"
-	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p, ID: r.journal.ID, Calm: 10 * time.Millisecond, Log: zerolog.New(r.log), Refused: keeper(func(refused.Event) error {
+	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p, Calm: 10 * time.Millisecond}, sinks.Deps{ID: r.journal.ID, Log: zerolog.New(r.log), Refused: keeper(func(refused.Event) error {
 		tries.Add(1)
 		if full.Load() {
 			return errors.New("no space left on device")
@@ -233,7 +235,7 @@ func TestWhatCannotBeKeptIsNotSkipped(t *testing.T) {
 	ok(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = sink.Run(ctx, r.cursor, r.states) })
+	wg.Go(func() { _ = sink.Run(ctx, r.cursor, r.states, func(health.Status) {}) })
 	defer wg.Wait()
 	defer cancel()
 	r.post("bad", "{}", event.Route{})
@@ -265,19 +267,19 @@ func TestAFolderThatCannotBeWrittenIsNamed(t *testing.T) {
 			r.post(bad, `{"p":"`+strings.Repeat("x", 5000)+`"}`, event.Route{})
 			r.post("after", "{}", event.Route{})
 			named := func() bool {
-				h := r.sink.Health()
-				return !h.OK && strings.Contains(h.Detail, r.dir) && strings.Contains(h.Detail, "not a directory")
+				h := r.health.Report()
+				return h.Level != health.Up && strings.Contains(h.Detail, r.dir) && strings.Contains(h.Detail, "not a directory")
 			}
 			eventually(t, "the health names the folder", named)
 			n := b.connections()
 			eventually(t, "it is tried again", func() bool { return b.connections() >= n+2 })
 			eventually(t, "what is before it is delivered", func() bool { return r.cursor.Lag() == 2 })
 			if !named() || r.sink.Skipped() != 0 {
-				t.Errorf("health %+v, %d events wait, %d were skipped", r.sink.Health(), r.cursor.Lag(), r.sink.Skipped())
+				t.Errorf("health %+v, %d events wait, %d were skipped", r.health.Report(), r.cursor.Lag(), r.sink.Skipped())
 			}
 			ok(t, os.Remove(r.dir))
 			r.delivered()
-			eventually(t, "it is connected", func() bool { return r.sink.Health().OK })
+			eventually(t, "it is connected", func() bool { return r.up() })
 			if n := strings.Count(r.log.String(), "mkdir "+r.dir); n != 1 {
 				t.Errorf("the folder is named %d times", n)
 			}
@@ -372,16 +374,16 @@ func TestAStateThatIsNeverTakenIsSkippedUntilItChanges(t *testing.T) {
 				return take
 			}}).start(t)
 			r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.QoS = qos }, b.url)
-			r.states.Report(event.State{Key: "large", Payload: make([]byte, 5000)}, event.State{Key: "good", Payload: []byte("1")})
+			r.states.Report("s", event.State{Key: "large", Payload: make([]byte, 5000)}, event.State{Key: "good", Payload: []byte("1")})
 			r.emit(10)
 			eventually(t, "it is told", func() bool { return strings.Contains(r.log.String(), "this state cannot be published") })
 			r.emit(10)
 			r.delivered()
-			eventually(t, "the other state is there", func() bool { return b.took("event2mqtt/good") > 0 })
-			eventually(t, "it is connected", func() bool { return r.sink.Health().OK })
+			eventually(t, "the other state is there", func() bool { return b.took("event2mqtt/s/good") > 0 })
+			eventually(t, "it is connected", func() bool { return r.up() })
 			n := b.connections()
-			r.states.Report(event.State{Key: "large", Payload: []byte("small now")})
-			eventually(t, "the state is there", func() bool { return b.took("event2mqtt/large") == 1 })
+			r.states.Report("s", event.State{Key: "large", Payload: []byte("small now")})
+			eventually(t, "the state is there", func() bool { return b.took("event2mqtt/s/large") == 1 })
 			if b.connections() != n {
 				t.Errorf("%d connections ended meanwhile", b.connections()-n)
 			}
@@ -488,7 +490,7 @@ func TestStoppingDoesNotWaitForASlowTransfer(t *testing.T) {
 	for range 4 {
 		r.post("large", `"`+strings.Repeat("x", 4<<20)+`"`, event.Route{})
 	}
-	eventually(t, "it is connected", func() bool { return r.sink.Health().OK })
+	eventually(t, "it is connected", func() bool { return r.up() })
 	began := time.Now()
 	r.stop()
 	if took := time.Since(began); took > 30*time.Second {

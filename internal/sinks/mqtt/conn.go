@@ -48,8 +48,10 @@ type conn struct {
 	excess int       // bytes of a message that is skipped, yet to come
 	signed time.Time // when paho got its last PINGRESP because of it
 
-	// skip is told of each message that is too large to be taken; nil if none
-	// was subscribed to, so that such a one ends the connection.
+	// subscribed is set once a message may come. Before that, one that is too
+	// large ends the connection.
+	subscribed atomic.Bool
+	// skip is told of each message that is too large to be taken.
 	skip    func(topic string, bytes int)
 	skipped atomic.Int64 // when bytes of such a one came last, as moved
 }
@@ -105,7 +107,7 @@ func (c *conn) next() error {
 		most = maxSuback
 	}
 	switch kind := head[0] >> 4; {
-	case length > most && kind == publish && c.skip != nil:
+	case length > most && kind == publish && c.subscribed.Load():
 		c.excess = length
 		return c.tellSkipped()
 	case length > most:

@@ -15,48 +15,64 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rs/zerolog"
-
+	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/topic"
 )
 
-// Options are what a Sink needs beside its configuration.
+// Options are those of the main sink, from the sections mqtt and publish.
 type Options struct {
+	sinks.Common
 	Config  Config
 	Publish PublishConfig
-	// Bundled is published to when no URL is configured.
-	Bundled Broker
-	// ID returns the id of an event that stays the same when it is sent again.
-	ID func(seq uint64) string
-	// Refused keeps events that the broker will never take; nil keeps none.
-	Refused Keeper
-	// Subscription is what the broker is asked for; nil is nothing.
-	Subscription *Subscription
 	// Calm is how long a connection must have lasted without a message before
-	// its end is blamed on one. Default 2 s.
+	// its end is blamed on one. Zero is 2 s.
 	Calm time.Duration
-	Log  zerolog.Logger
 }
 
-// Keeper keeps events that are skipped. Once Keep has returned nil, the sink
-// forgets the event.
-type Keeper interface {
-	Keep(refused.Event) error
+// Check implements sinks.Options. Keys begin with mqtt and publish.
+func (o *Options) Check() error {
+	_, err := check(o.Config, o.Publish)
+	return err
 }
+
+// Fingerprint implements sinks.Options: what PublishConfig says of single
+// messages changes in place.
+func (o *Options) Fingerprint() any {
+	type fingerprint struct {
+		Config
+		base  string
+		files [3]config.Sum // a certificate may be another in the same file
+	}
+	f := fingerprint{Config: o.Config, base: o.Publish.BaseTopic}
+	for i, file := range []string{o.Config.TLS.CA, o.Config.TLS.Cert, o.Config.TLS.Key} {
+		f.files[i], _ = config.SumOf(file) // what cannot be read is told by Check
+	}
+	return f
+}
+
+// Build implements sinks.Options.
+func (o *Options) Build(d sinks.Deps) (sinks.Sink, error) { return New(*o, d) }
 
 // Sink publishes to one broker, or to the first of several that answers.
 type Sink struct {
-	opt Options
+	opt struct {
+		Options
+		sinks.Deps
+	}
 	settings
 	publish atomic.Pointer[publishing]
 	dial    func(ctx context.Context) (link, error)
+	talking atomic.Pointer[link] // on which Say may publish: a connection in no doubt
+
+	tell func(health.Status) // of Run
 
 	mu     sync.Mutex
-	health sinks.Health
+	health health.Status
 	// Skipped counts events that cannot be published, such as those whose
 	// topic would be too long. mu guards it.
 	skipped uint64
@@ -82,10 +98,11 @@ type link interface {
 	// acknowledged it as its QoS asks.
 	// It may wait for the broker to take the message, until ctx ends.
 	publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket
-	// subscribe gives use what matches one of the filters, one message at a
-	// time, until ctx ends or the link does. It is called once. The error wraps
-	// errNotGranted if the broker refuses.
-	subscribe(ctx context.Context, filters []string, use func(Incoming)) error
+	// subscribe has the sink hear what matches a filter, one message at a time,
+	// until the link ends or unsubscribe is called. The error wraps
+	// errNotGranted if the broker refuses. Both have one user at a time.
+	subscribe(ctx context.Context, filter string) error
+	unsubscribe(ctx context.Context, filter string) error
 	// down is closed when the link is of no more use.
 	down() <-chan struct{}
 	// err says why it went down.
@@ -105,29 +122,27 @@ type ticket interface {
 	Error() error
 }
 
-// Check tells what is wrong with a configuration that its tags do not, as
-// config.KeyErrors.
-func Check(c Config, p PublishConfig) error {
-	_, err := check(c, p)
-	return err
-}
-
 // New makes a sink. The error is that of Check.
-func New(opt Options) (*Sink, error) {
-	s, err := check(opt.Config, opt.Publish)
+func New(o Options, d sinks.Deps) (*Sink, error) {
+	settings, err := check(o.Config, o.Publish)
 	if err != nil {
 		return nil, err
 	}
-	if opt.Calm == 0 {
-		opt.Calm = 2 * time.Second
+	if o.Calm == 0 {
+		o.Calm = 2 * time.Second
 	}
-	sink := &Sink{opt: opt, settings: s, states: refusedStates{}, health: sinks.Health{Detail: "connecting"}}
-	sink.publish.Store(&publishing{opt.Publish, s.template})
-	sink.dial = sink.dialNetwork
-	if len(s.brokers) == 0 {
-		sink.dial = sink.dialBundled
+	if o.Config.ClientID == "" {
+		o.Config.ClientID = d.ClientID
 	}
-	return sink, nil
+	s := &Sink{settings: settings, states: refusedStates{}, health: health.Lacking("connecting")}
+	s.opt.Options, s.opt.Deps = o, d
+	s.hearing.changed = make(chan struct{}, 1)
+	s.publish.Store(&publishing{o.Publish, settings.template})
+	s.dial = s.dialNetwork
+	if len(settings.brokers) == 0 {
+		s.dial = s.dialBundled
+	}
+	return s, nil
 }
 
 // publishing is what events look like, which may change while the sink runs.
@@ -136,29 +151,14 @@ type publishing struct {
 	template topic.Template
 }
 
-// SetPublish changes what messages look like, from the next on. BaseTopic, which
-// is also in the will, stays as it is.
-func (s *Sink) SetPublish(p PublishConfig) error {
-	p.BaseTopic = s.opt.Publish.BaseTopic
+// Adjust implements sinks.Adjuster: what messages look like, from the next on.
+func (s *Sink) Adjust(o sinks.Options) error {
+	p := o.(*Options).Publish
 	fresh, err := check(s.opt.Config, p)
 	if err == nil {
 		s.publish.Store(&publishing{p, fresh.template})
 	}
 	return err
-}
-
-// Health says whether the sink is connected.
-func (s *Sink) Health() sinks.Health {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h := s.health
-	if s.unkept != "" {
-		h = sinks.Health{Detail: s.unkept}
-	}
-	if s.skipped > 0 {
-		h.Detail += fmt.Sprintf("; %d events were refused and skipped since the start", s.skipped)
-	}
-	return h
 }
 
 // Skipped returns how many events could not be published at all.
@@ -168,14 +168,32 @@ func (s *Sink) Skipped() uint64 {
 	return s.skipped
 }
 
-func (s *Sink) setHealth(ok bool, format string, args ...any) {
+// setHealth replaces what the sink tells of itself.
+func (s *Sink) setHealth(h health.Status) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.health = sinks.Health{OK: ok, Detail: fmt.Sprintf(format, args...)}
+	s.health = h
+	s.mu.Unlock()
+	s.tellHealth()
+}
+
+// tellHealth tells what is to be told now. What cannot be kept comes first.
+func (s *Sink) tellHealth() {
+	s.mu.Lock()
+	h := s.health
+	if s.unkept != "" {
+		h = health.Trouble(errors.New(s.unkept))
+	}
+	if s.skipped > 0 {
+		h.Detail += fmt.Sprintf("; %d events were refused and skipped since the start", s.skipped)
+	}
+	s.mu.Unlock()
+	s.tell(h)
 }
 
 // Run implements sinks.Sink.
-func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States) error {
+func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States, tell func(health.Status)) error {
+	s.tell = tell
+	s.tellHealth()
 	watch := states.Watch()
 	defer watch.Close()
 	for {
@@ -206,6 +224,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		return err
 	}
 	defer l.close()
+	l = deafLink{l, s.heard}
 	if err := s.subscribe(ctx, l); err != nil {
 		return err
 	}
@@ -312,7 +331,8 @@ type sent struct {
 
 // pump moves events and states until parent ends or the link fails. All its
 // goroutines end with it: this one reads and publishes, one awaits the
-// acknowledgements in order, one looks after the states, one after the link.
+// acknowledgements in order, one looks after the states, one after the
+// subscriptions, one after the link.
 // When parent ends, or an event cannot be kept, what is on the way may still be
 // acknowledged, so that it need not be sent again.
 //
@@ -345,6 +365,9 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 		}
 	})
 	wg.Go(func() { fail(s.keepStates(ctx, l, watch, f)) })
+	wg.Go(func() { fail(s.keepSubscribed(ctx, l)) })
+	s.talking.Store(&l)
+	defer s.talking.Store(nil)
 	wg.Go(func() {
 		select {
 		case <-l.down():
@@ -450,7 +473,7 @@ func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) (sent
 	m, err := s.message(e)
 	if err == nil {
 		t := l.publish(ctx, m.topic, m.qos, m.retain, m.payload)
-		if d, known := t.(done); !known || !errors.Is(d.error, ErrNeverTaken) {
+		if d, known := t.(done); !known || !errors.Is(d.error, sinks.ErrNeverTaken) {
 			return sent{e.Seq, kindOf(&m), t}, nil
 		}
 		err = t.Error()
@@ -466,7 +489,7 @@ var errNotKept = errors.New("an event that cannot be published cannot be kept ei
 func (s *Sink) skip(e *journal.Entry, topic, reason string) error {
 	if s.opt.Refused != nil {
 		if err := s.opt.Refused.Keep(refused.Event{
-			ID: s.opt.ID(e.Seq), Sink: "mqtt", Refused: time.Now(), Reason: reason, Topic: shorten(topic),
+			ID: s.opt.ID(e.Seq), Sink: s.opt.Name, Refused: time.Now(), Reason: reason, Topic: shorten(topic),
 			Name: e.Name, Source: e.Source, Time: e.Time, Route: e.Route, Payload: e.Payload,
 		}); err != nil {
 			return s.notKept(e, reason, fmt.Errorf("%w: %w", errNotKept, err))
@@ -475,6 +498,7 @@ func (s *Sink) skip(e *journal.Entry, topic, reason string) error {
 	s.mu.Lock()
 	s.skipped++
 	s.mu.Unlock()
+	s.tellHealth()
 	s.opt.Log.Error().Str("event", e.Name).Str("source", e.Source).Str("id", s.opt.ID(e.Seq)).Int("bytes", len(e.Payload)).Str("topic", shorten(topic)).Str("reason", reason).
 		Msg("mqtt: this event cannot be published and is skipped; \"event2mqtt refused\" lists what was skipped, and sends it again")
 	return nil
@@ -486,6 +510,7 @@ func (s *Sink) notKept(e *journal.Entry, reason string, err error) error {
 	first := s.unkept == ""
 	s.unkept, s.unkeptSeq = err.Error()+"; no event behind it is sent until it can be kept", e.Seq
 	s.mu.Unlock()
+	s.tellHealth()
 	if first {
 		s.opt.Log.Error().Str("event", e.Name).Str("source", e.Source).Str("id", s.opt.ID(e.Seq)).Str("reason", reason).
 			Msgf("mqtt: %s; no event behind it is sent until it can be kept: see to it that the folder exists, has room and can be written to; event2mqtt tries again every few seconds", err)
@@ -498,9 +523,13 @@ func (s *Sink) notKept(e *journal.Entry, reason string, err error) error {
 func (s *Sink) ack(in *journal.Cursor, seq uint64) {
 	in.Ack(seq)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if seq >= s.unkeptSeq {
+	over := s.unkept != "" && seq >= s.unkeptSeq
+	if over {
 		s.unkept, s.unkeptSeq = "", 0
+	}
+	s.mu.Unlock()
+	if over {
+		s.tellHealth()
 	}
 }
 
@@ -523,11 +552,11 @@ func shorten(topic string) string {
 // connected notes a success and says so, once.
 func (s *Sink) connected() {
 	if len(s.brokers) == 0 {
-		s.setHealth(true, "publishing to the bundled broker")
+		s.setHealth(health.Running("publishing to the bundled broker"))
 		return
 	}
 	at := s.brokers[s.next].Redacted()
-	s.setHealth(true, "connected to %s", at)
+	s.setHealth(health.Running("connected to " + at))
 	if s.stuck() {
 		return // it was said, and comes again every few seconds
 	}
@@ -547,7 +576,7 @@ func (s *Sink) report(err error) {
 		text = broker.Redacted() + ": " + explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss")
 		s.next = (s.next + 1) % len(s.brokers)
 	}
-	s.setHealth(false, "%s", text)
+	s.setHealth(health.Trouble(errors.New(text)))
 	if errors.Is(err, errNotKept) {
 		s.failed = min(s.failed, keepTries)
 		return // skip has said it

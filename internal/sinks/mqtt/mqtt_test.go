@@ -17,10 +17,13 @@ import (
 	"go.uber.org/goleak"
 
 	"event2mqtt/internal/broker"
+	bundledbroker "event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/refused"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
@@ -78,6 +81,7 @@ type rig struct {
 	refused *refused.Folder
 	dir     string // of refused
 	log     *logBuffer
+	health  health.Record
 	stop    func()
 	n       int
 }
@@ -101,7 +105,7 @@ func (l *logBuffer) String() string {
 
 func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
 	t.Helper()
-	return newRigWith(t, func(o *mqtt.Options) {
+	return newRigWith(t, func(o *mqtt.Options, _ *sinks.Deps) {
 		if change != nil {
 			change(&o.Config, &o.Publish)
 		}
@@ -109,7 +113,13 @@ func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls .
 }
 
 // newRigWith is newRig with more options.
-func newRigWith(t testing.TB, change func(*mqtt.Options), urls ...string) *rig {
+func newRigWith(t testing.TB, change func(*mqtt.Options, *sinks.Deps), urls ...string) *rig {
+	t.Helper()
+	return newRigThatHears(t, nil, nil, change, urls...)
+}
+
+// newRigThatHears is newRigWith, and asks for messages of others.
+func newRigThatHears(t testing.TB, filters []string, use func(sinks.Incoming), change func(*mqtt.Options, *sinks.Deps), urls ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, states: event.NewStates(), log: &logBuffer{}}
 	r.dir = t.TempDir()
@@ -121,13 +131,17 @@ func newRigWith(t testing.TB, change func(*mqtt.Options), urls ...string) *rig {
 	ok(t, err)
 	c, p := mqtt.Defaults()
 	c.URL, c.ClientID, c.Timeout = urls, "sink", 2*time.Second
-	options := mqtt.Options{Config: c, Publish: p, ID: r.journal.ID, Refused: r.refused, Calm: 50 * time.Millisecond, Log: zerolog.New(r.log)}
-	change(&options)
-	r.sink, err = mqtt.New(options)
+	options := mqtt.Options{Config: c, Publish: p, Calm: 50 * time.Millisecond}
+	deps := sinks.Deps{ID: r.journal.ID, Refused: r.refused, Log: zerolog.New(r.log)}
+	change(&options, &deps)
+	r.sink, err = mqtt.New(options, deps)
 	ok(t, err)
+	if filters != nil {
+		r.sink.Hear(filters, use)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.sink.Run(ctx, r.cursor, r.states) })
+	wg.Go(func() { _ = r.sink.Run(ctx, r.cursor, r.states, r.health.Tell) })
 	r.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	t.Cleanup(func() {
 		r.stop()
@@ -137,6 +151,12 @@ func newRigWith(t testing.TB, change func(*mqtt.Options), urls ...string) *rig {
 		}
 	})
 	return r
+}
+
+// up reports whether the sink has told that it is connected.
+func (r *rig) up() bool {
+	h := r.health.Report()
+	return h.Level == health.Up && h.Detail != "" // else it has told nothing yet
 }
 
 // emit stores n more numbered events.
@@ -196,7 +216,7 @@ func TestStartsWithTheBrokerDownAndCatchesUp(t *testing.T) {
 	r := newRig(t, nil, "mqtt://"+addr)
 	r.emit(20)
 	eventually(t, "the failure is told", func() bool { return strings.Contains(r.log.String(), "nothing listens there") })
-	eventually(t, "it tried again", func() bool { return !r.sink.Health().OK && strings.Contains(r.sink.Health().Detail, "nothing listens") })
+	eventually(t, "it tried again", func() bool { return !r.up() && strings.Contains(r.health.Report().Detail, "nothing listens") })
 	time.Sleep(time.Second) // some attempts
 	serve(t, listen(t, addr))
 	s := subscriber(t, addr, "event2mqtt/event/#")
@@ -210,7 +230,7 @@ func TestStartsWithTheBrokerDownAndCatchesUp(t *testing.T) {
 	if n := strings.Count(r.log.String(), "nothing listens there"); n != 1 {
 		t.Errorf("the same failure was logged %d times:\n%s", n, r.log)
 	}
-	if !strings.Contains(r.log.String(), `"attempts":`) || !r.sink.Health().OK {
+	if !strings.Contains(r.log.String(), `"attempts":`) || !r.up() {
 		t.Errorf("success is not told:\n%s", r.log)
 	}
 }
@@ -356,13 +376,13 @@ func TestStatesAreRetainedAndComeAgainAfterAReconnect(t *testing.T) {
 	stop := serve(t, l)
 	r := newRig(t, nil, "mqtt://"+addr)
 	for i := range 100 {
-		r.states.Report(event.State{Key: "temperature/bed 1", Payload: fmt.Append(nil, i)})
+		r.states.Report("s", event.State{Key: "temperature/bed 1", Payload: fmt.Append(nil, i)})
 	}
 	expect := func() {
 		t.Helper()
-		s := subscriber(t, addr, "event2mqtt/temperature/#")
+		s := subscriber(t, addr, "event2mqtt/s/temperature/#")
 		for {
-			if topic, payload, _ := next(t, s); topic != "event2mqtt/temperature/bed_1" {
+			if topic, payload, _ := next(t, s); topic != "event2mqtt/s/temperature/bed_1" {
 				t.Fatalf("topic %s", topic)
 			} else if payload == "99" {
 				return
@@ -466,11 +486,11 @@ func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
 	cursor, err := j.Cursor("mqtt")
 	ok(t, err)
 	c, p := mqtt.Defaults()
-	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p, Bundled: bundled{b}, ID: j.ID, Log: zerolog.Nop()})
+	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p}, sinks.Deps{Broker: bundled{b}, ID: j.ID, Log: zerolog.Nop()})
 	ok(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	wg.Go(func() { _ = sink.Run(ctx, cursor, event.NewStates()) })
+	wg.Go(func() { _ = sink.Run(ctx, cursor, event.NewStates(), func(health.Status) {}) })
 	_, err = j.Append(ctx, event.Event{Name: "E", Payload: []byte(`{}`)})
 	ok(t, err)
 	want := []string{"event2mqtt/mqtt connected", "event2mqtt/event/E {}", "event2mqtt/mqtt disconnected"}
@@ -488,12 +508,10 @@ func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
 
 type bundled struct{ *broker.Broker }
 
-func (b bundled) Subscribe(filter string, use func(mqtt.Incoming)) (cancel func(), err error) {
-	return b.Broker.Subscribe(filter, func(d broker.Delivery) {
-		use(mqtt.Incoming{Topic: d.Topic, Payload: d.Payload, Retained: d.Retain || d.Stored, User: d.User, Client: d.Client, Received: d.Received})
-	})
+func (b bundled) Subscribe(filter string, use func(sinks.Incoming)) (cancel func(), err error) {
+	return (&bundledbroker.Broker{Broker: b.Broker}).Subscribe(filter, use)
 }
 
-func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (mqtt.Receipt, error) {
+func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (sinks.Receipt, error) {
 	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
 }

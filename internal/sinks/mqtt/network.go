@@ -21,6 +21,8 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/gorilla/websocket"
 	"golang.org/x/net/proxy"
+
+	"event2mqtt/internal/sinks"
 )
 
 // dialNetwork connects to the broker whose turn it is, with a client that is
@@ -82,16 +84,13 @@ func (s *Sink) dialOne(ctx context.Context, will bool) (*networkLink, error) {
 	}
 	l := &networkLink{ended: make(chan struct{})}
 	o.SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) })
-	var skip func(topic string, bytes int)
-	if s.opt.Subscription != nil {
-		l.mail = mailbox{queue: make(chan Incoming, incomingQueue), tooFast: s.tooFast}
-		o.SetDefaultPublishHandler(l.mail.arrived)
-		skip = s.tooLarge
-	}
+	l.mail = mailbox{queue: make(chan sinks.Incoming, incomingQueue), tooFast: s.tooFast}
+	o.SetDefaultPublishHandler(l.mail.arrived)
 	var err error
-	if l.client, l.conn, err = connect(ctx, o, s.opt.Config.Timeout, skip); err != nil {
+	if l.client, l.conn, err = connect(ctx, o, s.opt.Config.Timeout, s.tooLarge); err != nil {
 		return nil, err
 	}
+	l.mail.reading.Go(func() { l.mail.read(ctx, l.ended, s.hear) }) // close waits for it
 	return l, nil
 }
 
@@ -206,8 +205,8 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 // comes back.
 func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 	o := s.clientOptions(broker)
-	o.SetClientID(o.ClientID + "-check")                                          // the bridge that runs keeps its connection
-	client, _, err := connect(ctx, o, s.opt.Config.Timeout, func(string, int) {}) // that of others is not what is waited for
+	o.SetClientID(o.ClientID + "-check")                                             // the bridge that runs keeps its connection
+	client, conn, err := connect(ctx, o, s.opt.Config.Timeout, func(string, int) {}) // that of others is not what is waited for
 	if err != nil {
 		return errors.New(explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss"))
 	}
@@ -215,6 +214,7 @@ func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
 	text := strings.ToLower(rand.Text())
 	back := make(chan struct{}, 1)
+	conn.subscribed.Store(true)
 	subscribed := client.Subscribe(name, 1, func(_ paho.Client, m paho.Message) {
 		if string(m.Payload()) == text {
 			select {
@@ -244,7 +244,7 @@ func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 // Probe tries out every broker of a configuration, and calls tell with each
 // one's address and what is wrong with it, or nil.
 func Probe(ctx context.Context, c Config, p PublishConfig, tell func(broker string, err error)) error {
-	s, err := New(Options{Config: c, Publish: p})
+	s, err := New(Options{Config: c, Publish: p}, sinks.Deps{ClientID: "event2mqtt"})
 	if err != nil {
 		return err
 	}
@@ -281,17 +281,25 @@ func (l *networkLink) end(err error) {
 func (l *networkLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
 	l.handing.Lock()
 	defer l.handing.Unlock()
-	for l.handed-l.conn.published.Load() > 1 {
-		select {
-		case <-l.conn.wrote:
-		case <-l.ended:
-			return done{l.cause}
-		case <-ctx.Done():
-			return done{ctx.Err()}
-		}
+	if err := l.room(ctx, 1); err != nil {
+		return done{err}
 	}
 	l.handed++
 	return l.client.Publish(topic, qos, retain, payload)
+}
+
+// room waits until paho has at most so many messages to write. handing is held.
+func (l *networkLink) room(ctx context.Context, most int64) error {
+	for l.handed-l.conn.published.Load() > most {
+		select {
+		case <-l.conn.wrote:
+		case <-l.ended:
+			return l.cause
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (l *networkLink) moved() time.Time {

@@ -15,7 +15,9 @@ import (
 
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/test/certtest"
 )
@@ -83,12 +85,12 @@ func TestFailedConnectionsLeaveNothingBehind(t *testing.T) {
 	for range 10 {
 		c.URL = append(c.URL, "mqtt://"+refusing.Addr().String())
 	}
-	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p, ID: j.ID, Log: zerolog.Nop()})
+	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p}, sinks.Deps{ID: j.ID, Log: zerolog.Nop()})
 	ok(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var waiting atomic.Int32
-	wg.Go(func() { _ = sink.Run(watched{ctx, &waiting}, cursor, event.NewStates()) })
+	wg.Go(func() { _ = sink.Run(watched{ctx, &waiting}, cursor, event.NewStates(), func(health.Status) {}) })
 	eventually(t, "between two attempts nothing waits", func() bool { return refused.Load() >= 10 && waiting.Load() == 0 })
 }
 

@@ -1,9 +1,11 @@
 package mqtt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,58 +13,117 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/sinks"
 )
 
 // This file is the way back: what others publish for this program. It must not
 // harm the way of the events: nothing waits for it, a message that is too large
 // is skipped, and a broker that refuses to be subscribed to still gets events.
-
-// Subscription is what a sink asks its broker for, again on each connection.
 // Sessions are clean: what is published while there is no connection is lost
 // rather than late.
-type Subscription struct {
-	// Filters must not overlap, or a message may come more than once.
-	Filters []string
-	// Use is given the messages, one at a time. It should return soon, since
-	// the end of a connection waits for it and few messages are kept meanwhile;
-	// more are skipped.
-	Use func(Incoming)
-}
 
-// Incoming is a message that was published for this program.
-type Incoming struct {
-	Topic   string
-	Payload []byte // must not be changed
-	// Retained is whether it may be an old one: it was retained before this
-	// connection subscribed to it (3.3.1.3). The bundled broker also says so of
-	// one that was published with the retain flag later; MQTT 3.1.1 cannot.
-	Retained bool
-	// User and Client are the user name and the client id of who published it.
-	// Only the bundled broker tells: User is empty for an anonymous client, and
-	// both are empty for what event2mqtt itself has published.
-	User, Client string
-	// Received is when the broker had read it, if it is the bundled one, and
-	// otherwise when it came here. It is zero for what was retained at the
-	// bundled broker before the program started.
-	Received time.Time
-}
+// incomingSize is the remaining length of a QoS 0 packet of it, in bytes.
+func incomingSize(in *sinks.Incoming) int { return 2 + len(in.Topic) + len(in.Payload) }
 
-// size is the remaining length of a QoS 0 packet of it, in bytes.
-func (in *Incoming) size() int { return 2 + len(in.Topic) + len(in.Payload) }
-
-// incomingQueue is how many messages from a broker may wait for Use; each has
+// incomingQueue is how many messages from a broker may wait for
+// who hears them; each has
 // at most maxIncoming bytes.
 const incomingQueue = 64
 
-// hearing is what a Sink knows of its subscription. Its fields are of Run, but
-// for those that say otherwise.
+// hearing is what a Sink knows of its subscriptions.
 type hearing struct {
-	failed int    // connections that ended, or were silent, when asked, one after the other
-	said   string // what was logged last
+	mu      sync.Mutex
+	filters []string             // what is wanted; mu guards it and use
+	use     func(sinks.Incoming) // nil is nobody
+	changed chan struct{}        // cap 1: filters have changed
+	// own are the filters that are wanted, without the wildcard at their end.
+	own atomic.Pointer[map[string]bool]
+
+	// Of the connection's goroutine, and of the one in pump that looks after
+	// subscriptions.
+	asked  map[string]bool // filters that this connection was asked for
+	failed int             // connections that ended, or were silent, when asked, one after the other
+	said   string          // what was logged last
 
 	missed      atomic.Uint64 // messages, for any reason
 	large, fast rarely
 }
+
+// Hear implements sinks.Talker.
+func (s *Sink) Hear(filters []string, use func(sinks.Incoming)) {
+	own := map[string]bool{}
+	for _, filter := range filters {
+		own[strings.TrimSuffix(filter, "+")] = true
+	}
+	h := &s.hearing
+	h.mu.Lock()
+	h.filters, h.use = slices.Clone(filters), use
+	h.mu.Unlock()
+	h.own.Store(&own)
+	select {
+	case h.changed <- struct{}{}:
+	default:
+	}
+}
+
+// hear gives a message to whoever asked for it.
+func (s *Sink) hear(in sinks.Incoming) {
+	h := &s.hearing
+	h.mu.Lock()
+	use, wanted := h.use, matches(h.filters, in.Topic)
+	h.mu.Unlock()
+	if use != nil && wanted { // what was unsubscribed from may still come
+		use(in)
+	}
+}
+
+func matches(filters []string, topic string) bool {
+	level := strings.LastIndexByte(topic, '/') + 1
+	return slices.ContainsFunc(filters, func(filter string) bool { return strings.TrimSuffix(filter, "+") == topic[:level] })
+}
+
+// heard reports whether a message to a topic would come back as one for this
+// program.
+func (s *Sink) heard(topic string) bool {
+	own := s.hearing.own.Load()
+	return own != nil && len(*own) > 0 && (*own)[topic[:strings.LastIndexByte(topic, '/')+1]]
+}
+
+// deafLink is a link on which this program does not talk to itself: a command
+// that it has published would be done, and the event of that could publish it
+// again.
+type deafLink struct {
+	link
+	heard func(topic string) bool
+}
+
+func (l deafLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
+	if l.heard(topic) {
+		return done{fmt.Errorf("%w: the topic is one for commands to event2mqtt, which gives itself none", sinks.ErrNeverTaken)}
+	}
+	return l.link.publish(ctx, topic, qos, retain, payload)
+}
+
+// Say implements sinks.Talker.
+func (s *Sink) Say(ctx context.Context, topic string, payload []byte) error {
+	at := s.talking.Load()
+	if at == nil {
+		return errNotConnected
+	}
+	l := *at
+	t := l.publish(ctx, topic, byte(s.publish.Load().QoS), false, payload)
+	select {
+	case <-t.Done():
+		return t.Error()
+	case <-l.down():
+		return unanswered(t, errNotConnected)
+	case <-ctx.Done():
+		return unanswered(t, ctx.Err())
+	}
+}
+
+var errNotConnected = errors.New("there is no connection to the broker")
 
 // errNotGranted wraps why a broker does not let itself be subscribed to.
 var errNotGranted = errors.New("the broker does not allow event2mqtt to subscribe")
@@ -73,32 +134,92 @@ var errNotGranted = errors.New("the broker does not allow event2mqtt to subscrib
 // alone for the length of one connection when it has done so several times:
 // without that, no event would ever be sent.
 func (s *Sink) subscribe(ctx context.Context, l link) error {
-	sub, h := s.opt.Subscription, &s.hearing
-	if sub == nil {
+	h := &s.hearing
+	h.asked = map[string]bool{}
+	select {
+	case <-h.changed:
+	default:
+	}
+	h.mu.Lock()
+	none := len(h.filters) == 0
+	h.mu.Unlock()
+	if none {
 		return nil
 	}
 	if h.failed >= certain {
 		h.failed--
+		h.asked = nil
 		return nil
 	}
-	err := l.subscribe(ctx, sub.Filters, sub.Use)
+	return s.resubscribe(ctx, l)
+}
+
+// keepSubscribed follows what the sink is to be told, until ctx ends or the
+// connection fails, with that error.
+func (s *Sink) keepSubscribed(ctx context.Context, l link) error {
+	for {
+		select {
+		case <-s.hearing.changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if s.hearing.asked == nil {
+			continue // this connection goes without
+		}
+		if err := s.resubscribe(ctx, l); err != nil {
+			return err
+		}
+	}
+}
+
+// resubscribe asks a connection for what is wanted now, and no more for the rest.
+func (s *Sink) resubscribe(ctx context.Context, l link) error {
+	h := &s.hearing
+	h.mu.Lock()
+	wanted := h.filters
+	h.mu.Unlock()
+	var asked []string
+	refused := ""
+	err := func() error {
+		for filter := range h.asked {
+			if !slices.Contains(wanted, filter) {
+				delete(h.asked, filter)
+				if err := l.unsubscribe(ctx, filter); err != nil {
+					return err
+				}
+			}
+		}
+		for _, filter := range wanted {
+			if h.asked[filter] {
+				continue
+			}
+			h.asked[filter] = true
+			asked = append(asked, filter)
+			err := l.subscribe(ctx, filter)
+			switch {
+			case errors.Is(err, errNotGranted):
+				refused = cmp.Or(refused, err.Error())
+			case err != nil:
+				return err
+			}
+		}
+		return nil
+	}()
 	switch {
+	case err == nil && refused != "":
+		h.failed = 0
+		s.sayDeaf(refused)
 	case err == nil:
 		h.failed = 0
-		if h.said != "" {
+		if h.said != "" && len(asked) > 0 {
 			h.said = ""
 			s.opt.Log.Info().Msg("mqtt: the broker allows event2mqtt to subscribe again; commands are accepted")
 		}
-		return nil
-	case errors.Is(err, errNotGranted):
-		h.failed = 0
-		s.sayDeaf(err.Error())
-		return nil
 	case ctx.Err() != nil:
-		return err
-	}
-	if h.failed++; h.failed >= certain {
-		s.sayDeaf(fmt.Sprintf("the broker ends the connection, or does not answer, when event2mqtt subscribes to %s; every other connection goes without", strings.Join(sub.Filters, ", ")))
+	default:
+		if h.failed++; h.failed >= certain {
+			s.sayDeaf(fmt.Sprintf("the broker ends the connection, or does not answer, when event2mqtt subscribes to %s; every other connection goes without", strings.Join(wanted, ", ")))
+		}
 	}
 	return err
 }
@@ -157,25 +278,30 @@ func (r *rarely) line(log *zerolog.Logger) *zerolog.Event {
 }
 
 // subscribe implements link. The broker has a queue of its own.
-func (l *bundledLink) subscribe(ctx context.Context, filters []string, use func(Incoming)) error {
-	var one sync.Mutex // each filter has a goroutine
-	take := func(in Incoming) {
-		one.Lock()
-		defer one.Unlock()
+func (l *bundledLink) subscribe(_ context.Context, filter string) error {
+	cancel, err := l.Subscribe(filter, func(in sinks.Incoming) {
+		l.taking.Lock()
+		defer l.taking.Unlock()
 		switch {
-		case ctx.Err() != nil:
-		case in.size() > maxIncoming: // as over a network
-			l.tooLarge(in.Topic, in.size())
+		case l.ctx.Err() != nil:
+		case incomingSize(&in) > maxIncoming: // as over a network
+			l.sink.tooLarge(in.Topic, incomingSize(&in))
 		default:
-			use(in)
+			l.sink.hear(in)
 		}
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNotGranted, err)
 	}
-	for _, filter := range filters {
-		cancel, err := l.Subscribe(filter, take)
-		if err != nil {
-			return fmt.Errorf("%w: %w", errNotGranted, err)
-		}
-		l.cancels = append(l.cancels, cancel)
+	l.cancels[filter] = cancel
+	return nil
+}
+
+// unsubscribe implements link.
+func (l *bundledLink) unsubscribe(_ context.Context, filter string) error {
+	if cancel := l.cancels[filter]; cancel != nil {
+		delete(l.cancels, filter)
+		cancel()
 	}
 	return nil
 }
@@ -184,14 +310,14 @@ func (l *bundledLink) subscribe(ctx context.Context, filters []string, use func(
 // arrived on the goroutine that also hands over acknowledgements, and one after
 // the other; that must never wait, so what does not fit is skipped.
 type mailbox struct {
-	queue   chan Incoming
+	queue   chan sinks.Incoming
 	tooFast func(topic string)
 	reading sync.WaitGroup
 }
 
 func (m *mailbox) arrived(_ paho.Client, p paho.Message) {
 	select {
-	case m.queue <- Incoming{Topic: p.Topic(), Payload: p.Payload(), Retained: p.Retained(), Received: time.Now()}:
+	case m.queue <- sinks.Incoming{Topic: p.Topic(), Payload: p.Payload(), Retained: p.Retained(), Received: time.Now()}:
 	default:
 		m.tooFast(p.Topic())
 	}
@@ -199,7 +325,7 @@ func (m *mailbox) arrived(_ paho.Client, p paho.Message) {
 
 // read gives what arrives to use until ctx ends; when the connection ends, what
 // has come until then is still given.
-func (m *mailbox) read(ctx context.Context, ended <-chan struct{}, use func(Incoming)) {
+func (m *mailbox) read(ctx context.Context, ended <-chan struct{}, use func(sinks.Incoming)) {
 	for {
 		select {
 		case in := <-m.queue:
@@ -227,22 +353,49 @@ func (m *mailbox) read(ctx context.Context, ended <-chan struct{}, use func(Inco
 // subscribe implements link, with QoS 0. Both ends of the connection being up,
 // that loses nothing; with QoS 1 a broker would hold back what was not yet
 // acknowledged, and deliver commands late, and every message would cause a
-// write, which takes its turn with those of the events.
-func (l *networkLink) subscribe(ctx context.Context, filters []string, use func(Incoming)) error {
-	l.mail.reading.Go(func() { l.mail.read(ctx, l.ended, use) }) // close waits for it
-	for _, filter := range filters {
-		t := l.client.Subscribe(filter, 0, nil) // without a handler of its own it is for arrived
-		if err := l.await(ctx, t); err != nil {
-			return fmt.Errorf("subscribe to %s: %w", filter, err)
-		}
-		granted := false
+// write, which takes its turn with those of the events and may make paho give
+// one of them up.
+func (l *networkLink) subscribe(ctx context.Context, filter string) error {
+	var granted bool
+	l.conn.subscribed.Store(true)
+	err := l.request(ctx, func() paho.Token { // without a handler of its own it is for arrived
+		return l.client.Subscribe(filter, 0, nil)
+	}, func(t paho.Token) {
 		for _, code := range t.(*paho.SubscribeToken).Result() {
 			granted = code < 0x80
 		}
-		if !granted {
-			return fmt.Errorf("%w to %s", errNotGranted, filter)
-		}
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("subscribe to %s: %w", filter, err)
+	case !granted:
+		return fmt.Errorf("%w to %s", errNotGranted, filter)
 	}
+	return nil
+}
+
+// unsubscribe implements link.
+func (l *networkLink) unsubscribe(ctx context.Context, filter string) error {
+	err := l.request(ctx, func() paho.Token { return l.client.Unsubscribe(filter) }, func(paho.Token) {})
+	if err != nil {
+		return fmt.Errorf("unsubscribe from %s: %w", filter, err)
+	}
+	return nil
+}
+
+// request sends what is no message, and waits for the answer. Events wait
+// meanwhile: paho would give up those that it cannot take over soon.
+func (l *networkLink) request(ctx context.Context, send func() paho.Token, answered func(paho.Token)) error {
+	l.handing.Lock()
+	defer l.handing.Unlock()
+	if err := l.room(ctx, 0); err != nil {
+		return err
+	}
+	t := send()
+	if err := l.await(ctx, t); err != nil {
+		return err
+	}
+	answered(t)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/test/mqttest"
 )
@@ -22,11 +23,11 @@ import (
 // ear keeps what a sink is told.
 type ear struct {
 	mu   sync.Mutex
-	got  []mqtt.Incoming
+	got  []sinks.Incoming
 	hold chan struct{} // each message is taken when it can be read from; nil takes all
 }
 
-func (e *ear) use(in mqtt.Incoming) {
+func (e *ear) use(in sinks.Incoming) {
 	if e.hold != nil {
 		<-e.hold
 	}
@@ -35,13 +36,13 @@ func (e *ear) use(in mqtt.Incoming) {
 	e.got = append(e.got, in)
 }
 
-func (e *ear) all() []mqtt.Incoming {
+func (e *ear) all() []sinks.Incoming {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return append([]mqtt.Incoming(nil), e.got...)
+	return append([]sinks.Incoming(nil), e.got...)
 }
 
-func (e *ear) first(t testing.TB, n int) []mqtt.Incoming {
+func (e *ear) first(t testing.TB, n int) []sinks.Incoming {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d messages came", n), func() bool { return len(e.all()) >= n })
 	return e.all()[:n]
@@ -56,7 +57,7 @@ type town struct {
 	network bool
 }
 
-const commands = "event2mqtt/+/set/+"
+const commands = "event2mqtt/printer/set/+"
 
 // inBothWays runs a test with a broker in the network and with the bundled one.
 // before is called before the sink starts.
@@ -75,21 +76,23 @@ func inBothWays(t *testing.T, before func(*town), test func(*testing.T, *town)) 
 }
 
 // listen starts the sink.
-func (w *town) listen(t testing.TB, change func(*mqtt.Options)) {
+func (w *town) listen(t testing.TB, change func(*mqtt.Options, *sinks.Deps), filters ...string) {
+	if filters == nil {
+		filters = []string{commands, "other/x/+"}
+	}
 	var urls []string
 	if w.network {
 		urls = []string{"mqtt://" + w.address}
 	}
-	w.rig = newRigWith(t, func(o *mqtt.Options) {
-		o.Subscription = &mqtt.Subscription{Filters: []string{commands, "other/#"}, Use: w.use}
+	w.rig = newRigThatHears(t, filters, w.use, func(o *mqtt.Options, d *sinks.Deps) {
 		if !w.network {
-			o.Bundled = bundled{w.b}
+			d.Broker = bundled{w.b}
 		}
 		if change != nil {
-			change(o)
+			change(o, d)
 		}
 	}, urls...)
-	eventually(t, "it is connected", func() bool { return w.sink.Health().OK })
+	eventually(t, "it is connected", func() bool { return w.up() })
 }
 
 // newBroker runs a broker until the test ends.
@@ -195,10 +198,9 @@ func TestALargeMessageThatComesSlowlyEndsNothing(t *testing.T) {
 	defer wg.Wait()
 	defer l.Close()
 	w := &town{ear: &ear{}, network: true, address: l.Addr().String()}
-	w.listen(t, func(o *mqtt.Options) {
+	w.listen(t, func(o *mqtt.Options, _ *sinks.Deps) {
 		o.Config.KeepAlive, o.Config.Timeout, o.Config.Will.Enabled = time.Second, time.Second, false
-		o.Subscription.Filters = o.Subscription.Filters[:1]
-	})
+	}, commands)
 	w.emit(1)
 	w.delivered()
 	w.stop()
@@ -314,10 +316,10 @@ func TestTheSinkSubscribesAgainOnEachConnection(t *testing.T) {
 	w.publish(t, wire.Publish{Topic: pause, Payload: []byte("1")})
 	w.first(t, 1)
 	stop()
-	eventually(t, "it is not connected", func() bool { return !w.sink.Health().OK })
+	eventually(t, "it is not connected", func() bool { return !w.up() })
 	serve(t, listen(t, w.address))
 	w.publish(t, wire.Publish{Topic: "event2mqtt/printer/set/unheard"}) // or it is heard, if the sink is fast
-	eventually(t, "it is connected", func() bool { return w.sink.Health().OK })
+	eventually(t, "it is connected", func() bool { return w.up() })
 	w.publish(t, wire.Publish{Topic: pause, Payload: []byte("2")})
 	eventually(t, "it hears", func() bool { got := w.all(); return string(got[len(got)-1].Payload) == "2" })
 }
@@ -347,7 +349,7 @@ func TestABrokerThatRefusesTheSubscriptionGetsEvents(t *testing.T) {
 	ok(t, err)
 	b, address := newBroker(t, broker.Options{Accounts: a})
 	w := &town{b: b, address: address, ear: &ear{}, network: true}
-	w.listen(t, func(o *mqtt.Options) { o.Config.Username, o.Config.Password = "u", "p" })
+	w.listen(t, func(o *mqtt.Options, _ *sinks.Deps) { o.Config.Username, o.Config.Password = "u", "p" })
 	w.emit(3)
 	w.delivered()
 	if n := strings.Count(w.log.String(), "does not allow event2mqtt to subscribe to "+commands); n != 1 {
@@ -372,9 +374,8 @@ func TestABrokerThatHangsUpWhenSubscribedToGetsEvents(t *testing.T) {
 			t.Parallel()
 			var asked lockedStrings
 			b := (&pickyBroker{subscribe: func(int) verdict { asked.add("x"); return v }}).start(t)
-			r := newRigWith(t, func(o *mqtt.Options) {
+			r := newRigThatHears(t, []string{commands}, (&ear{}).use, func(o *mqtt.Options, _ *sinks.Deps) {
 				o.Config.Timeout = 200 * time.Millisecond
-				o.Subscription = &mqtt.Subscription{Filters: []string{commands}, Use: (&ear{}).use}
 			}, b.url)
 			r.emit(3)
 			r.delivered()
@@ -414,9 +415,7 @@ func TestAnAnswerWithTooManyCodesEndsTheConnectionOnly(t *testing.T) {
 				nc.Close()
 			}
 		})
-		r := newRigWith(t, func(o *mqtt.Options) {
-			o.Subscription = &mqtt.Subscription{Filters: []string{commands}, Use: (&ear{}).use}
-		}, "mqtt://"+l.Addr().String())
+		r := newRigThatHears(t, []string{commands}, (&ear{}).use, func(*mqtt.Options, *sinks.Deps) {}, "mqtt://"+l.Addr().String())
 		says := "longer than the 3 bytes"
 		if len(answer) == 4 {
 			says = "does not allow event2mqtt to subscribe"

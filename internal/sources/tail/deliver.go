@@ -10,7 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"event2mqtt/internal/event"
-	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sources"
 )
 
 // This file stores events and positions.
@@ -160,7 +160,7 @@ func (s *Source) deliver(ctx context.Context, store func() error) error {
 			}
 			return err
 		}
-		if errors.Is(err, journal.ErrClosed) {
+		if errors.Is(err, sources.ErrClosed) {
 			return err
 		}
 		if !s.paused {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/sources/tail"
 )
 
@@ -121,10 +122,10 @@ func TestMoreFilesThanAllowed(t *testing.T) {
 		at := time.Now().Add(time.Duration(i-20) * time.Minute)
 		must(t, os.Chtimes(path, at, at))
 	}
-	s, log := runLogged(t, o, dir, func(c *tail.Config) { c.MaxFiles = 3 })
+	_, log := runLogged(t, o, dir, func(c *tail.Config) { c.MaxFiles = 3 })
 	o.quiet(t, "7", "8", "9")
-	if ok, detail := s.Health(); ok || !strings.Contains(detail, "max_files") {
-		t.Errorf("health: %t %s", ok, detail)
+	if h := o.told(); h.Level != health.Waiting || !strings.Contains(h.Detail, "max_files") {
+		t.Errorf("health: %+v", h)
 	}
 	if n := strings.Count(log.String(), "max_files allows"); n != 1 {
 		t.Errorf("said %d times: %s", n, log)
@@ -196,17 +197,17 @@ func TestWhatMayNotBeReadIsSaidOnce(t *testing.T) {
 	write(t, a, line("1"))
 	must(t, os.Chmod(a, 0))
 	s, log := runLogged(t, o, dir, nil)
-	eventually(t, "unhealthy", func() bool { ok, _ := s.Health(); return !ok })
+	eventually(t, "unhealthy", func() bool { return o.told().Level == health.Waiting })
 	time.Sleep(100 * time.Millisecond)
 	if n := strings.Count(log.String(), "permission denied"); n != 1 {
 		t.Errorf("said %d times: %s", n, log)
 	}
-	if _, err := s.Probe(); err == nil || !strings.Contains(err.Error(), "permission denied") {
+	if _, err := s.Probe(t.Context()); err == nil || !strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("probe: %v", err)
 	}
 	must(t, os.Chmod(a, 0o600))
 	o.expect(t, "1")
-	eventually(t, "healthy again", func() bool { ok, _ := s.Health(); return ok })
+	eventually(t, "healthy again", func() bool { return o.told().Level == health.Up })
 }
 
 // TestProbeTellsWhatIsNoFile, and a path that exists as it is written is that
@@ -223,16 +224,18 @@ func TestProbeTellsWhatIsNoFile(t *testing.T) {
 		files int
 		err   string
 	}{
-		{dir, 0, "it is a folder, not a regular file"},
+		{dir, 0, "is a folder, not a file"},
 		{filepath.Join(brackets, "a[1].log"), 1, ""},
 		{filepath.Join(brackets, "*.log"), 1, ""},
 		{filepath.Join(dir, "[ab].log"), 1, ""},
 		{filepath.Join(dir, "*.log"), 1, ""}, // and a folder that the glob means not
 		{filepath.Join(dir, "none.log"), 0, ""},
-		{"/dev/null", 0, "it is a device, not a regular file"},
+		{"/dev/null", 0, "is a device, not a file"},
 	} {
 		s := source(t, dir, &buffer{}, func(config *tail.Config) { config.Paths = []string{c.path} })
-		files, err := s.Probe()
+		detail, err := s.Probe(t.Context())
+		files := 0
+		_, _ = fmt.Sscan(detail, &files)
 		if files != c.files || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %d files, %v", c.path, files, err)
 		}

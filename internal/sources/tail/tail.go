@@ -17,7 +17,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/event"
-	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/tail/lines"
 )
@@ -41,6 +40,20 @@ const (
 	// after its time was set and before its length was.
 	confirm = 20 * time.Millisecond
 )
+
+// Type is this kind of source.
+var Type = sources.Type{Name: "tail", Options: func() sources.Options { return &Config{} }}
+
+// Exclusive implements sources.Options: two would deliver each line twice.
+func (c *Config) Exclusive() bool { return true }
+
+// Hints are for options that other sources have.
+func (c *Config) Hints() map[string]string {
+	return map[string]string{"preset": "is for webhooks; what a log looks like is its format: write format: docker, journald, nginx, syslog and so on"}
+}
+
+// Build implements sources.Options.
+func (c *Config) Build(d sources.Deps) (sources.Source, error) { return New(*c, d.Log) }
 
 // Source is a tail source.
 type Source struct {
@@ -217,7 +230,7 @@ func (s *Source) readChanged(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil // files are closed by Run
 		}
-		if errors.Is(err, journal.ErrClosed) {
+		if errors.Is(err, sources.ErrClosed) {
 			return err
 		}
 		if err != nil {

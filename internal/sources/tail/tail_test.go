@@ -17,7 +17,9 @@ import (
 	"github.com/rs/zerolog"
 	"pgregory.net/rapid"
 
+	"event2mqtt/internal/device"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/tail"
@@ -33,6 +35,7 @@ type output struct {
 	refuse    string // name of an event that is refused
 	attempts  int
 	ready     int // how often a source was
+	health    health.Status
 }
 
 func newOutput() *output { return &output{positions: map[string][]byte{}} }
@@ -71,7 +74,13 @@ func (o *output) Mark(_ context.Context, positions ...event.Position) error {
 	return nil
 }
 
+func (o *output) Tell(h health.Status) { o.set(func() { o.health = h }) }
+
+func (o *output) Describe(device.Device) {}
+
 func (o *output) Report(...event.State) {}
+
+func (o *output) Remove(...string) {}
 
 func (o *output) Positions() map[string][]byte {
 	o.mu.Lock()
@@ -89,6 +98,11 @@ func (o *output) set(change func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	change()
+}
+
+func (o *output) told() (h health.Status) {
+	o.set(func() { h = o.health })
+	return h
 }
 
 // begun waits until a source was ready so many times.

@@ -10,9 +10,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
+
+	"event2mqtt/internal/health"
 )
 
 // This file says what cannot be read, and what to do about it.
@@ -85,17 +86,16 @@ func (t *troubles) texts() (texts []string, more int) {
 	return texts, t.extra
 }
 
-// Health says what cannot be read; ok if there is nothing of that kind. It is
-// safe to call while the source runs.
-func (s *Source) Health() (ok bool, detail string) {
-	texts, more := s.troubles.texts()
+// health is up, or says what cannot be read.
+func (t *troubles) health() health.Status {
+	texts, more := t.texts()
 	if len(texts) == 0 {
-		return true, ""
+		return health.Running("running")
 	}
 	if more += len(texts) - 1; more > 0 {
-		return false, fmt.Sprintf("%s; and %d more", texts[0], more)
+		texts[0] = fmt.Sprintf("%s; and %d more", texts[0], more)
 	}
-	return false, texts[0]
+	return health.Trouble(errors.New(texts[0]))
 }
 
 // cannot notes that a path cannot be read; it is said once for as long as it
@@ -115,6 +115,7 @@ func (s *Source) settleTroubles() {
 	for _, path := range s.troubles.turn() {
 		s.log.Info().Str("path", path).Msg("tail: what could not be read is readable now, or gone")
 	}
+	s.out.Tell(s.troubles.health())
 }
 
 // kindError says that a path leads to something that is not read.
@@ -231,27 +232,4 @@ func userName(uid uint32) string {
 		return id
 	}
 	return u.Username
-}
-
-// Probe opens the files that there are, and returns how many; the error tells
-// which cannot be read.
-func (s *Source) Probe() (files int, err error) {
-	for _, m := range s.match() {
-		f, openErr := os.Open(m.path)
-		if openErr != nil {
-			s.cannot(m.path, openErr)
-			continue
-		}
-		_ = f.Close()
-		files++
-	}
-	s.troubles.turn()
-	texts, more := s.troubles.texts()
-	if len(texts) == 0 {
-		return files, nil
-	}
-	if more > 0 {
-		texts = append(texts, fmt.Sprintf("and %d more", more))
-	}
-	return files, errors.New(strings.Join(texts, "\n"))
 }

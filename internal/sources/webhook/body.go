@@ -167,22 +167,35 @@ func (s *Source) readBody(w http.ResponseWriter, r *http.Request, q *request) ([
 }
 
 // unpack returns a body unpacked. What unpacks to more than is small waits for
-// its share of the budget before the rest is unpacked.
+// the whole budget: before anything is unpacked if it says so itself, so that
+// what waits is as small as it came, or else before the rest is.
 func (s *Source) unpack(raw []byte, q *request) ([]byte, *refusal) {
-	z, err := gzip.NewReader(bytes.NewReader(raw))
-	var buf bytes.Buffer
-	if err == nil {
-		if _, err = io.CopyN(&buf, z, small); err == nil {
-			if p := q.acquire(int64(s.config.MaxUnpacked)); p != nil {
-				return nil, p
-			}
-			if size := unpacked(raw); size <= uint32(min(s.config.MaxUnpacked, 1<<30)) {
-				buf.Grow(max(0, int(size)-buf.Len()) + bytes.MinRead) // growing step by step takes three times as much
-			}
-			_, err = io.CopyN(&buf, z, int64(s.config.MaxUnpacked)-int64(buf.Len())+1)
+	limit := int64(s.config.MaxUnpacked)
+	most := min(limit, inflates*int64(len(raw)))
+	says := min(int64(unpacked(raw)), most)
+	if says > small {
+		if p := q.acquire(limit); p != nil {
+			return nil, p
 		}
 	}
-	if int64(buf.Len()) > int64(s.config.MaxUnpacked) {
+	z, err := gzip.NewReader(bytes.NewReader(raw))
+	var buf bytes.Buffer
+	// A buffer that grows by itself takes three times as much. One byte more
+	// than there should be shows whether there is more.
+	for _, size := range []int64{small, says + 1, most + 1} {
+		left := size - int64(buf.Len())
+		if err != nil || left <= 0 {
+			continue
+		}
+		if size > small {
+			if p := q.acquire(limit); p != nil {
+				return nil, p
+			}
+			buf.Grow(int(left) + bytes.MinRead)
+		}
+		_, err = io.CopyN(&buf, z, left)
+	}
+	if int64(buf.Len()) > limit {
 		return nil, refusef(http.StatusRequestEntityTooLarge, "the body unpacks to more than %s; see max_unpacked", s.config.MaxUnpacked)
 	}
 	if err != io.EOF {
@@ -190,6 +203,10 @@ func (s *Source) unpack(raw []byte, q *request) ([]byte, *refusal) {
 	}
 	return buf.Bytes(), nil
 }
+
+// inflates is how many bytes at most come of each byte that is packed: DEFLATE
+// writes 258 bytes in two bits (RFC 1951, section 3.2.5).
+const inflates = 258 * 8 / 2
 
 // unpacked is the size that a body says to have unpacked, in its last four bytes
 // (RFC 1952, section 2.3.1), of which nothing but memory may depend.

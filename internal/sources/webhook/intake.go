@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/sources"
 	"event2mqtt/internal/web/peer"
 )
 
@@ -115,6 +116,27 @@ func (m *metered) Read(p []byte) (int, error) {
 	n, err := m.Reader.Read(p)
 	m.n += int64(n)
 	return n, err
+}
+
+const (
+	// readAgain is what the journal keeps in memory of the newest events, in
+	// bytes. What is larger is read from the disk again to be sent, which
+	// takes as much memory as it took to store it.
+	readAgain = 2 << 20
+	// settling is how long the next large body waits for that: a broker that
+	// is away reads nothing.
+	settling = 200 * time.Millisecond
+)
+
+// settle waits until events of a size in bytes, which were stored, take no
+// memory any more, or for settling.
+func settle(ctx context.Context, r sources.Receipt, size int) {
+	if size <= readAgain {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	_ = r.Delivered(ctx) // how it went is nothing to the next body
 }
 
 // network is who shares one sender's part of the memory.

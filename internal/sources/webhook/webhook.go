@@ -21,23 +21,41 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/semaphore"
 
+	"event2mqtt/internal/config"
 	"event2mqtt/internal/decode"
 	"event2mqtt/internal/event"
-	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
 )
 
-// Mux is where the source hangs its handler in.
-type Mux interface {
-	Mount(name string, h http.Handler) (unmount func())
+// Type is this kind of source.
+var Type = sources.Type{Name: "webhook", Options: func() sources.Options { return &Config{} }}
+
+// Exclusive implements sources.Options: of two webhooks with one name, the newer
+// gets the requests.
+func (c *Config) Exclusive() bool { return false }
+
+// Open reports whether anybody who reaches the source may send it events:
+// no option of auth holds a secret.
+func (c *Config) Open() bool { return !config.HasSecret(c.Auth) }
+
+// Try tells how to send an event to the source at an address of HTTP; empty if
+// that takes more than a line.
+func (c *Config) Try(address string) string {
+	if !c.Open() || !slices.Contains(c.Methods, http.MethodPost) {
+		return ""
+	}
+	return `curl -d '{"file":"a.gcode"}' ` + address + "/hooks/" + c.Name + "/PrintStarted"
 }
+
+// Build implements sources.Options.
+func (c *Config) Build(d sources.Deps) (sources.Source, error) { return New(*c, d.Mux, d.Log) }
 
 // Source is a webhook source.
 type Source struct {
 	config  Config
-	mux     Mux
+	mux     sources.Mux
 	log     zerolog.Logger
 	auth    authenticator
 	charset decode.Charset // configured
@@ -60,7 +78,7 @@ const (
 )
 
 // New makes a source; the error is that of Check.
-func New(c Config, mux Mux, log zerolog.Logger) (*Source, error) {
+func New(c Config, mux sources.Mux, log zerolog.Logger) (*Source, error) {
 	c.Prepare()
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -249,7 +267,14 @@ func (s *Source) emit(q *request, out sources.Output, events []event.Event) (int
 	if len(events) == 0 {
 		return http.StatusAccepted, 0, nil
 	}
+	size := 0
+	for i := range events {
+		size += len(events[i].Payload)
+	}
 	receipt, err := out.Emit(q.ctx, events...)
+	if err == nil {
+		settle(q.ctx, receipt, size)
+	}
 	q.release()
 	if err != nil {
 		return 0, 0, s.notStored(q.ctx, err)
@@ -265,7 +290,7 @@ func (s *Source) emit(q *request, out sources.Output, events []event.Event) (int
 	switch err := receipt.Delivered(ctx); {
 	case errors.Is(err, sources.ErrHeld):
 		return http.StatusAccepted, len(events), nil
-	case errors.Is(err, journal.ErrDropped):
+	case errors.Is(err, sources.ErrDropped):
 		return 0, 0, later(http.StatusServiceUnavailable, 10*time.Second, "the events were dropped before they could be delivered, to make room for newer ones")
 	case err != nil:
 		return 0, 0, refusef(http.StatusGatewayTimeout, "the events are stored and will be delivered, but the broker has not acknowledged them within %s; do not send them again", s.config.RespondTimeout)
@@ -282,7 +307,7 @@ func (s *Source) notStored(ctx context.Context, err error) *refusal {
 	p := later(http.StatusServiceUnavailable, 10*time.Second, "the events could not be stored; nothing was kept of this request")
 	p.quiet = true
 	now := failing
-	if errors.Is(err, journal.ErrFull) {
+	if errors.Is(err, sources.ErrFull) {
 		p.Detail, now = "no room is left to store events until some are delivered; nothing was kept of this request", full
 	}
 	if ctx.Err() == nil && s.trouble.Swap(now) != now {

@@ -22,7 +22,9 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/device"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/webhook"
@@ -65,6 +67,9 @@ func (o *output) Delivered(ctx context.Context) error {
 
 func (o *output) Mark(context.Context, ...event.Position) error { return nil }
 func (o *output) Report(...event.State)                         {}
+func (o *output) Remove(...string)                              {}
+func (o *output) Tell(health.Status)                            {}
+func (o *output) Describe(device.Device)                        {}
 func (o *output) Positions() map[string][]byte                  { return nil }
 func (o *output) Forget(string)                                 {}
 

@@ -1,30 +1,40 @@
-package bridge
+package listen
 
 import (
 	"errors"
 	"net"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
 // This file is how "localhost" is listened on: programs take it for 127.0.0.1
 // or for ::1, whichever they try first.
 
-const localhost = "localhost"
+// Localhost is the host that stands for this machine alone.
+const Localhost = "localhost"
 
 // loopbacks are the addresses that localhost stands for.
 var loopbacks = []string{"127.0.0.1", "::1"}
 
+// hostsOf are the addresses that a host stands for, as far as is known.
+func hostsOf(host string) []string {
+	if strings.EqualFold(host, Localhost) {
+		return loopbacks
+	}
+	return []string{host}
+}
+
 // listenLocal returns a listener on both loopbacks, or on the one that this
 // machine has. With port 0 both have the same. s.mu is held.
-func (s *sockets) listenLocal(key, port string) (net.Listener, error) {
+func (s *Sockets) listenLocal(key, port string) (net.Listener, error) {
 	const attempts = 20 // to find a port that is free on both
 	for attempt := 1; ; attempt++ {
 		var both []*listener
 		var missing, failure error
 		given := port
 		for _, host := range loopbacks {
-			l, err := s.listenOne(key, "tcp", net.JoinHostPort(host, given))
+			l, err := s.listenOne(key, Address{"tcp", net.JoinHostPort(host, given)})
 			if err == nil {
 				both = append(both, l)
 				given = portOf(l.socket)
@@ -98,4 +108,4 @@ func (p *pair) Addr() net.Addr { return localAddr(portOf(p.first.socket)) }
 type localAddr string
 
 func (a localAddr) Network() string { return "tcp" }
-func (a localAddr) String() string  { return net.JoinHostPort(localhost, string(a)) }
+func (a localAddr) String() string  { return net.JoinHostPort(Localhost, string(a)) }

@@ -1,4 +1,7 @@
-package bridge
+// Package listen opens listening sockets that can be handed on: one part of the
+// program takes over an address from another, or widens it, and no connection
+// is refused in between. It knows nothing of what is served.
+package listen
 
 import (
 	"errors"
@@ -12,25 +15,57 @@ import (
 	"time"
 )
 
-// sockets are the listening sockets, by address. Whoever listens gets a
-// listener of its own on a socket that may be another's, too: it stays open
-// from the first listener to the last, so that no connection is refused while
-// one part takes the place of another.
-type sockets struct {
-	mu   sync.Mutex
-	open map[string]*socket // by network and address as configured
+// Address is what can be listened on, as configured.
+type Address struct {
+	Network string // tcp or unix
+	Text    string // host and port, or a path
 }
 
-func newSockets() *sockets { return &sockets{open: map[string]*socket{}} }
+// Overlaps reports whether only one of two addresses can be listened on.
+func (a Address) Overlaps(other Address) bool {
+	if a.Network != "tcp" || other.Network != "tcp" {
+		return a == other
+	}
+	host, port, _ := net.SplitHostPort(a.Text)
+	otherHost, otherPort, _ := net.SplitHostPort(other.Text)
+	all := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
+	same := func(a string) bool { return slices.Contains(hostsOf(otherHost), a) }
+	return port == otherPort && port != "0" && (all(host) || all(otherHost) || slices.ContainsFunc(hostsOf(host), same))
+}
+
+// Option is an address with the option that it is from.
+type Option struct {
+	Key  string // of the option
+	Kind string // what is spoken there, if that needs to be said
+	At   Address
+}
+
+// IsLoopback reports whether a host can be reached from this machine alone.
+func IsLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == Localhost || ip != nil && ip.IsLoopback()
+}
+
+// Sockets are the listening sockets, by address. Whoever listens gets a
+// listener of its own on a socket that may be another's, too: it stays open
+// from the first listener to the last, so that no connection is refused while
+// one part takes the place of another. It is safe for concurrent use.
+type Sockets struct {
+	mu   sync.Mutex
+	open map[Address]*socket
+}
+
+// New returns a set without any socket.
+func New() *Sockets { return &Sockets{open: map[Address]*socket{}} }
 
 // socket is an open one. Each connection goes to whichever listener asks first.
 type socket struct {
 	net.Listener
-	network, address string
-	accepted         chan accepted
-	stop             chan struct{} // closed when the last listener is
-	ended            chan struct{} // closed when the socket is
-	// sockets.mu guards these.
+	at       Address
+	accepted chan accepted
+	stop     chan struct{} // closed when the last listener is
+	ended    chan struct{} // closed when the socket is
+	// Sockets.mu guards these.
 	users  int
 	beside []*socket // of ours, on addresses that overlap
 	heir   *socket   // one of them, which takes over the connections that nobody has accepted
@@ -41,27 +76,26 @@ type accepted struct {
 	err  error
 }
 
-// listen returns a listener. key names the option that the address is from. The
-// host localhost is both loopbacks of this machine.
-func (s *sockets) listen(key, network, address string) (net.Listener, error) {
+// Listen returns a listener. key names the option that the address is from. The
+// host localhost is both loopbacks of this machine. Errors say what to do.
+func (s *Sockets) Listen(key string, at Address) (net.Listener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if host, port, err := net.SplitHostPort(address); err == nil && network == "tcp" && strings.EqualFold(host, localhost) {
+	if host, port, err := net.SplitHostPort(at.Text); err == nil && at.Network == "tcp" && strings.EqualFold(host, Localhost) {
 		return s.listenLocal(key, port)
 	}
-	return s.listenOne(key, network, address)
+	return s.listenOne(key, at)
 }
 
 // listenOne returns a listener on one address. s.mu is held.
-func (s *sockets) listenOne(key, network, address string) (*listener, error) {
-	name := network + " " + address
-	open := s.open[name]
+func (s *Sockets) listenOne(key string, at Address) (*listener, error) {
+	open := s.open[at]
 	if open == nil {
-		open = &socket{network: network, address: address, accepted: make(chan accepted), stop: make(chan struct{}), ended: make(chan struct{})}
+		open = &socket{at: at, accepted: make(chan accepted), stop: make(chan struct{}), ended: make(chan struct{})}
 		if err := s.openSocket(key, open); err != nil {
 			return nil, err
 		}
-		s.open[name] = open
+		s.open[at] = open
 		go open.accept() // ends with the socket
 	}
 	open.users++
@@ -69,26 +103,26 @@ func (s *sockets) listenOne(key, network, address string) (*listener, error) {
 	l.closeLocked = sync.OnceFunc(func() {
 		close(l.closed)
 		if open.users--; open.users == 0 {
-			delete(s.open, name)
+			delete(s.open, at)
 			open.end()
 		}
 	})
 	return l, nil
 }
 
-// addresses are what is listened on for an address as configured, after listen.
-func (s *sockets) addresses(network, address string) (all []net.Addr) {
+// Addresses are what is listened on for an address as configured, after Listen.
+func (s *Sockets) Addresses(at Address) (all []net.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || network != "tcp" || !strings.EqualFold(host, localhost) {
-		if open := s.open[network+" "+address]; open != nil {
+	host, port, err := net.SplitHostPort(at.Text)
+	if err != nil || at.Network != "tcp" || !strings.EqualFold(host, Localhost) {
+		if open := s.open[at]; open != nil {
 			all = append(all, open.Addr())
 		}
 		return all
 	}
 	for _, host := range loopbacks {
-		if open := s.open["tcp "+net.JoinHostPort(host, port)]; open != nil {
+		if open := s.open[Address{"tcp", net.JoinHostPort(host, port)}]; open != nil {
 			all = append(all, open.Addr())
 			port = portOf(open) // of the other, too
 		}
@@ -98,23 +132,22 @@ func (s *sockets) addresses(network, address string) (all []net.Addr) {
 
 // openSocket opens a socket, also where one of ours that is to be closed has an
 // address that overlaps: 0.0.0.0:1883 after 127.0.0.1:1883. s.mu is held.
-func (s *sockets) openSocket(key string, fresh *socket) (err error) {
-	spec := listenerSpec{network: fresh.network, address: fresh.address}
+func (s *Sockets) openSocket(key string, fresh *socket) (err error) {
 	for _, other := range s.open {
-		if other.network == "tcp" && spec.overlaps(listenerSpec{network: other.network, address: other.address}) {
+		if other.at.Network == "tcp" && fresh.at.Overlaps(other.at) {
 			fresh.beside = append(fresh.beside, other)
 		}
 	}
 	if fresh.beside == nil {
-		fresh.Listener, err = listenOn(key, fresh.network, fresh.address)
+		fresh.Listener, err = listenOn(key, fresh.at)
 		return err
 	}
 	var ours []net.Listener
 	for _, other := range fresh.beside {
 		ours = append(ours, other.Listener)
 	}
-	if fresh.Listener, err = listenBeside(ours, fresh.address); err != nil {
-		return fmt.Errorf("cannot listen on %s beside %s (%s): %w; restart the program for that", fresh.address, fresh.beside[0].address, key, err)
+	if fresh.Listener, err = listenBeside(ours, fresh.at.Text); err != nil {
+		return fmt.Errorf("cannot listen on %s beside %s (%s): %w; restart the program for that", fresh.at.Text, fresh.beside[0].at.Text, key, err)
 	}
 	for _, other := range fresh.beside {
 		other.beside = append(other.beside, fresh)
@@ -168,7 +201,7 @@ func (s *socket) passOn(c net.Conn) {
 	_ = c.Close()
 }
 
-// end closes the socket, whose last listener is closed. sockets.mu is held.
+// end closes the socket, whose last listener is closed. Sockets.mu is held.
 func (s *socket) end() {
 	close(s.stop)
 	if s.SetDeadline(time.Now()) != nil { // wakes accept
@@ -195,7 +228,7 @@ func (s *socket) SetDeadline(t time.Time) error {
 // listener is one user's view of a socket.
 type listener struct {
 	*socket
-	of          *sockets
+	of          *Sockets
 	closed      chan struct{}
 	closeLocked func() // of.mu is held
 }
@@ -223,13 +256,13 @@ func (l *listener) Close() error {
 }
 
 // listenOn opens a socket.
-func listenOn(key, network, address string) (net.Listener, error) {
-	if network == "unix" {
-		return listenUnix(key, address)
+func listenOn(key string, at Address) (net.Listener, error) {
+	if at.Network == "unix" {
+		return listenUnix(key, at.Text)
 	}
-	l, err := net.Listen(network, address)
+	l, err := net.Listen(at.Network, at.Text)
 	failed := func(format string, args ...any) (net.Listener, error) {
-		return nil, &listenError{fmt.Sprintf("cannot listen on %s: ", address) + fmt.Sprintf(format, args...), err}
+		return nil, &listenError{fmt.Sprintf("cannot listen on %s: ", at.Text) + fmt.Sprintf(format, args...), err}
 	}
 	switch {
 	case err == nil:
@@ -241,7 +274,7 @@ func listenOn(key, network, address string) (net.Listener, error) {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return failed("this machine does not have that address; correct %s", key)
 	}
-	return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, key, err)
+	return nil, fmt.Errorf("cannot listen on %s (%s): %w", at.Text, key, err)
 }
 
 // listenError says in words why a socket could not be opened.

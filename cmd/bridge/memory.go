@@ -1,0 +1,120 @@
+package main
+
+import (
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"slices"
+	"sync"
+	"time"
+)
+
+// This file keeps the process small while something large passes through it.
+// Left alone, the collector lets the heap double before it runs: three copies
+// of 8 MiB that follow each other make 100 MiB.
+
+const (
+	// modest is how much memory the runtime may have before its collector
+	// works harder, in bytes. The program's own code is not in it: of that up
+	// to 15 MiB are in memory.
+	modest = 44 << 20
+	// watchEvery and watched say how long the heap must have been larger for
+	// that to be a working set, which a lower limit would only have the
+	// collector go through again and again.
+	watchEvery = 250 * time.Millisecond
+	watched    = 8
+	// restless is how many collections in one interval show that the limit is
+	// too low. Large bodies one behind another cause 10 to 25.
+	restless = 60
+)
+
+// boundMemory gives the process a soft limit of memory, which follows its
+// working set, until stop is called. A limit of GOMEMLIMIT stays.
+func boundMemory() (stop func()) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return func() {}
+	}
+	before := debug.SetMemoryLimit(modest)
+	end := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(watchEvery)
+		defer tick.Stop()
+		var w workingSet
+		r := newUsageReader()
+		for limit := int64(modest); ; {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+			}
+			if next := w.limit(r.read()); next != limit {
+				limit = next
+				debug.SetMemoryLimit(limit)
+			}
+		}
+	})
+	return func() {
+		close(end)
+		wg.Wait()
+		debug.SetMemoryLimit(before)
+	}
+}
+
+// usage is what the runtime says of its memory, in bytes.
+type usage struct {
+	collections uint64 // since the start
+	live        uint64 // of the heap, as the newest collection found it
+	other       uint64 // what counts and is no heap, such as stacks
+}
+
+// workingSet is how much of the heap is there to stay.
+type workingSet struct {
+	live        [watched]uint64 // after as many collections, one of each interval
+	next        int
+	collections uint64
+}
+
+// limit returns the soft limit for what is in use: the least that was live in
+// the intervals watched, and half as much again, so that the collector never
+// has to run for less than that. An interval without a collection tells
+// nothing; one with very many tells enough not to wait for more.
+func (w *workingSet) limit(u usage) int64 {
+	n := u.collections - w.collections
+	w.collections = u.collections
+	switch {
+	case n > restless:
+		for i := range w.live {
+			w.live[i] = u.live
+		}
+	case n > 0:
+		w.live[w.next] = u.live
+		w.next = (w.next + 1) % watched
+	}
+	stays := slices.Min(w.live[:])
+	if stays+stays/2+u.other <= modest {
+		return modest
+	}
+	const step = 1 << 20 // so that it is not set anew for every few bytes
+	return int64(stays+stays/2+u.other+step-1) / step * step
+}
+
+// usageReader reads usage; it is made once, for its samples.
+type usageReader []metrics.Sample
+
+func newUsageReader() usageReader {
+	return usageReader{
+		{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+	}
+}
+
+func (r usageReader) read() usage {
+	metrics.Read(r)
+	u := usage{collections: r[0].Value.Uint64(), live: r[1].Value.Uint64(), other: r[2].Value.Uint64()}
+	for _, heap := range r[3:] {
+		u.other -= heap.Value.Uint64()
+	}
+	return u
+}

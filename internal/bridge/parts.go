@@ -1,0 +1,189 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"reflect"
+	"strings"
+
+	"event2mqtt/internal/broker/bundled"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/sources"
+)
+
+// This file is which parts a plan asks for, and how each is made. Components
+// keep nothing of the change that makes them, or it would keep the one before
+// alive, and so on.
+
+// wanted are all parts of the new plan, in the order in which they are started.
+func (c *change) wanted() (all []wanted, err error) {
+	plan := c.new.plan
+	for i, options := range plan.sinks {
+		w, err := c.wantedSink(i, options)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	for i, options := range plan.sources {
+		all = append(all, c.wantedSource(i, options))
+	}
+	return append(all, c.wantedHTTP()), nil
+}
+
+func (c *change) wantedHTTP() wanted {
+	address := c.new.plan.HTTP.Listen // the rest changes in place
+	w := wanted{title: "http", spec: address}
+	w.build = func(*component) (*component, error) {
+		l, err := c.sockets.Listen("http.listen", httpAt(address))
+		if err != nil {
+			return nil, err
+		}
+		c.undo(func() { _ = l.Close() })
+		c.say("http: listens on %s", l.Addr())
+		return c.httpComponent(address, l), nil
+	}
+	return w
+}
+
+func (b *Bridge) httpComponent(address string, l net.Listener) *component {
+	return &component{last: true, run: func(ctx context.Context, ready func()) error {
+		serving := l
+		l = nil
+		if serving == nil { // it failed before
+			var err error
+			if serving, err = b.sockets.Listen("http.listen", httpAt(address)); err != nil {
+				return err
+			}
+		}
+		ready() // connections wait in the socket
+		return b.web.Serve(ctx, b.linger, b.patience, serving)
+	}}
+}
+
+// sinkSpec is all that asks for another sink.
+type sinkSpec struct {
+	options  any
+	broker   *bundled.Broker // of the main sink
+	required bool
+	match    string
+	whenFull journal.FullPolicy
+}
+
+// wantedSink is the sink with the number i, of which 0 is the main one.
+func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
+	base := *options.Base()
+	deps := sinks.Deps{ID: c.journal.ID, Refused: c.refused, Log: c.logs.part(base.Type)}
+	var err error
+	if deps.ClientID, err = clientID(c.stateDir); err != nil {
+		return wanted{}, err
+	}
+	path, to := "", c.new.plan.destination()
+	spec := sinkSpec{options.Fingerprint(), nil, base.Required, strings.Join(base.Match, "\n"), base.WhenFull}
+	if i == 0 {
+		if c.new.broker != nil {
+			deps.Broker, spec.broker = c.new.broker, c.new.broker
+		}
+	} else {
+		path = fmt.Sprintf("sinks[%d]", i-1)
+		deps.ClientID += "-" + base.Name // two at one broker would end each other's connections
+		deps.Log = deps.Log.With().Str("sink", base.Name).Logger()
+	}
+	w := wanted{title: "sink " + base.Name, name: base.Name, spec: spec, added: "added", changed: "changed"}
+	if i == 0 {
+		w.added, w.changed = "publishes to "+to, "publishes to "+to
+	}
+	w.build = func(old *component) (*component, error) {
+		sink, err := options.Build(deps)
+		if err != nil {
+			return nil, c.new.plan.explain(path, err)
+		}
+		cursor, err := c.cursorOf(base.Name, old)
+		if err != nil {
+			return nil, err
+		}
+		return c.sinkComponent(sink, options, cursor), nil
+	}
+	before := c.old.options(base.Name)
+	w.adjust = func(part *component) (string, func(), error) {
+		adjuster, ok := part.part.(sinks.Adjuster)
+		if !ok || reflect.DeepEqual(before, options) {
+			return "", nil, nil
+		}
+		if err := adjuster.Adjust(options); err != nil {
+			return "", nil, c.new.plan.explain(path, err)
+		}
+		what := w.title + ": changed"
+		if i == 0 {
+			what = "publish: changed"
+		}
+		return what, func() { _ = adjuster.Adjust(before) }, nil
+	}
+	return w, nil
+}
+
+// options are those of a sink that the running plan has, or nil.
+func (r *running) options(name string) sinks.Options {
+	if r.plan == nil {
+		return nil
+	}
+	for _, o := range r.plan.sinks {
+		if o.Base().Name == name {
+			return o
+		}
+	}
+	return nil
+}
+
+// cursorOf is the place of a sink in the journal, which it takes over from the
+// one before.
+func (c *change) cursorOf(name string, old *component) (*journal.Cursor, error) {
+	if old != nil {
+		return old.cursor, nil
+	}
+	cursor, err := c.journal.Cursor(name)
+	if err != nil {
+		return nil, fmt.Errorf("find the place of sink %s in the journal: %w", name, err)
+	}
+	c.undo(cursor.Close)
+	return cursor, nil
+}
+
+func (b *Bridge) sinkComponent(sink sinks.Sink, options sinks.Options, cursor *journal.Cursor) *component {
+	c := &component{part: sink, cursor: cursor, alone: true} // there is one cursor, and one client id
+	c.run = func(ctx context.Context, ready func()) error {
+		ready() // a destination that is away is waited for
+		return sink.Run(ctx, cursor, b.states, c.health.Tell)
+	}
+	return c
+}
+
+func (c *change) wantedSource(i int, options sources.Options) wanted {
+	base := *options.Base()
+	title := "source " + base.Name
+	w := wanted{title: title, name: base.Name, spec: options, added: "added", changed: "changed"}
+	w.build = func(*component) (*component, error) {
+		log := c.logs.part(base.Type).With().Str("source", base.Name).Logger()
+		source, err := options.Build(sources.Deps{Mux: c.web, Log: log})
+		if err != nil {
+			return nil, c.new.plan.explain(fmt.Sprintf("sources[%d]", i), err)
+		}
+		return c.sourceComponent(title, base.Name, source, options.Exclusive()), nil
+	}
+	return w
+}
+
+func (b *Bridge) sourceComponent(title, name string, source sources.Source, alone bool) *component {
+	c := &component{part: source, alone: alone}
+	c.run = func(ctx context.Context, ready func()) error {
+		if b.fault != nil {
+			if err := b.fault(title); err != nil {
+				return err
+			}
+		}
+		return source.Run(ctx, output{b, name, ready, c.health.Tell})
+	}
+	return c
+}

@@ -1,0 +1,64 @@
+// Package device describes the thing that a source watches: a printer, with
+// its temperatures, its events, and what it can be told to do. Home Assistant's
+// discovery, the page and the API are drawn from it; it holds no word of theirs.
+package device
+
+// Device is one thing.
+type Device struct {
+	// ID stays the same for as long as it is the same thing. Empty is the
+	// source's name.
+	ID           string    `json:"id"`
+	Name         string    `json:"name"` // for people
+	Manufacturer string    `json:"manufacturer,omitempty"`
+	Model        string    `json:"model,omitempty"`
+	Version      string    `json:"version,omitempty"` // of its software
+	URL          string    `json:"url,omitempty"`     // where people configure it
+	Entities     []Entity  `json:"entities,omitempty"`
+	Events       []string  `json:"events,omitempty"` // names that its events may have
+	Commands     []Command `json:"commands,omitempty"`
+}
+
+// Kind is what an entity's value is.
+type Kind string
+
+// Kinds of values.
+const (
+	Number    Kind = "number"
+	Text      Kind = "text"
+	Binary    Kind = "binary"    // one of the two values On and Off
+	Enum      Kind = "enum"      // one of Options
+	Timestamp Kind = "timestamp" // RFC 3339, or seconds since 1970
+	Image     Kind = "image"     // the payload is the picture itself
+)
+
+// Entity is one value of a thing.
+type Entity struct {
+	// Key names the entity among those of the device, such as bed_target.
+	Key  string `json:"key"`
+	Name string `json:"name"` // for people
+	// State is the key of the state that holds the value.
+	State string `json:"state"`
+	// Value is the path of the value in that state's payload, with dots; empty
+	// is the whole payload.
+	Value string `json:"value,omitempty"`
+	Kind  Kind   `json:"kind"`
+	// Unit is that of a number, such as °C, % or s.
+	Unit string `json:"unit,omitempty"`
+	// Class is what is measured, such as temperature or duration.
+	Class string `json:"class,omitempty"`
+	// Options are the values of an Enum.
+	Options []string `json:"options,omitempty"`
+	// On and Off are the values of a Binary; empty are true and false.
+	On  string `json:"on,omitempty"`
+	Off string `json:"off,omitempty"`
+	// Diagnostic is set for what is of use when something is wrong.
+	Diagnostic bool `json:"diagnostic,omitempty"`
+	// Hidden is set for what few want to see, and can ask for.
+	Hidden bool `json:"hidden,omitempty"`
+}
+
+// Command is something that the thing can be told to do.
+type Command struct {
+	Key  string `json:"key"`  // as it is allowed and called, such as pause
+	Name string `json:"name"` // for people
+}

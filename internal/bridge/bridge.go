@@ -21,6 +21,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/broker"
+	"event2mqtt/internal/commands"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
@@ -72,6 +73,7 @@ type Bridge struct {
 	stopped    chan struct{} // closed when no reload is taken any more
 	holding    chan struct{} // cap 1: something else may be due
 	control    control
+	commands   *commands.Desk
 
 	// now is what runs. Only Run's goroutine replaces it, with mu held, so it
 	// reads it without.
@@ -92,6 +94,7 @@ func New(o Options) *Bridge {
 	b.linger, b.leave = context.WithCancel(context.Background())
 	b.patience, b.hurry = context.WithCancel(context.Background())
 	b.log = b.logs.part("bridge")
+	b.commands = b.newDesk()
 	b.web = web.New(b.health, b.logs.part("http"))
 	b.control.init(b)
 	return b
@@ -120,6 +123,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		}
 		b.unlockJournal()
 	}()
+	defer b.commands.Close() // if it could not start
 	b.web.Handle(reloadPath, http.HandlerFunc(b.serveReload))
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
 	b.web.Handle(refusedPath, http.HandlerFunc(b.serveRefused))
@@ -156,6 +160,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 func (b *Bridge) stop() {
 	defer time.AfterFunc(b.now.plan.ShutdownTimeout/2, b.hurry).Stop()
 	b.leave()
+	b.commands.Close()
 	b.endings.Wait()
 	var sending []*component
 	for _, part := range b.now.parts {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"event2mqtt/internal/commands"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
@@ -153,6 +154,9 @@ func (k kinds[O]) decode(doc *config.Document, path string, item any) (options O
 	err = doc.DecodeValue(path, raw, options)
 	if p, ok := any(options).(preparer); ok {
 		doc.Fill(path, "preset", options, p.Prepare)
+	}
+	if c, ok := any(options).(commanded); ok {
+		misplaced = append(misplaced, commands.CheckNames(c.Allowed()))
 	}
 	return options, true, errors.Join(append(misplaced, err, options.Check())...)
 }

@@ -158,6 +158,37 @@ func TestAnOwnMessageIsNoCommand(t *testing.T) {
 	}
 }
 
+// TestAccountsSayWhoMayGiveCommands: those of docs/commands.md.
+func TestAccountsSayWhoMayGiveCommands(t *testing.T) {
+	p := &printers{}
+	h := newHouseOf(t, p.types(), strings.Replace(withPrinter, "MQTT}", `MQTT, users: [
+    {name: hand, password: hand, allow: ["event2mqtt/octo/set/#:w", "event2mqtt/octo/result:r"]},
+    {name: eyes, password: eyes, allow: ["event2mqtt/#:r"]},
+    {name: home, password: home, allow: ["#:rw", "event2mqtt/+/set/#:deny"]}]}`, 1), t.TempDir())
+	dial := func(name string) *mqttest.Client {
+		c, err := mqttest.Dial(h.mqtt, mqttest.Options{ID: name, User: name, Password: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
+		return c
+	}
+	y := &yard{house: h, printers: p, listener: dial("eyes")}
+	if _, err := y.listener.Subscribe("event2mqtt/octo/result", 0); err != nil {
+		t.Fatal(err)
+	}
+	y.awaitSubscriptions(2)
+	for _, name := range []string{"home", "hand"} {
+		y.phone = dial(name)
+		y.tell("event2mqtt/octo/set/pause")
+	}
+	y.expect("event2mqtt/octo/result", `"who":{"user":"hand","client":"hand"}`)
+	if done := p.list(); len(done) != 1 {
+		t.Errorf("done %q", done)
+	}
+}
+
 // TestOtherCommandsDoNotRestartTheSource, and nor does the last one that goes.
 func TestOtherCommandsDoNotRestartTheSource(t *testing.T) {
 	y := newYard(t, strings.Replace(withPrinter, ", commands: [pause, hang]", "", 1))

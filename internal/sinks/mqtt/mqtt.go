@@ -461,6 +461,9 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	if m.topic == "" {
 		m.topic, err = p.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
 	}
+	if err == nil && s.heard(m.topic) {
+		err = errOwn
+	}
 	if field := p.IDField; field != "" {
 		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
 	}

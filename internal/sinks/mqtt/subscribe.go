@@ -100,10 +100,13 @@ type deafLink struct {
 
 func (l deafLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
 	if l.heard(topic) {
-		return done{fmt.Errorf("%w: the topic is one for commands to event2mqtt, which gives itself none", sinks.ErrNeverTaken)}
+		return done{errOwn}
 	}
 	return l.link.publish(ctx, topic, qos, retain, payload)
 }
+
+// errOwn says that a message would come back as one for this program.
+var errOwn = fmt.Errorf("%w: the topic is one for commands to event2mqtt, which gives itself none", sinks.ErrNeverTaken)
 
 // Say implements sinks.Talker.
 func (s *Sink) Say(ctx context.Context, topic string, payload []byte) error {

@@ -13,6 +13,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/test/mqttest"
@@ -424,5 +425,94 @@ func TestAnAnswerWithTooManyCodesEndsTheConnectionOnly(t *testing.T) {
 		r.stop()
 		l.Close()
 		wg.Wait()
+	}
+}
+
+// TestWhatIsHeardChangesWhileConnected, without another connection.
+func TestWhatIsHeardChangesWhileConnected(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, w *town) {
+		other := "event2mqtt/other/set/+"
+		w.sink.Hear([]string{other}, w.use)
+		eventually(t, "it is subscribed", func() bool {
+			w.publish(t, wire.Publish{Topic: "event2mqtt/other/set/x", Payload: []byte("new")})
+			return len(w.all()) > 0 && w.b.Stats().Subscriptions == 1
+		})
+		w.publish(t, wire.Publish{Topic: pause, Payload: []byte("old")}, wire.Publish{Topic: "event2mqtt/other/set/x", Payload: []byte("last")})
+		eventually(t, "the last came", func() bool { got := w.all(); return string(got[len(got)-1].Payload) == "last" })
+		for _, in := range w.all() {
+			if string(in.Payload) == "old" {
+				t.Error("it hears what it no longer asks for")
+			}
+		}
+		w.sink.Hear(nil, nil)
+		eventually(t, "nothing is subscribed to", func() bool { return w.b.Stats().Subscriptions == 0 })
+		w.emit(1)
+		w.delivered()
+		if n := strings.Count(w.log.String(), "connected to"); w.network && n != 1 {
+			t.Errorf("connected %d times", n)
+		}
+	})
+}
+
+// TestTheSinkSaysSomethingBesideTheEvents, if there is a connection.
+func TestTheSinkSaysSomethingBesideTheEvents(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, w *town) {
+		s := subscriber(t, w.address, "event2mqtt/printer/result")
+		ctx, cancel := context.WithTimeout(t.Context(), mqttest.Patience)
+		defer cancel()
+		eventually(t, "it is said", func() bool { return w.sink.Say(ctx, "event2mqtt/printer/result", []byte("done")) == nil })
+		if topic, payload, _ := next(t, s); topic != "event2mqtt/printer/result" || payload != "done" {
+			t.Errorf("%s %s", topic, payload)
+		}
+		w.stop()
+		if err := w.sink.Say(ctx, "event2mqtt/printer/result", nil); err == nil {
+			t.Error("said without a connection")
+		}
+	})
+}
+
+// TestTheSinkPublishesNothingThatItHears: an event that a rule sends there would
+// be a command to itself. It is skipped and kept; those behind it are sent.
+func TestTheSinkPublishesNothingThatItHears(t *testing.T) {
+	inBothWays(t, nil, func(t *testing.T, w *town) {
+		w.post("Own", `{}`, event.Route{Topic: pause})
+		w.post("Other", `{}`, event.Route{Topic: "event2mqtt/nobody/set/pause"})
+		w.emit(1)
+		w.delivered()
+		w.publish(t, wire.Publish{Topic: pause, Payload: []byte("of another")})
+		if got := w.first(t, 1); string(got[0].Payload) != "of another" {
+			t.Errorf("it heard itself: %s", got[0].Payload)
+		}
+		kept := w.kept()
+		if len(kept) != 1 || kept[0].Name != "Own" || !strings.Contains(kept[0].Reason, "gives itself none") {
+			t.Errorf("kept %+v", kept)
+		}
+	})
+}
+
+// TestWhatTheSinkHearsIsSkippedWhileInDoubt, too: it must not stop those behind
+// it, nor be blamed for what another does.
+func TestWhatTheSinkHearsIsSkippedWhileInDoubt(t *testing.T) {
+	b := (&pickyBroker{publish: func(_ int, p *wire.Publish) verdict {
+		if strings.HasSuffix(p.Topic, "/Bad") {
+			return hangUp
+		}
+		return take
+	}}).start(t)
+	r := newRigThatHears(t, []string{commands}, (&ear{}).use, func(o *mqtt.Options, _ *sinks.Deps) { o.Config.Timeout = time.Second }, b.url)
+	r.states.Report("s", event.State{Key: "own", Topic: pause, Payload: []byte("1")})
+	r.post("Bad", `{}`, event.Route{})
+	r.post("Own", `{}`, event.Route{Topic: pause})
+	r.emit(1)
+	r.delivered()
+	if kept := r.kept(); len(kept) != 2 || !strings.Contains(kept[0].Reason+kept[1].Reason, "gives itself none") {
+		t.Errorf("kept %+v", kept)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, topic := range b.got {
+		if topic == pause {
+			t.Error("it gave itself a command")
+		}
 	}
 }

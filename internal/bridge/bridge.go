@@ -21,6 +21,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/broker"
+	"event2mqtt/internal/commands"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/control"
@@ -75,6 +76,7 @@ type Bridge struct {
 	stopped    chan struct{}   // closed when no reload is taken any more
 	holding    chan struct{}   // cap 1: something else may be due
 	access     *control.Access // to what changes things
+	commands   *commands.Desk
 
 	// now is what runs. Only Run's goroutine replaces it, with mu held, so it
 	// reads it without.
@@ -88,7 +90,7 @@ type Bridge struct {
 // New returns a bridge.
 func New(o Options) *Bridge {
 	b := &Bridge{
-		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
+		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log, o.Plan.types.names()...), setLog: o.SetLog,
 		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- control.Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 		trace: &trace.Ring{},
 	}
@@ -96,6 +98,7 @@ func New(o Options) *Bridge {
 	b.linger, b.leave = context.WithCancel(context.Background())
 	b.patience, b.hurry = context.WithCancel(context.Background())
 	b.log = b.logs.part("bridge")
+	b.commands = b.newDesk()
 	b.web = web.New(b.health, b.logs.part("http"))
 	b.access = control.NewAccess(b.configuredToken)
 	return b
@@ -124,6 +127,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		}
 		b.unlockJournal()
 	}()
+	defer b.commands.Close() // if it could not start
 	b.web.Handle(control.ReloadPath, http.HandlerFunc(b.serveReload))
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
 	b.web.Handle(control.RefusedPath, http.HandlerFunc(b.serveRefused))
@@ -160,6 +164,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 func (b *Bridge) stop() {
 	defer time.AfterFunc(b.now.plan.ShutdownTimeout/2, b.hurry).Stop()
 	b.leave()
+	b.commands.Close()
 	b.endings.Wait()
 	var sending []*component
 	for _, part := range b.now.parts {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"reflect"
+	"slices"
 	"strings"
 
 	"event2mqtt/internal/broker/bundled"
@@ -180,7 +181,7 @@ func (b *Bridge) sinkComponent(sink sinks.Sink, told journal.Observer, cursor *j
 func (c *change) wantedSource(i int, options sources.Options) wanted {
 	base := *options.Base()
 	title := "source " + base.Name
-	w := wanted{title: title, name: base.Name, spec: options, added: "added", changed: "changed"}
+	w := wanted{title: title, name: base.Name, spec: withoutCommands(options), added: "added", changed: "changed"}
 	w.build = func(*component) (*component, error) {
 		log := c.logs.part(base.Type).With().Str("source", base.Name).Logger()
 		source, err := options.Build(sources.Deps{Mux: c.web, Log: log})
@@ -188,6 +189,13 @@ func (c *change) wantedSource(i int, options sources.Options) wanted {
 			return nil, c.new.plan.explain(fmt.Sprintf("sources[%d]", i), err)
 		}
 		return c.sourceComponent(title, base.Name, source, options.Exclusive()), nil
+	}
+	before := c.old.commandsOf(base.Name)
+	w.adjust = func(*component) (string, func(), error) {
+		if slices.Equal(before, allowedBy(options)) {
+			return "", nil, nil
+		}
+		return title + ": commands changed", func() {}, nil // adjust has them taken
 	}
 	return w
 }

@@ -417,6 +417,7 @@ func (c *change) adjust(to *running) {
 		overWebSocket = to.broker.WebSocket(c.web)
 	}
 	c.web.Handle(broker.WebSocketPath, overWebSocket)
+	c.commands.Configure(to.commands())
 }
 
 // finish ends what has been replaced. The next change waits for that, but not

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
+	"event2mqtt/internal/commands"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
@@ -95,17 +97,32 @@ func checkSinkName(name string) error {
 // stateSource is the source of the program's own states.
 const stateSource = "bridge"
 
-func sourceKinds() kinds[sources.Options] {
+// Types are the kinds of source and sink that a configuration may name. Those of
+// the program are BuiltIn; tests bring some of their own.
+type Types struct {
+	Sources []sources.Type
+	Sinks   []sinks.Type
+}
+
+// BuiltIn returns the types that the program has.
+func BuiltIn() Types { return Types{slices.Clone(sourceTypes), slices.Clone(sinkTypes)} }
+
+// names are those of all types.
+func (t Types) names() []string {
+	return append(sourceKinds(t.Sources).names, sinkKinds(t.Sinks).names...)
+}
+
+func sourceKinds(types []sources.Type) kinds[sources.Options] {
 	k := kinds[sources.Options]{what: "source", name: func(o sources.Options) string { return o.Base().Name }, make: map[string]func() sources.Options{}}
-	for _, t := range sourceTypes {
+	for _, t := range types {
 		k.names, k.make[t.Name] = append(k.names, t.Name), t.Options
 	}
 	return k
 }
 
-func sinkKinds() kinds[sinks.Options] {
+func sinkKinds(types []sinks.Type) kinds[sinks.Options] {
 	k := kinds[sinks.Options]{what: "sink", name: func(o sinks.Options) string { return o.Base().Name }, make: map[string]func() sinks.Options{}}
-	for _, t := range sinkTypes {
+	for _, t := range types {
 		k.names, k.make[t.Name] = append(k.names, t.Name), t.Options
 	}
 	return k
@@ -137,6 +154,9 @@ func (k kinds[O]) decode(doc *config.Document, path string, item any) (options O
 	err = doc.DecodeValue(path, raw, options)
 	if p, ok := any(options).(preparer); ok {
 		doc.Fill(path, "preset", options, p.Prepare)
+	}
+	if c, ok := any(options).(commanded); ok {
+		misplaced = append(misplaced, commands.CheckNames(c.Allowed()))
 	}
 	return options, true, errors.Join(append(misplaced, err, options.Check())...)
 }

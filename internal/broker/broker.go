@@ -58,15 +58,21 @@ type Message struct {
 	// properties are those of MQTT 5 that are passed on, encoded.
 	properties []byte
 	expires    time.Time // zero is never
-	// source is the user who published it, for what is retained.
-	source string
-	kept   uint64 // when it was retained, as retained counts
+	// source is the user who published it, for what is retained, and client
+	// the client id, which is not stored.
+	source, client string
+	kept           uint64        // when it was retained, as retained counts
+	arrived        time.Duration // when it was read from a client, since the broker began; 0 is not known
 }
 
 func (m *Message) expired(now time.Time) bool { return !m.expires.IsZero() && !now.Before(m.expires) }
 
-func newMessage(p *wire.Publish, source string) *Message {
-	m := &Message{Topic: p.Topic, Payload: p.Payload, QoS: p.QoS, Retain: p.Retain, properties: p.Properties, source: source}
+// newMessage makes a message of what s has published.
+func (b *Broker) newMessage(p *wire.Publish, s *session) *Message {
+	m := &Message{
+		Topic: p.Topic, Payload: p.Payload, QoS: p.QoS, Retain: p.Retain, properties: p.Properties,
+		source: s.user, client: s.id, arrived: b.sinceBegan(),
+	}
 	if p.HasExpiry {
 		m.expires = time.Now().Add(time.Duration(p.Expiry) * time.Second)
 	}

@@ -317,7 +317,7 @@ func (c *conn) publish(header byte, body []byte) error {
 	c.b.counters.received.Add(1)
 	p.Payload = append([]byte(nil), p.Payload...)
 	p.Properties = append([]byte(nil), p.Properties...)
-	m := newMessage(&p, c.session.user)
+	m := c.b.newMessage(&p, c.session)
 	if m.QoS > 0 {
 		return c.park(m, c.targets, p.PacketID)
 	}

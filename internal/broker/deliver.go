@@ -154,7 +154,9 @@ func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) 
 		if !ok {
 			b.counters.dropped.Add(1)
 			dropped = true
-			if o.qos > 0 {
+			if t.session.inside != nil {
+				t.session.inside.tellDropped()
+			} else if o.qos > 0 {
 				b.warn("queue "+t.session.key).Str("client", t.session.id).Msg("broker: the queue of an absent or slow client is full; its newest messages are dropped")
 			}
 			continue
@@ -208,7 +210,7 @@ func (b *Broker) publishWill(s *session, w *wire.Will) {
 		b.log.Info().Str("client", s.id).Str("topic", w.Topic).Msg("broker: a will was not published: its user may not write to the topic")
 		return
 	}
-	m := newMessage(&w.Publish, s.user)
+	m := b.newMessage(&w.Publish, s)
 	if _, err := b.deliver(b.stop, nil, m, b.subs.match(m.Topic), 0); err != nil && !errors.Is(err, ErrClosed) {
 		b.counters.dropped.Add(1)
 		b.warn("will "+s.key).Err(err).Str("client", s.id).Str("topic", w.Topic).Msg("broker: a will was not published")

@@ -23,7 +23,7 @@ type retained struct {
 // retainedSize is about what a message and its topic take of memory.
 func retainedSize(m *Message) int {
 	deep := max(0, strings.Count(m.Topic, "/")+1-freeLevels)
-	return len(m.Topic) + len(m.Payload) + len(m.properties) + 256 + deep*levelBytes
+	return len(m.Topic) + len(m.Payload) + len(m.properties) + len(m.client) + 256 + deep*levelBytes
 }
 
 type retainedNode struct {

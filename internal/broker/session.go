@@ -19,6 +19,11 @@ type session struct {
 	// another, who could keep that user out with it.
 	key  string
 	user string // who it belongs to; empty for anonymous clients
+	// inside is set for a subscription of the program itself. Such a session
+	// has no connection and no id, is not in Broker.sessions, and nothing is
+	// waited for, counted or stored for it; only its place among the
+	// subscribers is that of others.
+	inside *inside
 	// stored sessions outlive the connection, and the program if it has a store.
 	stored bool
 	// rules are what the user may do, as it is now; nil is everything.
@@ -172,6 +177,9 @@ func (s *session) fitness(m *Message, limit *Limits) int {
 // session: they have done so. It returns the message's order if it is to be
 // stored; ok is false if the message is dropped.
 func (s *session) put(o outgoing, limit *Limits) (order uint64, ok bool) {
+	if s.inside != nil {
+		return 0, s.inside.put(o.message)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || s.conn == nil && o.qos == 0 {

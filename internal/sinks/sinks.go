@@ -6,6 +6,7 @@ package sinks
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -56,6 +57,45 @@ type Broker interface {
 	// Publish returns when every subscriber's queue has the message. The error
 	// wraps ErrNeverTaken if it would be the same the next time.
 	Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (Receipt, error)
+	// Subscribe gives what is retained for a filter, and what is published from
+	// then on, to use on one goroutine, until cancel returns. What use does
+	// not take in time is dropped. The error says what is wrong with the filter.
+	Subscribe(filter string, use func(Incoming)) (cancel func(), err error)
+}
+
+// Incoming is a message that others have published for this program.
+type Incoming struct {
+	Topic   string
+	Payload []byte // must not be changed
+	// Retained is whether it may be an old one: it was retained before this
+	// connection subscribed to it (section 3.3.1.3 of MQTT 3.1.1). The bundled
+	// broker also says so of one that was published with the retain flag later;
+	// MQTT 3.1.1 cannot.
+	Retained bool
+	// Own is whether this program has published it. Only the bundled broker
+	// tells.
+	Own bool
+	// User and Client are the user name and the client id of who published it.
+	// Only the bundled broker tells: User is empty for an anonymous client.
+	User, Client string
+	// Received is when the broker had read it, if it is the bundled one, and
+	// otherwise when it came here. It is zero for what was retained at the
+	// bundled broker before the program started.
+	Received time.Time
+}
+
+// Talker is a sink to whose destination others can say something as well.
+type Talker interface {
+	// Hear replaces what the sink subscribes to, on each connection and also on
+	// the one that there is. Filters end in the level "+", have no other
+	// wildcard, and no message to a topic that matches one is ever published by
+	// the sink. use is given the messages, one at a time, and should return
+	// soon: few are kept meanwhile, and more are skipped. It may be called a
+	// last time after Hear was called with another.
+	Hear(filters []string, use func(Incoming))
+	// Say publishes a message, not retained, beside the events: it is not
+	// stored. The error is why it was not, such as that there is no connection.
+	Say(ctx context.Context, topic string, payload []byte) error
 }
 
 // ErrNeverTaken says that a destination refuses a message for what it is.

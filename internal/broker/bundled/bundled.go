@@ -233,6 +233,16 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload []byte, qos 
 	return r, err
 }
 
+// Subscribe implements sinks.Broker.
+func (b *Broker) Subscribe(filter string, use func(sinks.Incoming)) (cancel func(), err error) {
+	return b.Broker.Subscribe(filter, func(d broker.Delivery) {
+		use(sinks.Incoming{
+			Topic: d.Topic, Payload: d.Payload, Retained: d.Retain || d.Stored, Own: d.Client == "" && !d.Stored,
+			User: d.User, Client: d.Client, Received: d.Received,
+		})
+	})
+}
+
 // packetOverhead is how much larger than its payload a PUBLISH is, in bytes
 // (section 3.3 of MQTT): type, remaining length, length of the topic, packet id,
 // and no properties.

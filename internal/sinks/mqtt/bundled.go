@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"event2mqtt/internal/sinks"
@@ -10,11 +11,19 @@ import (
 // This file is the way to the broker in this process.
 
 // dialBundled "connects" to the broker in this process.
-func (s *Sink) dialBundled(context.Context) (link, error) { return bundledLink{s.opt.Broker}, nil }
+func (s *Sink) dialBundled(ctx context.Context) (link, error) {
+	return &bundledLink{Broker: s.opt.Broker, ctx: ctx, sink: s, cancels: map[string]func(){}}, nil
+}
 
-type bundledLink struct{ sinks.Broker }
+type bundledLink struct {
+	sinks.Broker
+	ctx     context.Context // of the connection
+	sink    *Sink
+	taking  sync.Mutex        // held while the sink is given a message: each filter has a goroutine
+	cancels map[string]func() // of subscriptions, by filter
+}
 
-func (l bundledLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
+func (l *bundledLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
 	r, err := l.Publish(ctx, topic, payload, qos, retain)
 	if err != nil {
 		return done{err}
@@ -38,8 +47,13 @@ func (o *owed) Done() <-chan struct{} {
 
 func (o *owed) Error() error { return o.err }
 
-func (bundledLink) down() <-chan struct{}      { return nil }
-func (bundledLink) err() error                 { return nil }
-func (bundledLink) moved() time.Time           { return time.Time{} }
-func (bundledLink) ping(context.Context) error { return nil }
-func (bundledLink) close()                     {}
+func (*bundledLink) down() <-chan struct{}      { return nil }
+func (*bundledLink) err() error                 { return nil }
+func (*bundledLink) moved() time.Time           { return time.Time{} }
+func (*bundledLink) ping(context.Context) error { return nil }
+
+func (l *bundledLink) close() {
+	for _, cancel := range l.cancels {
+		cancel()
+	}
+}

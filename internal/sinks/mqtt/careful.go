@@ -416,6 +416,10 @@ func (s *Sink) sendStateAlone(ctx context.Context, l link, st event.State, f *fl
 		return nil
 	}
 	qos := byte(s.publish.Load().QoS)
+	if s.heard(name) {
+		s.refuseState(st, name, qos, errOwn.Error())
+		return nil
+	}
 	m := message{name, qos, true, st.Payload}
 	refused, err := s.alone(ctx, l, thing{kind: aState, state: st.Key}, m, f)
 	if refused {

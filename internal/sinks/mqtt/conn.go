@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,9 +15,13 @@ import (
 const (
 	// maxIncoming bounds the remaining length of a packet from the broker, in
 	// bytes. All that a publisher is ever sent, CONNACK, acknowledgements and
-	// PINGRESP, has a few; only the message of a probe is longer. The protocol
-	// allows 256 MiB, for which paho would make room before they come.
+	// PINGRESP, has a few; only messages that were subscribed to are longer, and
+	// commands are small. The protocol allows 256 MiB, for which paho would
+	// make room before they come.
 	maxIncoming = 16 << 10
+	// maxSuback is the remaining length of a SUBACK: filters are asked for one
+	// at a time, and paho does not survive more answers than it has asked for.
+	maxSuback = 3
 	// writeChunk is how many bytes have to go out within the time-out, however
 	// long the whole packet takes.
 	writeChunk = 16 << 10
@@ -27,8 +32,6 @@ const (
 // needs while bytes go out.
 type conn struct {
 	net.Conn
-	reader  *bufio.Reader
-	head    packetHead
 	timeout time.Duration // for each chunk
 	writing sync.Mutex    // held while one packet is written
 	moved   atomic.Int64  // when bytes went out last, nanoseconds since 1970
@@ -36,29 +39,116 @@ type conn struct {
 
 	published atomic.Int64  // PUBLISH packets that were written, or could not be
 	wrote     chan struct{} // cap 1: published has grown
+
+	// Of the goroutine that reads.
+	reader *bufio.Reader
+	head   [5]byte   // of the packet
+	ahead  []byte    // what of head is yet to be handed over
+	body   int       // bytes of the packet behind ahead
+	excess int       // bytes of a message that is skipped, yet to come
+	signed time.Time // when paho got its last PINGRESP because of it
+
+	// subscribed is set once a message may come. Before that, one that is too
+	// large ends the connection.
+	subscribed atomic.Bool
+	// skip is told of each message that is too large to be taken.
+	skip    func(topic string, bytes int)
+	skipped atomic.Int64 // when bytes of such a one came last, as moved
 }
 
-func newConn(c net.Conn, timeout time.Duration) *conn {
-	return &conn{Conn: c, reader: bufio.NewReader(c), timeout: timeout, pongs: make(chan struct{}, 1), wrote: make(chan struct{}, 1)}
+func newConn(c net.Conn, timeout time.Duration, skip func(topic string, bytes int)) *conn {
+	return &conn{Conn: c, reader: bufio.NewReader(c), timeout: timeout, skip: skip, pongs: make(chan struct{}, 1), wrote: make(chan struct{}, 1)}
 }
 
 // Read reads what was buffered first: paho would read the four bytes of an
 // acknowledgement with three system calls.
-func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.reader.Read(p)
-	for _, b := range p[:n] {
-		kind, ok := c.head.next(b)
-		if !ok {
-			return 0, fmt.Errorf("the broker sent a packet of type %d that is longer than the %d bytes which a publisher can expect", kind, maxIncoming)
+func (c *conn) Read(p []byte) (n int, err error) {
+	for len(c.ahead) == 0 && c.body == 0 {
+		if c.excess > 0 {
+			err = c.skipSome()
+		} else {
+			err = c.next()
 		}
-		if kind == pingresp {
-			select {
-			case c.pongs <- struct{}{}:
-			default:
-			}
+		if err != nil {
+			return 0, err
 		}
 	}
+	if len(c.ahead) > 0 {
+		n = copy(p, c.ahead)
+		c.ahead = c.ahead[n:]
+		return n, nil
+	}
+	n, err = c.reader.Read(p[:min(len(p), c.body)])
+	c.body -= n
 	return n, err
+}
+
+// next reads the fixed header of the next packet (section 2.2 of MQTT 3.1.1).
+// A message that is too large must not end the connection: whoever may publish
+// what was subscribed to, or retain it there once, could keep it down.
+func (c *conn) next() error {
+	head := c.head[:0]
+	length := 0
+	for shift := 0; len(head) < 2 || head[len(head)-1] >= 0x80; {
+		b, err := c.reader.ReadByte()
+		if err != nil {
+			return err
+		}
+		if head = append(head, b); len(head) > 1 {
+			length |= int(b&0x7f) << shift
+			shift += 7
+		}
+		if len(head) == cap(head) && b >= 0x80 {
+			return errors.New("the broker sent a packet whose length is malformed")
+		}
+	}
+	most := maxIncoming
+	if head[0]>>4 == suback {
+		most = maxSuback
+	}
+	switch kind := head[0] >> 4; {
+	case length > most && kind == publish && c.subscribed.Load():
+		c.excess = length
+		return c.tellSkipped()
+	case length > most:
+		return fmt.Errorf("the broker sent a packet of type %d that is longer than the %d bytes which a publisher can expect", kind, most)
+	case kind == pingresp:
+		select {
+		case c.pongs <- struct{}{}:
+		default:
+		}
+	}
+	c.ahead, c.body = head, length
+	return nil
+}
+
+// tellSkipped tells skip of the message that comes.
+func (c *conn) tellSkipped() error {
+	const most = 200 // of a topic
+	text, err := c.reader.Peek(2)
+	if err == nil {
+		text, err = c.reader.Peek(2 + min(int(text[0])<<8|int(text[1]), most))
+	}
+	if err != nil {
+		return err
+	}
+	c.skip(strings.ToValidUTF8(string(text[2:]), "?"), c.excess)
+	c.signed = time.Now()
+	return nil
+}
+
+// skipSome drops a part of a message that is too large. The answer to a ping
+// is behind it, and so is every acknowledgement; as a sign that the broker is
+// there paho gets a PINGRESP now and then.
+func (c *conn) skipSome() error {
+	n, err := c.reader.Discard(min(c.excess, max(1, c.reader.Buffered()))) // as much as comes at once
+	c.excess -= n
+	now := time.Now()
+	c.skipped.Store(now.UnixNano())
+	if now.Sub(c.signed) >= c.timeout/4 {
+		c.signed, c.ahead = now, append(c.head[:0], pingresp<<4, 0)
+	}
+	return err
 }
 
 // Write writes one packet. It fails when no chunk of it has gone out within
@@ -105,15 +195,21 @@ func (c *conn) ping(ctx context.Context, down <-chan struct{}) error {
 	}
 	timer := time.NewTimer(c.timeout)
 	defer timer.Stop()
-	select {
-	case <-c.pongs:
-		return nil
-	case <-down:
-		return errDown
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return errNoPong
+	for {
+		select {
+		case <-c.pongs:
+			return nil
+		case <-down:
+			return errDown
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			if left := c.timeout - time.Since(time.Unix(0, c.skipped.Load())); left > 0 {
+				timer.Reset(left) // the answer is behind a message that is skipped
+				continue
+			}
+			return errNoPong
+		}
 	}
 }
 
@@ -125,36 +221,7 @@ var (
 // Types of packets, section 2.2.1 of MQTT 3.1.1.
 const (
 	publish  = 3
+	suback   = 9
 	pingreq  = 12
 	pingresp = 13
 )
-
-// packetHead follows the stream of packets and reads the fixed header of each
-// (section 2.2 of MQTT 3.1.1).
-type packetHead struct {
-	kind   byte
-	length int
-	digits int // of length that were read; 0 is before the first byte of a packet
-	body   int // bytes of the packet that are yet to come
-}
-
-// next takes one byte. With the last byte of a header it returns the packet's
-// type; ok is false if the packet is longer than may be.
-func (h *packetHead) next(b byte) (kind byte, ok bool) {
-	switch {
-	case h.body > 0:
-		h.body--
-	case h.digits == 0:
-		h.kind, h.length, h.digits = b>>4, 0, 1
-	default:
-		h.length |= int(b&0x7f) << (7 * (h.digits - 1))
-		if h.length > maxIncoming || h.digits == 4 && b >= 0x80 {
-			return h.kind, false
-		}
-		if h.digits++; b < 0x80 {
-			h.digits, h.body = 0, h.length
-			return h.kind, true
-		}
-	}
-	return 0, true
-}

@@ -24,7 +24,9 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	if field := p.IDField; field != "" {
 		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
 	}
-	m.topic, err = p.topicOf(e)
+	if m.topic, err = p.topicOf(e); err == nil && s.heard(m.topic) {
+		err = errOwn
+	}
 	return m, err
 }
 

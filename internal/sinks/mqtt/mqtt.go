@@ -67,6 +67,7 @@ type Sink struct {
 	settings
 	publish atomic.Pointer[publishing]
 	dial    func(ctx context.Context) (link, error)
+	talking atomic.Pointer[link] // on which Say may publish: a connection in no doubt
 
 	tell func(health.Status) // of Run
 
@@ -88,6 +89,7 @@ type Sink struct {
 	will     will
 	states   refusedStates
 	lessons  lessons
+	hearing  hearing
 }
 
 // link is a connection to a broker. It is used once.
@@ -96,11 +98,17 @@ type link interface {
 	// acknowledged it as its QoS asks.
 	// It may wait for the broker to take the message, until ctx ends.
 	publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket
+	// subscribe has the sink hear what matches a filter, one message at a time,
+	// until the link ends or unsubscribe is called. The error wraps
+	// errNotGranted if the broker refuses. Both have one user at a time.
+	subscribe(ctx context.Context, filter string) error
+	unsubscribe(ctx context.Context, filter string) error
 	// down is closed when the link is of no more use.
 	down() <-chan struct{}
 	// err says why it went down.
 	err() error
-	// moved says when bytes of a message went out last.
+	// moved says when bytes of a message went out last, or came of one that is
+	// skipped.
 	moved() time.Time
 	// ping returns nil when the broker has read all that was published.
 	ping(ctx context.Context) error
@@ -128,6 +136,7 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 	}
 	s := &Sink{settings: settings, states: refusedStates{}, health: health.Lacking("connecting")}
 	s.opt.Options, s.opt.Deps = o, d
+	s.hearing.changed = make(chan struct{}, 1)
 	s.publish.Store(&publishing{o.Publish, settings.template})
 	s.dial = s.dialNetwork
 	if len(settings.brokers) == 0 {
@@ -215,6 +224,10 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		return err
 	}
 	defer l.close()
+	l = deafLink{l, s.heard}
+	if err := s.subscribe(ctx, l); err != nil {
+		return err
+	}
 	var f flight
 	if s.doubt.careful() {
 		err = s.carefully(ctx, l, in, watch, &f)
@@ -318,7 +331,8 @@ type sent struct {
 
 // pump moves events and states until parent ends or the link fails. All its
 // goroutines end with it: this one reads and publishes, one awaits the
-// acknowledgements in order, one looks after the states, one after the link.
+// acknowledgements in order, one looks after the states, one after the
+// subscriptions, one after the link.
 // When parent ends, or an event cannot be kept, what is on the way may still be
 // acknowledged, so that it need not be sent again.
 //
@@ -351,6 +365,9 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 		}
 	})
 	wg.Go(func() { fail(s.keepStates(ctx, l, watch, f)) })
+	wg.Go(func() { fail(s.keepSubscribed(ctx, l)) })
+	s.talking.Store(&l)
+	defer s.talking.Store(nil)
 	wg.Go(func() {
 		select {
 		case <-l.down():

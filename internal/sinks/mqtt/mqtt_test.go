@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"event2mqtt/internal/broker"
+	bundledbroker "event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
@@ -104,6 +105,22 @@ func (l *logBuffer) String() string {
 
 func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
 	t.Helper()
+	return newRigWith(t, func(o *mqtt.Options, _ *sinks.Deps) {
+		if change != nil {
+			change(&o.Config, &o.Publish)
+		}
+	}, urls...)
+}
+
+// newRigWith is newRig with more options.
+func newRigWith(t testing.TB, change func(*mqtt.Options, *sinks.Deps), urls ...string) *rig {
+	t.Helper()
+	return newRigThatHears(t, nil, nil, change, urls...)
+}
+
+// newRigThatHears is newRigWith, and asks for messages of others.
+func newRigThatHears(t testing.TB, filters []string, use func(sinks.Incoming), change func(*mqtt.Options, *sinks.Deps), urls ...string) *rig {
+	t.Helper()
 	r := &rig{t: t, states: event.NewStates(), log: &logBuffer{}}
 	r.dir = t.TempDir()
 	r.refused = refused.Open(r.dir, zerolog.Nop())
@@ -114,11 +131,14 @@ func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls .
 	ok(t, err)
 	c, p := mqtt.Defaults()
 	c.URL, c.ClientID, c.Timeout = urls, "sink", 2*time.Second
-	if change != nil {
-		change(&c, &p)
-	}
-	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, Calm: 50 * time.Millisecond}, sinks.Deps{ID: r.journal.ID, Refused: r.refused, Log: zerolog.New(r.log)})
+	options := mqtt.Options{Config: c, Publish: p, Calm: 50 * time.Millisecond}
+	deps := sinks.Deps{ID: r.journal.ID, Refused: r.refused, Log: zerolog.New(r.log)}
+	change(&options, &deps)
+	r.sink, err = mqtt.New(options, deps)
 	ok(t, err)
+	if filters != nil {
+		r.sink.Hear(filters, use)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.sink.Run(ctx, r.cursor, r.states, r.health.Tell) })
@@ -134,7 +154,10 @@ func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls .
 }
 
 // up reports whether the sink has told that it is connected.
-func (r *rig) up() bool { return r.health.Report().Level == health.Up }
+func (r *rig) up() bool {
+	h := r.health.Report()
+	return h.Level == health.Up && h.Detail != "" // else it has told nothing yet
+}
 
 // emit stores n more numbered events.
 func (r *rig) emit(n int) {
@@ -484,6 +507,10 @@ func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
 }
 
 type bundled struct{ *broker.Broker }
+
+func (b bundled) Subscribe(filter string, use func(sinks.Incoming)) (cancel func(), err error) {
+	return (&bundledbroker.Broker{Broker: b.Broker}).Subscribe(filter, use)
+}
 
 func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (sinks.Receipt, error) {
 	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})

@@ -84,15 +84,19 @@ func (s *Sink) dialOne(ctx context.Context, will bool) (*networkLink, error) {
 	}
 	l := &networkLink{ended: make(chan struct{})}
 	o.SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) })
+	l.mail = mailbox{queue: make(chan sinks.Incoming, incomingQueue), tooFast: s.tooFast}
+	o.SetDefaultPublishHandler(l.mail.arrived)
 	var err error
-	if l.client, l.conn, err = connect(ctx, o, s.opt.Config.Timeout); err != nil {
+	if l.client, l.conn, err = connect(ctx, o, s.opt.Config.Timeout, s.tooLarge); err != nil {
 		return nil, err
 	}
+	l.mail.reading.Go(func() { l.mail.read(ctx, l.ended, s.hear) }) // close waits for it
 	return l, nil
 }
 
-// connect connects a client, and gives up as soon as ctx ends.
-func connect(ctx context.Context, o *paho.ClientOptions, timeout time.Duration) (paho.Client, *conn, error) {
+// connect connects a client, and gives up as soon as ctx ends. skip is told of
+// messages that are too large, as conn.skip.
+func connect(ctx context.Context, o *paho.ClientOptions, timeout time.Duration, skip func(topic string, bytes int)) (paho.Client, *conn, error) {
 	var opened *conn
 	stay := func() bool { return true } // stops what closes the connection when ctx ends
 	o.SetCustomOpenConnectionFn(func(broker *url.URL, o paho.ClientOptions) (net.Conn, error) {
@@ -101,7 +105,7 @@ func connect(ctx context.Context, o *paho.ClientOptions, timeout time.Duration) 
 			return nil, err
 		}
 		stay = context.AfterFunc(ctx, func() { _ = c.Close() })
-		opened = newConn(c, timeout)
+		opened = newConn(c, timeout, skip)
 		return opened, nil
 	})
 	client := paho.NewClient(o)
@@ -201,8 +205,8 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 // comes back.
 func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 	o := s.clientOptions(broker)
-	o.SetClientID(o.ClientID + "-check") // the bridge that runs keeps its connection
-	client, _, err := connect(ctx, o, s.opt.Config.Timeout)
+	o.SetClientID(o.ClientID + "-check")                                             // the bridge that runs keeps its connection
+	client, conn, err := connect(ctx, o, s.opt.Config.Timeout, func(string, int) {}) // that of others is not what is waited for
 	if err != nil {
 		return errors.New(explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss"))
 	}
@@ -210,6 +214,7 @@ func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
 	text := strings.ToLower(rand.Text())
 	back := make(chan struct{}, 1)
+	conn.subscribed.Store(true)
 	subscribed := client.Subscribe(name, 1, func(_ paho.Client, m paho.Message) {
 		if string(m.Payload()) == text {
 			select {
@@ -254,6 +259,7 @@ func Probe(ctx context.Context, c Config, p PublishConfig, tell func(broker stri
 type networkLink struct {
 	client paho.Client
 	conn   *conn
+	mail   mailbox
 	// handing is held while a message is handed to paho; it guards handed.
 	handing sync.Mutex
 	handed  int64
@@ -275,20 +281,30 @@ func (l *networkLink) end(err error) {
 func (l *networkLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
 	l.handing.Lock()
 	defer l.handing.Unlock()
-	for l.handed-l.conn.published.Load() > 1 {
-		select {
-		case <-l.conn.wrote:
-		case <-l.ended:
-			return done{l.cause}
-		case <-ctx.Done():
-			return done{ctx.Err()}
-		}
+	if err := l.room(ctx, 1); err != nil {
+		return done{err}
 	}
 	l.handed++
 	return l.client.Publish(topic, qos, retain, payload)
 }
 
-func (l *networkLink) moved() time.Time { return time.Unix(0, l.conn.moved.Load()) }
+// room waits until paho has at most so many messages to write. handing is held.
+func (l *networkLink) room(ctx context.Context, most int64) error {
+	for l.handed-l.conn.published.Load() > most {
+		select {
+		case <-l.conn.wrote:
+		case <-l.ended:
+			return l.cause
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (l *networkLink) moved() time.Time {
+	return time.Unix(0, max(l.conn.moved.Load(), l.conn.skipped.Load()))
+}
 
 func (l *networkLink) ping(ctx context.Context) error {
 	err := l.conn.ping(ctx, l.ended)
@@ -305,6 +321,7 @@ func (l *networkLink) err() error { return l.cause }
 func (l *networkLink) close() {
 	l.client.Disconnect(uint(farewell.Milliseconds()))
 	l.end(errors.New("disconnected"))
+	l.mail.reading.Wait()
 }
 
 // explain says in words why a connection failed, and what to look at. secure

@@ -25,7 +25,9 @@ type pickyBroker struct {
 	// the number of the connection, from 1.
 	connect func(n int, c *wire.Connect) verdict
 	publish func(n int, p *wire.Publish) verdict
-	slow    func(nc net.Conn) net.Conn // how it reads; may be nil
+	// subscribe decides on a subscription to one filter.
+	subscribe func(n int) verdict
+	slow      func(nc net.Conn) net.Conn // how it reads; may be nil
 
 	mu    sync.Mutex
 	conns int
@@ -113,6 +115,17 @@ func (b *pickyBroker) serve(n int, nc net.Conn) {
 				_, _ = nc.Write(wire.AppendAck(nil, wire.V311, wire.PUBACK, wire.Ack{PacketID: p.PacketID}))
 			} else if p.QoS == 2 {
 				_, _ = nc.Write(wire.AppendAck(nil, wire.V311, wire.PUBREC, wire.Ack{PacketID: p.PacketID}))
+			}
+		case wire.SUBSCRIBE:
+			v := take
+			if b.subscribe != nil {
+				v = b.subscribe(n)
+			}
+			switch v {
+			case hangUp:
+				return
+			case take:
+				_, _ = nc.Write(append([]byte{0x90, 3}, body[0], body[1], 0))
 			}
 		case wire.PUBREL:
 			_, _ = nc.Write(append([]byte{0x70, 2}, body[:2]...))

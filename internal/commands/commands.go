@@ -1,0 +1,247 @@
+// Package commands is the way back: it judges the messages that others publish
+// for sources, gives those that are allowed to their source, one at a time,
+// answers them, and tells of each as an event. How messages come and go is the
+// main sink's, and what is done is the source's.
+//
+// Nothing here waits for anybody else: what is too much is ignored, and said so.
+package commands
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/sources"
+	"event2mqtt/internal/topic"
+)
+
+// EventName is the name of the events that tell of commands.
+const EventName = "Command"
+
+// Bounds of what is accepted.
+const (
+	// MaxAge is how old a command may be when it is given to its source: one
+	// that comes late would surprise whoever is near the thing by then.
+	MaxAge = 10 * time.Second
+	// maxPayload bounds the payload of a command, in bytes.
+	maxPayload = 8 << 10
+	// maxWaiting is how many commands may wait for one source.
+	maxWaiting = 16
+	// maxReply bounds what a source answers, and maxError why it has not done
+	// it, in bytes.
+	maxReply = 64 << 10
+	maxError = 1 << 10
+	// maxID bounds the id of a command as it is spelled, in bytes.
+	maxID = 128
+	// MaxName bounds the name of a command, in bytes, and maxNames how many a
+	// source may allow.
+	MaxName  = 64
+	maxNames = 100
+)
+
+// CheckNames tells what is wrong with the option commands of a source.
+func CheckNames(names []string) error {
+	if len(names) > maxNames {
+		return config.Errorf("commands", "there are %d; at most %d are allowed", len(names), maxNames)
+	}
+	for i, name := range names {
+		key := fmt.Sprintf("commands[%d]", i)
+		switch {
+		case name == "" || len(name) > MaxName || topic.Safe(name) != name:
+			return config.Errorf(key, "%q cannot be the name of a command: it is one level of a topic, without spaces, dots and wildcards, and has at most %d bytes", name, MaxName)
+		case slices.Contains(names[:i], name):
+			return config.Errorf(key, "%q is there already", name)
+		}
+	}
+	return nil
+}
+
+// Topic is where commands for a source are published to, without the last level.
+func Topic(base, source string) string { return base + "/" + topic.SafePath(source) + "/set/" }
+
+// Options are what a Desk is made with.
+type Options struct {
+	// Emit stores an event of a source, as Output.Emit of package sources.
+	Emit func(ctx context.Context, source string, e event.Event) error
+	// Timeout is how long a source may take for a command. Zero is 30 s.
+	Timeout time.Duration
+	Log     zerolog.Logger
+}
+
+// Config is what a Desk does.
+type Config struct {
+	// Link is the way to the broker; nil is none.
+	Link sinks.Talker
+	// Base begins all topics.
+	Base string
+	// TimestampField and Millis are as in event.Normaliser, for answers.
+	TimestampField string
+	Millis         bool
+	Sources        []Source
+}
+
+// Source is one that takes commands.
+type Source struct {
+	Name    string
+	To      sources.Commander
+	Allowed []string // names of commands
+}
+
+// Desk takes the commands for all sources. New makes it, and Close ends it. It
+// is safe for concurrent use.
+type Desk struct {
+	opt Options
+	wg  sync.WaitGroup // of the sources' goroutines
+
+	mu     sync.RWMutex
+	config Config
+	posts  map[string]*post // by topic, without the last level
+}
+
+// New returns a Desk that takes nothing yet.
+func New(o Options) *Desk {
+	if o.Timeout == 0 {
+		o.Timeout = 30 * time.Second
+	}
+	return &Desk{opt: o}
+}
+
+// Configure replaces what the Desk does. A source that stays the same goes on
+// with its commands, also when others are allowed now. Those of one that is
+// gone, or was replaced, are cancelled; that is not waited for.
+func (d *Desk) Configure(c Config) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := map[string]*post{}
+	for _, p := range d.posts {
+		before[p.name] = p
+	}
+	posts := map[string]*post{}
+	var filters []string
+	for _, s := range c.Sources {
+		if len(s.Allowed) == 0 {
+			continue
+		}
+		p := before[s.Name]
+		if p != nil && same(p.to, s.To) {
+			delete(before, s.Name)
+		} else {
+			p = d.open(s)
+		}
+		p.allow(s.Allowed)
+		at := Topic(c.Base, s.Name)
+		posts[at] = p
+		filters = append(filters, at+"+")
+	}
+	for _, p := range before {
+		p.cancel()
+	}
+	if old := d.config.Link; old != nil && old != c.Link {
+		old.Hear(nil, nil)
+	}
+	d.config, d.posts = c, posts
+	if c.Link != nil {
+		c.Link.Hear(filters, d.Take)
+	}
+}
+
+// same reports whether two are the same source, which is a pointer as a rule.
+func same(a, b sources.Commander) bool { return reflect.TypeOf(a).Comparable() && a == b }
+
+// Close cancels all commands and waits until they have ended.
+func (d *Desk) Close() {
+	d.Configure(Config{})
+	d.wg.Wait()
+}
+
+// Take judges a message, and queues it if it is a command that is allowed. It
+// never waits.
+func (d *Desk) Take(in sinks.Incoming) {
+	level := strings.LastIndexByte(in.Topic, '/') + 1
+	d.mu.RLock()
+	p, stamp := d.posts[in.Topic[:level]], d.config.TimestampField
+	d.mu.RUnlock()
+	if p == nil {
+		return // it was unsubscribed from
+	}
+	c := &command{
+		Command: event.Command{Source: p.name, Name: in.Topic[level:], Payload: in.Payload, From: in.User},
+		who:     who{in.User, in.Client}, received: in.Received,
+		answer: strings.TrimSuffix(in.Topic[:level], "set/") + "result",
+	}
+	if c.From == "" {
+		c.From = in.Client
+	}
+	now := time.Now()
+	switch {
+	case in.Own:
+		p.ignore(c, own)
+	case !p.allows(c.Name):
+		p.ignore(c, notAllowed)
+	case in.Retained:
+		p.ignore(c, retained)
+	case len(in.Payload) > maxPayload:
+		p.ignore(c, tooLarge)
+	case now.Sub(c.received) > MaxAge || now.Sub(c.read(stamp, now)) > MaxAge:
+		p.ignore(c, late)
+	default:
+		select {
+		case p.queue <- c:
+		default:
+			p.ignore(c, tooMany)
+		}
+	}
+}
+
+// command is one that waits or is being done.
+type command struct {
+	event.Command
+	who      who
+	received time.Time
+	answer   string          // the topic
+	id       json.RawMessage // a string or a number that the answer repeats; nil is none
+	value    json.RawMessage // the payload as JSON; nil is none
+}
+
+// who is who has given a command, as far as the broker tells.
+type who struct {
+	User   string `json:"user,omitempty"`
+	Client string `json:"client,omitempty"`
+}
+
+// read reads the payload, and returns when the command was given, if it says
+// so, or now.
+func (c *command) read(stamp string, now time.Time) time.Time {
+	c.value = asJSON(c.Payload)
+	if len(c.value) == 0 || c.value[0] != '{' {
+		return now
+	}
+	found := event.Pick(c.value, "id", stamp, event.DefaultTimestampField, "timestamp")
+	if id := found[0]; event.Text(id) != "" && len(id) <= maxID {
+		c.id = id
+	}
+	for _, value := range found[1:] {
+		if given, ok := event.ParseTime(event.Text(value), now); ok {
+			return given
+		}
+	}
+	return now
+}
+
+// asJSON returns what is JSON as it is, and any other text as a string.
+func asJSON(text []byte) json.RawMessage {
+	if event.Check(text) == nil {
+		return json.RawMessage(strings.TrimSpace(string(text)))
+	}
+	return event.String(strings.ToValidUTF8(string(text), "\uFFFD"))
+}

@@ -1,0 +1,330 @@
+package commands_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/commands"
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/sources"
+)
+
+// rig is a desk between a link and a source, both of this test.
+type rig struct {
+	*commands.Desk
+	mu      sync.Mutex
+	use     func(sinks.Incoming)
+	filters []string
+	answers []string // topic and payload
+	events  []string // source, name and payload
+	done    []string // names of commands, from whom and their payloads
+	full    int      // so often there is no room for an event
+	log     bytes.Buffer
+	config  commands.Config
+	release chan struct{} // commands named slow wait for it
+}
+
+func newRig(t *testing.T, allowed ...string) *rig {
+	r := &rig{release: make(chan struct{})}
+	r.Desk = commands.New(commands.Options{Emit: r.emit, Timeout: 200 * time.Millisecond, Log: zerolog.New(lockedWriter{r})})
+	t.Cleanup(r.Close)
+	r.config = commands.Config{Link: r, Base: "base/x", TimestampField: "at", Sources: []commands.Source{{Name: "octo", To: r, Allowed: allowed}}}
+	r.Configure(r.config)
+	return r
+}
+
+type lockedWriter struct{ r *rig }
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.r.mu.Lock()
+	defer w.r.mu.Unlock()
+	return w.r.log.Write(p)
+}
+
+func (r *rig) Hear(filters []string, use func(sinks.Incoming)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.filters, r.use = filters, use
+}
+
+func (r *rig) Say(_ context.Context, topic string, payload []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answers = append(r.answers, topic+" "+string(payload))
+	return nil
+}
+
+func (r *rig) emit(_ context.Context, source string, e event.Event) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.full > 0 {
+		r.full--
+		return sources.ErrFull
+	}
+	e.Source = source
+	if err := (event.Normaliser{}).Normalise(&e); err != nil {
+		return err
+	}
+	r.events = append(r.events, source+" "+e.Name+" "+string(event.Without(e.Payload, "_event", "_timestamp")))
+	return nil
+}
+
+func (r *rig) Do(ctx context.Context, c event.Command) ([]byte, error) {
+	r.mu.Lock()
+	r.done = append(r.done, fmt.Sprintf("%s %s %s %s", c.Source, c.Name, c.From, c.Payload))
+	r.mu.Unlock()
+	switch c.Name {
+	case "fail":
+		return nil, errors.New("the printer is <off>")
+	case "hang":
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case "stubborn":
+		<-r.release
+	case "slow":
+		select {
+		case <-r.release:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	case "panic":
+		panic("a bug")
+	case "text":
+		return []byte("no \"JSON\""), nil
+	case "large":
+		return make([]byte, 1<<20), nil
+	}
+	return []byte(`{"state": "ok"}`), nil
+}
+
+func (r *rig) take(name, payload string, change ...func(*sinks.Incoming)) {
+	in := sinks.Incoming{Topic: "base/x/octo/set/" + name, Payload: []byte(payload), Received: time.Now()}
+	for _, f := range change {
+		f(&in)
+	}
+	r.mu.Lock()
+	use := r.use
+	r.mu.Unlock()
+	use(in)
+}
+
+// lists returns copies of what was done, answered and stored.
+func (r *rig) lists() (done, answers, events []string, log string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.done...), append([]string(nil), r.answers...), append([]string(nil), r.events...), r.log.String()
+}
+
+func (r *rig) await(t *testing.T, events int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d events", events), func() bool { _, _, e, _ := r.lists(); return len(e) >= events })
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("does not come true: %s", what)
+		}
+	}
+}
+
+// TestACommandIsDoneAnsweredAndAnEvent, whatever comes of it.
+func TestACommandIsDoneAnsweredAndAnEvent(t *testing.T) {
+	for _, c := range []struct{ name, payload, answer, event string }{
+		{"pause", `{"id": "a1", "n": 1}`, `"id":"a1","ok":true,"reply":{"state":"ok"}`, `"id":"a1","ok":true,"payload":{"id":"a1","n":1}`},
+		{"pause", ``, `"ok":true,"reply":{"state":"ok"}`, `"ok":true`},
+		{"pause", `M117 <b>`, `"ok":true,"reply":{"state":"ok"}`, `"ok":true,"payload":"M117 <b>"`},
+		{"pause", `{"id": 7}`, `"id":7,"ok":true,"reply":{"state":"ok"}`, `"id":7,"ok":true,"payload":{"id":7}`},
+		{"pause", `{"id": {"no": "id"}}`, `"ok":true,"reply":{"state":"ok"}`, `"ok":true,"payload":{"id":{"no":"id"}}`},
+		{"pause", "\xff", `"ok":true,"reply":{"state":"ok"}`, `"ok":true,"payload":"` + "\uFFFD" + `"`},
+		{"pause", strings.Repeat("[", 64) + strings.Repeat("]", 64), `"ok":true,"reply":{"state":"ok"}`, `"ok":true`},
+		{"text", ``, `"ok":true,"reply":"no \"JSON\""`, `"ok":true`},
+		{"large", ``, `"ok":true,"reply":"it was done; the answer has 1048576 bytes, which is too much"`, `"ok":true`},
+		{"fail", ``, `"ok":false,"error":"the printer is <off>"`, `"ok":false,"error":"the printer is <off>"`},
+		{"hang", ``, `"ok":false,"error":"the source did not answer within 200ms"`, `"ok":false,"error":"the source did not answer within 200ms"`},
+		{"panic", ``, `"ok":false,"error":"the program has a bug; its log says more"`, `"ok":false,"error":"the program has a bug; its log says more"`},
+	} {
+		r := newRig(t, "pause", "fail", "hang", "panic", "text", "large")
+		r.take(c.name, c.payload, func(in *sinks.Incoming) { in.User, in.Client = "ann", "phone" })
+		r.await(t, 1)
+		done, answers, events, _ := r.lists()
+		if want := "octo " + c.name + " ann " + c.payload; len(done) != 1 || done[0] != want {
+			t.Errorf("done %q, want %q", done, want)
+		}
+		topic, answer, _ := strings.Cut(answers[0], " ")
+		var at struct{ At int64 }
+		if err := json.Unmarshal([]byte(answer), &at); err != nil || time.Since(time.Unix(at.At, 0)) > time.Minute {
+			t.Errorf("answer %s: %v", answer, err)
+		}
+		const who = `,"who":{"user":"ann","client":"phone"}}`
+		if got, want := string(event.Without([]byte(answer), "at")), `{"command":"`+c.name+`",`+c.answer+who; topic != "base/x/octo/result" || got != want {
+			t.Errorf("answered on %s:\n%s\nwant\n%s", topic, got, want)
+		}
+		if want := `octo Command {"command":"` + c.name + `",` + c.event + who; events[0] != want {
+			t.Errorf("event\n%s\nwant\n%s", events[0], want)
+		}
+	}
+}
+
+// TestWhoIsLeftOutWhenItIsNotKnown, as with a broker in the network.
+func TestWhoIsLeftOutWhenItIsNotKnown(t *testing.T) {
+	r := newRig(t, "pause")
+	r.take("pause", "")
+	r.await(t, 1)
+	if _, answers, events, _ := r.lists(); strings.Contains(answers[0]+events[0], "who") {
+		t.Errorf("answer %s, event %s", answers[0], events[0])
+	}
+}
+
+// TestWhatMustNotBeDoneIsIgnored: it is neither answered nor an event, and the
+// log says why, once for each reason.
+func TestWhatMustNotBeDoneIsIgnored(t *testing.T) {
+	old := time.Now().Add(-11 * time.Second)
+	for _, c := range []struct {
+		name, payload string
+		change        func(*sinks.Incoming)
+		says          string
+	}{
+		{"stop", "", nil, "the source's option commands does not allow it"},
+		{"Pause", "", nil, "the source's option commands does not allow it"},
+		{strings.Repeat("x", 500), "", nil, "the source's option commands does not allow it"},
+		{"pause", "", func(in *sinks.Incoming) { in.Retained = true }, "it is retained"},
+		{"pause", "", func(in *sinks.Incoming) { in.Own = true }, "event2mqtt itself has published it"},
+		{"pause", "", func(in *sinks.Incoming) { in.Received = old }, "it is older than 10s"},
+		{"pause", "", func(in *sinks.Incoming) { in.Received = time.Time{} }, "it is older than 10s"},
+		{"pause", fmt.Sprintf(`{"_timestamp":%d}`, old.Unix()), nil, "it is older than 10s"},
+		{"pause", fmt.Sprintf(`{"timestamp":%d}`, old.UnixMilli()), nil, "it is older than 10s"},
+		{"pause", fmt.Sprintf(`{"timestamp":%q}`, old.Format(time.RFC3339)), nil, "it is older than 10s"},
+		{"pause", fmt.Sprintf(`{"at":%d}`, old.Unix()), nil, "it is older than 10s"},
+		{"pause", strings.Repeat("x", 8<<10+1), nil, "its payload has more than 8192 bytes"},
+	} {
+		r := newRig(t, "pause", "resume")
+		if c.change == nil {
+			c.change = func(*sinks.Incoming) {}
+		}
+		for range 5 {
+			r.take(c.name, c.payload, c.change)
+		}
+		r.take("resume", fmt.Sprintf(`{"timestamp":%d}`, time.Now().Unix()))
+		r.await(t, 1)
+		done, answers, events, log := r.lists()
+		if len(done) != 1 || len(answers) != 1 || len(events) != 1 {
+			t.Errorf("%s %s: done %q, answered %q, events %q", c.name, c.payload, done, answers, events)
+		}
+		if strings.Count(log, "ignored") != 1 || !strings.Contains(log, c.says) || len(log) > 400 {
+			t.Errorf("%s %s: the log says %s", c.name, c.payload, log)
+		}
+	}
+}
+
+// TestTooManyCommandsAreIgnored: a busy source has one that it does and some
+// that wait.
+func TestTooManyCommandsAreIgnored(t *testing.T) {
+	r := newRig(t, "slow")
+	for i := range 100 {
+		r.take("slow", fmt.Sprint(i))
+	}
+	if _, _, _, log := r.lists(); !strings.Contains(log, "wait for this source already") {
+		t.Errorf("the log says %s", log)
+	}
+	close(r.release)
+	r.await(t, 16)
+	r.Close()
+	if done, _, _, _ := r.lists(); len(done) > 17 {
+		t.Errorf("%d were done", len(done))
+	}
+}
+
+// TestOneIsDoneAtATime, also when one does not end when it should; it is
+// answered in time all the same.
+func TestOneIsDoneAtATime(t *testing.T) {
+	r := newRig(t, "stubborn", "pause")
+	r.take("stubborn", "")
+	r.take("pause", "")
+	r.await(t, 1)
+	if done, _, events, _ := r.lists(); len(done) != 1 || !strings.Contains(events[0], "did not answer") {
+		t.Errorf("done %q, events %q", done, events)
+	}
+	close(r.release)
+	r.await(t, 2)
+}
+
+// TestOtherCommandsAreAllowedInPlace: what is being done goes on, and what
+// waits is looked at again.
+func TestOtherCommandsAreAllowedInPlace(t *testing.T) {
+	r := newRig(t, "stubborn", "pause")
+	r.take("stubborn", "")
+	eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
+	r.take("pause", "")
+	r.config.Sources[0].Allowed = []string{"resume"}
+	r.Configure(r.config)
+	close(r.release)
+	r.take("resume", "")
+	r.await(t, 2)
+	if done, _, _, _ := r.lists(); len(done) != 2 || !strings.Contains(done[1], "resume") {
+		t.Errorf("done %q", done)
+	}
+}
+
+// TestCommandsOfASourceThatIsGoneAreCancelled, and told of.
+func TestCommandsOfASourceThatIsGoneAreCancelled(t *testing.T) {
+	r := newRig(t, "hang", "pause")
+	r.Desk.Close()
+	r.Desk = commands.New(commands.Options{Emit: r.emit, Timeout: time.Hour, Log: zerolog.Nop()})
+	t.Cleanup(r.Close)
+	r.Configure(r.config)
+	r.take("hang", "")
+	eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
+	r.config.Sources = nil
+	r.Configure(r.config)
+	r.await(t, 1)
+	_, answers, events, _ := r.lists()
+	if !strings.Contains(events[0], "being stopped") || !strings.Contains(answers[0], "being stopped") || len(r.filters) > 0 {
+		t.Errorf("events %q, answers %q, filters %q", events, answers, r.filters)
+	}
+}
+
+// TestOnlyWhatIsAllowedIsSubscribedTo, below a base that may change.
+func TestOnlyWhatIsAllowedIsSubscribedTo(t *testing.T) {
+	r := newRig(t)
+	if len(r.filters) > 0 {
+		t.Errorf("%q for a source that allows nothing", r.filters)
+	}
+	r.config.Sources = append(r.config.Sources, commands.Source{Name: "my printer/1", To: &rig{}, Allowed: []string{"pause"}})
+	r.config.Base = "other"
+	r.Configure(r.config)
+	if fmt.Sprint(r.filters) != "[other/my_printer/1/set/+]" {
+		t.Errorf("filters %q", r.filters)
+	}
+}
+
+// TestTheEventWaitsForRoom in the journal, for a while.
+func TestTheEventWaitsForRoom(t *testing.T) {
+	r := newRig(t, "pause")
+	r.full = 3
+	r.take("pause", "")
+	r.await(t, 1)
+}
+
+func TestNamesOfCommandsAreChecked(t *testing.T) {
+	for names, want := range map[string]string{
+		"pause resume": "", "": `"" cannot be`, "a/b": "cannot be", "+": "cannot be", "a.b": "cannot be",
+		strings.Repeat("x", 65): "cannot be", "pause pause": "there already", strings.TrimSuffix(strings.Repeat("x ", 101), " "): "at most 100",
+	} {
+		err := commands.CheckNames(strings.Split(names, " "))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", names, err, want)
+		}
+	}
+}

@@ -153,8 +153,10 @@ func (c *change) cursorOf(name string, old *component) (*journal.Cursor, error) 
 
 func (b *Bridge) sinkComponent(sink sinks.Sink, options sinks.Options, cursor *journal.Cursor) *component {
 	c := &component{part: sink, cursor: cursor, alone: true} // there is one cursor, and one client id
+	wants := options.Base().Wants()
 	c.run = func(ctx context.Context, ready func()) error {
-		ready() // a destination that is away is waited for
+		cursor.Filter(wants) // not before: the sink in whose place it comes still reads
+		ready()              // a destination that is away is waited for
 		return sink.Run(ctx, cursor, b.states, c.health.Tell)
 	}
 	return c

@@ -186,6 +186,8 @@ type Cursor struct {
 
 	disk diskReader // of Next's caller
 	seen uint64     // newest event that Next's caller knows to be read, or lost
+
+	filter filter
 }
 
 type delivery struct {
@@ -247,9 +249,8 @@ func (c *Cursor) Close() {
 	}
 }
 
-// Next returns the next entries in order, at most cap(buf) of them, in buf's
-// memory. It waits for at least one, or for ctx to end.
-func (c *Cursor) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
+// read is Next for all entries.
+func (c *Cursor) read(ctx context.Context, buf []Entry) ([]Entry, error) {
 	buf = buf[:0]
 	for {
 		c.j.mu.Lock()
@@ -290,7 +291,7 @@ func (c *Cursor) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
 func (c *Cursor) Ack(seq uint64) {
 	c.j.mu.Lock()
 	defer c.j.mu.Unlock()
-	if seq <= c.acked {
+	if seq = c.filter.covers(seq); seq <= c.acked {
 		return
 	}
 	c.setAcked(seq, nil)

@@ -57,7 +57,7 @@ func (o *Options) Check() error {
 // for the user that the program runs as.
 func checkPath(path string) error {
 	bad := func(format string, args ...any) error { return config.Errorf("path", format, args...) }
-	dir, name := filepath.Split(path)
+	dir, name := filepath.Dir(path), path[strings.LastIndexByte(path, '/')+1:]
 	switch {
 	case !filepath.IsAbs(path):
 		return bad("%q must begin with /: what a relative path means changes with the folder that the program is started in", path)
@@ -70,11 +70,11 @@ func checkPath(path string) error {
 	}
 	switch info, err := file.Stat(dir); {
 	case errors.Is(err, fs.ErrNotExist):
-		return bad("the folder %s does not exist; make it, so that the user who runs event2mqtt may write there", filepath.Clean(dir))
+		return bad("the folder %s does not exist; make it, so that the user who runs event2mqtt may write there", dir)
 	case errors.Is(err, file.ErrNoAnswer):
 		return bad("%w", err)
 	case err == nil && !info.IsDir():
-		return bad("%s is no folder", filepath.Clean(dir))
+		return bad("%s is no folder", dir)
 	}
 	if info, err := os.Lstat(path); err == nil {
 		if err := regular(path, info.Mode()); err != nil {

@@ -70,9 +70,6 @@ func (c *Cursor) sift(entries []Entry, wants func(*event.Event) bool) []Entry {
 	c.j.mu.Lock()
 	defer c.j.mu.Unlock()
 	f := &c.filter
-	if c.next != newest+1 { // it was set back meanwhile, and these come again
-		return kept
-	}
 	if f.handed <= c.acked && before > c.acked {
 		c.setAcked(before, nil)
 	}

@@ -43,6 +43,9 @@ type (
 	clasher[O any] interface {
 		Clash(other O, name string) error
 	}
+	// writer tells which files a sink writes, and reader which a source reads.
+	writer interface{ Writes() []string }
+	reader interface{ Reads(path string) bool }
 	// opener reports whether the source takes events from whoever reaches it.
 	opener interface{ Open() bool }
 )
@@ -77,7 +80,10 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 		names[name] = i
 		if c, ok := any(options).(clasher[O]); ok {
 			for j, other := range all {
-				note(path, c.Clash(other, places[j]))
+				if err := c.Clash(other, places[j]); err != nil {
+					note(path, err)
+					break // the others clash with that, too
+				}
 			}
 		}
 		all, places = append(all, options), append(places, path)

@@ -22,7 +22,7 @@ const (
 	// payload there can be, twice.
 	maxLine = 128 << 20
 	// batch is how many events are written with one sync, at most.
-	batch = 256
+	batch = 512
 	// maxPause bounds the pause before the next attempt: it is a disk that is
 	// waited for, and somebody who makes room on it looks whether it helped.
 	maxPause = 10 * time.Second
@@ -42,7 +42,8 @@ type Sink struct {
 	out     output
 	scratch []byte // for a line
 	tell    func(health.Status)
-	failed  bool // the last that was written to it failed
+	failed  bool // what was written last did not get there
+	told    bool // the log says that something fails
 
 	mu      sync.Mutex
 	skipped uint64 // events that the file will never take; mu guards it
@@ -62,6 +63,7 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, _ *event.States, tel
 	loop := retry.Loop{Max: maxPause, Steady: steady, Failed: func(err error, fresh bool, _ time.Duration) {
 		tell(health.Trouble(fmt.Errorf("%w; events are kept, and written when it works again", err)))
 		if fresh {
+			s.told = true
 			s.deps.Log.Error().Msgf("file: %s; events are kept, and written when it works again", err)
 		}
 	}}
@@ -76,8 +78,8 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor) error {
 		return err
 	}
 	defer s.out.close()
-	if !s.failed {
-		s.running()
+	if !s.failed || in.Lag() == 0 {
+		s.works()
 	}
 	buf := make([]journal.Entry, 0, batch)
 	for {
@@ -95,9 +97,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor) error {
 			s.failed = true
 			return err
 		case s.failed:
-			s.failed = false
-			s.running()
-			s.deps.Log.Info().Msgf("file: %s is written to again", s.out.path)
+			s.works()
 		}
 	}
 }
@@ -115,6 +115,15 @@ func (s *Sink) open() error {
 		s.deps.Log.Warn().Msgf("file: the last line of %s had no end, and does not begin like those of this sink; it is kept, and what comes begins on the next line", s.out.path)
 	}
 	return nil
+}
+
+// works notes that nothing fails any more, and says so once.
+func (s *Sink) works() {
+	s.running()
+	if s.told {
+		s.deps.Log.Info().Msgf("file: %s is written to again", s.out.path)
+	}
+	s.failed, s.told = false, false
 }
 
 func (s *Sink) running() {

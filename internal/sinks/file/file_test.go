@@ -510,3 +510,38 @@ func TestAFullDiskIsWaitedFor(t *testing.T) {
 	}
 	eventually(t, "it tells that it works", func() bool { return r.health.Report().Level == health.Up })
 }
+
+// BenchmarkDelivery is how many events a second go into the file, each on the
+// disk before it is acknowledged.
+func BenchmarkDelivery(b *testing.B) {
+	j, err := journal.Open(journal.Options{FS: journal.DirFS(b.TempDir()), Sync: journal.SyncNever, Log: zerolog.Nop()})
+	ok(b, err)
+	defer j.Close()
+	c, err := j.Cursor("log")
+	ok(b, err)
+	o := file.Type.Options().(*file.Options)
+	o.Name, o.Path = "log", filepath.Join(b.TempDir(), "events.jsonl")
+	s, err := o.Build(sinks.Deps{ID: j.ID, Log: zerolog.Nop()})
+	ok(b, err)
+	e := event.Event{Name: "E", Source: "s", Time: time.Now(), Payload: fmt.Appendf(nil, `{"p":%q}`, strings.Repeat("x", 200))}
+	ok(b, event.Normaliser{}.Normalise(&e))
+	events := make([]event.Event, 100)
+	for i := range events {
+		events[i] = e
+	}
+	for b.Loop() {
+		_, err := j.Append(b.Context(), events...)
+		ok(b, err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	began := time.Now()
+	wg.Go(func() { _ = s.Run(ctx, c, event.NewStates(), func(health.Status) {}) })
+	for c.Lag() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	b.ReportMetric(float64(100*b.N)/time.Since(began).Seconds(), "events/s")
+	cancel()
+	wg.Wait()
+}

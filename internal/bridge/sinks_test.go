@@ -94,3 +94,72 @@ func TestABadReloadLeavesASinkAsItWas(t *testing.T) {
 		return string(text) == "A\nA\n"
 	})
 }
+
+// component is one that runs.
+func (h *house) component(title string) *component {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.now.part(title)
+}
+
+// TestRespondDeliveredWaitsForRequiredSinks, and for those alone; what such a
+// sink does not want it does not wait for.
+func TestRespondDeliveredWaitsForRequiredSinks(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "logs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	yaml := strings.Replace(plain, "type: webhook", "type: webhook, respond: delivered", 1) +
+		"sinks: [{name: log, type: file, path: " + dir + "/events, match: [A], required: %t}]\n"
+	h := newHouse(t, fmt.Sprintf(yaml, false))
+	post := func(name string) <-chan int {
+		answer := make(chan int, 1)
+		go func() {
+			r, err := http.Post("http://"+h.http+"/hooks/hooks/"+name, "application/json", strings.NewReader("{}"))
+			if err != nil {
+				answer <- 0
+				return
+			}
+			_ = r.Body.Close()
+			answer <- r.StatusCode
+		}()
+		return answer
+	}
+	if status := <-post("A"); status != http.StatusOK {
+		t.Fatalf("all is well: %d", status)
+	}
+	log := h.component("sink log")
+	eventually(t, "it is written", func() bool { return log.lag() == 0 })
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if status := <-post("A"); status != http.StatusOK {
+		t.Errorf("it is not required: %d", status)
+	}
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is written", func() bool { return log.lag() == 0 })
+	if o := h.reload(fmt.Sprintf(yaml, true)); !o.OK {
+		t.Fatalf("%+v", o)
+	}
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if status := <-post("B"); status != http.StatusOK {
+		t.Errorf("it does not want B: %d", status)
+	}
+	answer := post("A")
+	eventually(t, "the sink waits", func() bool { return h.component("sink log").health.Report().LastError != "" })
+	select {
+	case status := <-answer:
+		t.Errorf("it is required, and was not waited for: %d", status)
+	default:
+	}
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	if status := <-answer; status != http.StatusOK {
+		t.Errorf("and all is well again: %d", status)
+	}
+}

@@ -144,6 +144,6 @@ func (o *Options) Build(d sinks.Deps) (sinks.Sink, error) {
 	if s.limit == 0 {
 		s.limit = maxLine
 	}
-	s.out = output{path: filepath.Clean(o.Path), maxSize: int64(o.MaxSize), keep: o.Keep, limit: s.limit, begins: line.begins()}
+	s.out = output{path: filepath.Clean(o.Path), maxSize: int64(o.MaxSize), keep: o.Keep, limit: s.limit, begins: line.begins(), sync: (*os.File).Sync}
 	return s, nil
 }

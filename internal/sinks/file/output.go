@@ -19,6 +19,7 @@ type output struct {
 	keep    int
 	limit   int64  // of a line
 	begins  string // what each line begins with; "" if that is not known
+	sync    func(*os.File) error
 
 	f      *os.File
 	size   int64  // of the file, without buf
@@ -157,7 +158,7 @@ func (o *output) commit() error {
 			return err
 		}
 	}
-	if err := o.f.Sync(); err != nil {
+	if err := o.sync(o.f); err != nil {
 		o.takeBack()
 		return err
 	}

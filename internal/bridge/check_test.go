@@ -115,3 +115,16 @@ func TestAnEmptySecretIsWarnedOf(t *testing.T) {
 		}
 	}
 }
+
+// TestASourceThatReadsWhatASinkWritesIsWarnedOf: each event would make another.
+func TestASourceThatReadsWhatASinkWritesIsWarnedOf(t *testing.T) {
+	dir := t.TempDir()
+	for paths, circle := range map[string]bool{
+		"/*.jsonl]": true, "/*.1]": true, "/events.jsonl]": true, "/**]": true, "/other.jsonl]": false, "/*.jsonl*], exclude: [events.jsonl*]": false,
+	} {
+		got := strings.Join(load(t, "sources: [{name: s, type: tail, paths: ["+dir+paths+"}]\nsinks: [{name: log, type: file, path: "+dir+"/events.jsonl}]").Warnings(), "\n")
+		if strings.Contains(got, "sinks[0].path: the source s reads what is written here") != circle {
+			t.Errorf("%s: %q", paths, got)
+		}
+	}
+}

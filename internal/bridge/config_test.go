@@ -20,6 +20,7 @@ import (
 
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/sinks/file"
 	"event2mqtt/internal/sources/tail"
 	"event2mqtt/internal/sources/webhook"
 )
@@ -107,6 +108,7 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 	walk("", config.Describe(bridge.Config{}))
 	walk("webhook: ", config.Describe(webhook.Config{}))
 	walk("tail: ", config.Describe(tail.Config{}))
+	walk("file: ", config.Describe(file.Options{}))
 	if strings.Count(bridge.Reference(), "|  |\n") > 0 {
 		t.Error("an option of a source has no doc tag")
 	}
@@ -134,7 +136,7 @@ func TestNoTagIsMistyped(t *testing.T) {
 			walk(f.Type)
 		}
 	}
-	for _, options := range []any{bridge.Config{}, webhook.Config{}, tail.Config{}} {
+	for _, options := range []any{bridge.Config{}, webhook.Config{}, tail.Config{}, file.Options{}} {
 		walk(reflect.TypeOf(options))
 	}
 	if seen < 300 {

@@ -19,13 +19,14 @@ type LevelsConfig struct {
 	Rules   string `koanf:"rules" oneof:"debug,info,warn,error" doc:"The level of rules; left out, it is log.level."`
 	Webhook string `koanf:"webhook" oneof:"debug,info,warn,error" doc:"The level of webhook sources; left out, it is log.level."`
 	Tail    string `koanf:"tail" oneof:"debug,info,warn,error" doc:"The level of tail sources; left out, it is log.level."`
+	File    string `koanf:"file" oneof:"debug,info,warn,error" doc:"The level of file sinks; left out, it is log.level."`
 }
 
 // byPart are the levels that are configured, "" for log.level.
 func (c LevelsConfig) byPart() map[string]string {
 	return map[string]string{
 		"bridge": c.Bridge, "http": c.HTTP, "broker": c.Broker, "mqtt": c.MQTT, "journal": c.Journal,
-		"rules": c.Rules, "webhook": c.Webhook, "tail": c.Tail,
+		"rules": c.Rules, "webhook": c.Webhook, "tail": c.Tail, "file": c.File,
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/journal"
-	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/trace"
@@ -109,7 +108,7 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 		if err != nil {
 			return nil, err
 		}
-		return c.sinkComponent(sink, told, cursor), nil
+		return c.sinkComponent(sink, options, told, cursor), nil
 	}
 	before := c.old.options(base.Name)
 	w.adjust = func(part *component) (string, func(), error) {
@@ -145,11 +144,7 @@ func (r *running) options(name string) sinks.Options {
 // watchSink returns what tells the trace of a sink's deliveries, and has the
 // sink tell it what it skips.
 func (b *Bridge) watchSink(base sinks.Common, deps sinks.Deps) (*trace.Deliveries, sinks.Deps) {
-	o := trace.DeliveriesOptions{Sink: base.Name, Keeper: deps.Refused, ID: deps.ID}
-	if len(base.Match) > 0 {
-		o.Wants = func(event string) bool { return rules.MatchesName(base.Match, event) }
-	}
-	told := trace.NewDeliveries(b.trace, o)
+	told := trace.NewDeliveries(b.trace, trace.DeliveriesOptions{Sink: base.Name, Keeper: deps.Refused, ID: deps.ID})
 	deps.Refused = told
 	return told, deps
 }
@@ -168,11 +163,13 @@ func (c *change) cursorOf(name string, old *component) (*journal.Cursor, error) 
 	return cursor, nil
 }
 
-func (b *Bridge) sinkComponent(sink sinks.Sink, told journal.Observer, cursor *journal.Cursor) *component {
+func (b *Bridge) sinkComponent(sink sinks.Sink, options sinks.Options, told journal.Observer, cursor *journal.Cursor) *component {
 	c := &component{part: sink, cursor: cursor, alone: true} // there is one cursor, and one client id
+	wants := options.Base().Wants()
 	c.run = func(ctx context.Context, ready func()) error {
-		ready() // a destination that is away is waited for
+		cursor.Filter(wants) // not before: the sink in whose place it comes still reads
 		cursor.Observe(told)
+		ready() // a destination that is away is waited for
 		return sink.Run(ctx, cursor, b.states, c.health.Tell)
 	}
 	return c

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
@@ -50,6 +51,23 @@ func (p *Plan) warnOfSurprises() {
 		p.warnOfEmptySecrets(fmt.Sprintf("sources[%d]", i), o)
 	}
 	p.warnOfOpenSources()
+	p.warnOfCircles()
+}
+
+// warnOfCircles tells of files that a sink writes and a source reads.
+func (p *Plan) warnOfCircles() {
+	for i, sink := range p.sinks[1:] {
+		w, ok := sink.(writer)
+		if !ok {
+			continue
+		}
+		for _, source := range p.sources {
+			r, ok := source.(reader)
+			if ok && slices.ContainsFunc(w.Writes(), r.Reads) {
+				p.warn(fmt.Sprintf("sinks[%d].path", i), "the source %s reads what is written here, so that each event makes another, without end; choose another path, or exclude it there", source.Base().Name)
+			}
+		}
+	}
 }
 
 // warnOfEmptySecrets tells of secrets that are written, and empty, such as by a

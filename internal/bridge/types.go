@@ -10,6 +10,7 @@ import (
 	"event2mqtt/internal/commands"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/sinks/file"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/tail"
@@ -23,7 +24,7 @@ var sourceTypes = []sources.Type{webhook.Type, tail.Type}
 
 // sinkTypes are the kinds of sink that can stand below sinks. A new one is one
 // folder and one line here.
-var sinkTypes = []sinks.Type{}
+var sinkTypes = []sinks.Type{file.Type}
 
 // mainSink is the name of the sink that the sections mqtt and publish describe,
 // and of its cursor. It stays when that moves from one broker to another.
@@ -39,6 +40,14 @@ type (
 	// trier tells how people can send an event, if anybody can, over HTTP at
 	// an address.
 	trier interface{ Try(address string) string }
+	// clasher tells, as a KeyError, that another of the list, which is named,
+	// cannot run beside it, such as one that writes to the same file.
+	clasher[O any] interface {
+		Clash(other O, name string) error
+	}
+	// writer tells which files a sink writes, and reader which a source reads.
+	writer interface{ Writes() []string }
+	reader interface{ Reads(path string) bool }
 	// opener reports whether the source takes events from whoever reaches it.
 	opener interface{ Open() bool }
 )
@@ -57,7 +66,7 @@ type options interface{ Check() error }
 // decodeAll reads a list, and notes what is wrong with it.
 func decodeAll[O options](doc *config.Document, key string, items []any, k kinds[O], note func(path string, err error), checkName func(string) error) (all []O) {
 	note("", atMost(key, len(items), maxParts))
-	names := map[string]int{}
+	names, places := map[string]int{}, []string{}
 	for i, item := range items[:min(len(items), maxParts)] {
 		path := fmt.Sprintf("%s[%d]", key, i)
 		options, ok, err := k.decode(doc, path, item)
@@ -71,7 +80,15 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 		}
 		note(path, checkName(name))
 		names[name] = i
-		all = append(all, options)
+		if c, ok := any(options).(clasher[O]); ok {
+			for j, other := range all {
+				if err := c.Clash(other, places[j]); err != nil {
+					note(path, err)
+					break // the others clash with that, too
+				}
+			}
+		}
+		all, places = append(all, options), append(places, path)
 	}
 	return all
 }

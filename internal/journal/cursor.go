@@ -188,6 +188,8 @@ type Cursor struct {
 
 	disk diskReader // of Next's caller
 	seen uint64     // newest event that Next's caller knows to be read, or lost
+
+	filter filter
 }
 
 type delivery struct {
@@ -249,7 +251,7 @@ func (c *Cursor) Close() {
 	}
 }
 
-// read is Next.
+// read is Next for all entries.
 func (c *Cursor) read(ctx context.Context, buf []Entry) ([]Entry, error) {
 	buf = buf[:0]
 	for {
@@ -291,7 +293,7 @@ func (c *Cursor) read(ctx context.Context, buf []Entry) ([]Entry, error) {
 func (c *Cursor) Ack(seq uint64) {
 	c.j.mu.Lock()
 	defer c.j.mu.Unlock()
-	if seq <= c.acked {
+	if seq = c.filter.covers(seq); seq <= c.acked {
 		return
 	}
 	c.setAcked(seq, nil)

@@ -1,7 +1,5 @@
 package journal
 
-import "context"
-
 // Observer is told how far a cursor is, for people who look on. It has no say.
 // Both methods are called by those who read and acknowledge, and must be quick.
 type Observer interface {
@@ -19,14 +17,4 @@ func (c *Cursor) Observe(o Observer) {
 	c.j.mu.Lock()
 	defer c.j.mu.Unlock()
 	c.observer = o
-}
-
-// Next returns the next entries in order, at most cap(buf) of them, in buf's
-// memory. It waits for at least one, or for ctx to end.
-func (c *Cursor) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
-	entries, err := c.read(ctx, buf)
-	if len(entries) > 0 && c.observer != nil {
-		c.observer.Read(entries)
-	}
-	return entries, err
 }

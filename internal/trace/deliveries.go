@@ -39,8 +39,6 @@ type Deliveries struct {
 // DeliveriesOptions are what Deliveries need to know of a sink.
 type DeliveriesOptions struct {
 	Sink string // its configured name
-	// Wants reports whether the sink delivers events of a name; nil is all.
-	Wants func(event string) bool
 	// Keeper keeps what the sink skips. May be nil.
 	Keeper Keeper
 	// ID is the id by which the keeper knows the event of a number.
@@ -85,9 +83,6 @@ func (d *Deliveries) Read(entries []journal.Entry) {
 	fresh := make([]pending, 0, len(entries))
 	for i := range entries {
 		e := &entries[i]
-		if d.o.Wants != nil && !d.o.Wants(e.Name) {
-			continue
-		}
 		p := pending{Record: Record{Verdict: Delivered, Sink: d.o.Sink, Seq: e.Seq, Source: e.Source, Event: e.Name}, read: now}
 		if d.router != nil {
 			p.Topic = d.router.Topic(e)

@@ -34,7 +34,10 @@ func newSink(t *testing.T, ring *trace.Ring, wants func(string) bool) *sink {
 	if s.cursor, err = j.Cursor("log"); err != nil {
 		t.Fatal(err)
 	}
-	s.told = trace.NewDeliveries(ring, trace.DeliveriesOptions{Sink: "log", Wants: wants, Keeper: s, ID: j.ID})
+	s.told = trace.NewDeliveries(ring, trace.DeliveriesOptions{Sink: "log", Keeper: s, ID: j.ID})
+	if wants != nil {
+		s.cursor.Filter(func(e *event.Event) bool { return wants(e.Name) })
+	}
 	s.told.Ask(s)
 	s.cursor.Observe(s.told)
 	return s

@@ -37,7 +37,7 @@ type Options struct {
 // Check implements sinks.Options. Keys begin with mqtt and publish.
 func (o *Options) Check() error {
 	_, err := check(o.Config, o.Publish)
-	return err
+	return errors.Join(err, o.CheckMatch())
 }
 
 // Fingerprint implements sinks.Options: what PublishConfig says of single

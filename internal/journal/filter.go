@@ -1,0 +1,92 @@
+package journal
+
+import (
+	"context"
+
+	"event2mqtt/internal/event"
+)
+
+// This file is how a cursor skips what its sink does not want, without anybody
+// having to acknowledge it.
+
+// filter is a cursor's own. j.mu guards it.
+type filter struct {
+	wants func(*event.Event) bool // nil: all
+	// handed is the newest event that Next has returned since the cursor was
+	// last set back. No event behind it up to passed is wanted: once handed is
+	// acknowledged, so are they.
+	handed, passed uint64
+}
+
+// Filter has Next return only the events that wants reports true of; nil is
+// all. What is skipped counts as acknowledged as soon as all before it is. It
+// is called before Next, by Next's caller.
+func (c *Cursor) Filter(wants func(*event.Event) bool) {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	c.filter = filter{wants: wants, handed: max(c.next, 1) - 1}
+}
+
+// Next returns the next entries in order that the cursor's filter wants, at
+// most cap(buf) of them, in buf's memory. It waits for at least one, or for ctx
+// to end.
+func (c *Cursor) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
+	for {
+		c.j.mu.Lock()
+		if c.rewound {
+			c.filter.handed = c.acked
+		}
+		wants := c.filter.wants
+		c.j.mu.Unlock()
+		entries, err := c.read(ctx, buf)
+		if err == nil && wants != nil {
+			entries = c.sift(entries, wants)
+		}
+		if len(entries) > 0 && c.observer != nil {
+			c.observer.Read(entries)
+		}
+		if err != nil || len(entries) > 0 {
+			return entries, err
+		}
+		if err := ctx.Err(); err != nil { // of many that are skipped, reading waits for none
+			return nil, err
+		}
+	}
+}
+
+// sift keeps the entries that are wanted, and notes those that are not.
+func (c *Cursor) sift(entries []Entry, wants func(*event.Event) bool) []Entry {
+	newest := entries[len(entries)-1].Seq
+	kept := entries[:0]
+	before := newest // of those that are not wanted, the newest before all that are
+	for i := range entries {
+		if !wants(&entries[i].Event) {
+			continue
+		}
+		if len(kept) == 0 {
+			before = entries[i].Seq - 1
+		}
+		kept = append(kept, entries[i])
+	}
+	clear(entries[len(kept):])
+
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	f := &c.filter
+	if f.handed <= c.acked && before > c.acked {
+		c.setAcked(before, nil)
+	}
+	if len(kept) > 0 {
+		f.handed = kept[len(kept)-1].Seq
+	}
+	f.passed = newest
+	return kept
+}
+
+// covers returns up to where an acknowledgement of seq goes. j.mu is held.
+func (f *filter) covers(seq uint64) uint64 {
+	if f.wants != nil && seq >= f.handed {
+		return max(seq, f.passed)
+	}
+	return seq
+}

@@ -24,7 +24,7 @@ type filter struct {
 func (c *Cursor) Filter(wants func(*event.Event) bool) {
 	c.j.mu.Lock()
 	defer c.j.mu.Unlock()
-	c.filter = filter{wants: wants, handed: max(c.next, 1) - 1}
+	c.filter = filter{wants: wants, handed: c.next - 1}
 }
 
 // Next returns the next entries in order that the cursor's filter wants, at

@@ -82,96 +82,118 @@ func TestSkippingHoldsNothingUp(t *testing.T) {
 	})
 }
 
+// sifting is a cursor with a filter, and what must hold of it.
+type sifting struct {
+	*testing.T
+	*rand.Rand
+	j      *journal.Journal
+	c      *journal.Cursor
+	last   int             // event
+	every  int             // which events are wanted
+	wanted map[uint64]bool // and not acknowledged
+	read   []uint64        // since it was set back
+}
+
+func (s *sifting) wants(e *event.Event) bool { n, _ := strconv.Atoi(e.Name); return n%s.every == 0 }
+
+func (s *sifting) append(n int) {
+	appendN(s.T, s.j, s.last+1, n)
+	s.last += n
+	s.want(s.last - n)
+}
+
+// want notes what is wanted of the events behind one.
+func (s *sifting) want(after int) {
+	for i := after + 1; i <= s.last; i++ {
+		if i%s.every == 0 {
+			s.wanted[uint64(i)] = true
+		}
+	}
+}
+
+// next reads what there is, and waits for nothing.
+func (s *sifting) next() {
+	ctx, cancel := context.WithCancel(s.Context())
+	got := make(chan []journal.Entry, 1)
+	buf := make([]journal.Entry, 0, 1+s.IntN(8))
+	go func() { entries, _ := s.c.Next(ctx, buf); got <- entries }()
+	synctest.Wait()
+	cancel()
+	for _, e := range <-got {
+		s.read = append(s.read, e.Seq)
+	}
+}
+
+// ack acknowledges the first n that were read.
+func (s *sifting) ack(n int) {
+	for seq := range s.wanted {
+		if seq <= s.read[n-1] {
+			delete(s.wanted, seq)
+		}
+	}
+	s.c.Ack(s.read[n-1])
+	s.read = s.read[n:]
+}
+
+func (s *sifting) acked() int { return s.last - int(s.c.Lag()) }
+
+// rewind sets the cursor back, and sometimes another filter takes it over.
+func (s *sifting) rewind() {
+	if s.IntN(4) == 0 {
+		s.every = 2 + s.IntN(4)
+		s.c.Filter(s.wants)
+		clear(s.wanted)
+		s.want(s.acked())
+	}
+	s.c.Rewind()
+	s.read = nil
+}
+
+func (s *sifting) check(seed uint64) {
+	s.Helper()
+	for seq := range s.wanted {
+		if seq <= uint64(s.acked()) {
+			s.Fatalf("seed %d: event %d is wanted and was not acknowledged, and the mark is at %d", seed, seq, s.acked())
+		}
+	}
+}
+
 // TestNoWantedEventIsPassedUnacknowledged, whatever the order in which a sink
 // reads, acknowledges, goes back, and gets another filter.
 func TestNoWantedEventIsPassedUnacknowledged(t *testing.T) {
 	for seed := range uint64(200) {
-		r := rand.New(rand.NewPCG(seed, 1))
 		synctest.Test(t, func(t *testing.T) {
-			j := open(t, journal.Options{FS: newMemFS(1), Memory: 1 + r.IntN(20<<10), SegmentSize: 4 << 10})
-			defer j.Close()
-			c := cursor(t, j, "c")
-			wanted := map[uint64]bool{} // and not acknowledged
-			var read []uint64           // since the last rewind
-			last, every := 0, 3
-			wants := func(e *event.Event) bool { n, _ := strconv.Atoi(e.Name); return n%every == 0 }
-			c.Filter(wants)
-			next := func() {
-				ctx, cancel := context.WithCancel(t.Context())
-				got := make(chan []journal.Entry, 1)
-				go func() { entries, _ := c.Next(ctx, make([]journal.Entry, 0, 1+r.IntN(8))); got <- entries }()
-				synctest.Wait()
-				cancel()
-				for _, e := range <-got {
-					read = append(read, e.Seq)
-				}
-			}
-			check := func() {
-				t.Helper()
-				acked := uint64(last) - c.Lag()
-				for seq := range wanted {
-					if seq <= acked {
-						t.Fatalf("seed %d: event %d is wanted and was not acknowledged, and the mark is at %d", seed, seq, acked)
-					}
-				}
-			}
+			s := &sifting{T: t, Rand: rand.New(rand.NewPCG(seed, 1)), every: 3, wanted: map[uint64]bool{}}
+			s.j = open(t, journal.Options{FS: newMemFS(1), Memory: 1 + s.IntN(20<<10), SegmentSize: 4 << 10})
+			defer s.j.Close()
+			s.c = cursor(t, s.j, "c")
+			s.c.Filter(s.wants)
 			for range 60 {
-				switch r.IntN(5) {
+				switch s.IntN(5) {
 				case 0:
-					n := r.IntN(20)
-					appendN(t, j, last+1, n)
-					for i := last + 1; i <= last+n; i++ {
-						if i%every == 0 {
-							wanted[uint64(i)] = true
-						}
-					}
-					last += n
+					s.append(s.IntN(20))
 				case 1, 2:
-					next()
+					s.next()
 				case 3:
-					if len(read) > 0 {
-						upTo := r.IntN(len(read))
-						for seq := range wanted {
-							if seq <= read[upTo] {
-								delete(wanted, seq)
-							}
-						}
-						c.Ack(read[upTo])
-						read = read[upTo+1:]
+					if len(s.read) > 0 {
+						s.ack(1 + s.IntN(len(s.read)))
 					}
 				case 4:
-					if r.IntN(4) == 0 { // another takes the cursor over
-						every = 2 + r.IntN(4)
-						c.Filter(wants)
-						acked := uint64(last) - c.Lag()
-						clear(wanted)
-						for seq := acked + 1; seq <= uint64(last); seq++ {
-							if seq%uint64(every) == 0 {
-								wanted[seq] = true
-							}
-						}
-					}
-					c.Rewind()
-					read = nil
+					s.rewind()
 				}
-				check()
+				s.check(seed)
 			}
-			c.Rewind()
-			read = nil
-			for len(wanted) > 0 { // and all of them come
-				before := len(read)
-				next()
-				if len(read) == before {
-					t.Fatalf("seed %d: these never come: %v", seed, wanted)
+			s.c.Rewind()
+			s.read = nil
+			for len(s.wanted) > 0 { // and all of them come
+				if s.next(); len(s.read) == 0 {
+					t.Fatalf("seed %d: these never come: %v", seed, s.wanted)
 				}
-				for _, seq := range read {
-					delete(wanted, seq)
-				}
-				c.Ack(read[len(read)-1])
-				check()
+				s.ack(len(s.read))
+				s.check(seed)
 			}
-			next()
-			if lag := c.Lag(); lag != 0 {
+			s.next()
+			if lag := s.c.Lag(); lag != 0 {
 				t.Errorf("seed %d: %d events wait", seed, lag)
 			}
 		})

@@ -85,7 +85,7 @@ type Bridge struct {
 // New returns a bridge.
 func New(o Options) *Bridge {
 	b := &Bridge{
-		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
+		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log, o.Plan.types.names()...), setLog: o.SetLog,
 		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)

@@ -62,6 +62,7 @@ type Plan struct {
 	Config
 	// Version is the program's, as it shows it.
 	Version string
+	types   Types
 	sources []sources.Options
 	sinks   []sinks.Options // the main one first
 	doc     *config.Document
@@ -101,7 +102,12 @@ func (p *Plan) destination() string {
 // config.Problems, all of them, or that of reading the file. What Load accepts
 // can be run.
 func Load(file string, environ []string, stateDir string, settings ...string) (*Plan, error) {
-	p := &Plan{}
+	return BuiltIn().Load(file, environ, stateDir, settings...)
+}
+
+// Load is as the function Load, for a configuration that may name these types.
+func (t Types) Load(file string, environ []string, stateDir string, settings ...string) (*Plan, error) {
+	p := &Plan{types: t}
 	doc, err := config.Load(file, environ, &p.Config, settings...)
 	if err != nil {
 		return nil, err
@@ -131,8 +137,8 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	}
 	note("", p.checkPaths())
 	note("", atMost("rules", len(p.Rules), maxRules))
-	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(), note, checkSourceName)
-	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, sinkKinds(), note, checkSinkName)...)
+	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(t.Sources), note, checkSourceName)
+	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, sinkKinds(t.Sinks), note, checkSinkName)...)
 	if len(p.Sources) == 0 {
 		hook := webhook.Defaults()
 		hook.Name, hook.Type = "default", webhook.Type.Name

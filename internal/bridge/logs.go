@@ -42,12 +42,14 @@ type gate struct{ least atomic.Int32 }
 // Sample implements zerolog.Sampler.
 func (g *gate) Sample(level zerolog.Level) bool { return int32(level) >= g.least.Load() }
 
-func newLogs(root zerolog.Logger, c LogConfig) *logs {
+// newLogs makes the loggers of the parts that LevelsConfig has, and of types that
+// it may not have.
+func newLogs(root zerolog.Logger, c LogConfig, types ...string) *logs {
 	l := &logs{root, map[string]*gate{}}
 	for part := range c.Levels.byPart() {
 		l.gates[part] = &gate{}
 	}
-	for _, kind := range append(sourceKinds().names, sinkKinds().names...) {
+	for _, kind := range types {
 		l.gates[kind] = &gate{} // also one that has no level of its own
 	}
 	l.set(c)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"event2mqtt/internal/config"
@@ -95,17 +96,32 @@ func checkSinkName(name string) error {
 // stateSource is the source of the program's own states.
 const stateSource = "bridge"
 
-func sourceKinds() kinds[sources.Options] {
+// Types are the kinds of source and sink that a configuration may name. Those of
+// the program are BuiltIn; tests bring some of their own.
+type Types struct {
+	Sources []sources.Type
+	Sinks   []sinks.Type
+}
+
+// BuiltIn returns the types that the program has.
+func BuiltIn() Types { return Types{slices.Clone(sourceTypes), slices.Clone(sinkTypes)} }
+
+// names are those of all types.
+func (t Types) names() []string {
+	return append(sourceKinds(t.Sources).names, sinkKinds(t.Sinks).names...)
+}
+
+func sourceKinds(types []sources.Type) kinds[sources.Options] {
 	k := kinds[sources.Options]{what: "source", name: func(o sources.Options) string { return o.Base().Name }, make: map[string]func() sources.Options{}}
-	for _, t := range sourceTypes {
+	for _, t := range types {
 		k.names, k.make[t.Name] = append(k.names, t.Name), t.Options
 	}
 	return k
 }
 
-func sinkKinds() kinds[sinks.Options] {
+func sinkKinds(types []sinks.Type) kinds[sinks.Options] {
 	k := kinds[sinks.Options]{what: "sink", name: func(o sinks.Options) string { return o.Base().Name }, make: map[string]func() sinks.Options{}}
-	for _, t := range sinkTypes {
+	for _, t := range types {
 		k.names, k.make[t.Name] = append(k.names, t.Name), t.Options
 	}
 	return k

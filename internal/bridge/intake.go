@@ -131,7 +131,15 @@ func (o output) store(ctx context.Context, events []event.Event) (receipt, error
 
 func (o output) Tell(s health.Status) { o.tell(s) }
 
-func (o output) Describe(d device.Device) { o.b.devices.set(o.source, d) }
+func (o output) Describe(d device.Device) {
+	if err := d.Check(); err != nil {
+		if o.b.devices.isNews(o.source, err) {
+			o.b.log.Warn().Str("source", o.source).Msgf("what the source says of its device cannot be used, and is ignored: %v", err)
+		}
+		return
+	}
+	o.b.devices.set(o.source, d)
+}
 
 func (o output) Report(states ...event.State) { o.b.states.Report(o.source, states...) }
 

@@ -49,9 +49,15 @@ func newHouse(t *testing.T, yaml string, fault ...func(component string) error) 
 
 func newHouseIn(t *testing.T, yaml, state string, fault ...func(component string) error) *house {
 	t.Helper()
+	return newHouseOf(t, BuiltIn(), yaml, state, fault...)
+}
+
+// newHouseOf runs a configuration that may name these types.
+func newHouseOf(t *testing.T, types Types, yaml, state string, fault ...func(component string) error) *house {
+	t.Helper()
 	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: freeAddress(t), mqtt: freeAddress(t), log: &logBuffer{}}
 	h.write(yaml)
-	load := func() (*Plan, error) { return Load(h.file, nil, state) }
+	load := func() (*Plan, error) { return types.Load(h.file, nil, state) }
 	plan, err := load()
 	if err != nil {
 		t.Fatal(err)

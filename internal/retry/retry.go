@@ -40,7 +40,9 @@ type Loop struct {
 	told     []string // causes, the oldest first
 }
 
-// Run calls session until ctx ends, and returns ctx's error.
+// Run calls session until ctx ends, and returns ctx's error. It takes all of a
+// session for its work; where an attempt may last as long as Steady and come to
+// nothing, Next is told how long it was more than an attempt.
 func (l *Loop) Run(ctx context.Context, session func(ctx context.Context) error) error {
 	for {
 		began := time.Now()

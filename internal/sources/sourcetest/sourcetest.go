@@ -72,8 +72,18 @@ func noneLeft(t *testing.T, before goleak.Option) {
 	t.Errorf("when Run has returned: %v", err)
 }
 
-// begin runs the source until stop, and waits until it is ready.
+// begin runs the source until stop, with the thing there, and waits until it is
+// ready. The thing is away when stop has returned, if it can be.
 func begin(t *testing.T, o *Output, s Subject) (stop func()) {
+	t.Helper()
+	if s.Come != nil {
+		s.Come(t)
+	}
+	return beginAway(t, o, s)
+}
+
+// beginAway is begin with the thing as it is.
+func beginAway(t *testing.T, o *Output, s Subject) (stop func()) {
 	t.Helper()
 	end := o.Run(t, s.Source)
 	o.Await(t, "it is ready", func(o *Output) bool { return o.Readies() > 0 })
@@ -85,16 +95,10 @@ func begin(t *testing.T, o *Output, s Subject) (stop func()) {
 		for _, what := range o.Breaches() {
 			t.Errorf("against the contract: %s", what)
 		}
+		if s.Go != nil {
+			s.Go(t)
+		}
 	}
-}
-
-// come has the thing appear, and waits until the source has seen it.
-func come(t *testing.T, o *Output, s Subject) {
-	t.Helper()
-	if s.Come != nil {
-		s.Come(t)
-	}
-	o.Await(t, "it is up", func(o *Output) bool { return o.Health().Level == health.Up })
 }
 
 // expect waits for events of these names, and wants no others.
@@ -117,7 +121,6 @@ func readyOnce(t *testing.T, s Subject) {
 	o := NewOutput()
 	for i := range 3 {
 		stop := begin(t, o, s)
-		come(t, o, s)
 		s.Send(t, fmt.Sprint("Event", i))
 		expect(t, o, numbered(i+1)...)
 		stop()
@@ -130,7 +133,6 @@ func readyOnce(t *testing.T, s Subject) {
 func delivers(t *testing.T, s Subject) {
 	o, names := NewOutput(), numbered(50)
 	stop := begin(t, o, s)
-	come(t, o, s)
 	for _, name := range names {
 		s.Send(t, name)
 	}
@@ -143,7 +145,6 @@ func delivers(t *testing.T, s Subject) {
 		names = append(names, "Between0", "Between1")
 	}
 	stop = begin(t, o, s)
-	come(t, o, s)
 	s.Send(t, "Last")
 	expect(t, o, append(names, "Last")...)
 	stop()
@@ -156,10 +157,11 @@ func waits(t *testing.T, s Subject) {
 		return // it connects to nothing
 	}
 	o := NewOutput()
-	stop := begin(t, o, s)
+	stop := beginAway(t, o, s)
 	for i := range 2 {
 		o.Await(t, "it waits for its peer", func(o *Output) bool { h := o.Health(); return h.Level == health.Waiting && h.Error != "" })
-		come(t, o, s)
+		s.Come(t)
+		o.Await(t, "it is up", func(o *Output) bool { return o.Health().Level == health.Up })
 		s.Send(t, fmt.Sprint("Event", i))
 		expect(t, o, numbered(i+1)...)
 		s.Go(t)
@@ -176,7 +178,6 @@ func waits(t *testing.T, s Subject) {
 func full(t *testing.T, s Subject) {
 	o, names := NewOutput(), numbered(10)
 	stop := begin(t, o, s)
-	come(t, o, s)
 	s.Send(t, names[0])
 	expect(t, o, names[0])
 	o.Full(true)
@@ -191,9 +192,7 @@ func full(t *testing.T, s Subject) {
 	o.Full(false)
 	expect(t, o, names...)
 	sending.Wait()
-	if h := o.Health(); h.Level != health.Up {
-		t.Errorf("afterwards it tells of %+v", h)
-	}
+	o.Await(t, "it is up", func(o *Output) bool { return o.Health().Level == health.Up })
 	stop()
 }
 
@@ -202,7 +201,6 @@ func refused(t *testing.T, s Subject) {
 	o := NewOutput()
 	o.Refuse("Refused")
 	stop := begin(t, o, s)
-	come(t, o, s)
 	for _, name := range []string{"Event0", "Refused", "Event1"} {
 		s.Send(t, name)
 	}
@@ -221,9 +219,8 @@ func ends(t *testing.T, s Subject) {
 		t.Errorf("with a context that has ended, Run returns: %v", err)
 	}
 	o.end()
-	begin(t, o, s)()
+	beginAway(t, o, s)()
 	stop := begin(t, o, s)
-	come(t, o, s)
 	if s.Remembers { // else somebody may wait for an answer
 		o.Full(true)
 		s.Send(t, "Event0")

@@ -13,6 +13,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/retry"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sources"
 )
@@ -262,6 +263,7 @@ func (b *Bridge) wakeHeld() {
 func (b *Bridge) sendHeld(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	again := retry.Loop{Max: 5 * time.Second}
 	for {
 		select {
 		case <-ctx.Done():
@@ -271,10 +273,21 @@ func (b *Bridge) sendHeld(ctx context.Context) {
 		}
 		shape := b.shape.Load()
 		due, next := shape.rules.Due(time.Now())
+		var failed error // of the last that failed; the others are not stopped by one
+		var name string
 		for _, h := range due {
 			if err := b.storeHeld(ctx, shape, h); err != nil && ctx.Err() == nil {
-				b.log.Error().Err(err).Str("event", h.Event.Name).Msg("an event that a rule has held back cannot be stored; trying again")
-				next = time.Now().Add(time.Second)
+				failed, name = err, h.Event.Name
+			}
+		}
+		if failed == nil && len(due) > 0 {
+			again.Reset()
+		}
+		if failed != nil {
+			pause, fresh := again.Next(failed, 0)
+			next = time.Now().Add(pause)
+			if fresh {
+				b.log.Error().Err(failed).Str("event", name).Msg("an event that a rule has held back cannot be stored; it is tried again for as long as it takes")
 			}
 		}
 		if !next.IsZero() {

@@ -51,7 +51,7 @@ func TestTheExampleOfTheDocsRuns(t *testing.T) {
 		t.Errorf("it is not formatted: %v %s", err, out)
 	}
 	program := filepath.Join(dir, "example.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-o", program, "-overlay", filepath.Join(dir, "overlay.json"), "./internal/sources/tcplines")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", program, "-overlay", filepath.Join(dir, "overlay.json"), "./internal/sources/tcplines")
 	build.Dir = module // vet would need a folder
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

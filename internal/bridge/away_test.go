@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,7 +23,8 @@ import (
 // line that comes.
 type peerOptions struct {
 	sources.Common `koanf:",squash"`
-	Address        string `koanf:"address" doc:"The peer."`
+	Address        string        `koanf:"address" doc:"The peer."`
+	dials          *atomic.Int64 // attempts to connect
 }
 
 func (*peerOptions) Check() error    { return nil }
@@ -37,21 +37,11 @@ type peerSource struct {
 	sources.Deps
 }
 
-// dials counts attempts to connect to each address.
-type dials struct{ by sync.Map }
-
-func (d *dials) of(address string) *atomic.Int64 {
-	n, _ := d.by.LoadOrStore(address, new(atomic.Int64))
-	return n.(*atomic.Int64)
-}
-
-var dialled dials
-
 func (s *peerSource) Run(ctx context.Context, out sources.Output) error {
 	out.Ready()
 	c := sources.Connection{Peer: s.Address, Log: s.Log, Min: 4 * time.Millisecond, Max: 8 * time.Millisecond}
 	return c.Run(ctx, out, func(ctx context.Context, up func()) error {
-		dialled.of(s.Address).Add(1)
+		s.dials.Add(1)
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.Address)
 		if err != nil {
 			return err
@@ -111,8 +101,9 @@ func (h *house) lines(text string) (found []string) {
 // is up when its peer is, and waits again when that goes. The log has one line
 // for each change, whatever number of attempts there are between.
 func TestAPeerThatIsAwayIsNoFailure(t *testing.T) {
+	var dials atomic.Int64
 	types := BuiltIn()
-	types.Sources = append(types.Sources, sources.Type{Name: "peer", Options: func() sources.Options { return &peerOptions{} }})
+	types.Sources = append(types.Sources, sources.Type{Name: "peer", Options: func() sources.Options { return &peerOptions{dials: &dials} }})
 	for _, byReload := range []bool{false, true} {
 		t.Run(fmt.Sprint("added by reload ", byReload), func(t *testing.T) {
 			address := freeAddress(t)
@@ -126,7 +117,7 @@ func TestAPeerThatIsAwayIsNoFailure(t *testing.T) {
 			} else {
 				h = newHouseOf(t, types, with, t.TempDir())
 			}
-			testComesAndGoes(t, h, address)
+			testComesAndGoes(t, h, address, &dials)
 			if o := h.reload(plain); !o.OK {
 				t.Fatalf("without it: %+v", o)
 			}
@@ -134,7 +125,7 @@ func TestAPeerThatIsAwayIsNoFailure(t *testing.T) {
 	}
 }
 
-func testComesAndGoes(t *testing.T, h *house, address string) {
+func testComesAndGoes(t *testing.T, h *house, address string, dials *atomic.Int64) {
 	subscriber := h.follow()
 	lines := 0
 	for round := range 3 {
@@ -142,8 +133,8 @@ func testComesAndGoes(t *testing.T, h *house, address string) {
 			c := h.readiness("source printer")
 			return c.Level == health.Waiting && !c.OK && strings.Contains(c.Detail, "refused") && c.LastError != "" && c.Restarts == 0
 		})
-		before := dialled.of(address).Load()
-		eventually(t, "it tries again and again", func() bool { return dialled.of(address).Load() > before+10 })
+		before := dials.Load()
+		eventually(t, "it tries again and again", func() bool { return dials.Load() > before+10 })
 		lines++ // that it is away, or was lost
 		if got := h.lines(`"source":"printer"`); len(got) != lines || !strings.Contains(got[lines-1], "cannot be reached") {
 			t.Fatalf("round %d: after ten attempts the log has: %s", round, strings.Join(got, ""))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"reflect"
+	"slices"
 	"sync"
 
 	"event2mqtt/internal/device"
@@ -17,16 +18,33 @@ type devices struct {
 	learned learned.Kept // in the journal
 	mu      sync.Mutex
 	by      map[string]device.Device // by source
+	bad     map[string][]string      // by source: what was wrong with descriptions, and was logged
 	changed chan struct{}            // cap 1
 }
 
 func newDevices() *devices {
-	d := &devices{by: map[string]device.Device{}, changed: make(chan struct{}, 1)}
+	d := &devices{by: map[string]device.Device{}, bad: map[string][]string{}, changed: make(chan struct{}, 1)}
 	d.learned = learned.Kept{Names: learned.New(), Changed: d.learnedMore}
 	return d
 }
 
-// set replaces what is known of a source's thing.
+// maxBad bounds how many bad descriptions of one source are logged.
+const maxBad = 10
+
+// isNews notes what is wrong with a description, and reports whether it is to be
+// logged: each cause once.
+func (d *devices) isNews(source string, wrong error) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	told := d.bad[source]
+	if len(told) >= maxBad || slices.Contains(told, wrong.Error()) {
+		return false
+	}
+	d.bad[source] = append(told, wrong.Error())
+	return true
+}
+
+// set replaces what is known of a source's thing, which was checked.
 func (d *devices) set(source string, fresh device.Device) {
 	if fresh.ID == "" {
 		fresh.ID = source
@@ -36,7 +54,7 @@ func (d *devices) set(source string, fresh device.Device) {
 	if old, known := d.by[source]; known && reflect.DeepEqual(old, fresh) {
 		return
 	}
-	d.by[source] = fresh
+	d.by[source] = fresh.Clone() // the source may go on changing its own
 	d.wake()
 }
 
@@ -44,6 +62,7 @@ func (d *devices) set(source string, fresh device.Device) {
 func (d *devices) remove(source string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	delete(d.bad, source)
 	if _, known := d.by[source]; known {
 		delete(d.by, source)
 		d.wake()

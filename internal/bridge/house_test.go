@@ -53,7 +53,7 @@ func newHouseIn(t *testing.T, yaml, state string, fault ...func(component string
 	return newHouseOf(t, BuiltIn(), yaml, state, fault...)
 }
 
-// newHouseOf is newHouseIn with other types of sources.
+// newHouseOf runs a configuration that may name these types.
 func newHouseOf(t *testing.T, types Types, yaml, state string, fault ...func(component string) error) *house {
 	t.Helper()
 	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: freeAddress(t), mqtt: freeAddress(t), log: &logBuffer{}}

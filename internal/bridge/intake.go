@@ -12,6 +12,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/retry"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/ruletest"
 	"event2mqtt/internal/sources"
@@ -153,7 +154,15 @@ func (o output) store(ctx context.Context, events []event.Event) (receipt, error
 
 func (o output) Tell(s health.Status) { o.tell(s) }
 
-func (o output) Describe(d device.Device) { o.b.devices.set(o.source, d) }
+func (o output) Describe(d device.Device) {
+	if err := d.Check(); err != nil {
+		if o.b.devices.isNews(o.source, err) {
+			o.b.log.Warn().Str("source", o.source).Msgf("what the source says of its device cannot be used, and is ignored: %v", err)
+		}
+		return
+	}
+	o.b.devices.set(o.source, d)
+}
 
 func (o output) Report(states ...event.State) { o.b.states.Report(o.source, states...) }
 
@@ -285,6 +294,7 @@ func (b *Bridge) wakeHeld() {
 func (b *Bridge) sendHeld(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	again := retry.Loop{Max: 5 * time.Second}
 	for {
 		select {
 		case <-ctx.Done():
@@ -294,10 +304,21 @@ func (b *Bridge) sendHeld(ctx context.Context) {
 		}
 		shape := b.shape.Load()
 		due, next := shape.rules.Due(time.Now())
+		var failed error // of the last that failed; the others are not stopped by one
+		var name string
 		for _, h := range due {
 			if err := b.storeHeld(ctx, shape, h); err != nil && ctx.Err() == nil {
-				b.log.Error().Err(err).Str("event", h.Event.Name).Msg("an event that a rule has held back cannot be stored; trying again")
-				next = time.Now().Add(time.Second)
+				failed, name = err, h.Event.Name
+			}
+		}
+		if failed == nil && len(due) > 0 {
+			again.Reset()
+		}
+		if failed != nil {
+			pause, fresh := again.Next(failed, 0)
+			next = time.Now().Add(pause)
+			if fresh {
+				b.log.Error().Err(failed).Str("event", name).Msg("an event that a rule has held back cannot be stored; it is tried again for as long as it takes")
 			}
 		}
 		if !next.IsZero() {

@@ -24,6 +24,7 @@ import (
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/retry"
 )
 
 // ErrClosed is returned by Serve after Close, and by a Publish that Close ends.
@@ -175,7 +176,7 @@ func (b *Broker) Serve(l net.Listener) error {
 		return ErrClosed
 	}
 	defer b.removeListener(l)
-	var pause time.Duration
+	again := retry.Loop{Min: 10 * time.Millisecond, Max: time.Second}
 	for {
 		nc, err := l.Accept()
 		if err != nil {
@@ -184,7 +185,7 @@ func (b *Broker) Serve(l net.Listener) error {
 			}
 			// Out of descriptors, most likely: wait for some to come back.
 			b.warn("accept").Err(err).Msg("broker: cannot accept a client; trying again")
-			pause = min(max(2*pause, 10*time.Millisecond), time.Second)
+			pause, _ := again.Next(err, 0)
 			select {
 			case <-b.stop:
 				return ErrClosed
@@ -192,7 +193,7 @@ func (b *Broker) Serve(l net.Listener) error {
 			}
 			continue
 		}
-		pause = 0
+		again.Reset()
 		if c := b.admit(nc); c != nil {
 			go func() {
 				defer b.wg.Done()

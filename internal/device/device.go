@@ -3,6 +3,8 @@
 // discovery, the page and the API are drawn from it; it holds no word of theirs.
 package device
 
+import "slices"
+
 // Device is one thing.
 type Device struct {
 	// ID stays the same for as long as it is the same thing. Empty is the
@@ -16,6 +18,16 @@ type Device struct {
 	Entities     []Entity  `json:"entities,omitempty"`
 	Events       []string  `json:"events,omitempty"` // names that its events may have
 	Commands     []Command `json:"commands,omitempty"`
+}
+
+// Clone returns a copy that shares no memory with d.
+func (d Device) Clone() Device {
+	d.Entities = slices.Clone(d.Entities)
+	for i := range d.Entities {
+		d.Entities[i].Options = slices.Clone(d.Entities[i].Options)
+	}
+	d.Events, d.Commands = slices.Clone(d.Events), slices.Clone(d.Commands)
+	return d
 }
 
 // Kind is what an entity's value is.

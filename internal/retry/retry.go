@@ -5,7 +5,11 @@ package retry
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -14,6 +18,9 @@ const (
 	DefaultMin = time.Second
 	DefaultMax = time.Minute
 )
+
+// maxCauses bounds the causes that a Loop remembers to have told.
+const maxCauses = 32
 
 // Loop runs a session again and again. Its fields are set before Run.
 type Loop struct {
@@ -24,15 +31,18 @@ type Loop struct {
 	// Steady is how long a session must have lasted for the failures before it
 	// to be forgotten. Zero is Max.
 	Steady time.Duration
-	// Failed, if set, is told of each failure. fresh is set if the one before
-	// had another text, or was forgotten. The session begins again after pause.
+	// Failed, if set, is told of each failure. fresh is set if its Cause was not
+	// told since the failures were forgotten. The session begins again after
+	// pause.
 	Failed func(err error, fresh bool, pause time.Duration)
 
 	failures int
-	said     string
+	told     []string // causes, the oldest first
 }
 
-// Run calls session until ctx ends, and returns ctx's error.
+// Run calls session until ctx ends, and returns ctx's error. It takes all of a
+// session for its work; where an attempt may last as long as Steady and come to
+// nothing, Next is told how long it was more than an attempt.
 func (l *Loop) Run(ctx context.Context, session func(ctx context.Context) error) error {
 	for {
 		began := time.Now()
@@ -66,15 +76,16 @@ func (l *Loop) Next(err error, lasted time.Duration) (pause time.Duration, fresh
 	if lasted >= steady {
 		l.Reset()
 	}
-	text := ""
-	if err != nil {
-		text = err.Error()
+	cause := Cause(err)
+	if fresh = !slices.Contains(l.told, cause); fresh {
+		if len(l.told) >= maxCauses {
+			l.told = slices.Delete(l.told, 0, 1)
+		}
+		l.told = append(l.told, cause)
 	}
-	fresh = l.failures == 0 || text != l.said
-	l.said = text
 	pause = most
-	if l.failures < 32 { // or the shift overflows
-		pause = min(least<<l.failures, most)
+	if doubled := least << l.failures; l.failures < 32 && doubled > 0 { // or the shift overflows
+		pause = min(doubled, most)
 	}
 	l.failures++
 	return pause/2 + rand.N(pause/2+1), fresh
@@ -84,7 +95,28 @@ func (l *Loop) Next(err error, lasted time.Duration) (pause time.Duration, fresh
 func (l *Loop) Failures() int { return l.failures }
 
 // Reset forgets the failures: the next is news, and its pause is short.
-func (l *Loop) Reset() { l.failures, l.said = 0, "" }
+func (l *Loop) Reset() { l.failures, l.told = 0, nil }
+
+// Cause is the text of an error without what is another each time though the
+// cause is the same: the port that the system gave to this end of a connection.
+// It is empty for nil.
+func Cause(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Source != nil {
+		without := *op
+		without.Source = nil
+		text = strings.ReplaceAll(text, op.Error(), without.Error())
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsTimeout {
+		without := *dns // what it was waiting for names ports of both ends
+		without.Err = "i/o timeout"
+		text = strings.ReplaceAll(text, dns.Error(), without.Error())
+	}
+	return text
+}
 
 // Sleep waits for d, and reports whether ctx lasted as long.
 func Sleep(ctx context.Context, d time.Duration) bool {

@@ -41,7 +41,7 @@ type Options interface {
 
 // Deps are what sources are built with.
 type Deps struct {
-	Mux Mux
+	Mux Mux            // nil if the source is only probed
 	Log zerolog.Logger // names the source already
 }
 

@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
-
-	"github.com/cenkalti/backoff/v5"
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sources"
@@ -149,28 +146,11 @@ func (s *Source) storeMarks(ctx context.Context, marks []event.Position) error {
 // deliver calls store until it works, ctx ends, or what is stored is refused
 // for good.
 func (s *Source) deliver(ctx context.Context, store func() error) error {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
-	for {
-		err := store()
-		if _, refused := errors.AsType[*event.Refused](err); err == nil || refused || ctx.Err() != nil {
-			if err == nil && s.paused {
-				s.paused = false
-				s.log.Info().Msg("tail: reading again")
-			}
-			return err
+	return sources.Store(ctx, store, func(err error) {
+		if err == nil {
+			s.log.Info().Msg("tail: reading again")
+			return
 		}
-		if errors.Is(err, sources.ErrClosed) {
-			return err
-		}
-		if !s.paused {
-			s.paused = true
-			s.log.Warn().Err(err).Msg("tail: events cannot be stored; reading pauses until they can")
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause.NextBackOff()):
-		}
-	}
+		s.log.Warn().Err(err).Msg("tail: events cannot be stored; reading pauses until they can")
+	})
 }

@@ -87,7 +87,6 @@ type Source struct {
 	left      int                 // files that were too many
 	buf       []byte
 	batch     batch
-	paused    bool
 	cut       int // lines that were too long
 	lastCut   time.Time
 	ran       bool // before this start

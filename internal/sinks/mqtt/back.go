@@ -27,10 +27,10 @@ type comeback struct {
 // connections, so slow down instead of racing.
 const steady = 10 * time.Second
 
-func newComeback(brokers int) comeback {
+func newComeback(brokers int, pause time.Duration) comeback {
 	return comeback{
-		rounds:  retry.Loop{Steady: steady},
-		keeping: retry.Loop{Max: 8 * time.Second, Steady: steady},
+		rounds:  retry.Loop{Min: pause, Steady: steady},
+		keeping: retry.Loop{Min: pause, Max: 8 * time.Second, Steady: steady},
 		said:    make([]string, max(brokers, 1)),
 	}
 }

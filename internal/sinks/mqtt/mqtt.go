@@ -33,6 +33,9 @@ type Options struct {
 	// Calm is how long a connection must have lasted without a message before
 	// its end is blamed on one. Zero is 2 s.
 	Calm time.Duration
+	// Pause is the first pause after a failure; it doubles each time. Zero is
+	// that of retry.Loop.
+	Pause time.Duration
 }
 
 // Check implements sinks.Options. Keys begin with mqtt and publish.
@@ -132,7 +135,7 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 	}
 	s := &Sink{
 		settings: settings, states: refusedStates{}, unfitTold: map[string]string{}, adjusted: make(chan struct{}, 1),
-		back: newComeback(len(settings.brokers)), health: health.Lacking("connecting"),
+		back: newComeback(len(settings.brokers), o.Pause), health: health.Lacking("connecting"),
 	}
 	s.opt.Options, s.opt.Deps = o, d
 	s.publish.Store(&publishing{o.Publish, settings.template, settings.stateTemplate})

@@ -117,7 +117,7 @@ func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls .
 	if change != nil {
 		change(&c, &p)
 	}
-	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, Calm: 50 * time.Millisecond}, sinks.Deps{ID: r.journal.ID, Refused: r.refused, Log: zerolog.New(r.log)})
+	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, Calm: 50 * time.Millisecond, Pause: 100 * time.Millisecond}, sinks.Deps{ID: r.journal.ID, Refused: r.refused, Log: zerolog.New(r.log)})
 	ok(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

@@ -101,6 +101,11 @@ func (p *Plan) destination() string {
 // config.Problems, all of them, or that of reading the file. What Load accepts
 // can be run.
 func Load(file string, environ []string, stateDir string, settings ...string) (*Plan, error) {
+	return load(file, environ, stateDir, sourceTypes, settings...)
+}
+
+// load is Load with other types of sources.
+func load(file string, environ []string, stateDir string, types []sources.Type, settings ...string) (*Plan, error) {
 	p := &Plan{}
 	doc, err := config.Load(file, environ, &p.Config, settings...)
 	if err != nil {
@@ -131,7 +136,7 @@ func Load(file string, environ []string, stateDir string, settings ...string) (*
 	}
 	note("", p.checkPaths())
 	note("", atMost("rules", len(p.Rules), maxRules))
-	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(), note, checkSourceName)
+	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(types), note, checkSourceName())
 	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, sinkKinds(), note, checkSinkName)...)
 	if len(p.Sources) == 0 {
 		hook := webhook.Defaults()

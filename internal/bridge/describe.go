@@ -11,7 +11,7 @@ import (
 // Schema returns the JSON Schema of the configuration, for editors.
 func Schema() []byte {
 	s := config.Schema(config.Describe(Config{}), map[string]any{
-		"sources": listSchema(sourceKinds(), "Where events come from. Without any there is a webhook, default."),
+		"sources": listSchema(sourceKinds(sourceTypes), "Where events come from. Without any there is a webhook, default."),
 		"sinks":   listSchema(sinkKinds(), "Where events go beside the broker of mqtt, each with its own place in the journal."),
 	})
 	s["title"] = "event2mqtt"

@@ -47,7 +47,7 @@ func newLogs(root zerolog.Logger, c LogConfig) *logs {
 	for part := range c.Levels.byPart() {
 		l.gates[part] = &gate{}
 	}
-	for _, kind := range append(sourceKinds().names, sinkKinds().names...) {
+	for _, kind := range append(sourceKinds(sourceTypes).names, sinkKinds().names...) {
 		l.gates[kind] = &gate{} // also one that has no level of its own
 	}
 	l.set(c)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
@@ -74,15 +75,24 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 	return all
 }
 
-// checkSourceName refuses names whose topics would be those of others: states
-// are published below {base}/NAME.
-func checkSourceName(name string) error {
-	for _, taken := range []string{"event", mainSink, stateSource} {
-		if topic.SafePath(name) == taken {
-			return config.Errorf("name", "%q is taken: topics below {base}/%s are the program's own; choose another name", name, taken)
+// checkSourceName returns what refuses names whose topics would be those of
+// others: states are published below {base}/NAME.
+func checkSourceName() func(name string) error {
+	levels := map[string]string{}
+	return func(name string) error {
+		level := topic.Safe(name)
+		for _, taken := range event.OwnLevels {
+			if strings.EqualFold(level, taken) { // publish.state_topic may change the case
+				return config.Errorf("name", "%q is taken: topics below {base}/%s are the program's own; choose another name", name, taken)
+			}
 		}
+		other, taken := levels[level]
+		if taken && other != name && name != "" {
+			return config.Errorf("name", "%q is %s in topics, as is %q; choose another name", name, level, other)
+		}
+		levels[level] = name
+		return nil
 	}
-	return nil
 }
 
 func checkSinkName(name string) error {
@@ -93,11 +103,11 @@ func checkSinkName(name string) error {
 }
 
 // stateSource is the source of the program's own states.
-const stateSource = "bridge"
+const stateSource = event.OwnSource
 
-func sourceKinds() kinds[sources.Options] {
+func sourceKinds(types []sources.Type) kinds[sources.Options] {
 	k := kinds[sources.Options]{what: "source", name: func(o sources.Options) string { return o.Base().Name }, make: map[string]func() sources.Options{}}
-	for _, t := range sourceTypes {
+	for _, t := range types {
 		k.names, k.make[t.Name] = append(k.names, t.Name), t.Options
 	}
 	return k

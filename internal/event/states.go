@@ -109,7 +109,7 @@ func (s *States) Report(source string, states ...State) error {
 			changed = true
 			continue
 		}
-		if !known && len(have.newest) >= MaxStates {
+		if !known && st.Key != KeyAvailable && len(have.newest) >= MaxStates {
 			refused++
 			continue
 		}

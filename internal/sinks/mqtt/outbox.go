@@ -213,7 +213,8 @@ func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*st
 		}
 		m.owner = who
 	}
-	if at := sent.at.Add(p.StateInterval); before && !hurry && at.After(now) {
+	own := m.Source == event.OwnSource // which changes when somebody does something, and waits for the answer
+	if at := sent.at.Add(p.StateInterval); before && !hurry && !own && at.After(now) {
 		return nil, at
 	}
 	if wait, refused := o.sink.states.wait(&m.message); refused {

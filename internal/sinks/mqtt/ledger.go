@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/google/renameio/v2"
 
@@ -63,6 +65,7 @@ func openLedger(path string) (*ledger, error) {
 	if path == "" {
 		return b, nil
 	}
+	b.sweep()
 	text, err := file.Read(path, maxLedgerFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, nil
@@ -125,15 +128,45 @@ func (b *ledger) save() error {
 	}
 	text, err := json.Marshal(kept)
 	if err == nil {
-		err = renameio.WriteFile(b.path, text, 0o600)
+		err = b.write(text)
 	}
 	if err != nil {
-		return fmt.Errorf("keep which topics are retained: %w", err)
+		return fmt.Errorf("keep in %s which topics are retained: %w", b.path, err)
 	}
 	for _, s := range b.content.Brokers {
 		s.dirty = false
 	}
 	return nil
+}
+
+// write replaces the file, so that a power cut leaves the old one or the new.
+func (b *ledger) write(text []byte) error {
+	err := renameio.WriteFile(b.path, text, 0o600)
+	if of := (*fs.PathError)(nil); errors.As(err, &of) {
+		return of.Err // its path is that of a file with another name each time
+	}
+	if err != nil {
+		return err
+	}
+	if dir, err := os.Open(filepath.Dir(b.path)); err == nil {
+		_ = dir.Sync() // not all systems can; the file itself is synced
+		_ = dir.Close()
+	}
+	return nil
+}
+
+// sweep removes what a crash has left of files that were being written.
+func (b *ledger) sweep() {
+	dir, name := filepath.Split(b.path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // writing says so
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "."+name) {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }
 
 // fits reports whether there is room for another topic, beside those of fresh.

@@ -81,6 +81,8 @@ type rig struct {
 	dir     string // of refused
 	log     *logBuffer
 	health  health.Record
+	config  mqtt.Config
+	publish mqtt.PublishConfig
 	stop    func()
 	n       int
 }
@@ -104,7 +106,13 @@ func (l *logBuffer) String() string {
 
 func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, states: event.NewStates(), log: &logBuffer{}}
+	return newRigIn(t, t.TempDir(), event.NewStates(), change, urls...)
+}
+
+// newRigIn is newRig with a state folder, and states that are there before it.
+func newRigIn(t testing.TB, stateDir string, states *event.States, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
+	t.Helper()
+	r := &rig{t: t, states: states, log: &logBuffer{}}
 	r.dir = t.TempDir()
 	r.refused = refused.Open(r.dir, zerolog.Nop())
 	var err error
@@ -117,7 +125,8 @@ func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls .
 	if change != nil {
 		change(&c, &p)
 	}
-	r.sink, err = mqtt.New(mqtt.Options{Config: c, Publish: p, Calm: 50 * time.Millisecond, Pause: 100 * time.Millisecond}, sinks.Deps{ID: r.journal.ID, Refused: r.refused, Log: zerolog.New(r.log)})
+	r.config, r.publish = c, p
+	r.sink, err = mqtt.New(mqtt.Options{Common: sinks.Common{Name: "mqtt"}, Config: c, Publish: p, Calm: 50 * time.Millisecond, Pause: 100 * time.Millisecond}, sinks.Deps{ID: r.journal.ID, StateDir: stateDir, Refused: r.refused, Log: zerolog.New(r.log)})
 	ok(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

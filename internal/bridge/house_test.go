@@ -15,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/sources"
 	"event2mqtt/internal/web"
 )
 
@@ -49,17 +50,26 @@ func newHouse(t *testing.T, yaml string, fault ...func(component string) error) 
 
 func newHouseIn(t *testing.T, yaml, state string, fault ...func(component string) error) *house {
 	t.Helper()
+	return newHouseWith(t, yaml, state, sourceTypes, func(b *Bridge) {
+		for _, f := range fault {
+			b.fault = f
+		}
+	})
+}
+
+// newHouseWith is newHouseIn with other types of sources, and what change does
+// to the bridge before it runs.
+func newHouseWith(t *testing.T, yaml, state string, types []sources.Type, change func(*Bridge)) *house {
+	t.Helper()
 	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: freeAddress(t), mqtt: freeAddress(t), log: &logBuffer{}}
 	h.write(yaml)
-	load := func() (*Plan, error) { return Load(h.file, nil, state) }
+	load := func() (*Plan, error) { return load(h.file, nil, state, types) }
 	plan, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.Bridge = New(Options{Plan: plan, Load: load, StateDir: state, Log: zerolog.New(h.log)})
-	for _, f := range fault {
-		h.fault = f
-	}
+	change(h.Bridge)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()

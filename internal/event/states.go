@@ -262,7 +262,11 @@ type LiveState struct {
 // Their payloads are not to be changed.
 func (w *StateWatch) Live() []LiveState {
 	w.states.mu.Lock()
-	var all []LiveState
+	n := 0
+	for _, have := range w.states.sources {
+		n += len(have.newest)
+	}
+	all := make([]LiveState, 0, n)
 	for _, have := range w.states.sources {
 		for _, st := range have.newest {
 			all = append(all, LiveState{st.State, st.changed})
@@ -270,7 +274,10 @@ func (w *StateWatch) Live() []LiveState {
 	}
 	w.states.mu.Unlock()
 	slices.SortFunc(all, func(a, b LiveState) int {
-		return cmp.Or(cmp.Compare(a.Version, b.Version), strings.Compare(a.Source, b.Source), strings.Compare(a.Key, b.Key))
+		if a.Version != b.Version {
+			return cmp.Compare(a.Version, b.Version)
+		}
+		return cmp.Or(strings.Compare(a.Source, b.Source), strings.Compare(a.Key, b.Key))
 	})
 	return all
 }

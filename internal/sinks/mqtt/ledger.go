@@ -169,13 +169,10 @@ func (b *ledger) sweep() {
 	}
 }
 
-// fits reports whether there is room for another topic, beside those of fresh.
-func (s *shelf) fits(topic string, o owner, fresh map[string]owner) bool {
-	n := s.bytes + o.size(topic)
-	for topic, o := range fresh {
-		n += o.size(topic)
-	}
-	return n <= maxLedgerBytes && len(s.Topics)+len(fresh) < maxTopics
+// fits reports whether there is room for another topic, beside so many more,
+// which have so many bytes.
+func (s *shelf) fits(topic string, o owner, more, bytes int) bool {
+	return s.bytes+bytes+o.size(topic) <= maxLedgerBytes && len(s.Topics)+more < maxTopics
 }
 
 // add takes topics in, and returns when the file has them. On error none is in.

@@ -17,8 +17,8 @@ import (
 // keep exactly those that are live. What it keeps is in the ledger, what is
 // live in event.States; the outbox of a session compares the two.
 
-// outbox is what one connection has to publish of states. mu guards all of it,
-// and the sink's refused states; the file is written with it held.
+// outbox is what one connection has to publish of states. mu guards what is
+// below it, and the sink's refused states; the file is written with it held.
 type outbox struct {
 	sink  *Sink
 	watch *event.StateWatch
@@ -30,6 +30,15 @@ type outbox struct {
 	queue  []string                   // topics that may be due, oldest change first
 	queued map[string]struct{}
 	again  time.Time // when to refresh although nothing has changed; zero is never
+	fresh  int       // bytes of what a refresh is about to list
+	names  map[owned]named
+	// namedBy is what names were made with.
+	namedBy *publishing
+
+	// Of the goroutine that publishes:
+	changed bool      // something is newer than the last refresh
+	rest    time.Time // no refresh before
+	hurry   bool      // the sink ends: what is due is sent at once, and nothing is looked at again
 }
 
 // sentState is what was last published to a topic on this connection.
@@ -46,7 +55,7 @@ type stateMessage struct {
 }
 
 func (s *Sink) newOutbox(watch *event.StateWatch) *outbox {
-	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, queued: map[string]struct{}{}}
+	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, queued: map[string]struct{}{}, names: map[owned]named{}}
 	select { // seen by the refresh below
 	case <-watch.Changed():
 	default:
@@ -70,11 +79,19 @@ func (o *outbox) refresh() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s, p := o.sink, o.sink.publish.Load()
+	if p != o.namedBy {
+		o.namedBy = p
+		clear(o.names)
+	}
 	live := o.watch.Live()
+	if len(o.names) > 2*len(live) {
+		clear(o.names)
+	}
 	o.want = make(map[string]event.LiveState, len(live))
-	fresh := map[string]owner{}
+	fresh := map[string]owner{} // what is not listed yet, or as that of another
+	o.fresh = 0
 	for _, st := range live {
-		name, err := s.stateTopic(p, &st.State)
+		name, err := o.name(p, &st.State)
 		if err == nil {
 			err = o.claim(name, &st, fresh)
 		}
@@ -97,7 +114,7 @@ func (o *outbox) refresh() {
 		s.listing.Reset()
 	}
 	for _, st := range live {
-		if name, err := s.stateTopic(p, &st.State); err == nil && o.want[name].Version == st.Version && o.sent[name].version != st.Version {
+		if name, err := o.name(p, &st.State); err == nil && o.want[name].Version == st.Version && o.sent[name].version != st.Version {
 			o.enqueue(name)
 		}
 	}
@@ -106,6 +123,25 @@ func (o *outbox) refresh() {
 			o.enqueue(name)
 		}
 	}
+}
+
+// name is stateTopic, which is asked often. mu is held.
+func (o *outbox) name(p *publishing, st *event.State) (string, error) {
+	at := owned{st.Source, st.Key, st.Topic}
+	known, ok := o.names[at]
+	if !ok {
+		known.name, known.err = o.sink.stateTopic(p, st)
+		o.names[at] = known
+	}
+	return known.name, known.err
+}
+
+// owned is all of a state that its topic is made of.
+type owned struct{ source, key, topic string }
+
+type named struct {
+	name string
+	err  error
 }
 
 // willOwner is whose the topic of the will is.
@@ -122,11 +158,13 @@ func (o *outbox) claim(name string, st *event.LiveState, fresh map[string]owner)
 		}
 		o.sink.unfit(&other.State, name, fmt.Errorf("the state %s of source %s has this topic already", st.Key, st.Source))
 	}
-	if !there && !o.shelf.fits(name, who, fresh) {
+	if !there && !o.shelf.fits(name, who, len(fresh), o.fresh) {
 		return fmt.Errorf("the broker keeps too many states of event2mqtt already: %d", len(o.shelf.Topics))
 	}
 	if fresh[name] = who; listed == who {
 		delete(fresh, name)
+	} else if !there {
+		o.fresh += who.size(name)
 	}
 	o.want[name] = *st
 	return nil

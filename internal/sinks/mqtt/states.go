@@ -53,47 +53,53 @@ func (s *Sink) sendStates(ctx context.Context, last <-chan struct{}, l link, o *
 func (s *Sink) publishStates(ctx context.Context, last <-chan struct{}, l link, o *outbox, window chan<- sentMessage, slots chan struct{}) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for hurry := false; ; {
+	for {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		var m *stateMessage
-		for {
-			select {
-			case <-o.watch.Changed():
-				o.refresh()
-			case <-s.adjusted:
-				o.refresh()
-			default:
-			}
-			var wait time.Duration
-			if m, wait = o.next(time.Now(), hurry); m != nil {
-				break
-			}
-			if hurry {
-				<-slots
-				return fill(ctx, slots)
-			}
-			if wait == 0 {
-				wait = time.Hour
-			}
-			timer.Reset(wait)
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-last:
-				hurry = true
-			case <-o.watch.Changed():
-				o.refresh()
-			case <-s.adjusted:
-				o.refresh()
-			case <-timer.C:
-				o.retry(time.Now())
-			}
+		m, err := s.nextState(ctx, last, o, timer)
+		if err != nil {
+			return err
+		}
+		if m == nil { // all that there was is handed over
+			<-slots
+			return fill(ctx, slots)
 		}
 		window <- sentMessage{m, l.publish(ctx, m.topic, m.qos, true, m.payload)}
+	}
+}
+
+// nextState waits for a state that is to be published; it returns none once
+// last is closed and nothing is left.
+func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, timer *time.Timer) (*stateMessage, error) {
+	for {
+		now := time.Now()
+		again := o.look(now)
+		m, wait := o.next(now, o.hurry)
+		if m != nil || o.hurry {
+			return m, nil
+		}
+		if again > 0 && (wait == 0 || again < wait) {
+			wait = again
+		}
+		if wait == 0 {
+			wait = time.Hour
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-last:
+			o.refresh() // the last time, or it would never end
+			o.hurry = true
+		case <-o.watch.Changed():
+			o.changed = true
+		case <-s.adjusted:
+			o.changed = true
+		case <-timer.C:
+		}
 	}
 }
 
@@ -109,14 +115,32 @@ func fill(ctx context.Context, slots chan<- struct{}) error {
 	return nil
 }
 
-// retry refreshes if a failure is to be tried again.
-func (o *outbox) retry(now time.Time) {
-	o.mu.Lock()
-	due := !o.again.IsZero() && !o.again.After(now)
-	o.mu.Unlock()
-	if due {
-		o.refresh()
+// look refreshes if something has changed, and returns how long that has to
+// wait, or 0. It spends a tenth of its time with that, at most, however often
+// states change and however many there are.
+func (o *outbox) look(now time.Time) (wait time.Duration) {
+	if o.hurry {
+		return 0
 	}
+	select {
+	case <-o.watch.Changed():
+		o.changed = true
+	default:
+	}
+	o.mu.Lock()
+	again := !o.again.IsZero() && !o.again.After(now)
+	o.mu.Unlock()
+	switch {
+	case !o.changed && !again:
+		return 0
+	case now.Before(o.rest):
+		return o.rest.Sub(now)
+	}
+	o.changed = false
+	o.refresh()
+	done := time.Now()
+	o.rest = done.Add(9 * done.Sub(now))
+	return 0
 }
 
 // awaitStates takes the acknowledgements, in order.

@@ -366,3 +366,37 @@ func TestTheLastStatesArriveWhenTheSinkEnds(t *testing.T) {
 	r.stop()
 	keeps(t, addr, "a/available=offline")
 }
+
+// TestEachBrokerOfAListTellsItsCauseOnce, however often they are tried.
+func TestEachBrokerOfAListTellsItsCauseOnce(t *testing.T) {
+	var brokers [2]*pickyBroker
+	for i := range brokers {
+		brokers[i] = (&pickyBroker{connect: func(int, *wire.Connect) verdict { return hangUp }}).start(t)
+	}
+	r := newRig(t, nil, brokers[0].url, brokers[1].url)
+	eventually(t, "both are tried again and again", func() bool { return min(brokers[0].connections(), brokers[1].connections()) > 4 })
+	for _, b := range brokers {
+		if n := strings.Count(r.log.String(), b.url); n != 1 {
+			t.Errorf("%s was told of %d times:\n%s", b.url, n, r.log)
+		}
+	}
+}
+
+// BenchmarkAStateAmongMany: one of 1,000 states changes.
+func BenchmarkAStateAmongMany(b *testing.B) {
+	var got atomic.Int64
+	broker := (&pickyBroker{publish: func(_ int, p *wire.Publish) verdict { got.Add(1); return take }}).start(b)
+	r := newRig(b, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.StateInterval = 0 }, broker.url)
+	for i := range 999 {
+		report(b, r.states, "a", fmt.Sprint("temperature/", i), "1")
+	}
+	eventually(b, "all are there", func() bool { return broker.took("event2mqtt/a/temperature/998") > 0 })
+	n := got.Load()
+	for i := 0; b.Loop(); i++ {
+		report(b, r.states, "b", "k", fmt.Sprint(i))
+		for got.Load() == n {
+			time.Sleep(10 * time.Microsecond)
+		}
+		n++
+	}
+}

@@ -74,10 +74,12 @@ func (s *Sink) brokerID() string {
 	return strings.ToLower(u.Host) + u.Path
 }
 
-// refresh looks at all states again.
-func (o *outbox) refresh() {
+// refresh looks at all states again, and returns how long that took without the
+// file.
+func (o *outbox) refresh() (took time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	began := time.Now()
 	s, p := o.sink, o.sink.publish.Load()
 	if p != o.namedBy {
 		o.namedBy = p
@@ -105,7 +107,10 @@ func (o *outbox) refresh() {
 		}
 	}
 	o.again = time.Time{}
-	if err := o.shelf.add(fresh); err != nil {
+	writing := time.Now()
+	err := o.shelf.add(fresh)
+	began = began.Add(time.Since(writing))
+	if err != nil {
 		for name := range fresh {
 			delete(o.want, name) // not before it can be kept
 		}
@@ -123,6 +128,7 @@ func (o *outbox) refresh() {
 			o.enqueue(name)
 		}
 	}
+	return time.Since(began)
 }
 
 // name is stateTopic, which is asked often. mu is held.

@@ -115,9 +115,12 @@ func fill(ctx context.Context, slots chan<- struct{}) error {
 	return nil
 }
 
+// longestRest bounds how late a change is seen.
+const longestRest = 100 * time.Millisecond
+
 // look refreshes if something has changed, and returns how long that has to
-// wait, or 0. It spends a tenth of its time with that, at most, however often
-// states change and however many there are.
+// wait, or 0. It spends a tenth of its time with that, however often states
+// change, unless there are so many that it would be late.
 func (o *outbox) look(now time.Time) (wait time.Duration) {
 	if o.hurry {
 		return 0
@@ -137,9 +140,8 @@ func (o *outbox) look(now time.Time) (wait time.Duration) {
 		return o.rest.Sub(now)
 	}
 	o.changed = false
-	o.refresh()
-	done := time.Now()
-	o.rest = done.Add(9 * done.Sub(now))
+	took := o.refresh()
+	o.rest = time.Now().Add(min(9*took, longestRest))
 	return 0
 }
 

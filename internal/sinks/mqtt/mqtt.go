@@ -138,7 +138,7 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 		back: newComeback(len(settings.brokers), o.Pause), health: health.Lacking("connecting"),
 	}
 	s.opt.Options, s.opt.Deps = o, d
-	s.publish.Store(&publishing{o.Publish, settings.template, settings.stateTemplate})
+	s.publish.Store(newPublishing(o.Publish, settings))
 	s.dial = s.dialNetwork
 	if len(settings.brokers) == 0 {
 		s.dial = s.dialBundled
@@ -150,6 +150,12 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 type publishing struct {
 	PublishConfig
 	template, stateTemplate topic.Template
+	// apart is set if no event's topic can be one of the program's own.
+	apart bool
+}
+
+func newPublishing(p PublishConfig, s settings) *publishing {
+	return &publishing{p, s.template, s.stateTemplate, strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
 }
 
 // Adjust implements sinks.Adjuster: what messages look like, from the next on.
@@ -157,7 +163,7 @@ func (s *Sink) Adjust(o sinks.Options) error {
 	p := o.(*Options).Publish
 	fresh, err := check(s.opt.Config, p)
 	if err == nil {
-		s.publish.Store(&publishing{p, fresh.template, fresh.stateTemplate})
+		s.publish.Store(newPublishing(p, fresh))
 		select {
 		case s.adjusted <- struct{}{}:
 		default:
@@ -469,6 +475,9 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	}
 	if m.topic == "" {
 		m.topic, err = p.template.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload})
+		if err == nil && !p.apart && s.reserved(p.BaseTopic, m.topic, event.OwnSource) {
+			err = errOwnTopic
+		}
 	}
 	if field := p.IDField; field != "" {
 		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))

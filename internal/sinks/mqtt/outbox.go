@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -317,23 +318,26 @@ func (s *Sink) stateTopic(p *publishing, st *event.State) (name string, err erro
 	default:
 		name, err = p.stateTemplate.Render(topic.Values{Source: st.Source, Key: st.Key})
 	}
-	if err == nil && s.reserved(p.BaseTopic, name) {
-		err = fmt.Errorf("this topic is the program's own")
+	if err == nil && s.reserved(p.BaseTopic, name, event.OwnLevels...) {
+		err = errOwnTopic
 	}
 	return name, err
 }
 
-// reserved reports whether a topic is one that no source may write to.
-func (s *Sink) reserved(base, name string) bool {
+var errOwnTopic = errors.New("this topic is the program's own")
+
+// reserved reports whether a topic is one that no source may write to: that of
+// the will, one below some levels, or one that is not a state's below a source.
+func (s *Sink) reserved(base, name string, below ...string) bool {
 	if name == s.willTopic {
 		return true
 	}
-	below, ok := strings.CutPrefix(name, base+"/")
+	rest, ok := strings.CutPrefix(name, base+"/")
 	if !ok {
 		return false
 	}
-	levels := strings.SplitN(below, "/", 3)
-	return slices.Contains(event.OwnLevels, levels[0]) || len(levels) > 1 && event.ReservedLevel(levels[1])
+	levels := strings.SplitN(rest, "/", 3)
+	return slices.Contains(below, levels[0]) || len(levels) > 1 && event.ReservedLevel(levels[1])
 }
 
 // unfit says once that a state has no topic of its own.

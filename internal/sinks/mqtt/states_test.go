@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -398,5 +399,63 @@ func BenchmarkAStateAmongMany(b *testing.B) {
 			time.Sleep(10 * time.Microsecond)
 		}
 		n++
+	}
+}
+
+// TestEventsCannotTakeTheProgramsOwnTopics, where the template would let them:
+// they are skipped, and kept. What a rule says is the operator's word.
+func TestEventsCannotTakeTheProgramsOwnTopics(t *testing.T) {
+	addr := kept(t)
+	r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.EventTopic = "{base}/{event}/{payload.at}" }, "mqtt://"+addr)
+	s := subscriber(t, addr, "event2mqtt/+/#")
+	r.post("bridge", `{"at":"config"}`, event.Route{})
+	r.post("a", `{"at":"available"}`, event.Route{})
+	r.post("a", `{"at":"result"}`, event.Route{Topic: "event2mqtt/a/result"})
+	r.post("event", `{"at":"x"}`, event.Route{})
+	r.delivered()
+	var got []string
+	for len(got) < 2 {
+		if topic, _, _ := next(t, s); topic != "event2mqtt/mqtt" {
+			got = append(got, topic)
+		}
+	}
+	if want := []string{"event2mqtt/a/result", "event2mqtt/event/x"}; !slices.Equal(got, want) || r.sink.Skipped() != 2 || len(r.kept()) != 2 {
+		t.Errorf("got %q, %d skipped, %d kept", got, r.sink.Skipped(), len(r.kept()))
+	}
+}
+
+// BenchmarkEventsBesideStates: 200 states that change 50 times a second each
+// take nothing from events.
+func BenchmarkEventsBesideStates(b *testing.B) {
+	for _, busy := range []bool{false, true} {
+		b.Run(fmt.Sprint("states ", busy), func(b *testing.B) {
+			r := newRig(b, nil, "mqtt://"+kept(b))
+			eventually(b, "it is connected", r.up)
+			stop := make(chan struct{})
+			var changing sync.WaitGroup
+			if busy {
+				changing.Go(func() {
+					tick := time.NewTicker(20 * time.Millisecond)
+					defer tick.Stop()
+					for i := 0; ; i++ {
+						for k := range 200 {
+							report(b, r.states, "a", fmt.Sprint("temperature/", k), fmt.Sprint(i))
+						}
+						select {
+						case <-tick.C:
+						case <-stop:
+							return
+						}
+					}
+				})
+			}
+			for b.Loop() {
+				r.emit(100)
+				r.delivered()
+			}
+			b.ReportMetric(100*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+			close(stop)
+			changing.Wait()
+		})
 	}
 }

@@ -60,6 +60,8 @@ type Bridge struct {
 	journal    *journal.Journal
 	required   atomic.Pointer[[]*journal.Cursor] // of the sinks that a receipt waits for
 	states     *event.States
+	presence   presence
+	settle     time.Duration // settleAfter, but in tests
 	devices    *devices
 	refused    *refused.Folder
 	trace      *trace.Ring
@@ -91,14 +93,15 @@ type Bridge struct {
 func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log, o.Plan.types.names()...), setLog: o.SetLog,
-		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- control.Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
-		trace: &trace.Ring{},
+		states: event.NewStates(), presence: newPresence(), settle: settleAfter, devices: newDevices(), sockets: listen.New(), now: &running{},
+		reloads: make(chan chan<- control.Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1), trace: &trace.Ring{},
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.linger, b.leave = context.WithCancel(context.Background())
 	b.patience, b.hurry = context.WithCancel(context.Background())
 	b.log = b.logs.part("bridge")
 	b.commands = b.newDesk()
+	b.states.Expect(stateSource, 0)
 	b.web = web.New(b.health, b.logs.part("http"))
 	b.access = control.NewAccess(b.configuredToken)
 	return b
@@ -135,6 +138,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	b.reloaded(control.Outcome{OK: true, Time: time.Now()})
+	b.states.Settle(stateSource) // it has reported all
 	if err := b.writeControl(); err != nil {
 		b.log.Warn().Err(err).Msg("\"event2mqtt reload\" will not find this program")
 	}
@@ -175,6 +179,7 @@ func (b *Bridge) stop() {
 		}
 	}
 	b.background.Wait()
+	b.stopSettling()
 	b.drain(sending)
 	for _, sink := range sending {
 		b.background.Go(sink.stop)

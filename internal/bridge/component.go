@@ -88,14 +88,26 @@ func (c *component) keepRunning(ctx context.Context) {
 		}
 	}}
 	_ = loop.Run(ctx, func(ctx context.Context) error {
-		c.health.Tell(health.Running("running"))
-		err := guard(ctx, func(ctx context.Context) error { return c.run(ctx, func() { c.begin(nil) }) })
+		c.health.Tell(health.Lacking(starting))
+		err := guard(ctx, func(ctx context.Context) error { return c.run(ctx, c.ready) })
 		if err == nil && ctx.Err() == nil {
 			err = errors.New("ended without a reason")
 		}
 		return err
 	})
 	c.health.Tell(health.Lacking("stopped"))
+}
+
+// starting is what is said of a component that has not begun.
+const starting = "starting"
+
+// ready notes that the component has begun. It is up then, unless it has said
+// something else already.
+func (c *component) ready() {
+	c.begin(nil)
+	if c.health.Report().Detail == starting {
+		c.health.Tell(health.Running("running"))
+	}
 }
 
 // begin notes how the first attempt went.

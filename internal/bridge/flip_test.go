@@ -83,7 +83,7 @@ func (f *flipper) walk(key string, path []any, options []config.Option) {
 			f.walk(key+"[].", append(path, 0), o.Fields)
 		case o.Fields != nil:
 			f.walk(key+".", path, o.Fields)
-		case key == "rules[].keep", key == "rules[].drop": // neither can change alone
+		case key == "rules[].keep", key == "rules[].drop", strings.HasSuffix(key, "].type"): // none can change alone
 		default:
 			f.flip(key, path, o)
 		}
@@ -93,10 +93,12 @@ func (f *flipper) walk(key string, path []any, options []config.Option) {
 // walkPart changes the options of a source or a sink, which begins with no
 // others than those that it must have.
 func (f *flipper) walkPart(list, kind string, options []config.Option) {
+	key := list + "[" + kind + "]."
 	part := map[string]any{"name": "part", "type": kind}
 	for _, o := range options {
 		if o.Required != "" && part[o.Name] == nil {
 			part[o.Name] = o.Example
+			f.special[key+o.Name] = o.Example + "2"
 		}
 	}
 	var doc map[string]any
@@ -109,7 +111,6 @@ func (f *flipper) walkPart(list, kind string, options []config.Option) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	key := list + "[" + kind + "]."
 	f.bases = append([]struct{ below, yaml string }{{key, string(base)}}, f.bases...)
 	f.walk(key, []any{list, 0}, options)
 }

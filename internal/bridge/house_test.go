@@ -56,6 +56,16 @@ func newHouseIn(t *testing.T, yaml, state string, fault ...func(component string
 // newHouseOf runs a configuration that may name these types.
 func newHouseOf(t *testing.T, types Types, yaml, state string, fault ...func(component string) error) *house {
 	t.Helper()
+	return newHouseWith(t, yaml, state, types, func(b *Bridge) {
+		for _, f := range fault {
+			b.fault = f
+		}
+	})
+}
+
+// newHouseWith is newHouseOf, and what change does to the bridge before it runs.
+func newHouseWith(t *testing.T, yaml, state string, types Types, change func(*Bridge)) *house {
+	t.Helper()
 	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: freeAddress(t), mqtt: freeAddress(t), log: &logBuffer{}}
 	h.write(yaml)
 	load := func() (*Plan, error) { return types.Load(h.file, nil, state) }
@@ -64,9 +74,7 @@ func newHouseOf(t *testing.T, types Types, yaml, state string, fault ...func(com
 		t.Fatal(err)
 	}
 	h.Bridge = New(Options{Plan: plan, Load: load, StateDir: state, Log: zerolog.New(h.log)})
-	for _, f := range fault {
-		h.fault = f
-	}
+	change(h.Bridge)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()

@@ -164,10 +164,6 @@ func (o output) Describe(d device.Device) {
 	o.b.devices.set(o.source, d)
 }
 
-func (o output) Report(states ...event.State) { o.b.states.Report(o.source, states...) }
-
-func (o output) Remove(keys ...string) { o.b.states.Remove(o.source, keys...) }
-
 func (o output) Mark(ctx context.Context, positions ...event.Position) error {
 	marks := make([]event.Event, len(positions))
 	for i, p := range positions {

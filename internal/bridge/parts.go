@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"event2mqtt/internal/broker/bundled"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sources"
@@ -77,7 +78,7 @@ type sinkSpec struct {
 // wantedSink is the sink with the number i, of which 0 is the main one.
 func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 	base := *options.Base()
-	deps := sinks.Deps{ID: c.journal.ID, Refused: c.refused, Log: c.logs.part(base.Type)}
+	deps := sinks.Deps{ID: c.journal.ID, StateDir: c.stateDir, Refused: c.refused, Log: c.logs.part(base.Type)}
 	var err error
 	if deps.ClientID, err = clientID(c.stateDir); err != nil {
 		return wanted{}, err
@@ -199,6 +200,7 @@ func (c *change) wantedSource(i int, options sources.Options) wanted {
 
 func (b *Bridge) sourceComponent(title, name string, source sources.Source, alone bool) *component {
 	c := &component{part: source, alone: alone}
+	c.health.Changed = func(health.Report) { b.present(c) }
 	c.run = func(ctx context.Context, ready func()) error {
 		if b.fault != nil {
 			if err := b.fault(title); err != nil {

@@ -53,6 +53,7 @@ type wanted struct {
 type change struct {
 	*Bridge
 	old, new  *running
+	began     uint64 // of the states
 	undoing   []func()
 	ending    []func()
 	adjusting []func() error // parts that are carried over
@@ -65,7 +66,7 @@ type change struct {
 // On error everything is as before. One goroutine calls it.
 func (b *Bridge) apply(plan *Plan) (report []string, err error) {
 	b.endings.Wait() // nothing is opened again before it is closed
-	c := &change{Bridge: b, old: b.now, new: &running{plan: plan, since: time.Now()}}
+	c := &change{Bridge: b, old: b.now, new: &running{plan: plan, since: time.Now()}, began: b.states.Mark()}
 	for _, step := range []func() error{c.check, c.build, c.swap} {
 		if err := step(); err != nil {
 			for _, undo := range slices.Backward(c.undoing) {
@@ -77,6 +78,7 @@ func (b *Bridge) apply(plan *Plan) (report []string, err error) {
 	b.mu.Lock()
 	b.now = c.new
 	b.mu.Unlock()
+	c.presentSources()
 	c.finish()
 	return c.report, nil
 }
@@ -220,6 +222,7 @@ func (r *running) part(title string) *component {
 // may publish to it, and what is listened on for events comes last.
 func (c *change) swap() error {
 	if c.starting() { // events must find how they are shaped
+		c.expectSources()
 		if err := c.swapInPlace(); err != nil {
 			return err
 		}
@@ -311,8 +314,7 @@ func (c *change) remove(part *component) {
 		c.say("%s: removed", part.title)
 		c.end(func() {
 			part.stop()
-			c.states.Remove(part.name)
-			c.devices.remove(part.name)
+			c.forgetSource(part.name)
 			c.keepNames(plan)
 		})
 	}

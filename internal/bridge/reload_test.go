@@ -145,19 +145,10 @@ func TestWhatFailsAtTheStartUndoesTheWholeReload(t *testing.T) {
 			if len(after) != len(before) {
 				t.Errorf("there are now %v", after)
 			}
-			client, err := mqttest.Dial(h.mqtt, mqttest.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			_ = client.SetDeadline(time.Now().Add(mqttest.Patience))
-			if _, err := client.Subscribe("event2mqtt/bridge/config", 1); err != nil {
-				t.Fatal(err)
-			}
-			m, err := client.Next()
-			if err != nil || !m.Retain || !strings.Contains(string(m.Payload), c.problem) {
-				t.Errorf("the state topic says %s, %v", m.Payload, err)
-			}
+			eventually(t, "the state topic says so", func() bool { // it is published after the answer is given
+				kept, err := mqttest.Retained(h.mqtt, "event2mqtt/bridge/config")
+				return err == nil && strings.Contains(kept["event2mqtt/bridge/config"], c.problem)
+			})
 			if o := h.reload(good); !o.OK || len(o.Changed) > 0 {
 				t.Errorf("afterwards: %+v", o)
 			}

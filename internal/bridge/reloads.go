@@ -124,7 +124,7 @@ func (b *Bridge) reloaded(o control.Outcome) {
 	b.last = o
 	b.mu.Unlock()
 	if text, err := json.Marshal(o); err == nil {
-		b.states.Report(stateSource, event.State{Key: "config", Payload: text})
+		_ = b.states.Report(stateSource, event.State{Key: "config", Payload: text}) // never one too many
 	}
 	switch {
 	case first, same:

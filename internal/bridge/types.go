@@ -9,6 +9,7 @@ import (
 
 	"event2mqtt/internal/commands"
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/file"
 	"event2mqtt/internal/sinks/mqtt"
@@ -93,15 +94,24 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 	return all
 }
 
-// checkSourceName refuses names whose topics would be those of others: states
-// are published below {base}/NAME.
-func checkSourceName(name string) error {
-	for _, taken := range []string{"event", mainSink, stateSource} {
-		if topic.SafePath(name) == taken {
-			return config.Errorf("name", "%q is taken: topics below {base}/%s are the program's own; choose another name", name, taken)
+// checkSourceName returns what refuses names whose topics would be those of
+// others: states are published below {base}/NAME.
+func checkSourceName() func(name string) error {
+	levels := map[string]string{}
+	return func(name string) error {
+		level := topic.Safe(name)
+		for _, taken := range event.OwnLevels {
+			if strings.EqualFold(level, taken) { // publish.state_topic may change the case
+				return config.Errorf("name", "%q is taken: topics below {base}/%s are the program's own; choose another name", name, taken)
+			}
 		}
+		other, taken := levels[level]
+		if taken && other != name && name != "" {
+			return config.Errorf("name", "%q is %s in topics, as is %q; choose another name", name, level, other)
+		}
+		levels[level] = name
+		return nil
 	}
-	return nil
 }
 
 func checkSinkName(name string) error {
@@ -112,7 +122,7 @@ func checkSinkName(name string) error {
 }
 
 // stateSource is the source of the program's own states.
-const stateSource = "bridge"
+const stateSource = event.OwnSource
 
 // Types are the kinds of source and sink that a configuration may name. Those of
 // the program are BuiltIn; tests bring some of their own.

@@ -54,11 +54,11 @@ type Position struct {
 // never queued.
 type State struct {
 	// Source is the configured name of the source that reports it, whose keys
-	// are its own; "bridge" is this program itself.
+	// are its own; OwnSource is this program itself.
 	Source string
 	// Key names the state among those of its source, such as "temperature/bed".
 	Key string
-	// Payload is published as it is; empty clears the retained message.
+	// Payload is published as it is; an empty one removes the state.
 	Payload []byte
 	// Topic is published to instead of what the template makes of the rest.
 	Topic string

@@ -163,31 +163,3 @@ func BenchmarkCheck(b *testing.B) {
 		}
 	})
 }
-
-func TestStatesKeepOnlyTheNewest(t *testing.T) {
-	s := event.NewStates()
-	w := s.Watch()
-	defer w.Close()
-	<-w.Changed()
-	if got := w.Take(); len(got) != 0 {
-		t.Fatalf("an empty table gave %v", got)
-	}
-	s.Report("s", event.State{Key: "a", Payload: []byte("1")}, event.State{Key: "b", Payload: []byte("1")})
-	s.Report("s", event.State{Key: "a", Payload: []byte("2")})
-	<-w.Changed()
-	got := w.Take()
-	if len(got) != 2 || got[0].Key != "b" || got[1].Key != "a" || string(got[1].Payload) != "2" {
-		t.Fatalf("got %v", got)
-	}
-	s.Report("s", event.State{Key: "a", Payload: []byte("2")})
-	select {
-	case <-w.Changed():
-		t.Error("an equal value woke the watcher")
-	default:
-	}
-	w.Rewind()
-	<-w.Changed()
-	if got := w.Take(); len(got) != 2 {
-		t.Fatalf("after Rewind got %v, want both", got)
-	}
-}

@@ -3,77 +3,222 @@ package event
 import (
 	"bytes"
 	"cmp"
-	"maps"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 )
 
-// States keeps the newest State of each key of each source. The zero value is
-// not usable; call NewStates. It is safe for concurrent use. A table has some
-// hundred states: each Take looks at all of them.
+// Bounds of the states of one source. What is more is a source that makes up
+// keys, each of which a broker would keep for ever.
+const (
+	MaxStates   = 1000
+	MaxStateKey = 512 // bytes
+)
+
+// KeyAvailable is the state that tells whether a source's thing is there. It
+// is the supervisor's: no source reports it, and only RemoveSource removes it.
+const KeyAvailable = "available"
+
+// OwnSource is the source of the program's own states.
+const OwnSource = "bridge"
+
+// OwnLevels are the levels below the base topic that are the program's own, so
+// that no source has their names.
+var OwnLevels = []string{"event", "mqtt", OwnSource}
+
+// reservedKeys are the first levels of keys below which there is something
+// other than a source's states.
+var reservedKeys = []string{KeyAvailable, "set", "result"}
+
+// ReservedLevel reports whether what is below {base}/SOURCE/LEVEL is not a
+// source's.
+func ReservedLevel(level string) bool { return slices.Contains(reservedKeys, level) }
+
+// CheckStateKey tells whether a source may report a state under a key.
+func CheckStateKey(key string) error {
+	first, _, _ := strings.Cut(key, "/")
+	switch {
+	case key == "":
+		return fmt.Errorf("the key of a state is empty")
+	case len(key) > MaxStateKey:
+		return fmt.Errorf("the key of a state has %d bytes; at most %d are allowed", len(key), MaxStateKey)
+	case slices.Contains(reservedKeys, strings.ToLower(first)):
+		return fmt.Errorf("the key %q of a state is reserved: %s are the program's own below each source", key, strings.Join(reservedKeys, ", "))
+	}
+	return nil
+}
+
+// States keeps the newest State of each key of each source. What is removed
+// leaves nothing behind here: whoever has copies of states, such as a broker,
+// compares what it has with Live and Awaits. The zero value is not usable; call
+// NewStates. It is safe for concurrent use.
 type States struct {
 	mu       sync.Mutex
-	newest   map[stateKey]stateVersion
-	version  uint64
+	sources  map[string]*sourceStates
+	clock    uint64 // grows with each call that changes or confirms something
 	watchers map[*StateWatch]struct{}
 }
 
-type stateKey struct{ source, key string }
+// sourceStates are the states of one source.
+type sourceStates struct {
+	newest map[string]stateEntry // by key
+	// awaited is set from Expect to Settle. What was last reported before since
+	// is then removed, and copies of states that are not live are kept until
+	// then, but those of the keys that were taken back.
+	awaited bool
+	since   uint64
+	back    map[string]struct{}
+}
 
-type stateVersion struct {
+type stateEntry struct {
 	State
-	version uint64
+	changed   uint64 // the clock when it got its value
+	confirmed uint64 // the clock when it was reported last
 }
 
 // NewStates returns an empty table.
 func NewStates() *States {
-	return &States{newest: map[stateKey]stateVersion{}, watchers: map[*StateWatch]struct{}{}}
+	return &States{sources: map[string]*sourceStates{}, watchers: map[*StateWatch]struct{}{}}
+}
+
+// of returns the states of a source. mu is held.
+func (s *States) of(source string) *sourceStates {
+	have := s.sources[source]
+	if have == nil {
+		have = &sourceStates{newest: map[string]stateEntry{}}
+		s.sources[source] = have
+	}
+	return have
 }
 
 // Report replaces the states kept under the given keys of a source; Source of
-// each is set. A state that equals the one kept is not a change and wakes nobody.
-func (s *States) Report(source string, states ...State) {
+// each is set. A state that equals the one kept is not a change and wakes
+// nobody, and one with an empty payload is removed. The error is for states with
+// new keys beyond MaxStates: they are not kept, the others are.
+func (s *States) Report(source string, states ...State) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed := false
+	s.clock++
+	have, changed, refused := s.of(source), false, 0
 	for _, st := range states {
 		st.Source = source
-		at := stateKey{source, st.Key}
-		if old, ok := s.newest[at]; ok && bytes.Equal(old.Payload, st.Payload) && old.Topic == st.Topic {
+		old, known := have.newest[st.Key]
+		if len(st.Payload) == 0 {
+			have.remove(st.Key)
+			changed = true
+			continue
+		}
+		if !known && st.Key != KeyAvailable && len(have.newest) >= MaxStates {
+			refused++
+			continue
+		}
+		delete(have.back, st.Key)
+		if known && bytes.Equal(old.Payload, st.Payload) && old.Topic == st.Topic {
+			old.confirmed = s.clock
+			have.newest[st.Key] = old
 			continue
 		}
 		st.Payload = bytes.Clone(st.Payload)
-		s.put(at, st)
+		have.newest[st.Key] = stateEntry{st, s.clock, s.clock}
 		changed = true
 	}
 	if changed {
 		s.wake()
 	}
+	if refused > 0 {
+		return fmt.Errorf("the source has %d states, which is the most that is allowed; new ones are not published", MaxStates)
+	}
+	return nil
 }
 
-// Remove takes back states of a source: those of the given keys, or all if there
-// are none. Each watcher gets them once more, with an empty payload.
+// Remove takes back states of a source: those of the given keys, or all but
+// KeyAvailable if there are none.
 func (s *States) Remove(source string, keys ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed := false
-	for at, old := range s.newest {
-		if at.source != source || len(old.Payload) == 0 || len(keys) > 0 && !slices.Contains(keys, at.key) {
-			continue
+	have := s.of(source)
+	if len(keys) == 0 {
+		for key := range have.newest {
+			if key != KeyAvailable {
+				delete(have.newest, key)
+			}
 		}
-		old.Payload = nil
-		s.put(at, old.State)
-		changed = true
+		have.settle()
 	}
-	if changed {
-		s.wake()
+	for _, key := range keys {
+		have.remove(key)
+	}
+	s.wake()
+}
+
+// remove takes back the state of a key.
+func (have *sourceStates) remove(key string) {
+	delete(have.newest, key)
+	if !have.awaited {
+		return
+	}
+	if have.back == nil {
+		have.back = map[string]struct{}{}
+	}
+	if have.back[key] = struct{}{}; len(have.back) > MaxStates {
+		have.settle() // it makes up keys
 	}
 }
 
-// put replaces a state. mu is held.
-func (s *States) put(at stateKey, st State) {
-	s.version++
-	s.newest[at] = stateVersion{st, s.version}
+// RemoveSource takes back all that is known of a source, which is no more.
+func (s *States) RemoveSource(source string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sources, source)
+	s.wake()
+}
+
+// Mark returns a moment for Expect.
+func (s *States) Mark() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock++
+	return s.clock
+}
+
+// Expect says that a source has begun at a moment, and reports its states from
+// then on. Those from before are kept for now: they may come again.
+func (s *States) Expect(source string, since uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.of(source)
+	have.awaited, have.since = true, since
+}
+
+// Settle says that a source has had its time since Expect: what it has not
+// reported in it is removed.
+func (s *States) Settle(source string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.sources[source]
+	if have == nil || !have.awaited {
+		return
+	}
+	for key, st := range have.newest {
+		if st.confirmed < have.since && key != KeyAvailable {
+			delete(have.newest, key)
+		}
+	}
+	have.settle()
+	s.wake()
+}
+
+func (have *sourceStates) settle() { have.awaited, have.back = false, nil }
+
+// Len is how many states there are.
+func (s *States) Len() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, have := range s.sources {
+		n += len(have.newest)
+	}
+	return n
 }
 
 // wake tells all watchers. mu is held.
@@ -86,7 +231,7 @@ func (s *States) wake() {
 	}
 }
 
-// Watch returns a reader of the table that has seen nothing yet. Close it.
+// Watch returns a reader of the table. Close it.
 func (s *States) Watch() *StateWatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,40 +241,58 @@ func (s *States) Watch() *StateWatch {
 	return w
 }
 
-// StateWatch reads changes of a States table. It has one user at a time.
+// StateWatch reads a States table.
 type StateWatch struct {
 	states  *States
-	changed chan struct{}
-	seen    uint64
+	changed chan struct{} // cap 1
 }
 
-// Changed receives when Take may have something to return.
+// Changed receives when there is something new since it last did, and once at
+// the beginning.
 func (w *StateWatch) Changed() <-chan struct{} { return w.changed }
 
-// Take returns the states that changed since the last Take, oldest change
-// first, each with its newest value only. Those that were removed have an
-// empty payload.
-func (w *StateWatch) Take() []State {
-	w.states.mu.Lock()
-	defer w.states.mu.Unlock()
-	fresh := slices.Collect(maps.Values(w.states.newest))
-	fresh = slices.DeleteFunc(fresh, func(v stateVersion) bool { return v.version <= w.seen })
-	slices.SortFunc(fresh, func(a, b stateVersion) int { return cmp.Compare(a.version, b.version) })
-	w.seen = w.states.version
-	out := make([]State, len(fresh))
-	for i, v := range fresh {
-		out[i] = v.State
-	}
-	return out
+// LiveState is a state that is true now.
+type LiveState struct {
+	State
+	// Version is another, and larger, whenever the state has another value.
+	Version uint64
 }
 
-// Rewind makes the next Take return every state, as is due after a connect.
-func (w *StateWatch) Rewind() {
-	w.seen = 0
-	select {
-	case w.changed <- struct{}{}:
-	default:
+// Live returns all states, in the order in which they have got their values.
+// Their payloads are not to be changed.
+func (w *StateWatch) Live() []LiveState {
+	w.states.mu.Lock()
+	n := 0
+	for _, have := range w.states.sources {
+		n += len(have.newest)
 	}
+	all := make([]LiveState, 0, n)
+	for _, have := range w.states.sources {
+		for _, st := range have.newest {
+			all = append(all, LiveState{st.State, st.changed})
+		}
+	}
+	w.states.mu.Unlock()
+	slices.SortFunc(all, func(a, b LiveState) int {
+		if a.Version != b.Version {
+			return cmp.Compare(a.Version, b.Version)
+		}
+		return cmp.Or(strings.Compare(a.Source, b.Source), strings.Compare(a.Key, b.Key))
+	})
+	return all
+}
+
+// Awaits reports whether a state that is not live may come yet, so that copies
+// of an earlier value are to be kept.
+func (w *StateWatch) Awaits(source, key string) bool {
+	w.states.mu.Lock()
+	defer w.states.mu.Unlock()
+	have := w.states.sources[source]
+	if have == nil || !have.awaited {
+		return false
+	}
+	_, back := have.back[key]
+	return !back
 }
 
 // Close ends the watch.

@@ -47,6 +47,9 @@ type Deps struct {
 	ClientID string
 	// Broker is the bundled one; nil if it does not run.
 	Broker Broker
+	// StateDir is the program's folder, for what a sink must know after a
+	// restart, in a file that is named after the sink; "" keeps nothing.
+	StateDir string
 	// Refused keeps what the destination will never take.
 	Refused Keeper
 	Log     zerolog.Logger // names the sink already

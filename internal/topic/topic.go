@@ -6,6 +6,7 @@ package topic
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -28,6 +29,7 @@ type Values struct {
 	Event   string
 	Source  string
 	Payload []byte // valid JSON
+	Key     string // of a state; each level between slashes is one of the topic
 }
 
 // Template is a parsed topic template. It is immutable; its zero value
@@ -40,7 +42,7 @@ type Template struct {
 // part is a literal, or a placeholder when field is set.
 type part struct {
 	literal string
-	field   string // "event", "source", "payload"
+	field   string // "event", "source", "payload", "key"
 	path    string // gjson path, when field is "payload"
 	filters []func(string) string
 }
@@ -51,7 +53,24 @@ var filters = map[string]func(string) string{"lower": strings.ToLower, "snake": 
 // {source} and {payload.key} (dots go deeper) wait for Render, each
 // optionally followed by |lower or |snake. The template must begin with a
 // literal, {base} included.
-func Parse(text, base string) (Template, error) {
+func Parse(text, base string) (Template, error) { return parse(text, base, parsePlaceholder) }
+
+// ParseState reads a template of states' topics. {source} and {key} wait for
+// Render, and both must be there, so that two states do not share a topic.
+func ParseState(text, base string) (Template, error) {
+	t, err := parse(text, base, parseStatePlaceholder)
+	if err != nil {
+		return Template{}, err
+	}
+	for _, field := range []string{"source", "key"} {
+		if !slices.ContainsFunc(t.parts, func(p part) bool { return p.field == field }) {
+			return Template{}, fmt.Errorf("topic template %q has no {%s}: different states would go to one topic", text, field)
+		}
+	}
+	return t, nil
+}
+
+func parse(text, base string, placeholder func(inner string) (part, error)) (Template, error) {
 	t := Template{text: text}
 	for rest := text; rest != ""; {
 		literal, after, found := strings.Cut(rest, "{")
@@ -69,7 +88,7 @@ func Parse(text, base string) (Template, error) {
 		if inner == "base" {
 			t.addLiteral(base)
 		} else {
-			p, err := parsePlaceholder(inner)
+			p, err := placeholder(inner)
 			if err != nil {
 				return Template{}, fmt.Errorf("topic template %q: %w", text, err)
 			}
@@ -104,6 +123,19 @@ func parsePlaceholder(inner string) (part, error) {
 	default:
 		return part{}, fmt.Errorf("unknown placeholder {%s}; there are {base}, {event}, {source} and {payload.KEY}", inner)
 	}
+	return p.filter(inner, rest)
+}
+
+func parseStatePlaceholder(inner string) (part, error) {
+	field, rest, _ := strings.Cut(inner, "|")
+	if field != "source" && field != "key" {
+		return part{}, fmt.Errorf("unknown placeholder {%s}; there are {base}, {source} and {key}", inner)
+	}
+	return part{field: field}.filter(inner, rest)
+}
+
+// filter adds the filters that stand behind a placeholder, between bars.
+func (p part) filter(inner, rest string) (part, error) {
 	if rest == "" {
 		return p, nil
 	}
@@ -220,8 +252,14 @@ func (p part) render(v Values) string {
 	case "payload":
 		s = scalar(gjson.GetBytes(v.Payload, p.path))
 	}
+	if p.field == "key" {
+		s = v.Key
+	}
 	for _, f := range p.filters {
 		s = f(s)
+	}
+	if p.field == "key" {
+		return SafePath(s)
 	}
 	return Safe(s)
 }

@@ -122,3 +122,32 @@ func FuzzConfinement(f *testing.F) {
 		}
 	})
 }
+
+func TestStateTemplatesTellStatesApart(t *testing.T) {
+	for text, want := range map[string]string{
+		"{base}/{source}/{key}":             "base/a_b/temperature/bed_1",
+		"{base}/{key|snake}/of/{source}":    "base/temperature/bed_1/of/a_b",
+		"x/{source|lower}-{key}":            "x/a_b-temperature/bed_1",
+		"{base}/{source}":                   "",
+		"{base}/{key}":                      "",
+		"{base}/x":                          "",
+		"{source}/{key}":                    "",
+		"{base}/{event}/{source}/{key}":     "",
+		"{base}/{payload.x}/{source}/{key}": "",
+		"{base}/{source}/{key|upper}":       "",
+	} {
+		template, err := topic.ParseState(text, "base")
+		if (err == nil) != (want != "") {
+			t.Errorf("%s: %v", text, err)
+		}
+		if err != nil {
+			continue
+		}
+		if got, err := template.Render(topic.Values{Source: "a/b", Key: "temperature/bed 1"}); err != nil || got != want {
+			t.Errorf("%s gives %s, %v", text, got, err)
+		}
+	}
+	if _, err := topic.Parse("{base}/{key}", "base"); err == nil {
+		t.Error("an event has a key")
+	}
+}

@@ -11,8 +11,6 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
-	"event2mqtt/internal/sinks"
-	"event2mqtt/internal/topic"
 )
 
 // This file is how the sink finds out what a broker will never take. MQTT 3
@@ -43,7 +41,7 @@ const (
 type thing struct {
 	kind  kind
 	seq   uint64 // of an event
-	state string // the key of a state
+	state string // the topic of a state
 }
 
 type kind byte
@@ -58,17 +56,22 @@ const (
 // flight is what was on its way on one connection.
 type flight struct {
 	birth  bool
-	event  uint64 // the oldest that was not acknowledged, or 0
-	state  string // the key, or ""
-	sentTo uint64 // the newest event that was handed over
+	event  uint64   // the oldest that was not acknowledged, or 0
+	sentTo uint64   // the newest event that was handed over
+	states []string // the topics of those that were not acknowledged
+	// unanswered is the topic of the last state that nobody acknowledges, or "".
+	unanswered string
 }
 
 func (f *flight) things() (out []thing) {
 	if f.event != 0 {
 		out = append(out, thing{kind: anEvent, seq: f.event})
 	}
-	if f.state != "" {
-		out = append(out, thing{kind: aState, state: f.state})
+	for _, name := range f.states {
+		out = append(out, thing{kind: aState, state: name})
+	}
+	if f.unanswered != "" {
+		out = append(out, thing{kind: aState, state: f.unanswered})
 	}
 	if f.birth {
 		out = append(out, thing{kind: aBirth})
@@ -164,14 +167,14 @@ type will struct {
 // with one thing at a time, and then, when all of it was taken, as usual.
 func (s *Sink) carefully(ctx context.Context, l link, in *journal.Cursor, watch *event.StateWatch, f *flight) error {
 	in.Rewind()
-	watch.Rewind()
+	o := s.newOutbox(watch)
 	s.setHealth(health.Lacking("connections end again and again while the same is being sent; sending one thing at a time to find out what the broker does not take"))
 	if err := s.calm(ctx, l); err != nil {
 		s.doubt.blamed.times = 0 // it may have been the broker each time
 		return err
 	}
 	if !s.stuck() {
-		s.failed = 0
+		s.back.hurry()
 	}
 	if err := s.sendHarmless(ctx, l, f); err != nil {
 		return err
@@ -179,14 +182,12 @@ func (s *Sink) carefully(ctx context.Context, l link, in *journal.Cursor, watch 
 	if err := s.sendEventsAlone(ctx, l, in, f); err != nil {
 		return err
 	}
-	for _, st := range watch.Take() {
-		if err := s.sendStateAlone(ctx, l, st, f); err != nil {
-			return err
-		}
+	if err := s.sendStatesAlone(ctx, l, o, f); err != nil {
+		return err
 	}
 	s.doubt = doubt{}
 	s.connected()
-	return s.pump(ctx, l, in, watch, f)
+	return s.pump(ctx, l, in, o, f)
 }
 
 // calm returns nil if a connection lasts with nothing on the way: longer than
@@ -318,7 +319,7 @@ func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flig
 	case anEvent:
 		f.event, f.sentTo = what.seq, what.seq
 	case aState:
-		f.state = what.state
+		f.states = []string{what.state}
 	case aBirth:
 		f.birth = true
 	}
@@ -363,99 +364,4 @@ func (s *Sink) reason(m *message) string {
 		times = "as it did with one like it"
 	}
 	return fmt.Sprintf("the broker %s it, also alone, %s; likely: %s", did, times, strings.Join(likely, ", or "))
-}
-
-// keepStates publishes every state that changes, until ctx ends.
-func (s *Sink) keepStates(ctx context.Context, l link, watch *event.StateWatch, f *flight) error {
-	qos := byte(s.publish.Load().QoS)
-	later := map[string]event.State{} // changed too soon after they were refused
-	again := time.NewTimer(time.Hour)
-	defer again.Stop()
-	for {
-		var due []event.State
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-watch.Changed():
-			due = watch.Take()
-		case <-again.C:
-			for _, st := range later {
-				due = append(due, st)
-			}
-		}
-		for _, st := range due {
-			delete(later, st.Key)
-			name, wait, ok := s.stateTopic(st)
-			if wait > 0 {
-				later[st.Key] = st
-				again.Reset(wait)
-			}
-			if !ok {
-				continue
-			}
-			f.state = st.Key
-			if err := s.wait(ctx, l, l.publish(ctx, name, qos, true, st.Payload), thing{kind: aState, state: st.Key}); err != nil {
-				if errors.Is(err, sinks.ErrNeverTaken) {
-					s.refuseState(st, name, qos, err.Error())
-					continue
-				}
-				return err
-			}
-			if qos > 0 { // else nobody has acknowledged it
-				f.state = ""
-				s.states.taken(st.Key)
-			}
-		}
-	}
-}
-
-// sendStateAlone sends a state while nothing else is on its way.
-func (s *Sink) sendStateAlone(ctx context.Context, l link, st event.State, f *flight) error {
-	name, _, ok := s.stateTopic(st)
-	if !ok {
-		return nil
-	}
-	qos := byte(s.publish.Load().QoS)
-	if s.heard(name) {
-		s.refuseState(st, name, qos, errOwn.Error())
-		return nil
-	}
-	m := message{name, qos, true, st.Payload}
-	refused, err := s.alone(ctx, l, thing{kind: aState, state: st.Key}, m, f)
-	if refused {
-		s.refuseState(st, name, qos, s.reason(&m))
-		s.learn(&m)
-		s.doubt.blamed.thing = thing{}
-	} else if err == nil {
-		s.took(kindOf(&m))
-		s.states.taken(st.Key)
-	}
-	return err
-}
-
-// stateTopic returns where a state goes. ok is false if it is not to be sent
-// now, and wait says when it may be tried again; 0 is when it changes.
-func (s *Sink) stateTopic(st event.State) (name string, wait time.Duration, ok bool) {
-	wait, known := s.states.wait(st)
-	if known {
-		return "", wait, false
-	}
-	if name = st.Topic; name == "" {
-		name = s.opt.Publish.BaseTopic + "/" + topic.SafePath(st.Source+"/"+st.Key)
-	}
-	if err := topic.Check(name); err != nil {
-		s.refuseState(st, name, 0, err.Error())
-		return "", 0, false
-	}
-	return name, 0, true
-}
-
-func (s *Sink) refuseState(st event.State, name string, qos byte, reason string) {
-	first := s.states.refuse(st)
-	level := s.opt.Log.Debug()
-	if first {
-		level = s.opt.Log.Error()
-	}
-	level.Str("state", shorten(st.Key)).Int("bytes", len(st.Payload)).Str("topic", shorten(name)).Uint8("qos", qos).Str("reason", reason).
-		Msg("mqtt: this state cannot be published and is skipped; it is tried again when it changes")
 }

@@ -13,6 +13,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/topic"
 )
 
@@ -61,12 +62,14 @@ type WillConfig struct {
 
 // PublishConfig are the options of the publish section: what messages look like.
 type PublishConfig struct {
-	BaseTopic       string `koanf:"base_topic" default:"event2mqtt" doc:"The text that {base} stands for in topics."`
-	EventTopic      string `koanf:"event_topic" default:"{base}/event/{event}" doc:"The topic of events, with the placeholders {base}, {event}, {source} and {payload.KEY}; each may be followed by |lower or |snake."`
-	QoS             int    `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events; with 0 nobody acknowledges, and events can be lost."`
-	TimestampField  string `koanf:"timestamp_field" default:"_timestamp" doc:"The key of the payload that tells when the event happened."`
-	TimestampMillis bool   `koanf:"timestamp_millis" default:"false" doc:"Whether publish.timestamp_field is in milliseconds instead of seconds."`
-	IDField         string `koanf:"id_field" example:"_id" doc:"A key of the payload for an id that stays the same should an event be sent twice."`
+	BaseTopic       string        `koanf:"base_topic" default:"event2mqtt" doc:"The text that {base} stands for in topics."`
+	EventTopic      string        `koanf:"event_topic" default:"{base}/event/{event}" doc:"The topic of events, with the placeholders {base}, {event}, {source} and {payload.KEY}; each may be followed by |lower or |snake."`
+	StateTopic      string        `koanf:"state_topic" default:"{base}/{source}/{key}" doc:"The topic of states, which are retained, with the placeholders {base}, {source} and {key}; the last two are needed, and each may be followed by |lower or |snake."`
+	StateInterval   time.Duration `koanf:"state_interval" default:"250ms" min:"0s" max:"1h" doc:"How often one state is published at most, with its newest value; 0s is at each change."`
+	QoS             int           `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events and states; with 0 nobody acknowledges, and events can be lost."`
+	TimestampField  string        `koanf:"timestamp_field" default:"_timestamp" doc:"The key of the payload that tells when the event happened."`
+	TimestampMillis bool          `koanf:"timestamp_millis" default:"false" doc:"Whether publish.timestamp_field is in milliseconds instead of seconds."`
+	IDField         string        `koanf:"id_field" example:"_id" doc:"A key of the payload for an id that stays the same should an event be sent twice."`
 }
 
 // Defaults returns the options that hold where nothing is configured.
@@ -78,11 +81,12 @@ func Defaults() (c Config, p PublishConfig) {
 
 // settings are checked options, ready for use.
 type settings struct {
-	brokers   []*url.URL
-	tls       *tls.Config
-	template  topic.Template
-	willTopic string
-	protocol  uint // as paho numbers them
+	brokers       []*url.URL
+	tls           *tls.Config
+	template      topic.Template
+	stateTemplate topic.Template
+	willTopic     string
+	protocol      uint // as paho numbers them
 }
 
 var schemes = []string{"mqtt", "mqtts", "ws", "wss"}
@@ -133,6 +137,11 @@ func check(c Config, p PublishConfig) (settings, error) {
 		} else if _, fixed := s.template.Literal(); fixed {
 			bad("publish.event_topic", "%q has no {event}: every event would go to one topic", p.EventTopic)
 		}
+		if s.stateTemplate, err = topic.ParseState(p.StateTopic, p.BaseTopic); err != nil {
+			bad("publish.state_topic", "%w", err)
+		} else if err := checkStatePlace(s.stateTemplate.Prefix(), p.BaseTopic); err != nil {
+			bad("publish.state_topic", "%q: %w", p.StateTopic, err)
+		}
 		if c.Will.Enabled {
 			t, err := topic.Parse(c.Will.Topic, p.BaseTopic)
 			literal, fixed := t.Literal()
@@ -153,6 +162,16 @@ func check(c Config, p PublishConfig) (settings, error) {
 		bad("publish.id_field", "%q is taken already", p.IDField)
 	}
 	return s, errors.Join(errs...)
+}
+
+// checkStatePlace refuses a template of which all topics, by what they begin
+// with, would be the program's own.
+func checkStatePlace(prefix, base string) error {
+	below, inside := strings.CutPrefix(prefix, base+"/")
+	if first, _, whole := strings.Cut(below, "/"); inside && whole && slices.Contains(event.OwnLevels, first) {
+		return fmt.Errorf("topics below {base}/%s are the program's own", first)
+	}
+	return nil
 }
 
 // brokerURL reads a broker's URL and adds the port that goes without saying.

@@ -24,8 +24,13 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	if field := p.IDField; field != "" {
 		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
 	}
-	if m.topic, err = p.topicOf(e); err == nil && s.heard(m.topic) {
+	m.topic, err = p.topicOf(e)
+	switch {
+	case err != nil:
+	case s.heard(m.topic):
 		err = errOwn
+	case e.Route.Topic == "" && !p.apart && s.reserved(p.BaseTopic, m.topic, event.OwnSource):
+		err = errOwnTopic
 	}
 	return m, err
 }

@@ -9,7 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +20,7 @@ import (
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/refused"
+	"event2mqtt/internal/retry"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/topic"
 )
@@ -32,6 +33,9 @@ type Options struct {
 	// Calm is how long a connection must have lasted without a message before
 	// its end is blamed on one. Zero is 2 s.
 	Calm time.Duration
+	// Pause is the first pause after a failure; it doubles each time. Zero is
+	// that of retry.Loop.
+	Pause time.Duration
 }
 
 // Check implements sinks.Options. Keys begin with mqtt and publish.
@@ -82,14 +86,17 @@ type Sink struct {
 	unkeptSeq uint64
 
 	// Of Run.
-	next     int    // broker to try next
-	reported string // failure that was logged last
-	failed   int    // attempts since the last success
-	doubt    doubt
-	will     will
-	states   refusedStates
-	lessons  lessons
-	hearing  hearing
+	next      int // broker to try next
+	back      comeback
+	doubt     doubt
+	will      will
+	states    refusedStates
+	lessons   lessons
+	hearing   hearing
+	ledger    *ledger
+	listing   retry.Loop        // of the ledger's file
+	unfitTold map[string]string // states that were told of, with why
+	adjusted  chan struct{}     // cap 1: Adjust has changed something
 }
 
 // link is a connection to a broker. It is used once.
@@ -134,10 +141,13 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 	if o.Config.ClientID == "" {
 		o.Config.ClientID = d.ClientID
 	}
-	s := &Sink{settings: settings, states: refusedStates{}, health: health.Lacking("connecting")}
+	s := &Sink{
+		settings: settings, states: refusedStates{}, unfitTold: map[string]string{}, adjusted: make(chan struct{}, 1),
+		back: newComeback(len(settings.brokers), o.Pause), health: health.Lacking("connecting"),
+	}
 	s.opt.Options, s.opt.Deps = o, d
 	s.hearing.changed = make(chan struct{}, 1)
-	s.publish.Store(&publishing{o.Publish, settings.template})
+	s.publish.Store(newPublishing(o.Publish, settings))
 	s.dial = s.dialNetwork
 	if len(settings.brokers) == 0 {
 		s.dial = s.dialBundled
@@ -145,10 +155,16 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 	return s, nil
 }
 
-// publishing is what events look like, which may change while the sink runs.
+// publishing is what messages look like, which may change while the sink runs.
 type publishing struct {
 	PublishConfig
-	template topic.Template
+	template, stateTemplate topic.Template
+	// apart is set if no event's topic can be one of the program's own.
+	apart bool
+}
+
+func newPublishing(p PublishConfig, s settings) *publishing {
+	return &publishing{p, s.template, s.stateTemplate, strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
 }
 
 // Adjust implements sinks.Adjuster: what messages look like, from the next on.
@@ -156,7 +172,11 @@ func (s *Sink) Adjust(o sinks.Options) error {
 	p := o.(*Options).Publish
 	fresh, err := check(s.opt.Config, p)
 	if err == nil {
-		s.publish.Store(&publishing{p, fresh.template})
+		s.publish.Store(newPublishing(p, fresh))
+		select {
+		case s.adjusted <- struct{}{}:
+		default:
+		}
 	}
 	return err
 }
@@ -194,6 +214,9 @@ func (s *Sink) tellHealth() {
 func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States, tell func(health.Status)) error {
 	s.tell = tell
 	s.tellHealth()
+	if s.ledger == nil {
+		s.ledger = s.openLedger()
+	}
 	watch := states.Watch()
 	defer watch.Close()
 	for {
@@ -202,20 +225,24 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(started) > steady {
-			s.failed, s.reported = 0, ""
-		}
-		s.report(err)
-		if !sleep(ctx, s.pause()) {
+		if !retry.Sleep(ctx, s.report(err, time.Since(started))) {
 			return nil
 		}
 	}
 }
 
-// steady is how long a connection must have lasted for the failures before it
-// to be forgotten. Two bridges with one client id, which end each other's
-// connections, so slow down instead of racing.
-const steady = 10 * time.Second
+// openLedger reads what brokers keep for the sink, from its file.
+func (s *Sink) openLedger() *ledger {
+	path := ""
+	if s.opt.StateDir != "" {
+		path = filepath.Join(s.opt.StateDir, topic.Safe(s.opt.Name)+".retained.json")
+	}
+	l, err := openLedger(path)
+	if err != nil {
+		s.opt.Log.Error().Err(err).Msg("mqtt: which topics are retained at the broker is not known any more; what is no longer configured may stay there")
+	}
+	return l
+}
 
 // session is the life of one connection.
 func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.StateWatch) error {
@@ -256,14 +283,14 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 func (s *Sink) online(ctx context.Context, l link, in *journal.Cursor, watch *event.StateWatch, f *flight) error {
 	// What was read and not acknowledged on the last connection comes first.
 	in.Rewind()
-	watch.Rewind()
+	o := s.newOutbox(watch)
 	f.birth = s.announces()
 	if err := s.announce(ctx, l, s.opt.Config.Will.Online); err != nil {
 		return err
 	}
 	f.birth = f.birth && s.opt.Config.Will.QoS == 0 // nobody has acknowledged it
 	s.connected()
-	return s.pump(ctx, l, in, watch, f)
+	return s.pump(ctx, l, in, o, f)
 }
 
 // farewell bounds the goodbye to a broker that does not answer.
@@ -334,10 +361,11 @@ type sent struct {
 // acknowledgements in order, one looks after the states, one after the
 // subscriptions, one after the link.
 // When parent ends, or an event cannot be kept, what is on the way may still be
-// acknowledged, so that it need not be sent again.
+// acknowledged, so that it need not be sent again. When parent ends, states are
+// brought up to date before that.
 //
 // What was on the way when the link failed is noted in f.
-func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *event.StateWatch, f *flight) error {
+func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbox, f *flight) error {
 	ctx, fail := context.WithCancelCause(context.WithoutCancel(parent))
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
@@ -364,7 +392,13 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 			}
 		}
 	})
-	wg.Go(func() { fail(s.keepStates(ctx, l, watch, f)) })
+	flushed := make(chan struct{})
+	wg.Go(func() {
+		defer close(flushed)
+		if err := s.sendStates(ctx, parent.Done(), l, o, f); err != nil {
+			fail(err)
+		}
+	})
 	wg.Go(func() { fail(s.keepSubscribed(ctx, l)) })
 	s.talking.Store(&l)
 	defer s.talking.Store(nil)
@@ -377,17 +411,15 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, watch *e
 	})
 	err := s.publishEvents(reading, l, in, window, slots, f)
 	if parent.Err() != nil || errors.Is(err, errNotKept) {
-		last := time.NewTimer(farewell)
-		defer last.Stop()
-		for range cap(slots) {
+		last, cancel := context.WithTimeout(ctx, farewell)
+		_ = fill(last, slots)
+		if parent.Err() != nil {
 			select {
-			case slots <- struct{}{}:
-				continue
-			case <-ctx.Done():
-			case <-last.C:
+			case <-flushed:
+			case <-last.Done():
 			}
-			break
 		}
+		cancel()
 	}
 	fail(err)
 	wg.Wait()
@@ -523,75 +555,6 @@ func shorten(topic string) string {
 		return strings.ToValidUTF8(topic[:most], "") + "..."
 	}
 	return topic
-}
-
-// connected notes a success and says so, once.
-func (s *Sink) connected() {
-	if len(s.brokers) == 0 {
-		s.setHealth(health.Running("publishing to the bundled broker"))
-		return
-	}
-	at := s.brokers[s.next].Redacted()
-	s.setHealth(health.Running("connected to " + at))
-	if s.stuck() {
-		return // it was said, and comes again every few seconds
-	}
-	log := s.opt.Log.Info()
-	if s.failed > 0 {
-		log = log.Int("attempts", s.failed+1)
-	}
-	log.Msgf("mqtt: connected to %s", at)
-}
-
-// report logs a failure if it is not the same as the one before.
-func (s *Sink) report(err error) {
-	s.failed++
-	text := "the bundled broker: " + fmt.Sprint(err)
-	if len(s.brokers) > 0 {
-		broker := s.brokers[s.next]
-		text = broker.Redacted() + ": " + explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss")
-		s.next = (s.next + 1) % len(s.brokers)
-	}
-	s.setHealth(health.Trouble(errors.New(text)))
-	if errors.Is(err, errNotKept) {
-		s.failed = min(s.failed, keepTries)
-		return // skip has said it
-	}
-	if text != s.reported {
-		s.reported = text
-		s.opt.Log.Error().Msgf("mqtt: %s; events are kept and sent when it works again", text)
-	}
-}
-
-// Bounds of the pause between two attempts to connect.
-const (
-	minPause = 250 * time.Millisecond
-	maxPause = 30 * time.Second
-	// keepTries bounds how often the pause doubles before a next attempt to
-	// keep an event, to 8 s: it is the disk that one waits for, not the broker.
-	keepTries = 6
-)
-
-// pause doubles with each failure; half of it is random, so that many bridges
-// do not come back to a broker at the same moment. A list of brokers is gone
-// through without a pause.
-func (s *Sink) pause() time.Duration {
-	if n := len(s.brokers); n > 1 && s.failed%n != 0 {
-		return 0
-	}
-	d := min(minPause<<min(s.failed-1, 10), maxPause)
-	return d/2 + rand.N(d/2)
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 // done is a ticket for what needs no acknowledgement.

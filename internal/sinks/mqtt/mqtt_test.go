@@ -82,6 +82,8 @@ type rig struct {
 	dir     string // of refused
 	log     *logBuffer
 	health  health.Record
+	config  mqtt.Config
+	publish mqtt.PublishConfig
 	stop    func()
 	n       int
 }
@@ -118,10 +120,26 @@ func newRigWith(t testing.TB, change func(*mqtt.Options, *sinks.Deps), urls ...s
 	return newRigThatHears(t, nil, nil, change, urls...)
 }
 
+// newRigIn is newRig with a state folder, and states that are there before it.
+func newRigIn(t testing.TB, stateDir string, states *event.States, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
+	t.Helper()
+	return newRigOf(t, states, nil, nil, func(o *mqtt.Options, d *sinks.Deps) {
+		d.StateDir = stateDir
+		if change != nil {
+			change(&o.Config, &o.Publish)
+		}
+	}, urls...)
+}
+
 // newRigThatHears is newRigWith, and asks for messages of others.
 func newRigThatHears(t testing.TB, filters []string, use func(sinks.Incoming), change func(*mqtt.Options, *sinks.Deps), urls ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, states: event.NewStates(), log: &logBuffer{}}
+	return newRigOf(t, event.NewStates(), filters, use, change, urls...)
+}
+
+func newRigOf(t testing.TB, states *event.States, filters []string, use func(sinks.Incoming), change func(*mqtt.Options, *sinks.Deps), urls ...string) *rig {
+	t.Helper()
+	r := &rig{t: t, states: states, log: &logBuffer{}}
 	r.dir = t.TempDir()
 	r.refused = refused.Open(r.dir, zerolog.Nop())
 	var err error
@@ -131,9 +149,10 @@ func newRigThatHears(t testing.TB, filters []string, use func(sinks.Incoming), c
 	ok(t, err)
 	c, p := mqtt.Defaults()
 	c.URL, c.ClientID, c.Timeout = urls, "sink", 2*time.Second
-	options := mqtt.Options{Config: c, Publish: p, Calm: 50 * time.Millisecond}
-	deps := sinks.Deps{ID: r.journal.ID, Refused: r.refused, Log: zerolog.New(r.log)}
+	options := mqtt.Options{Common: sinks.Common{Name: "mqtt"}, Config: c, Publish: p, Calm: 50 * time.Millisecond, Pause: 100 * time.Millisecond}
+	deps := sinks.Deps{ID: r.journal.ID, StateDir: t.TempDir(), Refused: r.refused, Log: zerolog.New(r.log)}
 	change(&options, &deps)
+	r.config, r.publish = options.Config, options.Publish
 	r.sink, err = mqtt.New(options, deps)
 	ok(t, err)
 	if filters != nil {

@@ -1,54 +1,202 @@
 package mqtt
 
 import (
-	"crypto/sha256"
+	"context"
+	"errors"
+	"sync"
 	"time"
 
-	"event2mqtt/internal/event"
+	"event2mqtt/internal/sinks"
 )
 
-// refusedStates are the states that the broker does not take, by key. Each is
-// tried again when it changes, but not as often as it may change: every try
-// costs connections. One goroutine at a time uses it.
-type refusedStates map[string]refusedState
+// This file publishes states.
 
-type refusedState struct {
-	sum   [sha256.Size]byte // of the payload
-	size  int
-	times int
-	until time.Time // no other payload is tried before, unless it is smaller
+// stateWindow is how many states may wait for their acknowledgement.
+const stateWindow = 64
+
+// sentMessage is a state on its way.
+type sentMessage struct {
+	*stateMessage
+	ticket
 }
 
-// Bounds of the pause until a state that was refused is tried with another
-// payload; it doubles each time.
-const (
-	minRetry = time.Minute
-	maxRetry = time.Hour
-)
-
-// wait reports whether a state is not to be sent now, and how long it must
-// wait; 0 is until it changes.
-func (r refusedStates) wait(st event.State) (d time.Duration, refused bool) {
-	old, ok := r[st.Key]
-	switch {
-	case !ok:
-		return 0, false
-	case old.sum == sha256.Sum256(st.Payload):
-		return 0, true
-	case len(st.Payload) < old.size:
-		return 0, false
+// sendStates publishes states until ctx ends or the link fails. Once last is
+// closed, it sends what has changed by then, however short the interval, and
+// returns nil when the broker has it. What was on its way when the link failed
+// is noted in f.
+func (s *Sink) sendStates(ctx context.Context, last <-chan struct{}, l link, o *outbox, f *flight) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	window := make(chan sentMessage, stateWindow)
+	slots := make(chan struct{}, stateWindow) // one for each state that is not acknowledged, or yet to be chosen
+	var answers sync.WaitGroup
+	answers.Go(func() {
+		if err := s.awaitStates(ctx, l, o, window, slots, f); err != nil {
+			fail(err)
+		}
+	})
+	err := s.publishStates(ctx, last, l, o, window, slots)
+	cause := context.Cause(ctx)
+	fail(err)
+	answers.Wait()
+	o.tidy()
+	for len(window) > 0 {
+		f.states = append(f.states, (<-window).topic)
 	}
-	d = time.Until(old.until)
-	return max(d, 0), d > 0
+	if err != nil && cause != nil {
+		return cause
+	}
+	return err
 }
 
-// refuse notes that a state is not taken, and reports whether that is new.
-func (r refusedStates) refuse(st event.State) (first bool) {
-	old, known := r[st.Key]
-	pause := min(minRetry<<min(old.times, 10), maxRetry)
-	r[st.Key] = refusedState{sha256.Sum256(st.Payload), len(st.Payload), old.times + 1, time.Now().Add(pause)}
-	return !known
+// publishStates hands states over, each with the value that is the newest when
+// there is room for it.
+func (s *Sink) publishStates(ctx context.Context, last <-chan struct{}, l link, o *outbox, window chan<- sentMessage, slots chan struct{}) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		m, err := s.nextState(ctx, last, o, timer)
+		if err != nil {
+			return err
+		}
+		if m == nil { // all that there was is handed over
+			<-slots
+			return fill(ctx, slots)
+		}
+		window <- sentMessage{m, l.publish(ctx, m.topic, m.qos, true, m.payload)}
+	}
 }
 
-// taken forgets a state.
-func (r refusedStates) taken(key string) { delete(r, key) }
+// nextState waits for a state that is to be published; it returns none once
+// last is closed and nothing is left.
+func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, timer *time.Timer) (*stateMessage, error) {
+	for {
+		now := time.Now()
+		again := o.look(now)
+		m, wait := o.next(now, o.hurry)
+		if m != nil || o.hurry {
+			return m, nil
+		}
+		if again > 0 && (wait == 0 || again < wait) {
+			wait = again
+		}
+		if wait == 0 {
+			wait = time.Hour
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-last:
+			o.refresh() // the last time, or it would never end
+			o.hurry = true
+		case <-o.watch.Changed():
+			o.changed = true
+		case <-s.adjusted:
+			o.changed = true
+		case <-timer.C:
+		}
+	}
+}
+
+// fill returns when nothing is on its way any more.
+func fill(ctx context.Context, slots chan<- struct{}) error {
+	for range cap(slots) {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// longestRest bounds how late a change is seen.
+const longestRest = 100 * time.Millisecond
+
+// look refreshes if something has changed, and returns how long that has to
+// wait, or 0. It spends a tenth of its time with that, however often states
+// change, unless there are so many that it would be late.
+func (o *outbox) look(now time.Time) (wait time.Duration) {
+	if o.hurry {
+		return 0
+	}
+	select {
+	case <-o.watch.Changed():
+		o.changed = true
+	default:
+	}
+	o.mu.Lock()
+	again := !o.again.IsZero() && !o.again.After(now)
+	o.mu.Unlock()
+	switch {
+	case !o.changed && !again:
+		return 0
+	case now.Before(o.rest):
+		return o.rest.Sub(now)
+	}
+	o.changed = false
+	took := o.refresh()
+	o.rest = time.Now().Add(min(9*took, longestRest))
+	return 0
+}
+
+// awaitStates takes the acknowledgements, in order.
+func (s *Sink) awaitStates(ctx context.Context, l link, o *outbox, window <-chan sentMessage, slots <-chan struct{}, f *flight) error {
+	for {
+		select {
+		case m := <-window:
+			err := s.wait(ctx, l, m.ticket, thing{kind: aState, state: m.topic})
+			if err == nil && m.qos == 0 && len(m.payload) == 0 {
+				err = l.ping(ctx) // else nobody has said that it is cleared
+			}
+			switch {
+			case errors.Is(err, sinks.ErrNeverTaken):
+				o.refuse(m.stateMessage, err.Error())
+			case err != nil:
+				f.states = append(f.states, m.topic)
+				return err
+			default:
+				o.taken(m.stateMessage, m.qos > 0 || len(m.payload) == 0)
+			}
+			f.unanswered = ""
+			if m.qos == 0 { // nobody has acknowledged it
+				f.unanswered = m.topic
+			}
+			<-slots
+			if len(window) == 0 {
+				o.tidy()
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// sendStatesAlone sends what is due of states, one at a time, while nothing
+// else is on its way.
+func (s *Sink) sendStatesAlone(ctx context.Context, l link, o *outbox, f *flight) error {
+	for {
+		m, _ := o.next(time.Now(), true)
+		if m == nil {
+			return nil
+		}
+		refused, err := s.alone(ctx, l, thing{kind: aState, state: m.topic}, m.message, f)
+		switch {
+		case refused:
+			o.refuse(m, s.reason(&m.message))
+			s.learn(&m.message)
+			s.doubt.blamed.thing = thing{}
+		case err == nil:
+			s.took(kindOf(&m.message))
+			o.taken(m, true)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package mqtt
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"event2mqtt/internal/health"
+	"event2mqtt/internal/retry"
+)
+
+// This file is how the sink comes back after a failure, and what it says of it.
+
+// comeback counts failures. A list of brokers is gone through without a pause;
+// the pause between two rounds grows.
+type comeback struct {
+	rounds retry.Loop
+	// keeping is for an event that cannot be kept: it is the disk that one
+	// waits for then, not the broker.
+	keeping  retry.Loop
+	attempts int      // since the last success
+	said     []string // of each broker, what was logged last
+}
+
+// steady is how long a connection must have lasted for the failures before it
+// to be forgotten. Two bridges with one client id, which end each other's
+// connections, so slow down instead of racing.
+const steady = 10 * time.Second
+
+func newComeback(brokers int, pause time.Duration) comeback {
+	return comeback{
+		rounds:  retry.Loop{Min: pause, Steady: steady},
+		keeping: retry.Loop{Min: pause, Max: 8 * time.Second, Steady: steady},
+		said:    make([]string, max(brokers, 1)),
+	}
+}
+
+// hurry makes the next pause short. What was said is not forgotten.
+func (c *comeback) hurry() {
+	c.rounds.Reset()
+	c.attempts = 0
+}
+
+// report notes that a session has ended, after it lasted so long, says so if
+// the broker's last one did not end for the same reason, and returns how long
+// to pause.
+func (s *Sink) report(err error, lasted time.Duration) (pause time.Duration) {
+	c := &s.back
+	if lasted >= steady {
+		c.hurry()
+		c.keeping.Reset()
+		clear(c.said)
+	}
+	c.attempts++
+	text, at := "the bundled broker: "+fmt.Sprint(err), s.next
+	if n := len(s.brokers); n > 0 {
+		broker := s.brokers[at]
+		text = broker.Redacted() + ": " + explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss")
+		s.next = (at + 1) % n
+	}
+	s.setHealth(health.Trouble(errors.New(text)))
+	if errors.Is(err, errNotKept) {
+		pause, _ = c.keeping.Next(err, lasted)
+		return pause // skip has said it
+	}
+	if text != c.said[at] {
+		c.said[at] = text
+		s.opt.Log.Error().Msgf("mqtt: %s; events are kept and sent when it works again", text)
+	}
+	if n := len(s.brokers); n > 1 && c.attempts%n != 0 {
+		return 0
+	}
+	pause, _ = c.rounds.Next(err, lasted)
+	return pause
+}
+
+// connected notes a success and says so, once.
+func (s *Sink) connected() {
+	if len(s.brokers) == 0 {
+		s.setHealth(health.Running("publishing to the bundled broker"))
+		return
+	}
+	at := s.brokers[s.next].Redacted()
+	s.setHealth(health.Running("connected to " + at))
+	if s.stuck() {
+		return // it was said, and comes again every few seconds
+	}
+	log := s.opt.Log.Info()
+	if n := s.back.attempts; n > 0 {
+		log = log.Int("attempts", n+1)
+	}
+	log.Msgf("mqtt: connected to %s", at)
+}

@@ -168,6 +168,7 @@ type Journal struct {
 	reserved  bool            // the reserve file is there
 
 	markMoved chan struct{} // cap 1: dirty was set
+	noted     chan struct{} // cap 1: there is a note to sync
 
 	// saving is held while the marks are written, and guards what follows.
 	// Whoever holds it may take mu.
@@ -257,6 +258,7 @@ func Open(opt Options) (*Journal, error) {
 		positions: map[string]map[string][]byte{},
 		marks:     map[string]*mark{},
 		markMoved: make(chan struct{}, 1),
+		noted:     make(chan struct{}, 1),
 		setAside:  map[string]bool{},
 		writing:   make(chan struct{}, 1),
 		stop:      make(chan struct{}),
@@ -273,6 +275,9 @@ func Open(opt Options) (*Journal, error) {
 	j.keepReserve() // what recovery cut off may be the room that was missing
 	j.wg.Go(j.keepHouse)
 	j.wg.Go(j.keepMarks)
+	if j.opt.Sync != SyncNever {
+		j.wg.Go(j.syncNotes)
+	}
 	return j, nil
 }
 

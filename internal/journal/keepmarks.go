@@ -2,30 +2,31 @@ package journal
 
 import "time"
 
-// How often marks are written. Each write is followed by a pause of at least
-// restFactor times what it took, so that marks take a twentieth of the disk's
-// time at most, but no pause is longer than longestRest or the write itself.
+// How often marks are written. A note goes to the system's memory, a sync of it
+// and a save of all to the disk. Each is followed by a pause of several times
+// what it took, so that a slow disk has less to do for marks; but no pause is
+// longer than longestRest or the write itself.
 const (
-	notePause   = 20 * time.Millisecond  // from a mark's move until it is noted
+	notePause   = 5 * time.Millisecond   // from the move of a mark until it is noted
+	noteRest    = 4                      // times what it took
 	syncPause   = 200 * time.Millisecond // between syncs of what is noted
+	syncRest    = 20                     // which leaves the log nine tenths of the disk's time and more
 	wholeMarks  = 10 * time.Second       // until all is saved, also for versions that know no notes
 	retryMarks  = time.Second            // after a failure
-	restFactor  = 20
 	longestRest = time.Second
 )
 
 // rest is how long to wait after a write that took so long.
-func rest(atLeast, took time.Duration) time.Duration {
-	return max(atLeast, min(restFactor*took, longestRest), took)
+func rest(atLeast, took, factor time.Duration) time.Duration {
+	return max(atLeast, min(factor*took, longestRest), took)
 }
 
 // keepMarks writes the marks that moved, until the journal is closed.
 func (j *Journal) keepMarks() {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	// When to do what; zero if nothing is to be done.
-	var note, sync, whole time.Time
-	pause, syncFrom, told := notePause, time.Now(), time.Time{}
+	var note, whole time.Time // when to do that; zero if there is nothing to do
+	pause, told := notePause, time.Time{}
 	for {
 		select {
 		case <-j.stop:
@@ -34,33 +35,45 @@ func (j *Journal) keepMarks() {
 			soonest(&note, time.Now().Add(pause))
 		case <-timer.C:
 		}
-		var err error
 		if start := time.Now(); due(&note, start) {
 			if j.noteMarks() == nil {
-				soonest(&sync, syncFrom)
+				signal(j.noted)
 				soonest(&whole, start.Add(wholeMarks))
-				pause = rest(notePause, time.Since(start))
+				pause = rest(notePause, time.Since(start), noteRest)
 			} else { // too many for a note, or the disk fails
 				whole, pause = start.Add(retryMarks), retryMarks
 			}
 		}
-		if start := time.Now(); due(&sync, start) {
-			if j.opt.Sync != SyncNever && j.syncNote() != nil {
-				soonest(&whole, start.Add(retryMarks))
-			}
-			took := time.Since(start)
-			syncFrom = start.Add(took + rest(syncPause, took))
-		}
 		if start := time.Now(); due(&whole, start) {
-			if err = j.saveMarks(); err != nil {
-				whole = start.Add(rest(retryMarks, time.Since(start)))
+			if err := j.saveMarks(); err != nil {
+				whole = start.Add(rest(retryMarks, time.Since(start), 1))
+				if time.Since(told) > time.Minute {
+					told = time.Now()
+					j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
+				}
 			}
 		}
-		if err != nil && time.Since(told) > time.Minute {
-			told = time.Now()
-			j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
+		timer.Reset(time.Until(earliest(note, whole)))
+	}
+}
+
+// syncNotes has notes survive a power cut, until the journal is closed. Marks
+// are noted meanwhile.
+func (j *Journal) syncNotes() {
+	for {
+		select {
+		case <-j.stop:
+			return
+		case <-j.noted:
 		}
-		timer.Reset(time.Until(earliest(note, sync, whole)))
+		start := time.Now()
+		_ = j.syncNote() // a disk that fails is told of by others
+		took := time.Since(start)
+		select {
+		case <-j.stop:
+			return
+		case <-time.After(rest(syncPause, took, syncRest)):
+		}
 	}
 }
 

@@ -26,7 +26,8 @@ func (j *Journal) keepMarks() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var note, whole time.Time // when to do that; zero if there is nothing to do
-	pause, told := notePause, time.Time{}
+	pause := notePause
+	var told time.Time // when it was said, or began, that marks cannot be saved; zero while they can
 	for {
 		select {
 		case <-j.stop:
@@ -45,10 +46,14 @@ func (j *Journal) keepMarks() {
 			}
 		}
 		if start := time.Now(); due(&whole, start) {
-			if err := j.saveMarks(); err != nil {
+			switch err := j.saveMarks(); {
+			case err == nil:
+				told = time.Time{}
+			default:
 				whole = start.Add(rest(retryMarks, time.Since(start), 1))
-				if time.Since(told) > time.Minute {
-					told = time.Now()
+				soonest(&told, start)
+				if start.Sub(told) >= time.Minute { // the log tells at once of what ails the disk
+					told = start
 					j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
 				}
 			}

@@ -102,6 +102,9 @@ func New(o Options) *Bridge {
 // deliver what is stored for at most the shutdown time-out, and stops the
 // rest. The error is why it could not start.
 func (b *Bridge) Run(ctx context.Context) error {
+	if err := b.checkFormat(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(b.stateDir, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w (choose another with --state-dir)", err)
 	}
@@ -112,6 +115,9 @@ func (b *Bridge) Run(ctx context.Context) error {
 	defer unlock()
 	defer b.hurry()
 	defer b.leave()
+	if err := b.checkStore(); err != nil {
+		return err
+	}
 	if err := b.openJournal(b.opt.Plan.Journal); err != nil {
 		return err
 	}
@@ -121,6 +127,9 @@ func (b *Bridge) Run(ctx context.Context) error {
 		}
 		b.unlockJournal()
 	}()
+	if err := b.enterFormat(); err != nil {
+		return err
+	}
 	b.web.Handle(reloadPath, http.HandlerFunc(b.serveReload))
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
 	b.web.Handle(refusedPath, http.HandlerFunc(b.serveRefused))

@@ -326,7 +326,7 @@ func openBroker(plan *Plan, stateDir string, gate broker.Gate, log zerolog.Logge
 		SysInterval: plan.Broker.SysInterval, Version: plan.Version, Log: log,
 	}
 	if plan.Broker.Persistence {
-		dir := filepath.Join(stateDir, "broker")
+		dir := brokerDir(stateDir)
 		if err = os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the broker's folder: %w", err)
 		}

@@ -27,9 +27,8 @@ type delivery struct {
 // Cursor opens the cursor of a name. One that was never opened before begins
 // at the end of the journal, or with the oldest event if the journal has lost
 // all marks; any other goes on behind its mark. Open or closed, no event behind
-// its mark is removed as history. A journal that is full of such events takes
-// no more while the cursor is open, unless SetWhenFull or DropOldest says
-// otherwise; while it is closed it loses them.
+// its mark is removed as history, and a journal that is full of such events
+// takes no more, unless SetWhenFull or Options.WhenFull says otherwise.
 func (j *Journal) Cursor(name string) (*Cursor, error) {
 	c, fresh, err := j.openCursor(name)
 	if err == nil && fresh {
@@ -66,7 +65,7 @@ func (j *Journal) openCursor(name string) (c *Cursor, fresh bool, err error) {
 	}
 	c = &Cursor{j: j, mark: m}
 	c.reader = Reader{j: j, next: m.acked + 1, seen: m.acked, cursor: c, wake: make(chan struct{}, 1)}
-	m.cursor, m.policy = c, Refuse
+	m.cursor = c
 	j.moved()
 	return c, fresh, nil
 }
@@ -82,15 +81,8 @@ func (c *Cursor) Close() {
 	}
 }
 
-// SetWhenFull says what happens when the journal is full of events that this
-// cursor has not acknowledged: Refuse, which it begins with, holds them, so
-// that no more are taken; with DropOldest the cursor loses its oldest, counted
-// and logged, also on a full disk. It holds until the cursor is closed.
-func (c *Cursor) SetWhenFull(policy FullPolicy) {
-	c.j.mu.Lock()
-	defer c.j.mu.Unlock()
-	c.mark.policy = policy
-}
+// SetWhenFull is Journal.SetWhenFull for this cursor.
+func (c *Cursor) SetWhenFull(policy FullPolicy) { c.j.SetWhenFull(c.mark.name, policy) }
 
 // Next returns the next entries in order, at most cap(buf) of them, in buf's
 // memory. It waits for at least one, or for ctx to end.

@@ -79,7 +79,11 @@ type Options struct {
 	// Memory bounds the newest events kept in memory, in bytes, from which
 	// sinks that keep up are served. Default 2 MiB.
 	Memory int
-	Log    zerolog.Logger
+	// Knows tells whether the reader of the log can do with an event of a name.
+	// One that it cannot was written by a newer version: Open returns ErrNewer.
+	// Nil means that all names are known.
+	Knows func(name string) bool
+	Log   zerolog.Logger
 }
 
 func (o *Options) setDefaults() {
@@ -159,6 +163,7 @@ type Journal struct {
 	unmarked  bool             // there were events at the start, and no mark of any cursor
 	news      chan struct{}    // closed, and nil again, when there are events; nil while nobody waits
 	closing   bool
+	closed    bool   // nothing is stored any more
 	failure   error  // of the last write, nil once one worked
 	failing   bool   // failure was logged
 	removed   uint64 // no event up to it is on disk, and rightly so
@@ -265,7 +270,7 @@ func Open(opt Options) (*Journal, error) {
 	}
 	j.SetBounds(opt.MaxSize, opt.MaxAge, opt.WhenFull)
 	j.recent.limit = opt.Memory
-	if err := Check(opt.FS); err != nil {
+	if err := Check(opt.FS, opt.Knows); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	j.keepReserve() // before anything else takes the room
@@ -465,6 +470,10 @@ func (j *Journal) Close() error {
 	j.writePending()
 	j.sealActive()
 	<-j.writing
+	j.mu.Lock()
+	j.closed = true
+	j.tellReaders()
+	j.mu.Unlock()
 	if err := j.saveMarks(); err != nil {
 		j.closeErr = fmt.Errorf("close journal: save cursors: %w", err)
 	}

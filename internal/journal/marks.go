@@ -39,17 +39,27 @@ type mark struct {
 	acked  uint64
 	cursor *Cursor   // nil if none is open
 	closed time.Time // since when none is
-	// policy says what happens while the journal is full of what this cursor
-	// has not delivered. It counts while the cursor is open.
-	policy FullPolicy
+	// yields tells that a full journal goes on without what this cursor has yet
+	// to deliver. Else it holds that, and the journal takes no more.
+	yields bool
 	lost   uint64    // events that went undelivered, ever
 	unsaid uint64    // of them, those that no line in the log tells of
 	said   time.Time // when such a line was written
 }
 
-// yields tells whether a full journal goes on without what m has yet to
-// deliver. j.mu is held.
-func (m *mark) yields() bool { return m.cursor == nil || m.policy == DropOldest }
+// SetWhenFull says what happens when the journal is full of events that the
+// cursor of a name has not acknowledged: Refuse, with which each begins, holds
+// them, so that no more are taken; with DropOldest this cursor loses its
+// oldest, counted and logged, also on a full disk. It holds whether the cursor
+// is open or closed, and survives a restart. A cursor that is not known stays so.
+func (j *Journal) SetWhenFull(name string, policy FullPolicy) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if m := j.marks[name]; m != nil && m.yields != (policy == DropOldest) {
+		m.yields = !m.yields
+		j.moved()
+	}
+}
 
 // Mark is what is known of a cursor, open or not.
 type Mark struct {
@@ -64,6 +74,8 @@ type Mark struct {
 	// Lost is how many were removed before they were, because the journal was
 	// full. It survives a restart, too.
 	Lost uint64
+	// WhenFull is what SetWhenFull said.
+	WhenFull FullPolicy
 }
 
 // Marks returns all cursors that the journal remembers, sorted by name.
@@ -75,6 +87,9 @@ func (j *Journal) Marks() []Mark {
 		entry := Mark{Name: m.name, Open: m.cursor != nil, Used: m.closed, Lag: j.last - min(m.acked, j.last), Lost: m.lost}
 		if entry.Open {
 			entry.Used = time.Now()
+		}
+		if entry.WhenFull = Refuse; m.yields {
+			entry.WhenFull = DropOldest
 		}
 		out = append(out, entry)
 	}
@@ -136,6 +151,8 @@ type marksContent struct {
 	// and Given how many events went that they had not delivered.
 	Closed map[string]int64  `json:"closed,omitempty"`
 	Given  map[string]uint64 `json:"given,omitempty"`
+	// Yields are the cursors that lose their oldest when the journal is full.
+	Yields map[string]bool `json:"yields,omitempty"`
 	// Last is the newest event, Removed the newest that went by order, and
 	// Lost the newest that was reported as missing.
 	Last    uint64 `json:"last,omitempty"`
@@ -159,6 +176,9 @@ func (j *Journal) content() marksContent {
 		}
 		if m.lost > 0 {
 			set(&c.Given, name, m.lost)
+		}
+		if m.yields {
+			set(&c.Yields, name, true)
 		}
 	}
 	return c
@@ -236,7 +256,7 @@ func (j *Journal) takeMarks(content *marksContent) {
 		if acked > maxSeq { // of a checkpoint
 			continue
 		}
-		m := &mark{name: name, acked: acked, closed: now, lost: content.Given[name]}
+		m := &mark{name: name, acked: acked, closed: now, lost: content.Given[name], yields: content.Yields[name]}
 		if ms, ok := content.Closed[name]; ok && ms < now.UnixMilli() {
 			m.closed = time.UnixMilli(ms)
 		} else {

@@ -15,8 +15,8 @@ const maxChecked = 64 << 20
 
 // Check returns ErrNewer if a newer version wrote the log in a folder. It looks
 // at the newest segment, and at what is not yet delivered, newest first, up to
-// maxChecked. It changes nothing. Damage is no error.
-func Check(fsys FS) error {
+// maxChecked. knows is Options.Knows. It changes nothing. Damage is no error.
+func Check(fsys FS, knows func(name string) bool) error {
 	segments, err := listSegments(fsys)
 	if err != nil {
 		return err
@@ -44,8 +44,15 @@ func Check(fsys FS) error {
 			return fmt.Errorf("read %s: %w", seg.name, err)
 		}
 		s := scanner{data: data, salt: seg.salt}
-		for ok := true; ok; newest = newest && !ok {
-			_, _, ok = s.next()
+		for {
+			rec, _, ok := s.next()
+			if !ok {
+				break
+			}
+			newest = false
+			if rec.kind == kindEvent && knows != nil && !knows(rec.event.Name) {
+				return fmt.Errorf("%s: a record is named %.40q: it %w", seg.name, rec.event.Name, ErrNewer)
+			}
 		}
 		if s.err != nil {
 			return fmt.Errorf("%s: %w", seg.name, s.err)

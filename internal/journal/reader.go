@@ -14,7 +14,8 @@ import (
 // Reader reads the journal in order. It leaves no mark and holds nothing: what
 // retention removes before it was read is skipped, and counted by Missed. It
 // keeps readWindow bytes of a segment in memory, or one segment where that is
-// damaged, and need not be closed. Next has one caller at a time.
+// damaged, and need not be closed. Next has one caller at a time; it ends with its
+// ctx or, once all is read, with the journal.
 type Reader struct {
 	j    *Journal
 	wake chan struct{} // cap 1: a cursor is told by it that there may be more
@@ -71,7 +72,8 @@ func (r *Reader) Missed() uint64 {
 
 // Next returns the next entries in order, at most cap(buf) of them, in buf's
 // memory. It waits for at least one, or for ctx to end. The error may be ctx's,
-// one of the disk, or ErrNewer; it may be called again.
+// one of the disk, or ErrNewer, and it may be called again; or ErrClosed, when
+// the journal is closed and all is read.
 func (r *Reader) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
 	for {
 		out, news, err := r.read(buf[:0])
@@ -114,9 +116,12 @@ func (r *Reader) read(buf []Entry) (out []Entry, news <-chan struct{}, err error
 	}
 	if next > j.last {
 		news = r.news()
+		if j.closed && r.cursor == nil {
+			err = ErrClosed
+		}
 		j.mu.Unlock()
 		r.disk.release()
-		return buf, news, nil
+		return buf, news, err
 	}
 	buf, ok := j.recent.from(next, buf)
 	if len(buf) > 0 {
@@ -165,7 +170,7 @@ func (r *Reader) readDisk(seq uint64, buf []Entry) ([]Entry, error) {
 			return buf, nil
 		}
 	}
-	for len(buf) < cap(buf) {
+	for begin := d.pos(); len(buf) < cap(buf) && d.pos()-begin < maxRead; {
 		at := d.pos()
 		rec, bad, ok, err := d.next(r.j.opt.FS)
 		switch {
@@ -187,6 +192,9 @@ func (r *Reader) readDisk(seq uint64, buf []Entry) ([]Entry, error) {
 		if rec.kind == kindEvent && rec.seq >= seq {
 			buf = append(buf, Entry{rec.seq, rec.event})
 		}
+	}
+	if d.pos() >= d.size { // its bytes need not wait for the next segment
+		d.release()
 	}
 	return r.advance(buf), nil
 }
@@ -304,8 +312,13 @@ func (r *Reader) sees(rec *record, damaged bool) {
 	}
 }
 
-// readWindow is how much of a segment is read at a time.
-const readWindow = 256 << 10
+const (
+	// readWindow is how much of a segment is read at a time.
+	readWindow = 256 << 10
+	// maxRead is how much of a segment one call of Next may return, in bytes,
+	// but for the last event.
+	maxRead = 1 << 20
+)
 
 // diskReader reads one segment, a window at a time.
 type diskReader struct {

@@ -48,7 +48,7 @@ func (j *Journal) dropOldest(force bool) bool {
 	oldest, end := j.segments[0], j.lastOf(0)
 	held := false
 	for _, m := range j.marks {
-		held = held || m.acked < end && !m.yields()
+		held = held || m.acked < end && !m.yields
 	}
 	only := len(j.segments) == 1
 	empty := oldest.size == oldest.head
@@ -82,7 +82,7 @@ func (j *Journal) skipTo(m *mark, seq uint64) uint64 {
 	}
 	lost := seq - m.acked
 	m.lost += lost
-	if m.yields() {
+	if m.yields {
 		m.unsaid += lost
 	}
 	m.acked = seq

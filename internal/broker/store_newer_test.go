@@ -35,7 +35,7 @@ func TestAStoreOfANewerVersionIsRefused(t *testing.T) {
 	refused(broker.CheckFolder(dir))
 	b, err := broker.New(broker.Options{Folder: dir})
 	if err == nil {
-		b.Close()
+		b.Close(t.Context())
 	}
 	refused(err)
 	after, err := dir.List()

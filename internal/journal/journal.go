@@ -158,6 +158,7 @@ type Journal struct {
 	positions map[string]map[string][]byte
 	marks     map[string]*mark // of all cursors, open or not
 	dirty     bool             // marks differ from both of their files
+	grown     bool             // or the end of the log does, which can wait
 	stale     bool             // and from the one that is replaced as a whole
 	dropped   bool             // the last mark, if there is none now
 	unmarked  bool             // there were events at the start, and no mark of any cursor
@@ -173,6 +174,7 @@ type Journal struct {
 	reserved  bool            // the reserve file is there
 
 	markMoved chan struct{} // cap 1: dirty was set
+	endMoved  chan struct{} // cap 1: grown was set
 	noted     chan struct{} // cap 1: there is a note to sync
 
 	// saving is held while the marks are written, and guards what follows.
@@ -263,6 +265,7 @@ func Open(opt Options) (*Journal, error) {
 		positions: map[string]map[string][]byte{},
 		marks:     map[string]*mark{},
 		markMoved: make(chan struct{}, 1),
+		endMoved:  make(chan struct{}, 1),
 		noted:     make(chan struct{}, 1),
 		setAside:  map[string]bool{},
 		writing:   make(chan struct{}, 1),

@@ -8,6 +8,7 @@ import "time"
 // longer than longestRest or the write itself.
 const (
 	notePause   = 5 * time.Millisecond   // from the move of a mark until it is noted
+	endPause    = time.Second            // the same for the end of the log
 	noteRest    = 4                      // times what it took
 	syncPause   = 200 * time.Millisecond // between syncs of what is noted
 	syncRest    = 20                     // which leaves the log nine tenths of the disk's time and more
@@ -33,7 +34,9 @@ func (j *Journal) keepMarks() {
 		case <-j.stop:
 			return
 		case <-j.markMoved:
-			soonest(&note, time.Now().Add(pause))
+			note = earliest(note, time.Now().Add(pause))
+		case <-j.endMoved:
+			soonest(&note, time.Now().Add(max(endPause, pause)))
 		case <-timer.C:
 		}
 		if start := time.Now(); due(&note, start) {

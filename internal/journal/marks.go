@@ -131,13 +131,22 @@ func (j *Journal) DropCursor(name string) error {
 	return nil
 }
 
-// moved tells that marks, or the end of the log, are not those of the files
-// any more. j.mu is held.
+// moved tells that marks are not those of the files any more. j.mu is held.
 func (j *Journal) moved() {
 	j.stale = true
 	if !j.dirty {
 		j.dirty = true
 		signal(j.markMoved)
+	}
+}
+
+// grew tells the same of the end of the log, which the files name so that a
+// segment that is missing later is noticed. j.mu is held.
+func (j *Journal) grew() {
+	j.stale = true
+	if !j.grown {
+		j.grown = true
+		signal(j.endMoved)
 	}
 }
 
@@ -378,7 +387,7 @@ func (j *Journal) saveMarks() error {
 		j.mu.Unlock()
 		return nil
 	}
-	j.stale, j.dirty = false, false
+	j.stale, j.dirty, j.grown = false, false, false
 	content := j.content()
 	j.mu.Unlock()
 	content.Save = rand.Text()
@@ -410,11 +419,11 @@ func (j *Journal) noteMarks() error {
 		return errNoNote
 	}
 	j.mu.Lock()
-	if !j.dirty {
+	if !j.dirty && !j.grown {
 		j.mu.Unlock()
 		return nil
 	}
-	j.dirty = false
+	j.dirty, j.grown = false, false
 	content := j.content()
 	j.mu.Unlock()
 	j.turn++

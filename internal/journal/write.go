@@ -70,7 +70,7 @@ func (j *Journal) commit(batch []*appender, size int64) {
 		}
 		j.stats.Appended += count
 		if count > 0 {
-			j.moved() // the marks' files say how far the log goes
+			j.grew()
 			j.tellReaders()
 		}
 	case errors.Is(err, ErrFull):

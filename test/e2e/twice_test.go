@@ -18,7 +18,7 @@ import (
 )
 
 // twiceKills is how often TestHowManyEventsComeTwice kills. The figures in
-// docs/performance.md are of 40, with -program for those of before.
+// docs/performance.md are of 15, with -program for those of before.
 var twiceKills = flag.Int("twice-kills", 2, "how often TestHowManyEventsComeTwice kills the program, under load and when it is quiet")
 
 // ids counts the events that come, and those that came before, by their ids.

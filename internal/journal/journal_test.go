@@ -495,3 +495,33 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkDeliver is BenchmarkAppend with a cursor that keeps up.
+func BenchmarkDeliver(b *testing.B) {
+	j := open(b, journal.Options{FS: journal.DirFS(b.TempDir()), MaxSize: 64 << 20})
+	c := cursor(b, j, "sink")
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	e := numbered(1)
+	b.ResetTimer()
+	for range 16 {
+		wg.Go(func() {
+			for n.Add(1) <= int64(b.N) {
+				if _, err := j.Append(context.Background(), e); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	buf := make([]journal.Entry, 0, 64)
+	for got := 0; got < b.N; {
+		entries, err := c.Next(context.Background(), buf)
+		if err != nil {
+			b.Fatal(err)
+		}
+		got += len(entries)
+		c.Ack(entries[len(entries)-1].Seq)
+	}
+	wg.Wait()
+}

@@ -11,7 +11,7 @@ var ErrNewer = errors.New("was written by a newer event2mqtt; install that versi
 
 // maxChecked bounds how much of a log is looked through by Check, in bytes. A
 // cursor that comes to a record of an unknown kind behind that stops there.
-const maxChecked = 64 << 20
+const maxChecked = 16 << 20
 
 // Check returns ErrNewer if a newer version wrote the log in a folder. It looks
 // at the newest segment, and at what is not yet delivered, newest first, up to

@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 )
 
@@ -112,5 +114,45 @@ func TestWhatANewerVersionWroteIsRefusedAndNotChanged(t *testing.T) {
 				t.Errorf("%s was made", file)
 			}
 		})
+	}
+}
+
+// TestACursorStopsAtWhatItCannotRead: what is so far behind that Open does not
+// look there is not skipped either, nor is it damage; a reader stops there too.
+func TestACursorStopsAtWhatItCannotRead(t *testing.T) {
+	dir := t.TempDir()
+	opt := journal.Options{FS: journal.DirFS(dir), Sync: journal.SyncNever, Memory: 1}
+	j := open(t, opt)
+	cursor(t, j, "sink")
+	const n = 200
+	for i := range n {
+		_, err := j.Append(t.Context(), event.Event{Name: strconv.Itoa(i), Source: "s", Payload: make([]byte, 120<<10)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	appendNewer(t, segments(t, dir)[0])
+	j = open(t, opt)
+	c := cursor(t, j, "sink")
+	for name, next := range map[string]func(context.Context, []journal.Entry) ([]journal.Entry, error){"cursor": c.Next, "reader": j.Reader(1).Next} {
+		read := 0
+		for {
+			got, err := next(t.Context(), make([]journal.Entry, 0, 16))
+			if errors.Is(err, journal.ErrNewer) {
+				break
+			}
+			if read += len(got); err != nil || read == n {
+				t.Fatalf("%s: after %d events: %v", name, read, err)
+			}
+		}
+		if read == 0 {
+			t.Errorf("%s: nothing before it was read", name)
+		}
+	}
+	if d := j.Stats().Damaged; d != 0 {
+		t.Errorf("%d stretches are reported as damaged", d)
 	}
 }

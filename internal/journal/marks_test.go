@@ -130,15 +130,11 @@ func TestACursorWhoseMarkCannotBeForgottenIsStillKnown(t *testing.T) {
 		}
 		return nil
 	}
-	m.mu.Lock()
-	m.fail = failing
-	m.mu.Unlock()
+	m.failWith(failing)
 	if err := j.DropCursor("sink"); err == nil {
 		t.Fatal("no error")
 	}
-	m.mu.Lock()
-	m.fail = nil
-	m.mu.Unlock()
+	m.failWith(nil)
 	if got, known := mark(j, "sink"); !known || got.Lag != 10 {
 		t.Fatalf("known %v: %+v", known, got)
 	}

@@ -171,7 +171,7 @@ func atoi(s string) (n int) {
 // restart ends the journal and opens it again. What was in flight is settled
 // by what is found: from then on it must stay so.
 func (m *model) restart() {
-	m.fs.fail = nil
+	m.fs.failWith(nil)
 	m.open()
 	m.reads = nil
 	m.drain()
@@ -203,12 +203,12 @@ func (m *model) ack(n int) {
 
 // dieAfter makes every file operation after the next n fail.
 func (m *model) dieAfter(n int) {
-	m.fs.fail = func(string, string) error {
+	m.fs.failWith(func(string, string) error {
 		if n--; n < 0 {
 			return errDead
 		}
 		return nil
-	}
+	})
 }
 
 func (m *model) run(t *rapid.T, actions map[string]func(*rapid.T)) {
@@ -297,7 +297,7 @@ func TestRefusedEventsNeverAppear(t *testing.T) {
 			failure := rapid.SampledFrom([]error{errIO, errSpace}).Draw(t, "failure")
 			from := rapid.IntRange(0, 5).Draw(t, "from")
 			times := rapid.IntRange(1, 4).Draw(t, "times")
-			m.fs.fail = func(op, name string) error {
+			m.fs.failWith(func(op, name string) error {
 				if op == "read" || op == "list" {
 					return nil
 				}
@@ -306,11 +306,11 @@ func TestRefusedEventsNeverAppear(t *testing.T) {
 					return failure
 				}
 				return nil
-			}
+			})
 			for range 3 {
 				m.append(rapid.IntRange(1, 3).Draw(t, "n"), 300)
 			}
-			m.fs.fail = nil
+			m.fs.failWith(nil)
 			// A journal that could not yet take back what it refused does so
 			// with the next event.
 			before := len(m.log)
@@ -334,7 +334,7 @@ func TestRoomIsMadeAfterAFullDiskAndACrash(t *testing.T) {
 		actions["full disk, then killed"] = func(t *rapid.T) {
 			from := rapid.IntRange(0, 5).Draw(t, "from")
 			dies := rapid.IntRange(from, 12).Draw(t, "dies")
-			m.fs.fail = func(op, name string) error {
+			m.fs.failWith(func(op, name string) error {
 				from, dies = from-1, dies-1
 				switch {
 				case dies < 0:
@@ -343,7 +343,7 @@ func TestRoomIsMadeAfterAFullDiskAndACrash(t *testing.T) {
 					return errSpace
 				}
 				return nil
-			}
+			})
 			for range 3 {
 				m.append(rapid.IntRange(1, 3).Draw(t, "n"), 300)
 			}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/test/mqttest"
 )
@@ -211,21 +212,44 @@ func checkSession(t *testing.T, addr string) {
 }
 
 // TestAFolderOfAFutureFormatIsRefusedAndNotChanged: the one line says what to
-// install.
+// install, or at least that something is to be.
 func TestAFolderOfAFutureFormatIsRefusedAndNotChanged(t *testing.T) {
-	p := configure(t, fmt.Sprintf("broker: {listen: \"127.0.0.1:%d\"}\n", freePort(t)))
-	must(t, unpack("testdata/state/format-1.tar.gz", p.state))
-	must(t, os.WriteFile(filepath.Join(p.state, "format"), []byte(`{"format":99,"min_reader":99,"written_by":"98.7.6"}`), 0o600))
-	before := contents(t, p.state)
-	out, err := exec.Command(binary, "--config", p.config, "--state-dir", p.state).CombinedOutput()
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
-		t.Fatalf("it ended with %v", err)
-	}
-	if text := strings.TrimSpace(string(out)); strings.Contains(text, "\n") || !strings.Contains(text, "event2mqtt 98.7.6") || !strings.Contains(text, p.state) {
-		t.Errorf("it said %s", text)
-	}
-	if after := contents(t, p.state); !maps.Equal(before, after) {
-		t.Errorf("the files were %q and are %q", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+	for name, c := range map[string]struct {
+		says string
+		make func(state string) error
+	}{
+		"by its format": {"event2mqtt 98.7.6", func(state string) error {
+			return os.WriteFile(filepath.Join(state, "format"), []byte(`{"format":99,"min_reader":99,"written_by":"98.7.6"}`), 0o600)
+		}},
+		"by a record of the broker": {"a newer event2mqtt", func(state string) error {
+			j, err := journal.Open(journal.Options{FS: journal.DirFS(filepath.Join(state, "broker"))})
+			if err == nil {
+				_, err = j.Append(t.Context(), event.Event{Name: "will", Payload: []byte("of the future")})
+				err = errors.Join(err, j.Close())
+			}
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := configure(t, fmt.Sprintf("broker: {listen: \"127.0.0.1:%d\"}\n", freePort(t)))
+			must(t, unpack("testdata/state/format-1.tar.gz", p.state))
+			must(t, c.make(p.state))
+			before := contents(t, p.state)
+			out, err := exec.Command(binary, "--config", p.config, "--state-dir", p.state).CombinedOutput()
+			if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
+				t.Fatalf("it ended with %v", err)
+			}
+			if text := strings.TrimSpace(string(out)); strings.Contains(text, "\n") || !strings.Contains(text, c.says) || !strings.Contains(text, "--state-dir") {
+				t.Errorf("it said %s", text)
+			}
+			after := contents(t, p.state)
+			if name != "by its format" { // whoever looks at records keeps others out meanwhile
+				after["lock"] = before["lock"]
+			}
+			if !maps.Equal(before, after) {
+				t.Errorf("the files were %q and are %q", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+			}
+		})
 	}
 }
 

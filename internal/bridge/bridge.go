@@ -77,6 +77,7 @@ type Bridge struct {
 	hurry      context.CancelFunc
 	stopped    chan struct{}   // closed when no reload is taken any more
 	holding    chan struct{}   // cap 1: something else may be due
+	left       chan struct{}   // cap 1: a sink was removed, or journal.keep has changed
 	access     *control.Access // to what changes things
 	commands   *commands.Desk
 
@@ -94,7 +95,7 @@ func New(o Options) *Bridge {
 	b := &Bridge{
 		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log, o.Plan.types.names()...), setLog: o.SetLog,
 		states: event.NewStates(), presence: newPresence(), settle: settleAfter, devices: newDevices(), sockets: listen.New(), now: &running{},
-		reloads: make(chan chan<- control.Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1), trace: &trace.Ring{},
+		reloads: make(chan chan<- control.Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1), left: make(chan struct{}, 1), trace: &trace.Ring{},
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.linger, b.leave = context.WithCancel(context.Background())
@@ -111,6 +112,9 @@ func New(o Options) *Bridge {
 // deliver what is stored for at most the shutdown time-out, and stops the
 // rest. The error is why it could not start.
 func (b *Bridge) Run(ctx context.Context) error {
+	if err := b.checkFormat(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(b.stateDir, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w (choose another with --state-dir)", err)
 	}
@@ -121,6 +125,9 @@ func (b *Bridge) Run(ctx context.Context) error {
 	defer unlock()
 	defer b.hurry()
 	defer b.leave()
+	if err := b.checkStore(); err != nil {
+		return err
+	}
 	if err := b.openJournal(b.opt.Plan.Journal); err != nil {
 		return err
 	}
@@ -130,6 +137,9 @@ func (b *Bridge) Run(ctx context.Context) error {
 		}
 		b.unlockJournal()
 	}()
+	if err := b.enterFormat(); err != nil {
+		return err
+	}
 	defer b.commands.Close() // if it could not start
 	b.web.Handle(control.ReloadPath, http.HandlerFunc(b.serveReload))
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
@@ -147,6 +157,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { b.watchConfig(ctx) })
 	watching.Go(func() { b.sendHeld(ctx) })
+	watching.Go(func() { b.keepCursors(ctx) })
 	alive, stopAlive := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAlive()
 	watchdog := b.notifySystemd(alive)

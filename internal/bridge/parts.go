@@ -170,6 +170,7 @@ func (b *Bridge) sinkComponent(sink sinks.Sink, options sinks.Options, told jour
 	c.run = func(ctx context.Context, ready func()) error {
 		cursor.Filter(wants) // not before: the sink in whose place it comes still reads
 		cursor.Observe(told)
+		cursor.SetWhenFull(options.Base().WhenFull)
 		ready() // a destination that is away is waited for
 		return sink.Run(ctx, cursor, b.states, c.health.Tell)
 	}

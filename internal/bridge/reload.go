@@ -80,6 +80,7 @@ func (b *Bridge) apply(plan *Plan) (report []string, err error) {
 	b.mu.Unlock()
 	c.presentSources()
 	c.finish()
+	b.wakeCursors() // journal.keep may be another
 	return c.report, nil
 }
 
@@ -305,10 +306,10 @@ func (c *change) remove(part *component) {
 	plan := c.new.plan
 	switch part.part.(type) {
 	case sinks.Sink:
-		c.say("%s: removed; %s not delivered there, kept for %s in case it comes back", part.title, counted(part.lag(), "event"), c.new.plan.Journal.Keep)
+		c.say("%s: removed; %s not delivered there yet; its place is kept for %s", part.title, was(part.lag(), "event"), plan.Journal.Keep)
 		c.end(func() {
 			part.stop()
-			part.cursor.Close()
+			c.leaveCursor(part)
 		})
 	case sources.Source:
 		c.say("%s: removed", part.title)

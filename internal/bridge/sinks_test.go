@@ -49,7 +49,7 @@ func TestASinkBesideTheMainOne(t *testing.T) {
 	since := h.since()["sink mqtt"]
 	reload(with(`template: "b {event}"`), "sink log: changed")
 	post("Q")
-	reload(plain, "sink log: removed; 0 events not delivered there, kept for 24h")
+	reload(plain, "sink log: removed; 0 events were not delivered there yet; its place is kept for 24h")
 	post("Away")
 	reload(with(`template: "c {event}"`), "sink log: added")
 	post("Back")

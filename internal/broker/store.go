@@ -54,6 +54,26 @@ const (
 	recordSession     = "session"     // all of a session, in place of what was known
 )
 
+// knowsRecord reports whether this version reads records of a name.
+func knowsRecord(name string) bool {
+	switch name {
+	case recordMessage, recordRetained, recordOpen, recordEnd, recordSubscribe, recordUnsubscribe,
+		recordCaughtUp, recordChanges, recordIDs, recordKept, recordSession:
+		return true
+	}
+	return false
+}
+
+// CheckFolder returns journal.ErrNewer if a newer version wrote the store in a
+// folder (Options.Folder), or an error of the file system. It changes nothing.
+// New does the same.
+func CheckFolder(folder journal.FS) error {
+	if err := journal.Check(folder, knowsRecord); err != nil {
+		return fmt.Errorf("check the broker's store: %w", err)
+	}
+	return nil
+}
+
 // ticket is for something that was submitted; the zero value for nothing.
 type ticket struct {
 	pending  *journal.Pending
@@ -115,7 +135,7 @@ func (s *store) retain(m *Message, now bool) ticket {
 // openStore reads back what was stored.
 func (b *Broker) openStore(folder journal.FS, save time.Duration) error {
 	j, err := journal.Open(journal.Options{
-		FS: folder, MaxSize: roomFor(b.limit()), MaxAge: 1, Memory: 1,
+		FS: folder, MaxSize: roomFor(b.limit()), MaxAge: 1, Memory: 1, Knows: knowsRecord,
 		Log: b.log.With().Str("of", "broker").Logger(),
 	})
 	if err != nil {
@@ -164,7 +184,11 @@ func (b *Broker) restore(s *store) error {
 			return err
 		}
 		for i := range entries {
-			r.apply(&entries[i].Event)
+			if e := &entries[i].Event; knowsRecord(e.Name) {
+				r.apply(e)
+			} else { // so far behind that Open did not see it
+				return fmt.Errorf("a record is named %.40q: it %w", e.Name, journal.ErrNewer)
+			}
 		}
 		clear(entries)
 	}

@@ -24,7 +24,7 @@ type filter struct {
 func (c *Cursor) Filter(wants func(*event.Event) bool) {
 	c.j.mu.Lock()
 	defer c.j.mu.Unlock()
-	c.filter = filter{wants: wants, handed: c.next - 1}
+	c.filter = filter{wants: wants, handed: c.reader.next - 1}
 }
 
 // Next returns the next entries in order that the cursor's filter wants, at
@@ -33,12 +33,12 @@ func (c *Cursor) Filter(wants func(*event.Event) bool) {
 func (c *Cursor) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
 	for {
 		c.j.mu.Lock()
-		if c.rewound {
-			c.filter.handed = c.acked
+		if c.reader.rewound {
+			c.filter.handed = c.mark.acked
 		}
 		wants := c.filter.wants
 		c.j.mu.Unlock()
-		entries, err := c.read(ctx, buf)
+		entries, err := c.reader.Next(ctx, buf)
 		if err == nil && wants != nil {
 			entries = c.sift(entries, wants)
 		}
@@ -73,8 +73,8 @@ func (c *Cursor) sift(entries []Entry, wants func(*event.Event) bool) []Entry {
 	c.j.mu.Lock()
 	defer c.j.mu.Unlock()
 	f := &c.filter
-	if f.handed <= c.acked && before > c.acked {
-		c.setAcked(before, nil)
+	if f.handed <= c.mark.acked && before > c.mark.acked && c.mark.cursor == c {
+		c.setAcked(before)
 	}
 	if len(kept) > 0 {
 		f.handed = kept[len(kept)-1].Seq

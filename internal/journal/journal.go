@@ -79,7 +79,11 @@ type Options struct {
 	// Memory bounds the newest events kept in memory, in bytes, from which
 	// sinks that keep up are served. Default 2 MiB.
 	Memory int
-	Log    zerolog.Logger
+	// Knows tells whether the reader of the log can do with an event of a name.
+	// One that it cannot was written by a newer version: Open returns ErrNewer.
+	// Nil means that all names are known.
+	Knows func(name string) bool
+	Log   zerolog.Logger
 }
 
 func (o *Options) setDefaults() {
@@ -127,7 +131,7 @@ const (
 	// delivered can be removed in order.
 	reserveFile = "reserve"
 	reserveSize = 64 << 10
-	// housekeeping is how often cursor marks are saved, if they moved.
+	// housekeeping is how often the journal looks after itself.
 	housekeeping = time.Second
 )
 
@@ -152,11 +156,15 @@ type Journal struct {
 	recent    recent
 	last      uint64 // newest visible seq
 	positions map[string]map[string][]byte
-	cursors   map[string]*Cursor // in use
-	marks     map[string]uint64  // of all cursors ever, in use or not
-	dirty     bool               // marks differ from the file
-	unmarked  bool               // there were events at the start, and no mark of any cursor
+	marks     map[string]*mark // of all cursors, open or not
+	dirty     bool             // marks differ from both of their files
+	grown     bool             // or the end of the log does, which can wait
+	stale     bool             // and from the one that is replaced as a whole
+	dropped   bool             // the last mark, if there is none now
+	unmarked  bool             // there were events at the start, and no mark of any cursor
+	news      chan struct{}    // closed, and nil again, when there are events; nil while nobody waits
 	closing   bool
+	closed    bool   // nothing is stored any more
 	failure   error  // of the last write, nil once one worked
 	failing   bool   // failure was logged
 	removed   uint64 // no event up to it is on disk, and rightly so
@@ -165,7 +173,15 @@ type Journal struct {
 	setAside  map[string]bool // damaged stretches already reported
 	reserved  bool            // the reserve file is there
 
-	saving sync.Mutex // held while the marks are saved; whoever holds it may take mu
+	markMoved chan struct{} // cap 1: dirty was set
+	endMoved  chan struct{} // cap 1: grown was set
+	noted     chan struct{} // cap 1: there is a note to sync
+
+	// saving is held while the marks are written, and guards what follows.
+	// Whoever holds it may take mu.
+	saving sync.Mutex
+	save   string // names the newest file of marks; empty before there is one
+	turn   uint64 // of the newest note
 
 	// writing is held, by a value in it, by whoever writes: it guards what
 	// follows. Who holds it may take mu, not the other way round.
@@ -201,6 +217,9 @@ type Stats struct {
 	DiskReads uint64 // segments read back for a cursor that fell behind
 	Damaged   uint64 // stretches set aside
 	Lost      uint64 // events, about, that damage took
+	// LostBy is how many events each cursor has lost, ever, because the journal
+	// was full, by its name. It holds only those that have lost some.
+	LostBy map[string]uint64
 }
 
 type appender struct {
@@ -237,25 +256,36 @@ func (a *appender) count() (n uint64) {
 }
 
 // Open reads the log in opt.FS, repairs what a crash left, and begins to
-// accept events. The error is one of the file system; damage is no error.
+// accept events. The error is one of the file system, or ErrNewer, and then
+// nothing was changed; damage is no error.
 func Open(opt Options) (*Journal, error) {
 	opt.setDefaults()
 	j := &Journal{
 		opt:       opt,
 		positions: map[string]map[string][]byte{},
-		cursors:   map[string]*Cursor{},
+		marks:     map[string]*mark{},
+		markMoved: make(chan struct{}, 1),
+		endMoved:  make(chan struct{}, 1),
+		noted:     make(chan struct{}, 1),
 		setAside:  map[string]bool{},
 		writing:   make(chan struct{}, 1),
 		stop:      make(chan struct{}),
 	}
 	j.SetBounds(opt.MaxSize, opt.MaxAge, opt.WhenFull)
 	j.recent.limit = opt.Memory
+	if err := Check(opt.FS, opt.Knows); err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
 	j.keepReserve() // before anything else takes the room
 	if err := j.recover(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	j.keepReserve() // what recovery cut off may be the room that was missing
 	j.wg.Go(j.keepHouse)
+	j.wg.Go(j.keepMarks)
+	if j.opt.Sync != SyncNever {
+		j.wg.Go(j.syncNotes)
+	}
 	return j, nil
 }
 
@@ -419,6 +449,11 @@ func (j *Journal) Stats() Stats {
 	defer j.mu.Unlock()
 	s := j.stats
 	s.Last, s.Bytes, s.Segments = j.last, j.bytes(), len(j.segments)
+	for name, m := range j.marks {
+		if m.lost > 0 {
+			set(&s.LostBy, name, m.lost)
+		}
+	}
 	return s
 }
 
@@ -438,6 +473,10 @@ func (j *Journal) Close() error {
 	j.writePending()
 	j.sealActive()
 	<-j.writing
+	j.mu.Lock()
+	j.closed = true
+	j.tellReaders()
+	j.mu.Unlock()
 	if err := j.saveMarks(); err != nil {
 		j.closeErr = fmt.Errorf("close journal: save cursors: %w", err)
 	}

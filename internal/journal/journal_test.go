@@ -121,12 +121,12 @@ func TestCallersThatArriveTogetherShareOneSync(t *testing.T) {
 	fs := newMemFS(1)
 	release := make(chan struct{})
 	var syncs atomic.Int32
-	fs.fail = func(op, name string) error {
+	fs.failWith(func(op, name string) error {
 		if op == "sync" && strings.HasSuffix(name, ".seg") && syncs.Add(1) == 1 {
 			<-release
 		}
 		return nil
-	}
+	})
 	j := open(t, journal.Options{FS: fs})
 	var wg sync.WaitGroup
 	var begun atomic.Int32
@@ -273,13 +273,13 @@ func TestMarksAndEventsDoNotGetInEachOthersWay(t *testing.T) {
 		c := cursor(t, j, "sink")
 		for i := range 50 {
 			if i == 25 {
-				fs.fail = func(op, name string) error {
-					if op == "sync" {
+				fs.failWith(func(op, name string) error {
+					if op == "sync" && strings.HasSuffix(name, ".seg") {
 						fs.fail = nil
 						return errIO
 					}
 					return nil
-				}
+				})
 			}
 			_, _ = j.Append(context.Background(), mark)
 		}
@@ -321,7 +321,7 @@ func TestAQuotaIsAFullDisk(t *testing.T) {
 	appendN(t, j, 0, 50)
 	c.Ack(take(t, c, 50)[49].Seq)
 	quota := true
-	fs.fail = func(op, name string) error {
+	fs.failWith(func(op, name string) error {
 		if op == "remove" {
 			quota = false
 		}
@@ -329,7 +329,7 @@ func TestAQuotaIsAFullDisk(t *testing.T) {
 			return syscall.EDQUOT
 		}
 		return nil
-	}
+	})
 	for i := 50; quota; i++ { // a write may fail in its zeros only
 		if i == 100 {
 			t.Fatal("no history went")
@@ -348,7 +348,7 @@ func TestWhatTheDiskCannotReadIsDamageLikeAnyOther(t *testing.T) {
 	appendN(t, j, 0, 100)
 	j.Close()
 	reads := 0
-	fs.fail = func(op, name string) error {
+	fs.failWith(func(op, name string) error {
 		if op != "read" || !strings.HasSuffix(name, ".seg") {
 			return nil
 		}
@@ -356,7 +356,7 @@ func TestWhatTheDiskCannotReadIsDamageLikeAnyOther(t *testing.T) {
 			return errIO
 		}
 		return nil
-	}
+	})
 	j = open(t, opt)
 	c := cursor(t, j, "sink")
 	appendN(t, j, 1000, 1)
@@ -494,4 +494,34 @@ func BenchmarkAppend(b *testing.B) {
 			b.ReportMetric(float64(j.Stats().Syncs)/float64(b.N), "syncs/op")
 		})
 	}
+}
+
+// BenchmarkDeliver is BenchmarkAppend with a cursor that keeps up.
+func BenchmarkDeliver(b *testing.B) {
+	j := open(b, journal.Options{FS: journal.DirFS(b.TempDir()), MaxSize: 64 << 20})
+	c := cursor(b, j, "sink")
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	e := numbered(1)
+	b.ResetTimer()
+	for range 16 {
+		wg.Go(func() {
+			for n.Add(1) <= int64(b.N) {
+				if _, err := j.Append(context.Background(), e); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	buf := make([]journal.Entry, 0, 64)
+	for got := 0; got < b.N; {
+		entries, err := c.Next(context.Background(), buf)
+		if err != nil {
+			b.Fatal(err)
+		}
+		got += len(entries)
+		c.Ack(entries[len(entries)-1].Seq)
+	}
+	wg.Wait()
 }

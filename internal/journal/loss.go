@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"slices"
@@ -45,7 +44,7 @@ func (j *Journal) inPlace() error {
 		return !there
 	})
 	j.reserved = false
-	j.dirty = true
+	j.moved()
 	j.mu.Unlock()
 	j.opt.Log.Error().Err(err).Strs("missing", missing).Msg("journal: segments were removed or replaced under the running program; what was not sent and is no longer in memory is lost, new events go into a new segment")
 	j.closeActive()
@@ -116,33 +115,8 @@ func (j *Journal) lostEnd(content marksContent, known uint64) {
 	}
 	if content.Last > from {
 		j.next = max(j.next, content.Last+1)
-		j.lostTo, j.dirty = content.Last, true
+		j.lostTo = content.Last
+		j.moved()
 		j.lose(from, content.Last, "the newest segments are missing, emptied or cut")
-	}
-}
-
-// sees keeps account of what a cursor has read from disk: a segment's head
-// tells what the segments before it held.
-func (c *Cursor) sees(rec *record, damaged bool) {
-	c.j.mu.Lock()
-	from := max(c.seen, c.j.removed)
-	c.j.mu.Unlock()
-	switch {
-	case rec.kind == kindCheckpoint:
-		var head checkpoint
-		if json.Unmarshal(rec.body, &head) != nil {
-			return
-		}
-		// A crash may have put the mark back behind what was delivered, and
-		// removed.
-		if from = max(from, head.Cursors[c.name]); head.Last > from {
-			c.seen = head.Last
-			c.j.lose(from, head.Last, "segments are missing, emptied or cut")
-		}
-	case rec.kind == kindEvent:
-		if from = max(from, c.disk.seg.first-1); damaged && rec.seq > from {
-			c.j.lose(from, rec.seq-1, "a stretch of a segment is damaged")
-		}
-		c.seen = max(c.seen, rec.seq)
 	}
 }

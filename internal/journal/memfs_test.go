@@ -42,6 +42,13 @@ func newMemFS(seed uint64) *memFS {
 	return &memFS{names: map[string]*inode{}, durable: map[string]*inode{}, rng: rand.New(rand.NewPCG(seed, 1))}
 }
 
+// failWith sets fail beside operations that are under way.
+func (m *memFS) failWith(fail func(op, name string) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = fail
+}
+
 func (m *memFS) check(op, name string) error {
 	if m.fail == nil {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"time"
 
@@ -134,9 +135,14 @@ func checksumHead(salt uint64, length int) uint32 {
 
 var errDamaged = errors.New("damaged record")
 
-// decodeSummed decodes the record at the beginning of data and returns its
-// size on disk. sum is the checksum that a body must have. The record's bytes
-// are copied.
+// decode decodes the record at the beginning of data and returns its size on
+// disk. The record's bytes are copied. The error is errDamaged, or ErrNewer for
+// a good record of a kind that this version does not know.
+func decode(data []byte, salt uint64) (record, int, error) {
+	return decodeSummed(data, func(body []byte) uint32 { return checksum(salt, body) })
+}
+
+// decodeSummed is decode with another way to the checksum of a body.
 func decodeSummed(data []byte, sum func(body []byte) uint32) (record, int, error) {
 	if len(data) < headerSize || string(data[:len(marker)]) != marker {
 		return record{}, 0, errDamaged
@@ -168,7 +174,10 @@ func decodeSummed(data []byte, sum func(body []byte) uint32) (record, int, error
 	case kindCheckpoint:
 		rec.body = d.data
 	default:
-		d.bad = true
+		if d.bad {
+			return record{}, 0, errDamaged // not even a kind
+		}
+		return record{}, 0, fmt.Errorf("a record is of kind %d: it %w", rec.kind, ErrNewer)
 	}
 	if d.bad || rec.unsynced > rec.seq || rec.seq > maxSeq {
 		return record{}, 0, errDamaged
@@ -231,12 +240,13 @@ type scanner struct {
 	salt uint64
 	off  int         // of the next record
 	sums *prefixSums // made when a record is looked for
+	err  error       // ErrNewer, where the next good record is of an unknown kind
 }
 
 // next returns the next good record. bad is the stretch that had to be
 // skipped to find it, empty as a rule; at the end ok is false, and bad is
 // what follows the last good record, unless that is all zeros, which is space
-// set aside but not yet written.
+// set aside but not yet written. It goes no further than err.
 func (s *scanner) next() (rec record, bad []byte, ok bool) {
 	start := s.off
 	for {
@@ -251,6 +261,10 @@ func (s *scanner) next() (rec record, bad []byte, ok bool) {
 			bad = s.data[start:s.off]
 			s.off += size
 			return rec, bad, true
+		}
+		if errors.Is(err, ErrNewer) {
+			s.off, s.err = start, err
+			return record{}, nil, false
 		}
 		from := min(s.off+1, len(s.data))
 		i := bytes.Index(s.data[from:], []byte(marker))

@@ -28,6 +28,9 @@ func (j *Journal) recover() error {
 			return fmt.Errorf("read %s: %w", seg.name, err)
 		}
 		r := recoverSegment(data, seg.salt, newest)
+		if r.err != nil {
+			return fmt.Errorf("read %s: %w", seg.name, r.err)
+		}
 		j.reportDamage(seg, r.damage)
 		if newest {
 			if r.end == 0 {

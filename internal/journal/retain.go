@@ -36,9 +36,9 @@ func (j *Journal) bytes() int64 {
 	return sum
 }
 
-// dropOldest removes the oldest segment if every cursor is past it, or in any
-// case with force, and reports whether it did. writing is held: it may have to
-// end the active segment.
+// dropOldest removes the oldest segment if every cursor is past it, but for
+// those that yield to a full journal, or in any case with force, and reports
+// whether it did. writing is held: it may have to end the active segment.
 func (j *Journal) dropOldest(force bool) bool {
 	j.mu.Lock()
 	if len(j.segments) == 0 {
@@ -46,28 +46,76 @@ func (j *Journal) dropOldest(force bool) bool {
 		return false
 	}
 	oldest, end := j.segments[0], j.lastOf(0)
-	delivered := j.deliveredTo() >= end
+	held := false
+	for _, m := range j.marks {
+		held = held || m.acked < end && !m.yields
+	}
 	only := len(j.segments) == 1
 	empty := oldest.size == oldest.head
-	if !delivered && !force || only && empty || oldest == j.current && j.broken {
+	if held && !force || only && empty || oldest == j.current && j.broken {
 		j.mu.Unlock()
 		return false
 	}
-	if !delivered {
-		lost := uint64(0)
-		for _, c := range j.cursors {
-			lost = max(lost, c.skipTo(end))
-		}
-		j.stats.Dropped += lost
+	lost := uint64(0)
+	for _, m := range j.marks {
+		lost = max(lost, j.skipTo(m, end))
+	}
+	j.stats.Dropped += lost
+	if held {
 		defer func() {
 			j.opt.Log.Warn().Uint64("events", lost).Msg("journal: full; dropped the oldest undelivered events, as journal.when_full says")
 		}()
 	}
 	j.mu.Unlock()
+	j.sayLost(time.Minute)
 	if only {
 		return j.renew(oldest)
 	}
 	return j.removeSegment(oldest)
+}
+
+// skipTo has a cursor give up what lies up to seq and returns how many numbers
+// that are. mu is held.
+func (j *Journal) skipTo(m *mark, seq uint64) uint64 {
+	if m.acked >= seq {
+		return 0
+	}
+	lost := seq - m.acked
+	m.lost += lost
+	if m.yields {
+		m.unsaid += lost
+	}
+	m.acked = seq
+	j.moved()
+	if c := m.cursor; c != nil {
+		c.answer(ErrDropped)
+		if c.reader.next <= seq {
+			c.reader.next, c.reader.rewound = seq+1, true
+		}
+	}
+	return lost
+}
+
+// sayLost logs what cursors lost that yield to a full journal, of each as often
+// as every says.
+func (j *Journal) sayLost(every time.Duration) {
+	j.mu.Lock()
+	said := map[string]uint64{}
+	open := map[string]bool{}
+	for name, m := range j.marks {
+		if m.unsaid > 0 && time.Since(m.said) >= every {
+			said[name], open[name] = m.unsaid, m.cursor != nil
+			m.unsaid, m.said = 0, time.Now()
+		}
+	}
+	j.mu.Unlock()
+	for name, lost := range said {
+		why := "it is not in use"
+		if open[name] {
+			why = "its when_full says so"
+		}
+		j.opt.Log.Warn().Str("cursor", name).Uint64("events", lost).Str("why", why).Msg("journal: full; this cursor lost its oldest events that were not delivered, so that new ones are taken")
+	}
 }
 
 // renew begins a segment and removes the one before it, which is no longer
@@ -113,7 +161,8 @@ func (j *Journal) keepReserve() {
 func (j *Journal) removeSegment(seg *segment) bool {
 	j.mu.Lock()
 	if i := slices.Index(j.segments, seg); i >= 0 {
-		j.removed, j.dirty = max(j.removed, j.lastOf(i)), true
+		j.removed = max(j.removed, j.lastOf(i))
+		j.moved()
 	}
 	j.mu.Unlock()
 	// After a crash nobody must take it for lost. On a full disk that may fail;
@@ -137,12 +186,12 @@ func (j *Journal) lastOf(i int) uint64 {
 	return j.last
 }
 
-// deliveredTo is the seq up to which every cursor in use has acknowledged.
-// j.mu is held.
+// deliveredTo is the seq up to which every cursor has acknowledged, open or
+// not. j.mu is held.
 func (j *Journal) deliveredTo() uint64 {
 	low := j.last
-	for _, c := range j.cursors {
-		low = min(low, c.acked)
+	for _, m := range j.marks {
+		low = min(low, m.acked)
 	}
 	return low
 }
@@ -182,8 +231,8 @@ func (j *Journal) dropDamaged(age time.Duration) (dropped bool) {
 	return dropped
 }
 
-// keepHouse saves the marks that moved, removes history that is over, and does
-// the syncs that SyncInterval has put off.
+// keepHouse stores what was submitted and nobody waits for, removes history that
+// is over, and does the syncs that SyncInterval has put off.
 func (j *Journal) keepHouse() {
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
@@ -210,10 +259,8 @@ func (j *Journal) keepHouse() {
 		j.keepReserve()
 		j.reconsider()
 		<-j.writing
-		if err := j.saveMarks(); err != nil && ticks%60 == 1 {
-			j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
-		}
 		if ticks%60 == 0 {
+			j.sayLost(0)
 			j.Retire()
 		}
 	}

@@ -84,6 +84,7 @@ type recovered struct {
 	last       uint64 // seq of the last event, 0 if there is none
 	end        int64  // where the good records end
 	damage     []damage
+	err        error // ErrNewer; the rest says nothing then
 }
 
 type damage struct {
@@ -106,6 +107,9 @@ func recoverSegment(data []byte, salt uint64, cut bool) recovered {
 			break
 		}
 		lastBatch = rec.unsynced
+	}
+	if s.err != nil {
+		return recovered{err: s.err}
 	}
 	r := recovered{positions: map[string]map[string][]byte{}}
 	var tail []byte

@@ -69,9 +69,9 @@ func (j *Journal) commit(batch []*appender, size int64) {
 			j.show(a)
 		}
 		j.stats.Appended += count
-		j.dirty = j.dirty || count > 0 // the file of marks says how far the log goes
-		for _, c := range j.cursors {
-			signal(c.wake)
+		if count > 0 {
+			j.grew()
+			j.tellReaders()
 		}
 	case errors.Is(err, ErrFull):
 		j.stats.Refused += count
@@ -292,7 +292,7 @@ func (j *Journal) repair() error {
 func (j *Journal) checkpoint() checkpoint {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	c := checkpoint{ID: j.id, Last: j.last, Cursors: maps.Clone(j.marks), Positions: map[string]map[string][]byte{}}
+	c := checkpoint{ID: j.id, Last: j.last, Cursors: j.acked(), Positions: map[string]map[string][]byte{}}
 	for source, keys := range j.positions {
 		c.Positions[source] = maps.Clone(keys)
 	}

@@ -6,6 +6,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,9 +25,16 @@ import (
 	"event2mqtt/test/mqttest"
 )
 
-var binary string
+var (
+	binary       string
+	otherProgram = flag.String("program", "", "the program to test, such as an older one; left out, this one is built")
+)
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if binary = *otherProgram; binary != "" {
+		os.Exit(m.Run())
+	}
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {
 		panic(err)

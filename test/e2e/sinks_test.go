@@ -115,7 +115,7 @@ func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
 		t.Errorf("a sink that waits makes the program unready: %d", status)
 	}
 	write("")
-	if ok, text := p.reload(t); !ok || !strings.Contains(text, "sink log: removed; 50 events not delivered there, kept for 24h") {
+	if ok, text := p.reload(t); !ok || !strings.Contains(text, "sink log: removed; 50 events were not delivered there yet; its place is kept for 24h") {
 		t.Errorf("removed: %s", text)
 	}
 	p.numbered(151, 50)
@@ -138,6 +138,47 @@ func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
 	s.expect([]int{300}, 0)
 	if s.repeated > 0 {
 		t.Errorf("%d events came twice, and nothing has crashed", s.repeated)
+	}
+}
+
+// TestASinkThatComesBackTooLateBeginsAnew: once the time for which its place is
+// kept is over, it is forgotten, and one line says what it had not got.
+func TestASinkThatComesBackTooLateBeginsAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "logs")
+	must(t, os.Mkdir(dir, 0o700))
+	out := filepath.Join(dir, "events.jsonl")
+	p := configure(t, "")
+	write := func(sinks string) {
+		must(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: off}\njournal: {keep: 100ms}\n%s", p.http, sinks), 0o600))
+	}
+	with := "sinks: [{name: log, type: file, path: " + out + "}]\n"
+	write(with)
+	p.start()
+	p.numbered(1, 100)
+	p.idle()
+	must(t, os.Rename(dir, dir+".away"))
+	p.numbered(101, 50)
+	write("")
+	if ok, text := p.reload(t); !ok || !strings.Contains(text, "its place is kept for 100ms") {
+		t.Errorf("removed: %s", text)
+	}
+	const line = "is forgotten; 50 events were not delivered there"
+	eventually(t, "it is forgotten", func() bool { return strings.Contains(p.log.String(), line) })
+	p.numbered(151, 50)
+	must(t, os.Rename(dir+".away", dir))
+	write(with)
+	if ok, text := p.reload(t); !ok || !strings.Contains(text, "sink log: added") {
+		t.Errorf("put back: %s", text)
+	}
+	p.numbered(201, 50)
+	p.idle()
+	text, err := os.ReadFile(out)
+	must(t, err)
+	if n := strings.Count(string(text), "\n"); n != 150 {
+		t.Errorf("the file has %d lines, want the first 100 and the last 50", n)
+	}
+	if n := strings.Count(p.log.String(), line); n != 1 {
+		t.Errorf("it is told %d times", n)
 	}
 }
 

@@ -93,6 +93,9 @@ type Options struct {
 	Log      zerolog.Logger
 }
 
+// Folder is where the broker keeps its store, in a state folder.
+func Folder(stateDir string) string { return filepath.Join(stateDir, "broker") }
+
 // Open reads the broker's state. Nobody can connect before there are listeners.
 func Open(o Options) (b *Broker, err error) {
 	b = &Broker{gate: o.Gate, log: o.Log}
@@ -106,7 +109,7 @@ func Open(o Options) (b *Broker, err error) {
 		SysInterval: o.Config.SysInterval, Version: o.Version, Log: o.Log,
 	}
 	if o.Config.Persistence {
-		dir := filepath.Join(o.StateDir, "broker")
+		dir := Folder(o.StateDir)
 		if err = os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the broker's folder: %w", err)
 		}

@@ -72,6 +72,8 @@ type Bridge struct {
 	stopped    chan struct{} // closed when no reload is taken any more
 	holding    chan struct{} // cap 1: something else may be due
 	control    control
+	counts     counts
+	began      time.Time
 
 	// now is what runs. Only Run's goroutine replaces it, with mu held, so it
 	// reads it without.
@@ -85,7 +87,7 @@ type Bridge struct {
 // New returns a bridge.
 func New(o Options) *Bridge {
 	b := &Bridge{
-		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
+		began: time.Now(), opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log), setLog: o.SetLog,
 		states: event.NewStates(), devices: newDevices(), sockets: listen.New(), now: &running{}, reloads: make(chan chan<- Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1),
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)

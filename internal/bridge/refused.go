@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"event2mqtt/internal/refused"
-	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/web/problem"
 )
 
@@ -141,17 +140,6 @@ func Refused(ctx context.Context, stateDir string) (list RefusedList, err error)
 func AskRefused(ctx context.Context, stateDir string, request RefusedRequest) (o RefusedOutcome, err error) {
 	err = ask(ctx, stateDir, http.MethodPost, refusedPath, request, &o)
 	return o, err
-}
-
-// writeSkipped writes the counters of skipped events in Prometheus' text format.
-func (b *Bridge) writeSkipped(w io.Writer) {
-	const name = "event2mqtt_sink_skipped_total"
-	_, _ = fmt.Fprintf(w, "# HELP %[1]s Events that the destination will never take, kept in refused/ in the state folder.\n# TYPE %[1]s counter\n", name)
-	for _, c := range b.parts() {
-		if sink, ok := c.part.(sinks.Counter); ok && c.cursor != nil {
-			_, _ = fmt.Fprintf(w, "%s{sink=%q} %d\n", name, c.name, sink.Skipped())
-		}
-	}
 }
 
 // maxOverhead is how much larger than its payload any event's packet may be, in

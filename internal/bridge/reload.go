@@ -312,6 +312,7 @@ func (c *change) remove(part *component) {
 			part.stop()
 			c.states.Remove(part.name)
 			c.devices.remove(part.name)
+			c.counts.forget(part.name)
 		})
 	}
 }

@@ -183,6 +183,8 @@ type Cursor struct {
 	next    uint64 // to read
 	rewound bool   // next was set back: what disk holds must be looked up anew
 	waiting []*delivery
+	// Counts since the journal was opened.
+	delivered, dropped uint64
 
 	disk diskReader // of Next's caller
 	seen uint64     // newest event that Next's caller knows to be read, or lost
@@ -293,6 +295,7 @@ func (c *Cursor) Ack(seq uint64) {
 	if seq <= c.acked {
 		return
 	}
+	c.delivered += c.j.gaps.events(c.acked, seq)
 	c.setAcked(seq, nil)
 }
 
@@ -317,6 +320,7 @@ func (c *Cursor) skipTo(seq uint64) uint64 {
 		return 0
 	}
 	lost := seq - c.acked
+	c.dropped += c.j.gaps.events(c.acked, seq)
 	c.setAcked(seq, ErrDropped)
 	if c.next <= seq {
 		c.next, c.rewound = seq+1, true

@@ -70,6 +70,8 @@ type Sink struct {
 
 	tell func(health.Status) // of Run
 
+	connections atomic.Uint64 // that were made
+
 	mu     sync.Mutex
 	health health.Status
 	// Skipped counts events that cannot be published, such as those whose
@@ -158,6 +160,9 @@ func (s *Sink) Skipped() uint64 {
 	defer s.mu.Unlock()
 	return s.skipped
 }
+
+// Connections implements sinks.Connector.
+func (s *Sink) Connections() uint64 { return s.connections.Load() }
 
 // setHealth replaces what the sink tells of itself.
 func (s *Sink) setHealth(h health.Status) {
@@ -534,6 +539,7 @@ func shorten(topic string) string {
 
 // connected notes a success and says so, once.
 func (s *Sink) connected() {
+	s.connections.Add(1)
 	if len(s.brokers) == 0 {
 		s.setHealth(health.Running("publishing to the bundled broker"))
 		return

@@ -96,7 +96,7 @@ func TestEachMetricIsThereAndMoves(t *testing.T) {
 			name += "_count"
 		}
 		linuxOnly := strings.HasSuffix(m.Help, "on Linux only.") && runtime.GOOS != "linux"
-		if !linuxOnly && m.Name != "event2mqtt_source_states" && !slices.ContainsFunc(keys(before), func(key string) bool { return key == name || strings.HasPrefix(key, name+"{") }) {
+		if !linuxOnly && !slices.ContainsFunc(keys(before), func(key string) bool { return key == name || strings.HasPrefix(key, name+"{") }) {
 			t.Errorf("%s is not shown", m.Name)
 		}
 	}
@@ -131,18 +131,31 @@ func TestEachMetricIsThereAndMoves(t *testing.T) {
 		_ = r.Body.Close()
 	}, map[string]float64{`event2mqtt_source_refused_total{source="hooks",reason="too_large"}`: 1, `event2mqtt_http_responses_total{code="413"}`: 1})
 	moves(func() {
-		if err := os.WriteFile(filepath.Join(logs, "a.log"), []byte("a line\nno end"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(logs, "a.log"), []byte("{\"event\":\"E\"}\nno end"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}, map[string]float64{`event2mqtt_tail_files{source="log"}`: 1, `event2mqtt_source_events_total{source="log"}`: 1, `event2mqtt_tail_behind_bytes{source="log"}`: 6})
+	moves(func() {
+		f, err := os.OpenFile(filepath.Join(logs, "a.log"), os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString("\n")
+			_ = f.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}, map[string]float64{`event2mqtt_tail_lines_skipped_total{source="log"}`: 1, `event2mqtt_tail_behind_bytes{source="log"}`: -6})
 	var c *mqttest.Client
 	moves(func() { c = h.follow() }, map[string]float64{"event2mqtt_broker_clients": 1, "event2mqtt_broker_sessions": 1, "event2mqtt_broker_subscriptions": 1, "event2mqtt_broker_connections_total": 1})
 	moves(func() { h.send(`{"event":"Sent"}`) }, map[string]float64{"event2mqtt_broker_messages_sent_total": 1})
 	moves(func() { _ = c.Close() }, map[string]float64{"event2mqtt_broker_clients": -1})
 	moves(func() { h.reload(config + "nonsense: 1\n") }, map[string]float64{`event2mqtt_config_reloads_total{result="failed"}`: 1, `event2mqtt_config_last_reload_successful`: -1})
 	moves(func() { h.reload(config + "log: {level: warn}\n") }, map[string]float64{`event2mqtt_config_reloads_total{result="ok"}`: 1, `event2mqtt_config_last_reload_successful`: 1})
-	if h.scrape()[`event2mqtt_component_up{kind="source",name="hooks"}`] != 1 {
-		t.Error("hooks is not up")
+	now := h.scrape()
+	for _, key := range []string{`event2mqtt_component_up{kind="source",name="hooks"}`, `event2mqtt_sink_connections_total{sink="mqtt"}`, `event2mqtt_source_states{source="bridge"}`} {
+		if now[key] != 1 {
+			t.Errorf("%s is %v", key, now[key])
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ func WriteReference(w io.Writer) {
 		}
 		_, _ = fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, labels, m.Help)
 	}
-	_, _ = io.WriteString(w, "\nA counter begins at 0 when the program starts, and those of a source, sink or rule also when a reload replaces it.\n")
+	_, _ = io.WriteString(w, "\nA counter begins at 0 when the program starts. What a source, a sink or the rules count themselves also begins anew when a reload\nreplaces them; `rate` and `increase` allow for that. While the program starts, metrics have no samples.\n")
 }
 
 const introduction = `# Metrics

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"event2mqtt/internal/metrics"
 )
 
 // TestMetricsCountTheAnswersOfWebhooks by source and status.
@@ -55,10 +57,12 @@ func TestMetricsCountUnreadTimes(t *testing.T) {
 
 // TestMetricsCountSkippedLines of a source that skips lines.
 func TestMetricsCountSkippedLines(t *testing.T) {
-	b := &Bridge{now: &running{parts: []*component{{name: "log", part: skips(3)}, {name: "hooks", part: nil}}}}
+	var p metrics.Page
+	(&component{name: "log", part: skips(3)}).measureSource(&p, &intake{})
+	(&component{name: "hooks"}).measureSource(&p, &intake{})
 	var text strings.Builder
-	b.writeSourceCounts(&text)
-	if want := `event2mqtt_tail_lines_skipped_total{source="log"} 3` + "\n"; !strings.HasSuffix(text.String(), want) {
+	_, _ = p.WriteTo(&text)
+	if want := `event2mqtt_tail_lines_skipped_total{source="log"} 3` + "\n#"; !strings.Contains(text.String(), want) {
 		t.Errorf("%s", text.String())
 	}
 }

@@ -80,6 +80,8 @@ type Bridge struct {
 	left       chan struct{}   // cap 1: a sink was removed, or journal.keep has changed
 	access     *control.Access // to what changes things
 	commands   *commands.Desk
+	counts     counts
+	began      time.Time
 
 	// now is what runs. Only Run's goroutine replaces it, with mu held, so it
 	// reads it without.
@@ -93,7 +95,7 @@ type Bridge struct {
 // New returns a bridge.
 func New(o Options) *Bridge {
 	b := &Bridge{
-		opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log, o.Plan.types.names()...), setLog: o.SetLog,
+		began: time.Now(), opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log, o.Plan.types.names()...), setLog: o.SetLog,
 		states: event.NewStates(), presence: newPresence(), settle: settleAfter, devices: newDevices(), sockets: listen.New(), now: &running{},
 		reloads: make(chan chan<- control.Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1), left: make(chan struct{}, 1), trace: &trace.Ring{},
 	}

@@ -202,13 +202,14 @@ func (c *change) wantedSource(i int, options sources.Options) wanted {
 func (b *Bridge) sourceComponent(title, name string, source sources.Source, alone bool) *component {
 	c := &component{part: source, alone: alone}
 	c.health.Changed = func(health.Report) { b.present(c) }
+	intake := b.counts.intake(name)
 	c.run = func(ctx context.Context, ready func()) error {
 		if b.fault != nil {
 			if err := b.fault(title); err != nil {
 				return err
 			}
 		}
-		return source.Run(ctx, output{b, name, ready, c.health.Tell})
+		return source.Run(ctx, countedOutput{output{b, name, ready, c.health.Tell}, intake})
 	}
 	return c
 }

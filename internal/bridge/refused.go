@@ -11,7 +11,6 @@ import (
 
 	"event2mqtt/internal/control"
 	"event2mqtt/internal/refused"
-	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/web/problem"
 )
 
@@ -111,17 +110,6 @@ func (b *Bridge) sendRefused(ctx context.Context, id string) error {
 		return fmt.Errorf("store event %s: %w", id, err)
 	}
 	return nil
-}
-
-// writeSkipped writes the counters of skipped events in Prometheus' text format.
-func (b *Bridge) writeSkipped(w io.Writer) {
-	const name = "event2mqtt_sink_skipped_total"
-	_, _ = fmt.Fprintf(w, "# HELP %[1]s Events that the destination will never take, kept in refused/ in the state folder.\n# TYPE %[1]s counter\n", name)
-	for _, c := range b.parts() {
-		if sink, ok := c.part.(sinks.Counter); ok && c.cursor != nil {
-			_, _ = fmt.Fprintf(w, "%s{sink=%q} %d\n", name, c.name, sink.Skipped())
-		}
-	}
 }
 
 // maxOverhead is how much larger than its payload any event's packet may be, in

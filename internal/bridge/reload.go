@@ -317,6 +317,7 @@ func (c *change) remove(part *component) {
 			part.stop()
 			c.forgetSource(part.name)
 			c.keepNames(plan)
+			c.counts.forget(part.name)
 		})
 	}
 }

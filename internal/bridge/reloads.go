@@ -18,7 +18,6 @@ import (
 	"event2mqtt/internal/control"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/listen"
-	"event2mqtt/internal/rules"
 	"event2mqtt/internal/web/peer"
 	"event2mqtt/internal/web/problem"
 )
@@ -123,6 +122,9 @@ func (b *Bridge) reloaded(o control.Outcome) {
 	same := !first && !o.OK && !b.last.OK && strings.Join(o.Problems, "\n") == strings.Join(b.last.Problems, "\n")
 	b.last = o
 	b.mu.Unlock()
+	if !first {
+		b.counts.reload(o.OK)
+	}
 	if text, err := json.Marshal(o); err == nil {
 		_ = b.states.Report(stateSource, event.State{Key: "config", Payload: text}) // never one too many
 	}
@@ -146,46 +148,6 @@ func (b *Bridge) watchConfig(ctx context.Context) {
 		return
 	}
 	config.Watch(ctx, b.opt.File, b.opt.Plan.doc.Sum(), func() { _, _ = b.Reload(ctx) }, b.log)
-}
-
-// serveMetrics writes the counters in Prometheus' text format.
-func (b *Bridge) serveMetrics(w http.ResponseWriter, r *http.Request) {
-	b.mu.RLock()
-	last := b.last
-	good := b.now.since
-	b.mu.RUnlock()
-	ok := 0
-	if last.OK {
-		ok = 1
-	}
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = fmt.Fprintf(w, `# HELP event2mqtt_config_last_reload_successful Whether the newest configuration is the one in use.
-# TYPE event2mqtt_config_last_reload_successful gauge
-event2mqtt_config_last_reload_successful %d
-# HELP event2mqtt_config_last_reload_success_timestamp_seconds When the configuration in use was loaded.
-# TYPE event2mqtt_config_last_reload_success_timestamp_seconds gauge
-event2mqtt_config_last_reload_success_timestamp_seconds %.3f
-`, ok, float64(good.UnixMilli())/1000)
-	b.writeAnswers(w)
-	b.writeSourceCounts(w)
-	b.writeSkipped(w)
-	counts := b.shape.Load().rules.Counts()
-	for _, m := range []struct {
-		name, help string
-		value      func(rules.Count) uint64
-	}{
-		{"event2mqtt_rule_matched_total", "Events that a rule was for.", func(c rules.Count) uint64 { return c.Matched }},
-		{"event2mqtt_rule_dropped_total", "Events that a rule has dropped, or found repeated.", func(c rules.Count) uint64 { return c.Dropped }},
-		{"event2mqtt_rule_held_total", "Events that a rule has held back until its interval was over.", func(c rules.Count) uint64 { return c.Held }},
-		{"event2mqtt_rule_replaced_total", "Events that a rule held back until newer ones took their place.", func(c rules.Count) uint64 { return c.Replaced }},
-		{"event2mqtt_rule_failures_total", "Times that a rule's expression failed.", func(c rules.Count) uint64 { return c.Failed }},
-	} {
-		_, _ = fmt.Fprintf(w, "# HELP %[1]s %[2]s\n# TYPE %[1]s counter\n", m.name, m.help)
-		for _, count := range counts {
-			_, _ = fmt.Fprintf(w, "%s{rule=%q} %d\n", m.name, count.Rule.Label(), m.value(count))
-		}
-	}
-	b.web.WriteMetrics(w)
 }
 
 // serveReload answers when the reload is over: 200, or 422 with what is wrong.

@@ -211,14 +211,17 @@ func (s *States) Settle(source string) {
 
 func (have *sourceStates) settle() { have.awaited, have.back = false, nil }
 
-// Len is how many states there are.
-func (s *States) Len() (n int) {
+// Counts returns how many states each source keeps.
+func (s *States) Counts() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, have := range s.sources {
-		n += len(have.newest)
+	counts := map[string]int{}
+	for source, have := range s.sources {
+		if n := len(have.newest); n > 0 {
+			counts[source] = n
+		}
 	}
-	return n
+	return counts
 }
 
 // wake tells all watchers. mu is held.

@@ -20,6 +20,8 @@ type Cursor struct {
 	// j.mu guards these.
 	waiting []*delivery
 	filter  filter
+	// Counts since the journal was opened, or the cursor if that is later.
+	delivered, dropped uint64
 }
 
 type delivery struct {
@@ -95,6 +97,7 @@ func (c *Cursor) Ack(seq uint64) {
 	if seq = c.filter.covers(seq); seq <= c.mark.acked || c.mark.cursor != c {
 		return
 	}
+	c.delivered += c.acknowledged(seq)
 	c.setAcked(seq)
 }
 

@@ -16,6 +16,9 @@ type filter struct {
 	// last set back. No event behind it up to passed is wanted: once handed is
 	// acknowledged, so are they.
 	handed, passed uint64
+	// unanswered are the events that Next has returned, and that are not
+	// acknowledged. There are as many as the sink reads ahead.
+	unanswered []uint64
 }
 
 // Filter has Next return only the events that wants reports true of; nil is
@@ -34,7 +37,7 @@ func (c *Cursor) Next(ctx context.Context, buf []Entry) ([]Entry, error) {
 	for {
 		c.j.mu.Lock()
 		if c.reader.rewound {
-			c.filter.handed = c.mark.acked
+			c.filter.handed, c.filter.unanswered = c.mark.acked, nil
 		}
 		wants := c.filter.wants
 		c.j.mu.Unlock()
@@ -76,8 +79,9 @@ func (c *Cursor) sift(entries []Entry, wants func(*event.Event) bool) []Entry {
 	if f.handed <= c.mark.acked && before > c.mark.acked && c.mark.cursor == c {
 		c.setAcked(before)
 	}
-	if len(kept) > 0 {
-		f.handed = kept[len(kept)-1].Seq
+	for i := range kept {
+		f.handed = kept[i].Seq
+		f.unanswered = append(f.unanswered, f.handed)
 	}
 	f.passed = newest
 	return kept
@@ -89,4 +93,19 @@ func (f *filter) covers(seq uint64) uint64 {
 		return max(seq, f.passed)
 	}
 	return seq
+}
+
+// acknowledged returns how many events an acknowledgement of seq is about: those
+// that the sink did not get do not count. j.mu is held.
+func (c *Cursor) acknowledged(seq uint64) uint64 {
+	f := &c.filter
+	if f.wants == nil {
+		return c.j.gaps.events(c.mark.acked, seq)
+	}
+	n := 0
+	for n < len(f.unanswered) && f.unanswered[n] <= seq {
+		n++
+	}
+	f.unanswered = f.unanswered[n:]
+	return uint64(n)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/metrics"
 )
 
 // ErrFull is returned while nothing more fits: the configured size is used up
@@ -170,8 +171,12 @@ type Journal struct {
 	removed   uint64 // no event up to it is on disk, and rightly so
 	lostTo    uint64 // events up to it that are missing were reported
 	stats     Stats
+	ages      ages
+	gaps      gaps
 	setAside  map[string]bool // damaged stretches already reported
 	reserved  bool            // the reserve file is there
+
+	syncs metrics.Distribution // how long they took; safe without mu
 
 	markMoved chan struct{} // cap 1: dirty was set
 	endMoved  chan struct{} // cap 1: grown was set
@@ -279,6 +284,9 @@ func Open(opt Options) (*Journal, error) {
 	j.keepReserve() // before anything else takes the room
 	if err := j.recover(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	for _, s := range j.segments {
+		j.ages.note(s.first, s.modified)
 	}
 	j.keepReserve() // what recovery cut off may be the room that was missing
 	j.wg.Go(j.keepHouse)

@@ -88,6 +88,7 @@ func (j *Journal) skipTo(m *mark, seq uint64) uint64 {
 	m.acked = seq
 	j.moved()
 	if c := m.cursor; c != nil {
+		c.dropped += c.j.gaps.events(seq-lost, seq)
 		c.answer(ErrDropped)
 		if c.reader.next <= seq {
 			c.reader.next, c.reader.rewound = seq+1, true

@@ -92,6 +92,10 @@ func noSpace(err error) bool {
 // show makes an appender's events, now stored, visible. j.mu is held.
 func (j *Journal) show(a *appender) {
 	seq := a.last - a.count()
+	if a.count() > 0 {
+		j.gaps.note(j.last, seq)
+		j.ages.note(seq+1, j.current.modified)
+	}
 	for i := range a.events {
 		e := &a.events[i]
 		if e.Name != "" {
@@ -182,9 +186,11 @@ func (j *Journal) put(records []byte) error {
 var zeros [growBy]byte
 
 func (j *Journal) sync() error {
+	began := time.Now()
 	if err := j.active.Sync(); err != nil {
 		return err
 	}
+	j.syncs.Observe(time.Since(began))
 	j.unsynced, j.late = j.next, false
 	j.mu.Lock()
 	j.stats.Syncs++

@@ -138,6 +138,11 @@ type Counter interface {
 	Skipped() uint64
 }
 
+// Connector is a sink that counts the connections it has made since the start.
+type Connector interface {
+	Connections() uint64
+}
+
 // Common is what every sink's configuration begins with.
 type Common struct {
 	Name     string             `koanf:"name" required:"it names the sink's place in the journal" doc:"The sink's name, in messages and in the journal."`

@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -102,10 +101,9 @@ func TestWhenAllAreAtWorkTheHealthCheckIsAnswered(t *testing.T) {
 	if n := log.lines("http.max_connections (and"); n != 1 {
 		t.Errorf("%d lines tell of it", n)
 	}
-	var metrics bytes.Buffer
-	s.WriteMetrics(&metrics)
-	if !strings.Contains(metrics.String(), `event2mqtt_http_responses_total{code="503"}`) {
-		t.Errorf("counted:\n%s", metrics.String())
+	metrics := measured(s)
+	if !strings.Contains(metrics, `event2mqtt_http_responses_total{code="503"}`) {
+		t.Errorf("counted:\n%s", metrics)
 	}
 }
 

@@ -4,16 +4,17 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
+	"event2mqtt/internal/metrics"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
 	"event2mqtt/internal/web/problem"
@@ -208,12 +209,10 @@ func (c *counts) add(status int) {
 	}
 }
 
-func (c *counts) write(w io.Writer) {
-	const name = "event2mqtt_http_responses_total"
-	_, _ = fmt.Fprintf(w, "# HELP %[1]s Answers of the HTTP server.\n# TYPE %[1]s counter\n", name)
+func (c *counts) measure(p *metrics.Page) {
 	for status := range c {
 		if n := c[status].Load(); n > 0 {
-			_, _ = fmt.Fprintf(w, "%s{code=\"%d\"} %d\n", name, status, n)
+			p.Add(metrics.HTTPResponses, float64(n), strconv.Itoa(status))
 		}
 	}
 }

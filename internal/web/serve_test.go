@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/metrics"
 	"event2mqtt/internal/web"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
@@ -105,11 +105,10 @@ func TestWhatTheServerRefusesIsInTheLogOnce(t *testing.T) {
 	if n := log.lines(`"level":"warn"`); n > 260 {
 		t.Errorf("%d lines", n)
 	}
-	var metrics bytes.Buffer
-	s.WriteMetrics(&metrics)
+	shown := measured(s)
 	for _, want := range []string{`{code="403"} 3`, `{code="404"} 612`, `{code="405"} 3`, `{code="421"} 3`} {
-		if !strings.Contains(metrics.String(), "\nevent2mqtt_http_responses_total"+want+"\n") {
-			t.Errorf("want %s in\n%s", want, metrics.String())
+		if !strings.Contains(shown, "\nevent2mqtt_http_responses_total"+want+"\n") {
+			t.Errorf("want %s in\n%s", want, shown)
 		}
 	}
 }
@@ -170,4 +169,13 @@ func TestSourcesSeeWhoSendsBehindAProxy(t *testing.T) {
 	if _, got := ask(t, "POST", url, "/hooks/w", "X-Forwarded-For", "192.0.2.7, 192.168.1.5"); got != "192.0.2.7" {
 		t.Errorf("with the list: %s", got)
 	}
+}
+
+// measured is what a server shows of itself.
+func measured(s *web.Server) string {
+	var p metrics.Page
+	s.Measure(&p)
+	var text strings.Builder
+	_, _ = p.WriteTo(&text)
+	return text.String()
 }

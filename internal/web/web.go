@@ -7,7 +7,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -22,6 +21,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/health"
+	"event2mqtt/internal/metrics"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
 )
@@ -173,8 +173,8 @@ func (s *Server) Mount(name string, h http.Handler) (unmount func()) {
 	}
 }
 
-// WriteMetrics writes the counters in Prometheus' text format.
-func (s *Server) WriteMetrics(w io.Writer) { s.counts.write(w) }
+// Measure adds the counters to what is shown of the program.
+func (s *Server) Measure(p *metrics.Page) { s.counts.measure(p) }
 
 // Serve serves l until ctx ends. Several listeners may be served. At the end
 // clients have time to go by themselves, until linger ends, and requests that

@@ -76,6 +76,7 @@ func (s *Sink) report(err error, lasted time.Duration) (pause time.Duration) {
 
 // connected notes a success and says so, once.
 func (s *Sink) connected() {
+	s.connections.Add(1)
 	if len(s.brokers) == 0 {
 		s.setHealth(health.Running("publishing to the bundled broker"))
 		return

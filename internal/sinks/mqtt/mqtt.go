@@ -75,6 +75,8 @@ type Sink struct {
 
 	tell func(health.Status) // of Run
 
+	connections atomic.Uint64 // that were made
+
 	mu     sync.Mutex
 	health health.Status
 	// Skipped counts events that cannot be published, such as those whose
@@ -187,6 +189,9 @@ func (s *Sink) Skipped() uint64 {
 	defer s.mu.Unlock()
 	return s.skipped
 }
+
+// Connections implements sinks.Connector.
+func (s *Sink) Connections() uint64 { return s.connections.Load() }
 
 // setHealth replaces what the sink tells of itself.
 func (s *Sink) setHealth(h health.Status) {

@@ -33,8 +33,11 @@ type file struct {
 	firstLen int // bytes of first that are known
 
 	// home is the path where it was found first, at opened; "" of a copy.
-	home   string
-	opened time.Time
+	home string
+	// length is its size when it was looked at last, and behind what is
+	// counted of it in measures.
+	length, behind int64
+	opened         time.Time
 	// fresh is as long as nothing is read, since the file may turn out to be a
 	// copy that is being made.
 	fresh bool
@@ -217,12 +220,16 @@ func (s *Source) follow(f *file) {
 	f.order = s.lastOrder
 	s.files = append(s.files, f)
 	s.byID[f.id], s.byPath[f.path] = f, f
+	s.measures.files.Store(int64(len(s.byID)))
 }
 
 // unfollow ends that; the caller takes f off s.files.
 func (s *Source) unfollow(f *file) {
 	s.close(f)
+	f.length = 0
+	s.measure(f)
 	delete(s.byID, f.id)
+	s.measures.files.Store(int64(len(s.byID)))
 	delete(s.restless, f)
 	delete(s.changed, f)
 	if s.byPath[f.path] == f {

@@ -33,6 +33,8 @@ func (s *Source) readFile(ctx context.Context, f *file) error {
 	if err != nil {
 		return err
 	}
+	f.length = size
+	s.measure(f) // it may take a while to get rid of it
 	if f.packed == packedDone && size == f.size || f.offset == size && f.offset > 0 && f.asSeen(size, written) && !f.wrote {
 		return nil
 	}

@@ -62,6 +62,7 @@ type Source struct {
 	log      zerolog.Logger
 	troubles troubles
 	skips    skips
+	measures measures
 
 	// Of Run, which alone uses them.
 	out       sources.Output
@@ -169,6 +170,8 @@ func (s *Source) reset(out sources.Output) {
 	s.waiting, s.closed, s.later = map[string]*waiting{}, map[string]bool{}, nil
 	s.wanted, s.soonest, s.latest, s.left = true, time.Time{}, time.Time{}, 0
 	s.batch, s.buf = batch{}, make([]byte, readSize)
+	s.measures.files.Store(0)
+	s.measures.behind.Store(0)
 	const least = 4
 	s.maxOpen = max(least, min(s.config.MaxOpen, maxDescriptors()/4))
 }
@@ -226,6 +229,7 @@ func (s *Source) readChanged(ctx context.Context) error {
 	for _, f := range round {
 		known := f.truncated
 		err := s.readFile(ctx, f)
+		s.measure(f)
 		if ctx.Err() != nil {
 			return nil // files are closed by Run
 		}

@@ -26,15 +26,17 @@ type session struct {
 	err   error
 }
 
+type connectionCase struct {
+	name     string
+	sessions []session
+	log      []string // what each line holds
+	health   []string // each change
+}
+
 // TestAConnectionSaysEachChangeOnce, in the log, and at once in its health.
 func TestAConnectionSaysEachChangeOnce(t *testing.T) {
 	refused, timeout, lost, denied := errors.New("refused"), errors.New("timeout"), errors.New("reset"), errors.New("denied")
-	for _, c := range []struct {
-		name     string
-		sessions []session
-		log      []string // what each line holds
-		health   []string // each change
-	}{
+	for _, c := range []connectionCase{
 		{
 			"away from the start, for long",
 			slices.Repeat([]session{{0, 0, refused}}, 20),
@@ -66,47 +68,47 @@ func TestAConnectionSaysEachChangeOnce(t *testing.T) {
 			[]string{"waiting connecting to peer", "up connected to peer", "waiting reset", "up connected to peer", "waiting the connection has ended", "waiting refused"},
 		},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var log bytes.Buffer
-				var changes []string
-				out := &told{Output: sourcetest.NewOutput()}
-				record := health.Record{Changed: func(r health.Report) { changes = append(changes, r.Level.String()+" "+r.Detail) }}
-				out.tell = record.Tell
-				ctx, cancel := context.WithCancel(t.Context())
-				n := 0
-				err := sources.Connection{Peer: "peer", Log: zerolog.New(&log)}.Run(ctx, out, func(_ context.Context, up func()) error {
-					if n == len(c.sessions) {
-						cancel()
-						return nil
-					}
-					s := c.sessions[n]
-					n++
-					time.Sleep(s.takes)
-					if s.lasts > 0 {
-						up()
-						time.Sleep(s.lasts)
-						up() // says nothing more
-					}
-					return s.err
-				})
-				if !errors.Is(err, context.Canceled) {
-					t.Errorf("it ended with %v", err)
-				}
-				lines := slices.Collect(strings.Lines(log.String()))
-				if len(lines) != len(c.log) {
-					t.Errorf("%d lines, want %d:\n%s", len(lines), len(c.log), log.String())
-				}
-				for i := range min(len(lines), len(c.log)) {
-					if !strings.Contains(lines[i], c.log[i]) {
-						t.Errorf("line %d is %s, want %s", i, lines[i], c.log[i])
-					}
-				}
-				if !slices.Equal(changes, c.health) {
-					t.Errorf("health:\n%s\nwant:\n%s", strings.Join(changes, "\n"), strings.Join(c.health, "\n"))
-				}
-			})
-		})
+		t.Run(c.name, func(t *testing.T) { synctest.Test(t, c.run) })
+	}
+}
+
+func (c connectionCase) run(t *testing.T) {
+	var log bytes.Buffer
+	var changes []string
+	out := &told{Output: sourcetest.NewOutput()}
+	record := health.Record{Changed: func(r health.Report) { changes = append(changes, r.Level.String()+" "+r.Detail) }}
+	out.tell = record.Tell
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	err := sources.Connection{Peer: "peer", Log: zerolog.New(&log)}.Run(ctx, out, func(_ context.Context, up func()) error {
+		if n == len(c.sessions) {
+			cancel()
+			return nil
+		}
+		s := c.sessions[n]
+		n++
+		time.Sleep(s.takes)
+		if s.lasts > 0 {
+			up()
+			time.Sleep(s.lasts)
+			up() // says nothing more
+		}
+		return s.err
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	lines := slices.Collect(strings.Lines(log.String()))
+	if len(lines) != len(c.log) {
+		t.Errorf("%d lines, want %d:\n%s", len(lines), len(c.log), log.String())
+	}
+	for i := range min(len(lines), len(c.log)) {
+		if !strings.Contains(lines[i], c.log[i]) {
+			t.Errorf("line %d is %s, want %s", i, lines[i], c.log[i])
+		}
+	}
+	if !slices.Equal(changes, c.health) {
+		t.Errorf("health:\n%s\nwant:\n%s", strings.Join(changes, "\n"), strings.Join(c.health, "\n"))
 	}
 }
 

@@ -38,6 +38,13 @@ func number(format string) func(int) string {
 	return func(i int) string { return before + strconv.Itoa(i) + after }
 }
 
+type hostileBody struct {
+	name, contentType, body string
+	packed                  bool
+	change                  func(*webhook.Config)
+	status                  int
+}
+
 // TestHostileBodiesTakeLittleMemory: a request with any body allocates less
 // than 64 MiB in all, garbage included, and is answered.
 func TestHostileBodiesTakeLittleMemory(t *testing.T) {
@@ -49,12 +56,7 @@ func TestHostileBodiesTakeLittleMemory(t *testing.T) {
 	split := func(c *webhook.Config) { c.Split = "alerts" }
 	form := asForm
 	parts := "multipart/form-data; boundary=b"
-	for _, c := range []struct {
-		name, contentType, body string
-		packed                  bool
-		change                  func(*webhook.Config)
-		status                  int
-	}{
+	for _, c := range []hostileBody{
 		{"array of numbers", asJSON, "[" + strings.Repeat("1,", unpacked/2-2) + "1]", true, nil, 413},
 		{"array of objects", asJSON, "[" + strings.Repeat("{},", unpacked/3-2) + "{}]", true, nil, 413},
 		{"objects one behind another", asJSON, strings.Repeat("{}", unpacked/2), true, nil, 413},
@@ -93,38 +95,40 @@ func TestHostileBodiesTakeLittleMemory(t *testing.T) {
 		{"split of large items", asJSON, `{"a":1,"alerts":[{` + many(unpacked/12, ",", number(`"N":1`)) + "}]}", true, split, 413},
 		{"a text of JSON", asJSON, `{"m":"[` + strings.Repeat("1,", mib/2-20) + `1]"}`, false, func(c *webhook.Config) { c.Parse = []string{"m"} }, 202},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			config := webhook.Defaults()
-			config.Name, config.Event.Default = "test", "D"
-			if c.change != nil {
-				c.change(&config)
-			}
-			s, err := webhook.New(config, nil, zerolog.Nop())
-			if err != nil {
-				t.Fatal(err)
-			}
-			body := []byte(c.body)
-			r := httptest.NewRequest(http.MethodPost, "/hooks/test", nil)
-			if c.packed {
-				body = pack(c.body)
-				r.Header.Set("Content-Encoding", "gzip")
-			}
-			r.Header.Set("Content-Type", c.contentType)
-			r.Body, r.ContentLength = http.NoBody, -1
-			r = r.WithContext(t.Context())
-			r.Body = nopCloser{bytes.NewReader(body)}
-			w := httptest.NewRecorder()
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			s.Handler(&output{}).ServeHTTP(w, r)
-			runtime.ReadMemStats(&after)
-			if w.Code != c.status {
-				t.Errorf("status %d, want %d: %.300s", w.Code, c.status, w.Body)
-			}
-			if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took >= 64 {
-				t.Errorf("it allocated %d MiB", took)
-			}
-		})
+		t.Run(c.name, c.send)
+	}
+}
+
+func (c hostileBody) send(t *testing.T) {
+	config := webhook.Defaults()
+	config.Name, config.Event.Default = "test", "D"
+	if c.change != nil {
+		c.change(&config)
+	}
+	s, err := webhook.New(config, nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := []byte(c.body)
+	r := httptest.NewRequest(http.MethodPost, "/hooks/test", nil)
+	if c.packed {
+		body = pack(c.body)
+		r.Header.Set("Content-Encoding", "gzip")
+	}
+	r.Header.Set("Content-Type", c.contentType)
+	r.Body, r.ContentLength = http.NoBody, -1
+	r = r.WithContext(t.Context())
+	r.Body = nopCloser{bytes.NewReader(body)}
+	w := httptest.NewRecorder()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	s.Handler(&output{}).ServeHTTP(w, r)
+	runtime.ReadMemStats(&after)
+	if w.Code != c.status {
+		t.Errorf("status %d, want %d: %.300s", w.Code, c.status, w.Body)
+	}
+	if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took >= 64 {
+		t.Errorf("it allocated %d MiB", took)
 	}
 }
 

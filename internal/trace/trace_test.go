@@ -298,7 +298,7 @@ func TestAFilterLetsThroughWhatItNames(t *testing.T) {
 			ring.Add(other)
 		}
 		matches := uint64(len(taken))
-		if taken, lost = w.Take(0); len(c.filter.Sources)+len(c.filter.Events)+len(c.filter.Verdicts)+len(c.filter.Sinks) > 0 && lost != matches {
+		if _, lost = w.Take(0); len(c.filter.Sources)+len(c.filter.Events)+len(c.filter.Verdicts)+len(c.filter.Sinks) > 0 && lost != matches {
 			t.Errorf("%+v: %d lost, want %d", c.filter, lost, matches)
 		}
 		w.Close()

@@ -167,7 +167,7 @@ func TestNewTopicsLeaveNothingUnderOldOnes(t *testing.T) {
 	ok(t, r.sink.Adjust(&mqtt.Options{Publish: p}))
 	keeps(t, addr, "of/a/k=1", "of/a/only/once=1")
 	r.stop()
-	r = run(func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.BaseTopic = "moved" })
+	run(func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.BaseTopic = "moved" })
 	keeps(t, addr, "moved/a/k=1", "moved/mqtt=connected")
 	if all, err := mqttest.Retained(addr, "event2mqtt/#"); err != nil || len(all) > 0 {
 		t.Errorf("below the old base there is %q, %v", all, err)

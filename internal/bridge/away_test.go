@@ -16,6 +16,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/internal/web"
 )
 
@@ -86,9 +87,7 @@ func (h *house) readiness(part string) web.Component {
 
 // lines are those of the log that hold a text.
 func (h *house) lines(text string) (found []string) {
-	h.log.mu.Lock()
-	defer h.log.mu.Unlock()
-	for line := range strings.Lines(h.log.b.String()) {
+	for line := range strings.Lines(h.log.String()) {
 		if strings.Contains(line, text) {
 			found = append(found, line)
 		}
@@ -106,7 +105,7 @@ func TestAPeerThatIsAwayIsNoFailure(t *testing.T) {
 	types.Sources = append(types.Sources, sources.Type{Name: "peer", Options: func() sources.Options { return &peerOptions{dials: &dials} }})
 	for _, byReload := range []bool{false, true} {
 		t.Run(fmt.Sprint("added by reload ", byReload), func(t *testing.T) {
-			address := freeAddress(t)
+			address := testkit.FreeAddress(t)
 			with := plain + "  - {name: printer, type: peer, address: \"" + address + "\"}\n"
 			var h *house
 			if byReload {
@@ -129,12 +128,12 @@ func testComesAndGoes(t *testing.T, h *house, address string, dials *atomic.Int6
 	subscriber := h.follow()
 	lines := 0
 	for round := range 3 {
-		eventually(t, "it waits", func() bool {
+		testkit.Eventually(t, "it waits", func() bool {
 			c := h.readiness("source printer")
 			return c.Level == health.Waiting && !c.OK && strings.Contains(c.Detail, "refused") && c.LastError != "" && c.Restarts == 0
 		})
 		before := dials.Load()
-		eventually(t, "it tries again and again", func() bool { return dials.Load() > before+10 })
+		testkit.Eventually(t, "it tries again and again", func() bool { return dials.Load() > before+10 })
 		lines++ // that it is away, or was lost
 		if got := h.lines(`"source":"printer"`); len(got) != lines || !strings.Contains(got[lines-1], "cannot be reached") {
 			t.Fatalf("round %d: after ten attempts the log has: %s", round, strings.Join(got, ""))
@@ -147,7 +146,7 @@ func testComesAndGoes(t *testing.T, h *house, address string, dials *atomic.Int6
 		if err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it is up", func() bool { return h.readiness("source printer").Level == health.Up })
+		testkit.Eventually(t, "it is up", func() bool { return h.readiness("source printer").Level == health.Up })
 		lines++ // that it is connected
 		if got := h.lines(`"source":"printer"`); len(got) != lines || !strings.Contains(got[lines-1], "connected to") {
 			t.Fatalf("round %d: when it is up the log has: %s", round, strings.Join(got, ""))

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/testkit"
 )
 
 // TestAPresetIsFilledInBeforeItIsChecked, and check --print tells where its values
@@ -62,7 +63,7 @@ func TestThereIsABoundOfSourcesAndRules(t *testing.T) {
 		for i := range 1001 {
 			text += fmt.Sprintf(one, i)
 		}
-		_, err := bridge.Load(write(t, filepath.Join(t.TempDir(), "c.yaml"), text+"]\n"), nil, t.TempDir())
+		_, err := bridge.Load(testkit.Write(t, filepath.Join(t.TempDir(), "c.yaml"), text+"]\n"), nil, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), key+": there are 1001; at most 1000 are allowed") {
 			t.Errorf("%s: %v", key, err)
 		}
@@ -71,7 +72,7 @@ func TestThereIsABoundOfSourcesAndRules(t *testing.T) {
 
 // TestWhatRunWouldRefuseIsRefusedByCheck.
 func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
-	notAFolder := write(t, filepath.Join(t.TempDir(), "f"), "")
+	notAFolder := testkit.Write(t, filepath.Join(t.TempDir(), "f"), "")
 	for text, want := range map[string]string{
 		"broker: {unix: /tmp/" + strings.Repeat("a", 103) + "}":               "broker.unix: the path has 108 bytes; a unix socket's has at most 107",
 		"journal: {path: " + notAFolder + "}":                                 "journal.path: " + notAFolder + " is there and is no folder",
@@ -89,7 +90,7 @@ func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
 		"rules: [{rename: '{event}-x'}]": "rules[0].rename: \"{event}\" looks like a placeholder",
 		"mqtt: {url: 'mqtt://h:99999'}":  "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
 	} {
-		_, err := bridge.Load(write(t, filepath.Join(t.TempDir(), "c.yaml"), text), nil, t.TempDir())
+		_, err := bridge.Load(testkit.Write(t, filepath.Join(t.TempDir(), "c.yaml"), text), nil, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -152,7 +153,7 @@ func TestAnOwnMessageIsNoCommand(t *testing.T) {
 	y := newYard(t, withPrinter+"rules:\n  - {match: Command, topic: event2mqtt/octo/set/pause}\n")
 	y.tell("event2mqtt/octo/set/pause")
 	y.expect("event2mqtt/octo/result")
-	eventually(t, "the event is kept", func() bool { all, _ := y.refused.List(); return len(all) == 1 })
+	testkit.Eventually(t, "the event is kept", func() bool { all, _ := y.refused.List(); return len(all) == 1 })
 	if done := y.list(); len(done) != 1 {
 		t.Errorf("done %q", done)
 	}
@@ -217,7 +218,7 @@ func (y *yard) awaitSubscriptions(n int) {
 	y.Bridge.mu.RLock()
 	b := y.now.broker
 	y.Bridge.mu.RUnlock()
-	eventually(y.t, fmt.Sprintf("%d subscriptions", n), func() bool { return b.Stats().Subscriptions == n })
+	testkit.Eventually(y.t, fmt.Sprintf("%d subscriptions", n), func() bool { return b.Stats().Subscriptions == n })
 }
 
 // TestCommandsFollowTheBaseTopic that a reload changes.
@@ -243,7 +244,7 @@ func TestAReloadCancelsTheCommandsOfWhatItEnds(t *testing.T) {
 	y := newYard(t, withPrinter)
 	for i, yaml := range []string{strings.Replace(withPrinter, "printer,", "printer, port: 81,", 1), plain} {
 		y.tell("event2mqtt/octo/set/hang")
-		eventually(t, "it hangs", func() bool { return len(y.list()) == i+1 })
+		testkit.Eventually(t, "it hangs", func() bool { return len(y.list()) == i+1 })
 		if o := y.reload(yaml); !o.OK {
 			t.Fatalf("%+v", o)
 		}

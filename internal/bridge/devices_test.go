@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"event2mqtt/internal/device"
+	"event2mqtt/internal/testkit"
 )
 
 // TestABadDescriptionIsToldOnceAndIgnored: what was known before stays.
@@ -24,9 +25,7 @@ func TestABadDescriptionIsToldOnceAndIgnored(t *testing.T) {
 	for i := range 100 {
 		out.Describe(device.Device{ID: fmt.Sprint("/", i)})
 	}
-	h.log.mu.Lock()
-	text := h.log.b.String()
-	h.log.mu.Unlock()
+	text := h.log.String()
 	for _, want := range []string{`holds '/'; letters`, `holds '#'; letters`} {
 		if n := strings.Count(text, "entity 0 (a/b)"); n != 1 || !strings.Contains(text, want) {
 			t.Errorf("the log has %d lines of the entity, and %q: %v", n, want, strings.Contains(text, want))
@@ -43,5 +42,5 @@ func TestABadDescriptionIsToldOnceAndIgnored(t *testing.T) {
 	if o := h.reload(strings.Replace(plain, "{name: hooks,", "{name: others,", 1)); !o.OK {
 		t.Fatalf("%+v", o)
 	}
-	eventually(t, "it is forgotten with its source", func() bool { _, known := h.devices.all()["hooks"]; return !known })
+	testkit.Eventually(t, "it is forgotten with its source", func() bool { _, known := h.devices.all()["hooks"]; return !known })
 }

@@ -12,6 +12,7 @@ import (
 
 	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/ruletest"
+	"event2mqtt/internal/testkit"
 
 	"github.com/rs/zerolog"
 )
@@ -58,7 +59,7 @@ func TestFilesThatAreNoFilesAreRefused(t *testing.T) {
 // TestAReloadThatHangsDoesNotKeepTheProgramFromStopping, such as one that reads
 // from a mount whose server is away.
 func TestAReloadThatHangsDoesNotKeepTheProgramFromStopping(t *testing.T) {
-	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: freeAddress(t), mqtt: freeAddress(t), log: &logBuffer{}}
+	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: testkit.FreeAddress(t), mqtt: testkit.FreeAddress(t), log: &testkit.Log{}}
 	h.write(plain)
 	state := t.TempDir()
 	plan, err := Load(h.file, nil, state)

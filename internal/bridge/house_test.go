@@ -1,21 +1,19 @@
 package bridge
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/control"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/internal/web"
 )
 
@@ -27,18 +25,7 @@ type house struct {
 	t          *testing.T
 	file       string
 	http, mqtt string // addresses
-	log        *logBuffer
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
+	log        *testkit.Log
 }
 
 // newHouse runs a configuration, in which HTTP and MQTT stand for addresses.
@@ -66,7 +53,7 @@ func newHouseOf(t *testing.T, types Types, yaml, state string, fault ...func(com
 // newHouseWith is newHouseOf, and what change does to the bridge before it runs.
 func newHouseWith(t *testing.T, yaml, state string, types Types, change func(*Bridge)) *house {
 	t.Helper()
-	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: freeAddress(t), mqtt: freeAddress(t), log: &logBuffer{}}
+	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: testkit.FreeAddress(t), mqtt: testkit.FreeAddress(t), log: &testkit.Log{}}
 	h.write(yaml)
 	load := func() (*Plan, error) { return types.Load(h.file, nil, state) }
 	plan, err := load()
@@ -84,10 +71,10 @@ func newHouseWith(t *testing.T, yaml, state string, types Types, change func(*Br
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("its log:\n%s", h.log.b.String())
+			t.Logf("its log:\n%s", h.log.String())
 		}
 	})
-	eventually(t, "it is ready", func() bool { return h.post("hooks") != 0 })
+	testkit.Eventually(t, "it is ready", func() bool { return h.post("hooks") != 0 })
 	return h
 }
 
@@ -138,25 +125,6 @@ func (h *house) since() map[string]time.Time {
 		}
 	}
 	return out
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited too long until %s", what)
-		}
-	}
 }
 
 const plain = `

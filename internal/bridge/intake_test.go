@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -190,7 +191,7 @@ func TestWhatRulesDropIsReadAllTheSame(t *testing.T) {
 	}
 	before := fmt.Sprint(h.journal.Positions("log"))
 	write("Drop")
-	eventually(t, "the line is read", func() bool { return fmt.Sprint(h.journal.Positions("log")) != before })
+	testkit.Eventually(t, "the line is read", func() bool { return fmt.Sprint(h.journal.Positions("log")) != before })
 	// Now they would not be dropped any more.
 	if o := h.reload(yaml); !o.OK {
 		t.Fatal(o)

@@ -12,19 +12,12 @@ import (
 
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/broker"
+	"event2mqtt/internal/testkit"
 )
-
-func write(t testing.TB, path, text string) string {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 func load(t testing.TB, text string, environ ...string) *bridge.Plan {
 	t.Helper()
-	plan, err := bridge.Load(write(t, filepath.Join(t.TempDir(), "config.yaml"), text), environ, t.TempDir())
+	plan, err := bridge.Load(testkit.Write(t, filepath.Join(t.TempDir(), "config.yaml"), text), environ, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +46,8 @@ mqtt:
 
 func TestSecretsComeFromFilesAndCredentials(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "token"), "from a credential\n")
-	file := write(t, filepath.Join(dir, "password"), "from a file\r\n")
+	testkit.Write(t, filepath.Join(dir, "token"), "from a credential\n")
+	file := testkit.Write(t, filepath.Join(dir, "password"), "from a file\r\n")
 	text := "mqtt: {username: u, password: {file: " + file + "}}\nsources: [{name: w, type: webhook, auth: {token: {credential: token}}}]\n"
 	plan := load(t, text, "CREDENTIALS_DIRECTORY="+dir)
 	if string(plan.MQTT.Password) != "from a file" || len(plan.Warnings()) > 0 {
@@ -78,10 +71,10 @@ func TestSecretsComeFromFilesAndCredentials(t *testing.T) {
 // single value the later file counts, and problems name their file.
 func TestAFolderOfFilesIsOneConfiguration(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "10-base.yaml"), "mqtt: {keepalive: 30s, will: {qos: 0}}\nsources: [{name: a, type: webhook}]\n")
-	write(t, filepath.Join(dir, "20-more.yml"), "mqtt: {keepalive: 40s, client_id: x}\nsources: [{name: b, type: webhook}]\n")
-	write(t, filepath.Join(dir, ".30-editor.yaml"), "nonsense")
-	write(t, filepath.Join(dir, "README.md"), "nonsense")
+	testkit.Write(t, filepath.Join(dir, "10-base.yaml"), "mqtt: {keepalive: 30s, will: {qos: 0}}\nsources: [{name: a, type: webhook}]\n")
+	testkit.Write(t, filepath.Join(dir, "20-more.yml"), "mqtt: {keepalive: 40s, client_id: x}\nsources: [{name: b, type: webhook}]\n")
+	testkit.Write(t, filepath.Join(dir, ".30-editor.yaml"), "nonsense")
+	testkit.Write(t, filepath.Join(dir, "README.md"), "nonsense")
 	plan, err := bridge.Load(dir, nil, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -90,8 +83,8 @@ func TestAFolderOfFilesIsOneConfiguration(t *testing.T) {
 	if m.KeepAlive != 40*time.Second || m.ClientID != "x" || m.Will.QoS != 0 || len(plan.Sources) != 2 {
 		t.Errorf("got %+v", plan.Config)
 	}
-	write(t, filepath.Join(dir, "30-bad.yaml"), "sources:\n  - {name: a, type: webhook}\nmqtt: {qos: 1}\n")
-	write(t, filepath.Join(dir, "40-bad.yaml"), "- x\n")
+	testkit.Write(t, filepath.Join(dir, "30-bad.yaml"), "sources:\n  - {name: a, type: webhook}\nmqtt: {qos: 1}\n")
+	testkit.Write(t, filepath.Join(dir, "40-bad.yaml"), "- x\n")
 	_, err = bridge.Load(dir, nil, t.TempDir())
 	if err == nil || !strings.HasSuffix(err.Error(), `40-bad.yaml:1:1: the file must hold options such as "mqtt:" at its top level`) {
 		t.Errorf("got %v", err)
@@ -121,7 +114,7 @@ func TestEveryValueHasAnOrigin(t *testing.T) {
 }
 
 func TestFlagsAreTheLastLayer(t *testing.T) {
-	file := write(t, filepath.Join(t.TempDir(), "config.yaml"), "log: {level: warn}\nmqtt: {in_flight: 5}\n")
+	file := testkit.Write(t, filepath.Join(t.TempDir(), "config.yaml"), "log: {level: warn}\nmqtt: {in_flight: 5}\n")
 	plan, err := bridge.Load(file, []string{"E2M_LOG_LEVEL=info"}, t.TempDir(), "log.level=debug", "mqtt.in_flight=7", "mqtt.url=mqtt://a,mqtt://b")
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +133,7 @@ func TestFlagsAreTheLastLayer(t *testing.T) {
 }
 
 func TestHugeFilesAreRefused(t *testing.T) {
-	file := write(t, filepath.Join(t.TempDir(), "config.yaml"), "# "+strings.Repeat("x", 5<<20)+"\n")
+	file := testkit.Write(t, filepath.Join(t.TempDir(), "config.yaml"), "# "+strings.Repeat("x", 5<<20)+"\n")
 	if _, err := bridge.Load(file, nil, t.TempDir()); err == nil || !strings.Contains(err.Error(), "at most 4194304 are allowed") {
 		t.Errorf("got %v", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"event2mqtt/internal/testkit"
+
 	"github.com/rs/zerolog"
 )
 
@@ -58,11 +60,9 @@ func TestEveryTypeOfSourceHasALevel(t *testing.T) {
 func TestLevelsChangeByReload(t *testing.T) {
 	h := newHouse(t, plain)
 	lines := func(part string) int {
-		h.log.mu.Lock()
-		defer h.log.mu.Unlock()
-		return strings.Count(h.log.b.String(), `"part":"`+part+`"`)
+		return strings.Count(h.log.String(), `"part":"`+part+`"`)
 	}
-	eventually(t, "it has said where it listens", func() bool { return lines("bridge") >= 3 })
+	testkit.Eventually(t, "it has said where it listens", func() bool { return lines("bridge") >= 3 })
 	if o := h.reload(plain + "log: {levels: {bridge: error}}\n"); !o.OK || strings.Join(o.Changed, ";") != "log: changed" {
 		t.Fatalf("%+v", o)
 	}

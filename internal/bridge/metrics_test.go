@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"event2mqtt/internal/metrics"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -86,7 +87,7 @@ func TestEachMetricIsThereAndMoves(t *testing.T) {
 	logs := t.TempDir()
 	config := strings.Replace(plain, "/nowhere", logs, 1) + "rules:\n  - {match: Dropped, drop: true}\n  - {match: Odd, when: payload.none > 1, drop: true}\nmax_payload: 2KiB\n"
 	h := newHouse(t, config)
-	eventually(t, "what was sent to see that it runs is delivered", func() bool {
+	testkit.Eventually(t, "what was sent to see that it runs is delivered", func() bool {
 		return h.scrape()[`event2mqtt_sink_waiting_events{sink="mqtt"}`] == 0
 	})
 	before := h.scrape()
@@ -106,7 +107,7 @@ func TestEachMetricIsThereAndMoves(t *testing.T) {
 		do()
 		var now page
 		for key, by := range want {
-			eventually(t, fmt.Sprintf("%s moves by %v", key, by), func() bool {
+			testkit.Eventually(t, fmt.Sprintf("%s moves by %v", key, by), func() bool {
 				now = h.scrape()
 				return now[key]-before[key] == by
 			})

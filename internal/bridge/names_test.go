@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"event2mqtt/internal/device"
+	"event2mqtt/internal/testkit"
 )
 
 // TestNamesOfEventsAreKept over a restart, after rules, and dropped with their
@@ -18,7 +19,7 @@ func TestNamesOfEventsAreKept(t *testing.T) {
 	for _, name := range []string{"A", "Secret", "Old", "A"} {
 		h.send(fmt.Sprintf(`{"event":%q}`, name))
 	}
-	eventually(t, "whoever looks at devices is told", func() bool {
+	testkit.Eventually(t, "whoever looks at devices is told", func() bool {
 		select {
 		case <-h.devices.changed:
 			return true
@@ -59,7 +60,7 @@ func TestNamesOfEventsAreKept(t *testing.T) {
 	if o := h.reload(others); !o.OK {
 		t.Fatal(o)
 	}
-	eventually(t, "the names are dropped", func() bool { return known(h) == "[]" && len(h.journal.Positions("\x00names")) == 0 })
+	testkit.Eventually(t, "the names are dropped", func() bool { return known(h) == "[]" && len(h.journal.Positions("\x00names")) == 0 })
 	if got := known(crash(h, yaml)); got != "[]" {
 		t.Errorf("the source is back after a reload without it: %s", got)
 	}

@@ -6,13 +6,15 @@ import (
 	"strings"
 	"testing"
 
+	"event2mqtt/internal/testkit"
+
 	"github.com/gorilla/websocket"
 )
 
 // TestPagesMayUseWhatIsConfigured, from the next request on: no listener is
 // opened again for that, and clients stay.
 func TestPagesMayUseWhatIsConfigured(t *testing.T) {
-	own := freeAddress(t)
+	own := testkit.FreeAddress(t)
 	yaml := strings.Replace(plain, "listen: MQTT", "listen: MQTT, websocket: {listen: '"+own+"'}", 1)
 	h := newHouse(t, yaml)
 	post := func(headers ...string) int {
@@ -53,9 +55,7 @@ func TestPagesMayUseWhatIsConfigured(t *testing.T) {
 			t.Errorf("a page of %s: %d", address, got)
 		}
 	}
-	h.log.mu.Lock()
-	log := h.log.b.String()
-	h.log.mu.Unlock()
+	log := h.log.String()
 	for _, want := range []string{"web pages of https://panel.example may not do this; if they are to, add the origin to http.origins", "broker: a web page was refused: web pages of https://panel.example may not do this; if they are to, add the origin to broker.websocket.origins", "add it to http.hosts"} {
 		if n := strings.Count(log, want); n != 1 {
 			t.Errorf("%d times in the log: %s", n, want)

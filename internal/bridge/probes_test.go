@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/testkit"
 )
 
 // TestProbesTryOutWhatIsNamed: the broker with a message, addresses, files.
 func TestProbesTryOutWhatIsNamed(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "a.log"), "")
+	testkit.Write(t, filepath.Join(dir, "a.log"), "")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/control"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -40,7 +41,7 @@ func TestRefusedEventsAreListedCountedAndSentAgain(t *testing.T) {
 	}
 	send("First")
 	send("Second")
-	eventually(t, "both are skipped", func() bool { return h.now.part("sink mqtt").lag() == 0 })
+	testkit.Eventually(t, "both are skipped", func() bool { return h.now.part("sink mqtt").lag() == 0 })
 	list, err := control.Refused(ctx, h.stateDir)
 	if err != nil || len(list.Events) != 2 || list.Events[0].Name != "First" || list.Events[0].Payload != nil || !strings.Contains(list.Events[0].Reason, "broker.max_packet allows 1024") {
 		t.Fatalf("listed %+v, %v", list, err)

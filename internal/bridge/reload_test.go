@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
 )
@@ -83,7 +84,7 @@ func TestWhatFailsAtTheStartUndoesTheWholeReload(t *testing.T) {
 	}
 	defer taken.Close()
 	cert, key := certtest.New(t).Issue("broker", nil)
-	tls := fmt.Sprintf("tls: {listen: %q, cert: %s, key: %s}", freeAddress(t), cert, key)
+	tls := fmt.Sprintf("tls: {listen: %q, cert: %s, key: %s}", testkit.FreeAddress(t), cert, key)
 	good := strings.Replace(plain, "broker: {", "broker: {"+tls+", ", 1)
 	failing := make(chan string, 1) // once
 	h := newHouse(t, good, func(component string) error {
@@ -145,7 +146,7 @@ func TestWhatFailsAtTheStartUndoesTheWholeReload(t *testing.T) {
 			if len(after) != len(before) {
 				t.Errorf("there are now %v", after)
 			}
-			eventually(t, "the state topic says so", func() bool { // it is published after the answer is given
+			testkit.Eventually(t, "the state topic says so", func() bool { // it is published after the answer is given
 				kept, err := mqttest.Retained(h.mqtt, "event2mqtt/bridge/config")
 				return err == nil && strings.Contains(kept["event2mqtt/bridge/config"], c.problem)
 			})
@@ -183,7 +184,7 @@ func TestTheSinkMovesBetweenBrokersWhileEventsCome(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := mqttest.Dial(h.mqtt, mqttest.Options{}); err == nil {
-			eventually(t, "the bundled broker ends", func() bool {
+			testkit.Eventually(t, "the bundled broker ends", func() bool {
 				c, err := net.Dial("tcp", h.mqtt)
 				if err == nil {
 					_ = c.Close()
@@ -215,7 +216,7 @@ func TestTheSinkMovesBetweenBrokersWhileEventsCome(t *testing.T) {
 // TestTheBundledBrokerMayComeAndGoAtOnce: what ends it does not end the next.
 func TestTheBundledBrokerMayComeAndGoAtOnce(t *testing.T) {
 	h := newHouse(t, plain)
-	external := strings.Replace(plain, "broker: {listen: MQTT}", "mqtt: {url: \"mqtt://"+freeAddress(t)+"\"}", 1)
+	external := strings.Replace(plain, "broker: {listen: MQTT}", "mqtt: {url: \"mqtt://"+testkit.FreeAddress(t)+"\"}", 1)
 	for range 5 {
 		for _, yaml := range []string{external, plain} {
 			if o := h.reload(yaml); !o.OK {
@@ -250,7 +251,7 @@ func TestACertificateThatIsReplacedInItsFileCounts(t *testing.T) {
 		}
 	}
 	replace()
-	yaml := strings.Replace(plain, "broker: {listen: MQTT}", "mqtt: {url: \"mqtts://"+freeAddress(t)+"\", tls: {ca: "+file+"}}", 1)
+	yaml := strings.Replace(plain, "broker: {listen: MQTT}", "mqtt: {url: \"mqtts://"+testkit.FreeAddress(t)+"\", tls: {ca: "+file+"}}", 1)
 	h := newHouse(t, yaml)
 	for _, again := range []bool{false, true} {
 		before := h.since()
@@ -320,9 +321,7 @@ func TestReloadsLeaveNothingBehind(t *testing.T) {
 			}
 			h.reload("sources: nonsense\n")
 		}
-		h.log.mu.Lock()
-		h.log.b.Reset()
-		h.log.mu.Unlock()
+		h.log.Reset()
 	}
 	run(0, 50)
 	before := heap()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/control"
+	"event2mqtt/internal/testkit"
 )
 
 // TestAReloadIsToldToTheServiceManagerAndTheMetrics.
@@ -111,8 +112,8 @@ func TestARunningBrokerIsFound(t *testing.T) {
 		}
 		return b.Address
 	}
-	eventually(t, "it tells where it listens", func() bool { return found() == h.mqtt })
-	other := freeAddress(t)
+	testkit.Eventually(t, "it tells where it listens", func() bool { return found() == h.mqtt })
+	other := testkit.FreeAddress(t)
 	if o := h.reload(strings.Replace(plain, "listen: MQTT", "listen: '"+other+"'", 1)); !o.OK {
 		t.Fatalf("%+v", o)
 	}

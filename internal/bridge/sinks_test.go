@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"event2mqtt/internal/testkit"
 )
 
 // TestASinkBesideTheMainOne gets what it matches, in the form that is
@@ -33,7 +35,7 @@ func TestASinkBesideTheMainOne(t *testing.T) {
 		}
 		for _, part := range h.parts() {
 			if part.cursor != nil {
-				eventually(t, part.title+" has delivered", func() bool { return part.lag() == 0 })
+				testkit.Eventually(t, part.title+" has delivered", func() bool { return part.lag() == 0 })
 			}
 		}
 	}
@@ -89,7 +91,7 @@ func TestABadReloadLeavesASinkAsItWas(t *testing.T) {
 			_ = r.Body.Close()
 		}
 	}
-	eventually(t, "both are there", func() bool {
+	testkit.Eventually(t, "both are there", func() bool {
 		text, _ := os.ReadFile(path)
 		return string(text) == "A\nA\n"
 	})
@@ -129,7 +131,7 @@ func TestRespondDeliveredWaitsForRequiredSinks(t *testing.T) {
 		t.Fatalf("all is well: %d", status)
 	}
 	log := h.component("sink log")
-	eventually(t, "it is written", func() bool { return log.lag() == 0 })
+	testkit.Eventually(t, "it is written", func() bool { return log.lag() == 0 })
 	if err := os.Rename(dir, dir+".away"); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +141,7 @@ func TestRespondDeliveredWaitsForRequiredSinks(t *testing.T) {
 	if err := os.Rename(dir+".away", dir); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is written", func() bool { return log.lag() == 0 })
+	testkit.Eventually(t, "it is written", func() bool { return log.lag() == 0 })
 	if o := h.reload(fmt.Sprintf(yaml, true)); !o.OK {
 		t.Fatalf("%+v", o)
 	}
@@ -150,7 +152,7 @@ func TestRespondDeliveredWaitsForRequiredSinks(t *testing.T) {
 		t.Errorf("it does not want B: %d", status)
 	}
 	answer := post("A")
-	eventually(t, "the sink waits", func() bool { return h.component("sink log").health.Report().LastError != "" })
+	testkit.Eventually(t, "the sink waits", func() bool { return h.component("sink log").health.Report().LastError != "" })
 	select {
 	case status := <-answer:
 		t.Errorf("it is required, and was not waited for: %d", status)

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"event2mqtt/internal/testkit"
 )
 
 // TestAnAddressMayGrowAndShrink: from this machine to all and back, on the same
@@ -46,7 +48,7 @@ func TestAnAddressMayGrowAndShrink(t *testing.T) {
 			if o := h.reload(strings.Replace(plain, "HTTP", "\""+address+"\"", 1)); !o.OK {
 				t.Fatalf("to %s: %+v", address, o)
 			}
-			eventually(t, "events are taken at "+address, func() bool { return h.post("hooks") == http.StatusAccepted })
+			testkit.Eventually(t, "events are taken at "+address, func() bool { return h.post("hooks") == http.StatusAccepted })
 		}
 		h.endings.Wait()
 		http.DefaultClient.CloseIdleConnections()
@@ -109,7 +111,7 @@ func TestHTTPMovesWithoutARequestLost(t *testing.T) {
 		if h.post("hooks") != http.StatusAccepted {
 			t.Error("nothing is taken")
 		}
-		h.http = freeAddress(t)
+		h.http = testkit.FreeAddress(t)
 		if o := h.reload(yaml); !o.OK {
 			t.Fatal(o)
 		}
@@ -196,13 +198,11 @@ func TestGreetingsNameWhatIsReallyListenedOn(t *testing.T) {
 	} {
 		h := newHouse(t, strings.Replace(plain, "listen: MQTT", c.broker, 1))
 		has := func(text string) bool {
-			h.log.mu.Lock()
-			defer h.log.mu.Unlock()
-			return strings.Contains(h.log.b.String(), text)
+			return strings.Contains(h.log.String(), text)
 		}
-		eventually(t, "it greets", func() bool { return has("try: curl") })
+		testkit.Eventually(t, "it greets", func() bool { return has("try: curl") })
 		if !has(c.want) || has(c.not+",") || has(c.not+"\"") || !has("HTTP listens on "+h.Bridge.httpAddress()) {
-			t.Errorf("%s: its log: %s", c.broker, h.log.b.String())
+			t.Errorf("%s: its log: %s", c.broker, h.log.String())
 		}
 	}
 }
@@ -217,11 +217,9 @@ func TestTheGreetingsCommandWorks(t *testing.T) {
 	} {
 		h := newHouse(t, head+sources)
 		text := func() string {
-			h.log.mu.Lock()
-			defer h.log.mu.Unlock()
-			return h.log.b.String()
+			return h.log.String()
 		}
-		eventually(t, "it greets", func() bool { return strings.Contains(text(), "HTTP listens on") })
+		testkit.Eventually(t, "it greets", func() bool { return strings.Contains(text(), "HTTP listens on") })
 		if want == "" {
 			h.reload(head + sources + "log: {levels: {tail: error}}\n") // what comes behind the greeting
 			if strings.Contains(text(), "try:") {
@@ -229,7 +227,7 @@ func TestTheGreetingsCommandWorks(t *testing.T) {
 			}
 			continue
 		}
-		eventually(t, "it tells what to try", func() bool { return strings.Contains(text(), h.http+want) })
+		testkit.Eventually(t, "it tells what to try", func() bool { return strings.Contains(text(), h.http+want) })
 		r, err := http.Post("http://"+h.http+want, "application/x-www-form-urlencoded", strings.NewReader(`{"file":"a.gcode"}`))
 		if err != nil {
 			t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -113,7 +114,7 @@ func keeps(t *testing.T, addr string, want ...string) {
 			t.Logf("it keeps %q", got)
 		}
 	}()
-	eventually(t, fmt.Sprintf("the broker keeps %q", want), func() bool {
+	testkit.Eventually(t, fmt.Sprintf("the broker keeps %q", want), func() bool {
 		kept, err := mqttest.Retained(addr, "event2mqtt/#")
 		if err != nil {
 			return false
@@ -200,9 +201,7 @@ func TestASourceReportsOnlyWhatIsItsOwn(t *testing.T) {
 	keeps(t, h.mqtt, ofA...)
 	out.Remove()
 	keeps(t, h.mqtt, ofA[0])
-	h.log.mu.Lock()
-	defer h.log.mu.Unlock()
-	log := h.log.b.String()
+	log := h.log.String()
 	if n := strings.Count(log, "a state that a source reports is not published"); n != 3 {
 		t.Errorf("said %d times:\n%s", n, log)
 	}
@@ -263,14 +262,14 @@ func TestAfterAKillTheBrokerKeepsWhatIsConfigured(t *testing.T) {
 	for _, name := range []string{"bundled", "mosquitto"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, addr := t.TempDir(), freeAddress(t)
+			dir, addr := t.TempDir(), testkit.FreeAddress(t)
 			mqtt := "broker: {listen: MQTT}"
 			if name == "mosquitto" {
 				mosquitto(t, addr)
 				mqtt = "mqtt: {url: \"mqtt://MQTT\"}"
 			}
 			run := func(yaml string) (kill, stop func()) {
-				yaml = strings.NewReplacer("broker: {listen: MQTT}", strings.Replace(mqtt, "MQTT", addr, 1), "HTTP", freeAddress(t)).Replace(yaml)
+				yaml = strings.NewReplacer("broker: {listen: MQTT}", strings.Replace(mqtt, "MQTT", addr, 1), "HTTP", testkit.FreeAddress(t)).Replace(yaml)
 				file := filepath.Join(t.TempDir(), "config.yaml")
 				if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
 					t.Fatal(err)
@@ -306,7 +305,7 @@ func process(t *testing.T, file, state string) (kill, stop func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestStatesProcess$")
 	cmd.Env = append(os.Environ(), processVariable+"="+file+"|"+state)
-	log := &logBuffer{}
+	log := &testkit.Log{}
 	cmd.Stderr, cmd.Stdout = log, log
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
@@ -321,7 +320,7 @@ func process(t *testing.T, file, state string) (kill, stop func()) {
 	t.Cleanup(func() {
 		kill()
 		if t.Failed() {
-			t.Logf("the log of a process:\n%s", log.b.String())
+			t.Logf("the log of a process:\n%s", log.String())
 		}
 	})
 	return kill, stop
@@ -344,7 +343,7 @@ func mosquitto(t *testing.T, addr string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	eventually(t, "mosquitto listens", func() bool {
+	testkit.Eventually(t, "mosquitto listens", func() bool {
 		_, err := mqttest.Retained(addr, "#")
 		return err == nil
 	})

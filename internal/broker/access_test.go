@@ -12,6 +12,7 @@ import (
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -35,7 +36,7 @@ func newHouseWith(t testing.TB, allow map[string][]string, o broker.Options) *ho
 	h.set(allow)
 	var err error
 	h.accounts, err = accounts.New(accounts.Options{File: h.file, Delay: time.Millisecond, Failures: 1000})
-	ok(t, err)
+	testkit.OK(t, err)
 	o.Accounts = h.accounts
 	h.b, h.addr = startWith(t, o)
 	return h
@@ -44,7 +45,7 @@ func newHouseWith(t testing.TB, allow map[string][]string, o broker.Options) *ho
 // set replaces the accounts: names with their rules. The password is the name.
 func (h *house) set(allow map[string][]string) {
 	h.t.Helper()
-	ok(h.t, h.file.Update(func(old []accounts.User) (users []accounts.User, _ error) {
+	testkit.OK(h.t, h.file.Update(func(old []accounts.User) (users []accounts.User, _ error) {
 		for name, rules := range allow {
 			hash := accounts.PlainHash(name)
 			users = append(users, accounts.User{Name: name, Hash: hash, Allow: rules})
@@ -53,7 +54,7 @@ func (h *house) set(allow map[string][]string) {
 	}))
 	if h.b != nil {
 		_, err := h.accounts.Reload()
-		ok(h.t, err)
+		testkit.OK(h.t, err)
 		h.b.AccountsChanged()
 	}
 }
@@ -71,9 +72,9 @@ func TestUsersDoWhatTheirRulesAllow(t *testing.T) {
 	h := newHouse(t, map[string][]string{"all": {"#:rw"}, "ann": {"ann/#:rw", "news/#:r", "ann/secret:deny"}, "none": nil})
 	all, ann := h.dial("all", mqttest.Options{}), h.dial("ann", mqttest.Options{})
 	for topic, want := range map[string]wire.Code{"ann/x": 0, "news/x": wire.NotAuthorized, "ann/secret": wire.NotAuthorized, "bob/x": wire.NotAuthorized} {
-		ok(t, ann.Send(wire.Publish{Topic: topic, QoS: 1, PacketID: 1}))
+		testkit.OK(t, ann.Send(wire.Publish{Topic: topic, QoS: 1, PacketID: 1}))
 		body, err := ann.Expect(wire.PUBACK)
-		ok(t, err)
+		testkit.OK(t, err)
 		if code := wire.Code(codeOf(body)); code != want {
 			t.Errorf("publish %s: 0x%02x", topic, byte(code))
 		}
@@ -82,29 +83,29 @@ func TestUsersDoWhatTheirRulesAllow(t *testing.T) {
 		if code, err := ann.Subscribe(filter, 0); err != nil || code != want {
 			t.Errorf("subscribe %s: 0x%02x, %v", filter, byte(code), err)
 		}
-		ok(t, ann.Unsubscribe(filter))
+		testkit.OK(t, ann.Unsubscribe(filter))
 	}
 	// A wide subscription receives what may be read, retained or live.
-	ok(t, all.Publish(wire.Publish{Topic: "ann/secret", Payload: []byte("x"), Retain: true, QoS: 1}))
-	ok(t, all.Publish(wire.Publish{Topic: "news/x", Payload: []byte("kept"), Retain: true, QoS: 1}))
+	testkit.OK(t, all.Publish(wire.Publish{Topic: "ann/secret", Payload: []byte("x"), Retain: true, QoS: 1}))
+	testkit.OK(t, all.Publish(wire.Publish{Topic: "news/x", Payload: []byte("kept"), Retain: true, QoS: 1}))
 	subscribe(t, ann, "#", 0)
 	if m := next(t, ann); m.Topic != "news/x" {
 		t.Errorf("got %+v", m)
 	}
 	for _, topic := range []string{"ann/secret", "bob/x", "news/y"} {
-		ok(t, all.Publish(wire.Publish{Topic: topic, Payload: []byte("live"), QoS: 1}))
+		testkit.OK(t, all.Publish(wire.Publish{Topic: topic, Payload: []byte("live"), QoS: 1}))
 	}
 	if m := next(t, ann); m.Topic != "news/y" {
 		t.Errorf("got %+v", m)
 	}
-	ok(t, ann.Quiet())
+	testkit.OK(t, ann.Quiet())
 	// A share does not swallow what a member may not read.
 	subscribe(t, ann, "$share/g/#", 0)
 	subscribe(t, all, "$share/g/#", 0)
-	ok(t, ann.Unsubscribe("#"))
+	testkit.OK(t, ann.Unsubscribe("#"))
 	p := h.dial("all", mqttest.Options{})
 	for range 4 {
-		ok(t, p.Publish(wire.Publish{Topic: "bob/x", Payload: []byte("x"), QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "bob/x", Payload: []byte("x"), QoS: 1}))
 		next(t, all)
 	}
 	none := h.dial("none", mqttest.Options{})
@@ -128,10 +129,10 @@ func TestWillsObeyTheRulesOfTheMomentTheyAreSent(t *testing.T) {
 	subscribe(t, all, "#", 0)
 	c := dial(t, h.addr, will("ann/x"))
 	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"ann/y:rw"}})
-	ok(t, c.Quiet()) // still connected
+	testkit.OK(t, c.Quiet()) // still connected
 	c.Close()
-	eventually(t, "the client is gone", func() bool { return h.b.Stats().Clients == 1 })
-	ok(t, all.Quiet())
+	testkit.Eventually(t, "the client is gone", func() bool { return h.b.Stats().Clients == 1 })
+	testkit.OK(t, all.Quiet())
 }
 
 // TestWhatWasRetainedEndsWithTheRightToRetainIt: CVE-2018-12546.
@@ -140,7 +141,7 @@ func TestWhatWasRetainedEndsWithTheRightToRetainIt(t *testing.T) {
 	h := newHouse(t, everything)
 	for _, name := range []string{"ann", "bob"} {
 		c := h.dial(name, mqttest.Options{})
-		ok(t, c.Publish(wire.Publish{Topic: "from/" + name, Payload: []byte("x"), QoS: 1, Retain: true}))
+		testkit.OK(t, c.Publish(wire.Publish{Topic: "from/" + name, Payload: []byte("x"), QoS: 1, Retain: true}))
 	}
 	h.set(map[string][]string{"all": {"#:rw"}, "bob": {"#:rw"}})
 	all := h.dial("all", mqttest.Options{})
@@ -148,19 +149,19 @@ func TestWhatWasRetainedEndsWithTheRightToRetainIt(t *testing.T) {
 	if m := next(t, all); m.Topic != "from/bob" {
 		t.Errorf("got %+v", m)
 	}
-	ok(t, all.Quiet())
+	testkit.OK(t, all.Quiet())
 	h.set(everything)
 	subscribe(t, all, "from/ann", 0) // given back
 	next(t, all)
 	// A right that goes with the client id is one, too.
 	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"from/%c/#:rw"}})
 	ann := h.dial("ann", mqttest.Options{ID: "c1"})
-	ok(t, ann.Publish(wire.Publish{Topic: "from/c1/x", Payload: []byte("x"), QoS: 1, Retain: true}))
+	testkit.OK(t, ann.Publish(wire.Publish{Topic: "from/c1/x", Payload: []byte("x"), QoS: 1, Retain: true}))
 	subscribe(t, all, "from/+/x", 0)
 	if m := next(t, all); m.Topic != "from/c1/x" {
 		t.Errorf("got %+v", m)
 	}
-	ok(t, all.Quiet())
+	testkit.OK(t, all.Quiet())
 }
 
 func TestWhatWaitsIsCheckedAgain(t *testing.T) {
@@ -171,36 +172,36 @@ func TestWhatWaitsIsCheckedAgain(t *testing.T) {
 	c.Close()
 	all := h.dial("all", mqttest.Options{})
 	for _, topic := range []string{"secret/x", "news/x"} {
-		ok(t, all.Publish(wire.Publish{Topic: topic, Payload: []byte("x"), QoS: 1}))
+		testkit.OK(t, all.Publish(wire.Publish{Topic: topic, Payload: []byte("x"), QoS: 1}))
 	}
 	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"news/#:r"}})
-	ok(t, all.Publish(wire.Publish{Topic: "secret/y", Payload: []byte("x"), QoS: 1}))
+	testkit.OK(t, all.Publish(wire.Publish{Topic: "secret/y", Payload: []byte("x"), QoS: 1}))
 	c = h.dial("ann", o)
 	if m := next(t, c); m.Topic != "news/x" {
 		t.Errorf("got %+v", m)
 	}
-	ok(t, c.Quiet())
+	testkit.OK(t, c.Quiet())
 }
 
 func TestAChangedPasswordCutsConnectionsOff(t *testing.T) {
 	h := newHouse(t, map[string][]string{"ann": {"#:rw"}, "bob": {"#:rw"}})
 	ann, bob := h.dial("ann", mqttest.Options{}), h.dial("bob", mqttest.Options{})
-	ok(t, h.file.Update(func(users []accounts.User) ([]accounts.User, error) {
+	testkit.OK(t, h.file.Update(func(users []accounts.User) ([]accounts.User, error) {
 		users[0].Hash = accounts.Hash("another")
 		return users, nil
 	}))
 	_, err := h.accounts.Reload()
-	ok(t, err)
+	testkit.OK(t, err)
 	h.b.AccountsChanged()
 	body, err := ann.Expect(wire.DISCONNECT)
-	ok(t, err)
+	testkit.OK(t, err)
 	if wire.Code(body[0]) != wire.NotAuthorized {
 		t.Errorf("code 0x%02x", body[0])
 	}
-	ok(t, bob.Quiet())
+	testkit.OK(t, bob.Quiet())
 	h.set(map[string][]string{"ann": {"#:rw"}})
 	_, err = bob.Expect(wire.DISCONNECT)
-	ok(t, err)
+	testkit.OK(t, err)
 }
 
 // TestAClientIDIsNotTakenFromAnotherUser: CVE-2026-33215 of another broker.
@@ -217,13 +218,13 @@ func TestAClientIDIsNotTakenFromAnotherUser(t *testing.T) {
 			t.Fatalf("online %v: code 0x%02x, session present %v, %v", online, byte(code), present, err)
 		}
 		defer bob.Close()
-		ok(t, ann.Quiet()) // she is not cut off
+		testkit.OK(t, ann.Quiet()) // she is not cut off
 		if online {
-			ok(t, ann.Disconnect())
+			testkit.OK(t, ann.Disconnect())
 			ann = h.dial("ann", mqttest.Options{})
 		}
 	}
-	ok(t, ann.Publish(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1})) // waits for her, not for him
+	testkit.OK(t, ann.Publish(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1})) // waits for her, not for him
 	again, present, code, err := mqttest.Connect(h.addr, mqttest.Options{ID: "hers", Keep: true, Properties: kept5, Version: wire.V5, User: "ann", Password: "ann"})
 	if err != nil || code != wire.Success || !present {
 		t.Fatalf("her own session: code 0x%02x, present %v, %v", byte(code), present, err)
@@ -250,7 +251,7 @@ func TestAClientIDThatAnotherUserTookKeepsNobodyOut(t *testing.T) {
 			c.Close()
 		}
 	}
-	ok(t, guest.Quiet())
+	testkit.OK(t, guest.Quiet())
 }
 
 func TestNamesWithWildcardsMayConnectAndWidenNothing(t *testing.T) {
@@ -260,9 +261,9 @@ func TestNamesWithWildcardsMayConnectAndWidenNothing(t *testing.T) {
 		if code, err := c.Subscribe("dev/#", 0); err != nil || code != wire.NotAuthorized {
 			t.Errorf("%q subscribes to dev/#: 0x%02x, %v", id, byte(code), err)
 		}
-		ok(t, c.Send(wire.Publish{Topic: "dev/x/y", QoS: 1, PacketID: 1}))
+		testkit.OK(t, c.Send(wire.Publish{Topic: "dev/x/y", QoS: 1, PacketID: 1}))
 		body, err := c.Expect(wire.PUBACK)
-		ok(t, err)
+		testkit.OK(t, err)
 		if codeOf(body) != byte(wire.NotAuthorized) {
 			t.Errorf("%q publishes to dev/x/y: 0x%02x", id, codeOf(body))
 		}
@@ -294,7 +295,7 @@ func TestWhoIsCutOffIsToldWhatChanged(t *testing.T) {
 			h.accounts.SetOptions(o)
 			h.set(c.after)
 			body, err := client.Expect(wire.DISCONNECT)
-			ok(t, err)
+			testkit.OK(t, err)
 			if !strings.Contains(string(body), c.want) {
 				t.Errorf("DISCONNECT says %q", body)
 			}
@@ -314,8 +315,8 @@ func TestALoginDoesNotOutliveItsAccount(t *testing.T) {
 	disk.Lock()
 	work := sync.OnceFunc(disk.Unlock)
 	defer work()
-	ok(t, old.Send(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1, PacketID: 1, Retain: true}))
-	eventually(t, "the broker waits for the disk", func() bool { return h.b.Stats().Received == 1 })
+	testkit.OK(t, old.Send(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1, PacketID: 1, Retain: true}))
+	testkit.Eventually(t, "the broker waits for the disk", func() bool { return h.b.Stats().Received == 1 })
 	o.Version, o.User, o.Password = wire.V5, "ann", "ann"
 	code := make(chan wire.Code, 1)
 	go func() {
@@ -326,7 +327,7 @@ func TestALoginDoesNotOutliveItsAccount(t *testing.T) {
 		code <- got
 	}()
 	_, err := old.Expect(wire.DISCONNECT) // now the new one waits for the old
-	ok(t, err)
+	testkit.OK(t, err)
 	h.set(nil)
 	work()
 	if got := <-code; got != wire.NotAuthorized && got != wire.BadCredentials && got != wire.ServerBusy {
@@ -357,11 +358,11 @@ func TestParkedMessagesObeyTheRulesOfTheMomentTheyGoOn(t *testing.T) {
 	for ; got < 6; got++ { // 2 in flight to the slow one, 4 in its queue; the next is parked
 		next(t, ann)
 	}
-	eventually(t, "a message is parked", func() bool { return h.b.Stats().Received == 7 })
+	testkit.Eventually(t, "a message is parked", func() bool { return h.b.Stats().Received == 7 })
 	h.set(map[string][]string{"all": {"#:rw"}, "ann": {"other:r"}})
 	for range count {
 		next(t, slow)
 	}
-	ok(t, <-answers)
-	ok(t, ann.Quiet())
+	testkit.OK(t, <-answers)
+	testkit.OK(t, ann.Quiet())
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"event2mqtt/internal/broker"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -12,7 +13,7 @@ import (
 func overWebSocket(t *testing.T, b *broker.Broker) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ok(t, err)
+	testkit.OK(t, err)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = b.ServeWebSocket(l, nil) }()
 	t.Cleanup(func() { l.Close(); <-done })
@@ -34,14 +35,14 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 				first := dial(t, addr, o)
 				for range 100 {
 					nc, err := net.Dial("tcp", addr)
-					ok(t, err)
+					testkit.OK(t, err)
 					defer nc.Close()
 				}
 				second := dial(t, addr, o)
 				for _, c := range []*mqttest.Client{first, second} {
-					ok(t, c.Quiet())
+					testkit.OK(t, c.Quiet())
 				}
-				eventually(t, "two clients are counted", func() bool { return b.Stats().Clients == 2 })
+				testkit.Eventually(t, "two clients are counted", func() bool { return b.Stats().Clients == 2 })
 			})
 		}
 	}
@@ -60,9 +61,9 @@ func TestClientsGiveWayToNobody(t *testing.T) {
 		}
 	}
 	for _, c := range clients {
-		ok(t, c.Quiet())
+		testkit.OK(t, c.Quiet())
 	}
-	ok(t, clients[0].Disconnect())
-	eventually(t, "it has left", func() bool { return b.Stats().Clients == 2 })
+	testkit.OK(t, clients[0].Disconnect())
+	testkit.Eventually(t, "it has left", func() bool { return b.Stats().Clients == 2 })
 	dial(t, addr, mqttest.Options{})
 }

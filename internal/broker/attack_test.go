@@ -13,6 +13,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -60,7 +61,7 @@ func newWitness(t testing.TB, addr string) *witness {
 func (w *witness) testify() {
 	w.t.Helper()
 	before := w.sent.Load()
-	eventually(w.t, "the witness has seen more", func() bool { return w.sent.Load() > before+5 || w.t.Failed() })
+	testkit.Eventually(w.t, "the witness has seen more", func() bool { return w.sent.Load() > before+5 || w.t.Failed() })
 	close(w.stop)
 	w.wg.Wait()
 	w.t.Logf("%d messages of others meanwhile, the slowest took %s", w.sent.Load(), time.Duration(w.longest.Load()))
@@ -70,7 +71,7 @@ func (w *witness) testify() {
 func raw(t testing.TB, addr string) net.Conn {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr)
-	ok(t, err)
+	testkit.OK(t, err)
 	t.Cleanup(func() { nc.Close() })
 	return nc
 }
@@ -143,7 +144,7 @@ func TestOneAddressHasItsShare(t *testing.T) {
 		t.Errorf("%d were counted", b.Stats().RefusedConnections)
 	}
 	clients[0].Close()
-	eventually(t, "there is room again", func() bool {
+	testkit.Eventually(t, "there is room again", func() bool {
 		c, err := mqttest.Dial(addr, mqttest.Options{})
 		if err == nil {
 			c.Close()
@@ -174,7 +175,7 @@ func TestSlowReadersAndWritersSlowNobody(t *testing.T) {
 	}
 	asker := raw(t, addr)
 	_, err := asker.Write(mqttest.AppendConnect(nil, mqttest.Options{ID: "asker"}))
-	ok(t, err)
+	testkit.OK(t, err)
 	wg.Go(func() {
 		_ = asker.SetWriteDeadline(time.Now().Add(mqttest.Patience))
 		pings := []byte(strings.Repeat("\xc0\x00", 10_000))
@@ -187,11 +188,11 @@ func TestSlowReadersAndWritersSlowNobody(t *testing.T) {
 	p := dial(t, addr, mqttest.Options{ID: "flooder"})
 	for i := range 1500 {
 		_ = p.SetDeadline(time.Now().Add(mqttest.Patience))
-		ok(t, p.Publish(wire.Publish{Topic: "flood", Payload: make([]byte, 8<<10), QoS: byte(i % 3)}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "flood", Payload: make([]byte, 8<<10), QoS: byte(i % 3)}))
 	}
 	w.testify()
 	wg.Wait()
-	eventually(t, "those who take nothing are cut off", func() bool { return b.Stats().Clients <= 3+20+7 })
+	testkit.Eventually(t, "those who take nothing are cut off", func() bool { return b.Stats().Clients <= 3+20+7 })
 	if b.Stats().Dropped == 0 {
 		t.Error("nothing was dropped: this test shows nothing")
 	}
@@ -218,7 +219,7 @@ func TestTakeoverLoopsDisturbNobody(t *testing.T) {
 	}
 	wg.Wait()
 	w.testify()
-	eventually(t, "the loops are over", func() bool { return b.Stats().Clients == 0 || b.Stats().Sessions <= 3 })
+	testkit.Eventually(t, "the loops are over", func() bool { return b.Stats().Clients == 0 || b.Stats().Sessions <= 3 })
 }
 
 func TestWillsByTheThousandDisturbNobody(t *testing.T) {
@@ -261,9 +262,9 @@ func TestDeepTopicsCostNothing(t *testing.T) {
 			if code, err := c.Subscribe(strings.Repeat("+/", n/2)+"#", 0); err != nil || code < wire.Unspecified {
 				t.Errorf("%d wildcards: code 0x%02x, %v", n, byte(code), err)
 			}
-			ok(t, c.Unsubscribe(deep))
+			testkit.OK(t, c.Unsubscribe(deep))
 			for qos := range byte(3) {
-				ok(t, c.Publish(wire.Publish{Topic: deep, Payload: []byte("x"), QoS: qos, Retain: true}))
+				testkit.OK(t, c.Publish(wire.Publish{Topic: deep, Payload: []byte("x"), QoS: qos, Retain: true}))
 			}
 			c.Close()
 		}
@@ -276,9 +277,9 @@ func TestDeepTopicsCostNothing(t *testing.T) {
 		body = append(body, 0)
 	}
 	_, err := c.Write(mqttest.Packet(nil, wire.SUBSCRIBE, 2, append([]byte{0, 1, 0}, body...)))
-	ok(t, err)
+	testkit.OK(t, err)
 	answer, err := c.Expect(wire.SUBACK)
-	ok(t, err)
+	testkit.OK(t, err)
 	for _, code := range answer[3:] {
 		if wire.Code(code) != wire.BadFilter {
 			t.Errorf("code 0x%02x", code)
@@ -302,19 +303,19 @@ func TestDuplicateQoS2IDs(t *testing.T) {
 		c := dial(t, addr, o)
 		for id := range uint16(50) {
 			for range 5 {
-				ok(t, c.Send(wire.Publish{Topic: "t", Payload: []byte{byte(id)}, QoS: 2, PacketID: id + 1, Dup: true}))
+				testkit.OK(t, c.Send(wire.Publish{Topic: "t", Payload: []byte{byte(id)}, QoS: 2, PacketID: id + 1, Dup: true}))
 			}
 		}
 		for range 250 {
 			_, err := c.Expect(wire.PUBREC)
-			ok(t, err)
+			testkit.OK(t, err)
 		}
 		c.Close()
 	}
 	for range 50 {
 		next(t, s)
 	}
-	ok(t, s.Quiet())
+	testkit.OK(t, s.Quiet())
 	w.testify()
 	if n := b.Stats().Received; n-uint64(w.sent.Load()) > 60 {
 		t.Errorf("%d messages were taken", n)
@@ -371,7 +372,7 @@ func TestFastPublishersAreCutOffWhereThatIsConfigured(t *testing.T) {
 		}
 	}
 	body, err := c.Expect(wire.DISCONNECT)
-	ok(t, err)
+	testkit.OK(t, err)
 	if wire.Code(body[0]) != wire.MessageRateTooHigh {
 		t.Errorf("code 0x%02x", body[0])
 	}
@@ -409,14 +410,14 @@ func TestRetainedMessagesAreBounded(t *testing.T) {
 	b, addr := start(t, broker.Limits{Retained: 10})
 	c := dial(t, addr, mqttest.Options{Version: wire.V5})
 	for i := range 12 {
-		ok(t, c.Send(wire.Publish{Topic: fmt.Sprint("t/", i), Payload: []byte("x"), QoS: 1, PacketID: 1, Retain: true}))
+		testkit.OK(t, c.Send(wire.Publish{Topic: fmt.Sprint("t/", i), Payload: []byte("x"), QoS: 1, PacketID: 1, Retain: true}))
 		body, err := c.Expect(wire.PUBACK)
-		ok(t, err)
+		testkit.OK(t, err)
 		if want := i >= 10; (codeOf(body) == byte(wire.QuotaExceeded)) != want {
 			t.Errorf("message %d: code 0x%02x", i, codeOf(body))
 		}
 	}
-	ok(t, c.Publish(wire.Publish{Topic: "t/0", Payload: []byte("new"), QoS: 1, Retain: true})) // in place of another
+	testkit.OK(t, c.Publish(wire.Publish{Topic: "t/0", Payload: []byte("new"), QoS: 1, Retain: true})) // in place of another
 	if s := b.Stats(); s.Retained != 10 || s.RetainedRefused != 2 {
 		t.Errorf("got %+v", s)
 	}
@@ -431,11 +432,11 @@ func TestAllQueuesTogetherAreBounded(t *testing.T) {
 		subscribe(t, c, "t", 1)
 		c.Close()
 	}
-	eventually(t, "they are away", func() bool { return b.Stats().Clients == 0 })
+	testkit.Eventually(t, "they are away", func() bool { return b.Stats().Clients == 0 })
 	s, p := dial(t, addr, mqttest.Options{}), dial(t, addr, mqttest.Options{})
 	subscribe(t, s, "t", 1)
 	for range 200 {
-		ok(t, p.Publish(wire.Publish{Topic: "t", Payload: make([]byte, 4<<10), QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "t", Payload: make([]byte, 4<<10), QoS: 1}))
 		next(t, s)
 	}
 	if st := b.Stats(); st.QueuedBytes > 1<<20+100<<10 || st.Dropped == 0 {

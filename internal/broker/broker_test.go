@@ -11,6 +11,7 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -23,12 +24,12 @@ func TestMessagesReachSubscribersAtTheLowerQoS(t *testing.T) {
 					s := dial(t, addr, mqttest.Options{Version: version})
 					subscribe(t, s, "a/b", sub)
 					p := dial(t, addr, mqttest.Options{Version: version})
-					ok(t, p.Publish(wire.Publish{Topic: "a/b", Payload: []byte("hello"), QoS: pub}))
+					testkit.OK(t, p.Publish(wire.Publish{Topic: "a/b", Payload: []byte("hello"), QoS: pub}))
 					m := next(t, s)
 					if string(m.Payload) != "hello" || m.QoS != min(pub, sub) || m.Retain || m.Dup {
 						t.Errorf("got %+v", m)
 					}
-					ok(t, s.Quiet())
+					testkit.OK(t, s.Quiet())
 				})
 			}
 		}
@@ -48,7 +49,7 @@ func TestFilters(t *testing.T) {
 	} {
 		s := dial(t, addr, mqttest.Options{})
 		subscribe(t, s, c.filter, 0)
-		ok(t, s.Publish(wire.Publish{Topic: c.topic, Payload: []byte("live")}))
+		testkit.OK(t, s.Publish(wire.Publish{Topic: c.topic, Payload: []byte("live")}))
 		if c.want {
 			if m := next(t, s); m.Topic != c.topic {
 				t.Errorf("%s: got %s", c.filter, m.Topic)
@@ -61,7 +62,7 @@ func TestFilters(t *testing.T) {
 
 		// The same of retained messages.
 		p := dial(t, addr, mqttest.Options{})
-		ok(t, p.Publish(wire.Publish{Topic: c.topic, Payload: []byte("kept"), Retain: true, QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: c.topic, Payload: []byte("kept"), Retain: true, QoS: 1}))
 		s = dial(t, addr, mqttest.Options{})
 		subscribe(t, s, c.filter, 0)
 		if c.want {
@@ -72,7 +73,7 @@ func TestFilters(t *testing.T) {
 		if err := s.Quiet(); err != nil {
 			t.Errorf("%s must match retained %s: %v; %v", c.filter, c.topic, c.want, err)
 		}
-		ok(t, p.Publish(wire.Publish{Topic: c.topic, Retain: true, QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: c.topic, Retain: true, QoS: 1}))
 		s.Close()
 		p.Close()
 	}
@@ -89,20 +90,20 @@ func TestWildcardsDoNotMatchSystemTopics(t *testing.T) {
 	s := dial(t, addr, mqttest.Options{})
 	subscribe(t, s, "#", 0)
 	subscribe(t, s, "+/x", 0)
-	ok(t, publish(b, &broker.Message{Topic: "$SYS/x", Payload: []byte("1"), Retain: true}))
-	ok(t, s.Quiet())
+	testkit.OK(t, publish(b, &broker.Message{Topic: "$SYS/x", Payload: []byte("1"), Retain: true}))
+	testkit.OK(t, s.Quiet())
 	subscribe(t, s, "$SYS/#", 0)
 	if m := next(t, s); m.Topic != "$SYS/x" {
 		t.Errorf("got %+v", m)
 	}
 	// Clients cannot publish there.
-	ok(t, s.Publish(wire.Publish{Topic: "$SYS/x", Payload: []byte("forged"), QoS: 1}))
-	ok(t, s.Quiet())
+	testkit.OK(t, s.Publish(wire.Publish{Topic: "$SYS/x", Payload: []byte("forged"), QoS: 1}))
+	testkit.OK(t, s.Quiet())
 }
 
 func TestOverlappingFiltersDeliverOnceWithEveryIdentifier(t *testing.T) {
 	b, addr := start(t, broker.Limits{})
-	ok(t, publish(b, &broker.Message{Topic: "a/b", Payload: []byte("kept"), Retain: true}))
+	testkit.OK(t, publish(b, &broker.Message{Topic: "a/b", Payload: []byte("kept"), Retain: true}))
 	s := dial(t, addr, mqttest.Options{Version: wire.V5})
 	subscribe(t, s, "a/+", 1, 0x0B, 7)
 	if m := next(t, s); len(m.SubscriptionIDs) != 1 || m.SubscriptionIDs[0] != 7 || !m.Retain {
@@ -110,7 +111,7 @@ func TestOverlappingFiltersDeliverOnceWithEveryIdentifier(t *testing.T) {
 	}
 	subscribe(t, s, "a/#", 0, 0x0B, 9)
 	next(t, s)
-	ok(t, publish(b, &broker.Message{Topic: "a/b", Payload: []byte("x"), QoS: 2}))
+	testkit.OK(t, publish(b, &broker.Message{Topic: "a/b", Payload: []byte("x"), QoS: 2}))
 	m := next(t, s)
 	ids := map[uint32]bool{}
 	for _, id := range m.SubscriptionIDs {
@@ -119,14 +120,14 @@ func TestOverlappingFiltersDeliverOnceWithEveryIdentifier(t *testing.T) {
 	if m.QoS != 1 || len(ids) != 2 || !ids[7] || !ids[9] {
 		t.Errorf("got %+v", m)
 	}
-	ok(t, s.Quiet())
+	testkit.OK(t, s.Quiet())
 }
 
 func TestRetainedNewestWinsAndEmptyClears(t *testing.T) {
 	b, addr := start(t, broker.Limits{})
 	p := dial(t, addr, mqttest.Options{})
 	for _, v := range []string{"1", "2", "3"} {
-		ok(t, p.Publish(wire.Publish{Topic: "t/x", Payload: []byte(v), Retain: true, QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "t/x", Payload: []byte(v), Retain: true, QoS: 1}))
 	}
 	s := dial(t, addr, mqttest.Options{})
 	subscribe(t, s, "t/+", 1)
@@ -135,11 +136,11 @@ func TestRetainedNewestWinsAndEmptyClears(t *testing.T) {
 	}
 	subscribe(t, s, "t/+", 1) // again: sent again
 	next(t, s)
-	ok(t, p.Publish(wire.Publish{Topic: "t/x", Payload: []byte("4"), Retain: true, QoS: 1}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "t/x", Payload: []byte("4"), Retain: true, QoS: 1}))
 	if m := next(t, s); m.Retain {
 		t.Error("a live message carries the retain flag")
 	}
-	ok(t, p.Publish(wire.Publish{Topic: "t/x", Retain: true, QoS: 1}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "t/x", Retain: true, QoS: 1}))
 	next(t, s)
 	if n := b.Stats().Retained; n != 0 {
 		t.Errorf("%d messages retained", n)
@@ -149,21 +150,21 @@ func TestRetainedNewestWinsAndEmptyClears(t *testing.T) {
 func TestVersion5SubscriptionOptions(t *testing.T) {
 	_, addr := start(t, broker.Limits{})
 	c := dial(t, addr, mqttest.Options{Version: wire.V5})
-	ok(t, c.Publish(wire.Publish{Topic: "kept", Payload: []byte("x"), Retain: true, QoS: 1}))
+	testkit.OK(t, c.Publish(wire.Publish{Topic: "kept", Payload: []byte("x"), Retain: true, QoS: 1}))
 	subscribe(t, c, "own", 0|4) // no local
-	ok(t, c.Publish(wire.Publish{Topic: "own", Payload: []byte("x"), QoS: 1}))
-	ok(t, c.Quiet())
+	testkit.OK(t, c.Publish(wire.Publish{Topic: "own", Payload: []byte("x"), QoS: 1}))
+	testkit.OK(t, c.Quiet())
 	subscribe(t, c, "kept", 0|2<<4) // retained: never
-	ok(t, c.Quiet())
+	testkit.OK(t, c.Quiet())
 	subscribe(t, c, "kept", 0|1<<4) // retained: if new
-	ok(t, c.Quiet())
-	ok(t, c.Unsubscribe("kept"))
+	testkit.OK(t, c.Quiet())
+	testkit.OK(t, c.Unsubscribe("kept"))
 	subscribe(t, c, "kept", 0|1<<4|8) // new now; retain as published
 	if m := next(t, c); !m.Retain {
 		t.Errorf("got %+v", m)
 	}
 	// The message comes to the publisher too, ahead of its PUBACK or behind.
-	ok(t, c.Send(wire.Publish{Topic: "kept", Payload: []byte("y"), Retain: true}))
+	testkit.OK(t, c.Send(wire.Publish{Topic: "kept", Payload: []byte("y"), Retain: true}))
 	if m := next(t, c); !m.Retain || string(m.Payload) != "y" {
 		t.Errorf("got %+v", m)
 	}
@@ -177,7 +178,7 @@ func TestVersion5PropertiesArePassedOnToVersion5(t *testing.T) {
 	subscribe(t, s3, "t", 1)
 	p := dial(t, addr, mqttest.Options{Version: wire.V5})
 	props := "\x26\x00\x01k\x00\x01v" + "\x03\x00\x04json" + "\x08\x00\x01r" + "\x09\x00\x02\x00\xff"
-	ok(t, p.Publish(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1, Properties: []byte(props), HasExpiry: true, Expiry: 100}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1, Properties: []byte(props), HasExpiry: true, Expiry: 100}))
 	if m := next(t, s5); string(m.Properties) != props || m.Expiry < 90 || m.Expiry > 100 {
 		t.Errorf("got %+v", m)
 	}
@@ -195,13 +196,13 @@ func TestClaimsCostNothing(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	for range 50 {
 		nc, err := net.Dial("tcp", addr)
-		ok(t, err)
+		testkit.OK(t, err)
 		defer nc.Close()
 		_, err = nc.Write([]byte{0x10, 0xff, 0xff, 0x01, 0, 4, 'M'}) // CONNECT of 32 KiB
-		ok(t, err)
+		testkit.OK(t, err)
 		c := dial(t, addr, mqttest.Options{})
 		_, err = c.Write([]byte{0x30, 0xff, 0xff, 0xff, 0x20, 0, 1, 'x'}) // PUBLISH of 69 MB
-		ok(t, err)
+		testkit.OK(t, err)
 	}
 	dial(t, addr, mqttest.Options{}) // the broker is alive
 	runtime.ReadMemStats(&after)
@@ -250,18 +251,18 @@ func TestWhatBreaksTheProtocolIsCutOff(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			nc, err := net.Dial("tcp", addr)
-			ok(t, err)
+			testkit.OK(t, err)
 			defer nc.Close()
 			_ = nc.SetDeadline(time.Now().Add(mqttest.Patience))
 			r := wire.NewReader(nc, 1<<20)
 			if !c.first {
 				_, err = nc.Write(v5())
-				ok(t, err)
+				testkit.OK(t, err)
 				_, _, err = r.Next()
-				ok(t, err)
+				testkit.OK(t, err)
 			}
 			_, err = nc.Write([]byte(c.bytes))
-			ok(t, err)
+			testkit.OK(t, err)
 			var code wire.Code
 			for {
 				header, body, err := r.Next()
@@ -277,16 +278,16 @@ func TestWhatBreaksTheProtocolIsCutOff(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "nothing is left behind", func() bool { return b.Stats().Clients == 0 && b.Stats().Sessions == 0 })
+	testkit.Eventually(t, "nothing is left behind", func() bool { return b.Stats().Clients == 0 && b.Stats().Sessions == 0 })
 }
 
 func TestVersionsThatDoNotExistAreRefusedPolitely(t *testing.T) {
 	_, addr := start(t, broker.Limits{})
 	nc, err := net.Dial("tcp", addr)
-	ok(t, err)
+	testkit.OK(t, err)
 	defer nc.Close()
 	_, err = nc.Write([]byte("\x10\x0c\x00\x04MQTT\x09\x02\x00\x00\x00\x00"))
-	ok(t, err)
+	testkit.OK(t, err)
 	answer, _ := io.ReadAll(nc)
 	if string(answer) != "\x20\x02\x00\x01" {
 		t.Errorf("got % x", answer)

@@ -11,6 +11,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -63,7 +64,7 @@ func varintsAreMinimal(r *rig) {
 		r.sub(c, "t", 0)
 		r.pub(c, wire.Publish{Topic: "t", Payload: make([]byte, n)})
 		_ = r.next(c) // the reader refuses other lengths
-		ok(r.T, c.Unsubscribe("t"))
+		testkit.OK(r.T, c.Unsubscribe("t"))
 	}
 }
 
@@ -114,18 +115,18 @@ func ownIDs(r *rig) {
 	for i := range 30 {
 		r.pub(p, wire.Publish{Topic: "t", Payload: []byte("x"), QoS: byte(1 + i%2)})
 		m, err := s.NextUnanswered()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		r.want("a fresh id, DUP 0", m.PacketID != 0 && !inUse[m.PacketID] && !m.Dup)
 		inUse[m.PacketID] = true
 		if i >= 10 { // leave some open
 			delete(inUse, m.PacketID)
 			if m.QoS == 1 {
-				ok(r.T, s.Ack(wire.PUBACK, m.PacketID))
+				testkit.OK(r.T, s.Ack(wire.PUBACK, m.PacketID))
 				continue
 			}
-			ok(r.T, s.Ack(wire.PUBREC, m.PacketID))
+			testkit.OK(r.T, s.Ack(wire.PUBREC, m.PacketID))
 			r.want("PUBREL has the id", string(r.expect(s, wire.PUBREL)) == string([]byte{byte(m.PacketID >> 8), byte(m.PacketID)}))
-			ok(r.T, s.Ack(wire.PUBCOMP, m.PacketID))
+			testkit.OK(r.T, s.Ack(wire.PUBCOMP, m.PacketID))
 		}
 	}
 }
@@ -138,7 +139,7 @@ func answersRepeatIDs(r *rig) {
 		r.want("PUBACK", string(r.expect(c, wire.PUBACK)) == two)
 		r.send(c, r.packet(wire.PUBLISH, 4, S("t"), id, P("")))
 		r.want("PUBREC", string(r.expect(c, wire.PUBREC)) == two)
-		ok(r.T, c.Ack(wire.PUBREL, id))
+		testkit.OK(r.T, c.Ack(wire.PUBREL, id))
 		r.want("PUBCOMP", string(r.expect(c, wire.PUBCOMP)) == two)
 		r.send(c, r.packet(wire.SUBSCRIBE, 2, id, P(""), S("t"), 0))
 		r.want("SUBACK", string(r.expect(c, wire.SUBACK)[:2]) == two)
@@ -156,7 +157,7 @@ func emptyPropertiesHaveALength(r *rig) {
 	r.want("SUBACK: id, length 0, code", string(r.expect(c, wire.SUBACK)) == "\x00\x09\x00\x00")
 	r.pub(c, wire.Publish{Topic: "t", Payload: []byte("x")})
 	header, body, err := c.Reader.Next()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	r.want("PUBLISH: topic, length 0, payload", header == 0x30 && string(body) == "\x00\x01t\x00x")
 	r.cut([]byte("\x82\x06\x00\x01\x00\x01t\x00"), wire.Malformed) // without one
 }
@@ -182,7 +183,7 @@ func sessions(r *rig) {
 	connect := func(keep bool) (*mqttest.Client, bool) {
 		o.Keep, o.Version = keep, r.v
 		c, present, code, err := mqttest.Connect(r.addr, o)
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
 		r.Cleanup(func() { c.Close() })
 		r.want("accepted", code == 0)
@@ -191,7 +192,7 @@ func sessions(r *rig) {
 	c, present := connect(true)
 	r.want("no session was there", !present)
 	r.sub(c, "t", 1)
-	ok(r.T, c.Disconnect())
+	testkit.OK(r.T, c.Disconnect())
 	p := r.client()
 	r.pub(p, wire.Publish{Topic: "t", Payload: []byte("kept"), QoS: 1})
 	c, present = connect(true)
@@ -212,7 +213,7 @@ func (r *rig) dialPresent(o mqttest.Options) (*mqttest.Client, bool) {
 	r.Helper()
 	o.Version = r.v
 	c, present, code, err := mqttest.Connect(r.addr, o)
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	r.want("accepted", code == 0)
 	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
 	r.Cleanup(func() { c.Close() })
@@ -222,8 +223,8 @@ func (r *rig) dialPresent(o mqttest.Options) (*mqttest.Client, bool) {
 func cleanSessionsEnd(r *rig) {
 	c := r.dial(mqttest.Options{ID: "c"})
 	r.sub(c, "t", 1)
-	ok(r.T, c.Disconnect())
-	eventually(r.T, "the session is gone", func() bool { return r.b.Stats().Sessions == 0 })
+	testkit.OK(r.T, c.Disconnect())
+	testkit.Eventually(r.T, "the session is gone", func() bool { return r.b.Stats().Sessions == 0 })
 	c, present := r.dialPresent(r.keep("c"))
 	r.want("nothing is resumed", !present)
 	r.pub(r.client(), wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1})
@@ -235,7 +236,7 @@ func sessionExpires(r *rig) {
 	c := r.dial(o)
 	r.sub(c, "t", 1)
 	c.Close()
-	eventually(r.T, "the session has expired", func() bool { return r.b.Stats().Sessions == 0 })
+	testkit.Eventually(r.T, "the session has expired", func() bool { return r.b.Stats().Sessions == 0 })
 	r.want("subscriptions too", r.b.Stats().Subscriptions == 0)
 	_, present := r.dialPresent(o)
 	r.want("gone", !present)
@@ -244,7 +245,7 @@ func sessionExpires(r *rig) {
 func retainedOutlivesSessions(r *rig) {
 	c := r.client()
 	r.pub(c, wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1, Retain: true})
-	ok(r.T, c.Disconnect())
+	testkit.OK(r.T, c.Disconnect())
 	s := r.client()
 	r.sub(s, "t", 0)
 	r.want("still there", r.next(s).Retain)
@@ -288,10 +289,10 @@ func willsAreDropped(r *rig) {
 	s := r.client()
 	r.sub(s, "w", 0)
 	c := r.dial(mqttest.Options{Will: r.will(0, false)})
-	ok(r.T, c.Disconnect())
+	testkit.OK(r.T, c.Disconnect())
 	c = r.client() // without one
 	c.Close()
-	eventually(r.T, "both are gone", func() bool { return r.b.Stats().Clients == 1 })
+	testkit.Eventually(r.T, "both are gone", func() bool { return r.b.Stats().Clients == 1 })
 	r.quiet(s)
 }
 
@@ -336,8 +337,8 @@ func maximumPacketSize(r *rig) {
 	r.pub(r.client(), wire.Publish{Topic: "t", Payload: []byte("small"), QoS: 1})
 	r.want("the large one is left out", string(r.next(c).Payload) == "small")
 	r.quiet(c)
-	ok(r.T, c.Disconnect())
-	eventually(r.T, "it counts as sent", func() bool { return r.b.Stats().QueuedBytes == 0 && r.b.Stats().TooLarge == 1 })
+	testkit.OK(r.T, c.Disconnect())
+	testkit.Eventually(r.T, "it counts as sent", func() bool { return r.b.Stats().QueuedBytes == 0 && r.b.Stats().TooLarge == 1 })
 }
 
 func topicAliases(r *rig) {
@@ -380,12 +381,12 @@ func topicAliasesOfClients(r *rig) {
 	r.sub(c, "#", 0)
 	for _, alias := range []uint16{1, most} {
 		topic := fmt.Sprint("topic/", alias)
-		ok(r.T, c.Send(wire.Publish{Topic: topic, Alias: alias}))
+		testkit.OK(r.T, c.Send(wire.Publish{Topic: topic, Alias: alias}))
 		r.want("set", r.next(c).Topic == topic)
 		r.send(c, r.packet(wire.PUBLISH, 0, S(""), P([]byte{0x23, byte(alias >> 8), byte(alias)})))
 		r.want("used", r.next(c).Topic == topic)
 	}
-	ok(r.T, c.Send(wire.Publish{Topic: "other", Alias: 1}))
+	testkit.OK(r.T, c.Send(wire.Publish{Topic: "other", Alias: 1}))
 	r.want("set anew", r.next(c).Topic == "other")
 	r.cut(r.packet(wire.PUBLISH, 0, S("t"), P("\x23\x00\x00")), wire.BadTopicAlias)
 	r.cut(r.packet(wire.PUBLISH, 0, S("t"), P([]byte{0x23, byte((most + 1) >> 8), byte(most + 1)})), wire.BadTopicAlias)
@@ -400,27 +401,27 @@ func noResponseInformation(r *rig) {
 func noProblemInformation(r *rig) {
 	c := r.dial(mqttest.Options{Properties: []byte{0x17, 0}})
 	for qos := byte(1); qos < 3; qos++ {
-		ok(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: qos, PacketID: 1}))
+		testkit.OK(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: qos, PacketID: 1}))
 		_, body, err := c.Reader.Next()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		r.want("a code and no words", len(body) == 3 && wire.Code(body[2]) == wire.BadTopic)
 	}
 	c = r.client() // who does not say so gets them
-	ok(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: 1, PacketID: 1}))
+	testkit.OK(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: 1, PacketID: 1}))
 	r.want("with words", len(r.expect(c, wire.PUBACK)) > 10)
 }
 
 func reasonsFit(r *rig) {
 	c := r.dial(mqttest.Options{Properties: []byte{0x27, 0, 0, 0, 20}})
-	ok(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: 1, PacketID: 1}))
+	testkit.OK(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: 1, PacketID: 1}))
 	r.want("PUBACK", len(r.expect(c, wire.PUBACK)) == 3)
-	ok(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: 2, PacketID: 1}))
+	testkit.OK(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: 2, PacketID: 1}))
 	r.want("PUBREC", len(r.expect(c, wire.PUBREC)) == 3)
-	ok(r.T, c.Ack(wire.PUBREL, 99))
+	testkit.OK(r.T, c.Ack(wire.PUBREL, 99))
 	r.want("PUBCOMP", len(r.expect(c, wire.PUBCOMP)) == 3)
 	r.send(c, r.packet(wire.SUBSCRIBE, 2, uint16(1), P(""), S("a#"), 0))
 	r.want("SUBACK", len(r.expect(c, wire.SUBACK)) == 4)
-	ok(r.T, c.Unsubscribe("x"))
+	testkit.OK(r.T, c.Unsubscribe("x"))
 	r.send(c, []byte{0x82, 0})
 	r.want("DISCONNECT", len(r.expect(c, wire.DISCONNECT)) <= 10)
 	// CONNACK: a client id that is too long, and no room to say so.
@@ -475,7 +476,7 @@ func willDelay(r *rig) {
 	o.Will = &wire.Publish{Topic: "w", Payload: []byte("gone"), Properties: []byte{0x18, 0, 0, 0, 1}}
 	c := r.dial(o)
 	c.Close()
-	eventually(r.T, "the client is gone", func() bool { return r.b.Stats().Clients == 1 })
+	testkit.Eventually(r.T, "the client is gone", func() bool { return r.b.Stats().Clients == 1 })
 	back := r.dial(o)
 	time.Sleep(1200 * time.Millisecond)
 	r.quiet(s) // it came back in time
@@ -509,7 +510,7 @@ func (r *rig) guarded() *rig {
 	a, err := accounts.New(accounts.Options{Delay: time.Millisecond, Failures: 1000, Configured: []accounts.User{
 		{Name: "u", Hash: accounts.PlainHash("p"), Allow: []string{"own/#:rw", "w:r"}},
 	}})
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	b, addr := startWith(r.T, broker.Options{Accounts: a})
 	return &rig{r.T, r.v, b, addr}
 }
@@ -539,7 +540,7 @@ func connackFirst(r *rig) {
 	c.Close()
 	r.pub(r.client(), wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1})
 	nc, err := net.Dial("tcp", r.addr)
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	defer nc.Close()
 	_ = nc.SetDeadline(time.Now().Add(mqttest.Patience))
 	o.Version = r.v
@@ -548,7 +549,7 @@ func connackFirst(r *rig) {
 	connacks := 0
 	for i := range 3 {
 		header, body, err := reader.Next()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		if i == 0 {
 			r.want("CONNACK comes first", header == 0x20 && body[1] == 0 && body[0]&0xfe == 0)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -24,7 +25,7 @@ func dupOfRedelivery(r *rig) {
 	ids := map[byte]uint16{}
 	for range 2 {
 		m, err := c.NextUnanswered()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		r.want("DUP 0 at first", !m.Dup)
 		ids[m.Payload[0]] = m.PacketID
 	}
@@ -32,18 +33,18 @@ func dupOfRedelivery(r *rig) {
 	c = r.dial(o)
 	for want := byte(1); want < 3; want++ {
 		m, err := c.NextUnanswered()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		r.want("DUP 1, the same id, in the same order", m.Dup && m.Payload[0] == want && m.PacketID == ids[want])
 	}
 	r.quiet(c) // and not again on the same connection
-	ok(r.T, c.Ack(wire.PUBACK, ids[1]))
-	ok(r.T, c.Ack(wire.PUBREC, ids[2]))
+	testkit.OK(r.T, c.Ack(wire.PUBACK, ids[1]))
+	testkit.OK(r.T, c.Ack(wire.PUBREC, ids[2]))
 	r.expect(c, wire.PUBREL)
 	c.Close()
 	c = r.dial(o)
 	body := r.expect(c, wire.PUBREL) // not the PUBLISH, once there was a PUBREL
 	r.want("PUBREL with the id", binary.BigEndian.Uint16(body) == ids[2])
-	ok(r.T, c.Ack(wire.PUBCOMP, ids[2]))
+	testkit.OK(r.T, c.Ack(wire.PUBCOMP, ids[2]))
 	r.quiet(c)
 }
 
@@ -75,7 +76,7 @@ func retained(r *rig) {
 		r.pub(p, wire.Publish{Topic: "t", Payload: []byte(v), QoS: qos, Retain: true})
 		r.pub(p, wire.Publish{Topic: "t", Payload: []byte("not kept"), QoS: qos})
 		r.pub(p, wire.Publish{Topic: "t", QoS: qos}) // empty, not retained: clears nothing
-		ok(r.T, p.Ping())
+		testkit.OK(r.T, p.Ping())
 		kept(v)
 	}
 	s := r.client()
@@ -101,7 +102,7 @@ func retainHandling(r *rig) {
 	r.quiet(c)
 	r.sub(c, "t", 1<<4) // there is one already
 	r.quiet(c)
-	ok(r.T, c.Unsubscribe("t"))
+	testkit.OK(r.T, c.Unsubscribe("t"))
 	r.sub(c, "t", 1<<4)
 	r.next(c)
 	r.sub(c, "t", 0)
@@ -167,7 +168,7 @@ func messageExpiry(r *rig) {
 	c := r.dial(o)
 	r.sub(c, "t", 1)
 	c.Close()
-	eventually(r.T, "it is gone", func() bool { return r.b.Stats().Clients == 0 })
+	testkit.Eventually(r.T, "it is gone", func() bool { return r.b.Stats().Clients == 0 })
 	p := r.client()
 	r.pub(p, wire.Publish{Topic: "t", Payload: []byte("short"), QoS: 1, HasExpiry: true, Expiry: 1})
 	r.pub(p, wire.Publish{Topic: "t", Payload: []byte("long"), QoS: 1, HasExpiry: true, Expiry: 100})
@@ -187,7 +188,7 @@ func sentMessagesDoNotExpire(r *rig) {
 	r.sub(c, "t", 2)
 	r.pub(r.client(), wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 2, HasExpiry: true, Expiry: 1})
 	first, err := c.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	c.Close()
 	time.Sleep(1100 * time.Millisecond)
 	c = r.dial(o)
@@ -195,9 +196,9 @@ func sentMessagesDoNotExpire(r *rig) {
 	r.want("sent again all the same", m.PacketID == first.PacketID && m.Dup)
 	// The other way round: one from a client that is over when it is released.
 	p := r.client()
-	ok(r.T, p.Send(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 2, PacketID: 3, HasExpiry: true, Expiry: 0}))
+	testkit.OK(r.T, p.Send(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 2, PacketID: 3, HasExpiry: true, Expiry: 0}))
 	r.expect(p, wire.PUBREC)
-	ok(r.T, p.Ack(wire.PUBREL, 3))
+	testkit.OK(r.T, p.Ack(wire.PUBREL, 3))
 	r.expect(p, wire.PUBCOMP)
 }
 
@@ -250,21 +251,21 @@ func receiveMaximum(r *rig) {
 		r.pub(p, wire.Publish{Topic: "t", Payload: []byte{byte(i)}, QoS: byte(1 + i%2)})
 	}
 	first, err := s.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	second, err := s.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	r.quiet(s) // not a third; and the ping is answered
 	r.sub(s, "other", 0)
-	ok(r.T, s.Ack(wire.PUBACK, first.PacketID))
+	testkit.OK(r.T, s.Ack(wire.PUBACK, first.PacketID))
 	third, err := s.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	r.want("one more for each that is done", third.Payload[0] == 2)
-	ok(r.T, s.Ack(wire.PUBREC, second.PacketID))
+	testkit.OK(r.T, s.Ack(wire.PUBREC, second.PacketID))
 	r.expect(s, wire.PUBREL)
 	r.quiet(s) // PUBREC is not the end
-	ok(r.T, s.Ack(wire.PUBCOMP, second.PacketID))
+	testkit.OK(r.T, s.Ack(wire.PUBCOMP, second.PacketID))
 	_, err = s.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 }
 
 func receiveMaximumOfClients(r *rig) {
@@ -272,10 +273,10 @@ func receiveMaximumOfClients(r *rig) {
 	i := bytes.IndexByte(c.Connack[3:], 0x21) + 3
 	most := binary.BigEndian.Uint16(c.Connack[i+1:])
 	for id := range most {
-		ok(r.T, c.Send(wire.Publish{Topic: "t", QoS: 2, PacketID: id + 1}))
+		testkit.OK(r.T, c.Send(wire.Publish{Topic: "t", QoS: 2, PacketID: id + 1}))
 		r.expect(c, wire.PUBREC)
 	}
-	ok(r.T, c.Send(wire.Publish{Topic: "t", QoS: 2, PacketID: most + 1}))
+	testkit.OK(r.T, c.Send(wire.Publish{Topic: "t", QoS: 2, PacketID: most + 1}))
 	r.closed(c, wire.ReceiveMaxExceeded)
 }
 
@@ -299,7 +300,7 @@ func codeOf(body []byte) byte {
 
 var pubackCodes = listedCodes(wire.PUBACK, func(r *rig, c *mqttest.Client) (codes []byte) {
 	for _, topic := range []string{"t", "$SYS/x", strings.Repeat("/", 250)} {
-		ok(r.T, c.Send(wire.Publish{Topic: topic, QoS: 1, PacketID: 1}))
+		testkit.OK(r.T, c.Send(wire.Publish{Topic: topic, QoS: 1, PacketID: 1}))
 		codes = append(codes, codeOf(r.expect(c, wire.PUBACK)))
 	}
 	return codes
@@ -307,28 +308,28 @@ var pubackCodes = listedCodes(wire.PUBACK, func(r *rig, c *mqttest.Client) (code
 
 var pubrecCodes = listedCodes(wire.PUBREC, func(r *rig, c *mqttest.Client) (codes []byte) {
 	for _, topic := range []string{"t", "$SYS/x"} {
-		ok(r.T, c.Send(wire.Publish{Topic: topic, QoS: 2, PacketID: 1}))
+		testkit.OK(r.T, c.Send(wire.Publish{Topic: topic, QoS: 2, PacketID: 1}))
 		codes = append(codes, codeOf(r.expect(c, wire.PUBREC)))
-		ok(r.T, c.Ack(wire.PUBREL, 1))
+		testkit.OK(r.T, c.Ack(wire.PUBREL, 1))
 		r.expect(c, wire.PUBCOMP)
 	}
 	return codes
 }, 0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99)
 
 var pubrelCodes = listedCodes(wire.PUBREL, func(r *rig, c *mqttest.Client) (codes []byte) {
-	ok(r.T, c.Ack(wire.PUBREC, 99)) // of nothing
+	testkit.OK(r.T, c.Ack(wire.PUBREC, 99)) // of nothing
 	codes = append(codes, codeOf(r.expect(c, wire.PUBREL)))
 	r.sub(c, "t", 2)
-	ok(r.T, c.Send(wire.Publish{Topic: "t", QoS: 1, PacketID: 1}))
-	ok(r.T, c.Send(wire.Publish{Topic: "t", QoS: 0}))
+	testkit.OK(r.T, c.Send(wire.Publish{Topic: "t", QoS: 1, PacketID: 1}))
+	testkit.OK(r.T, c.Send(wire.Publish{Topic: "t", QoS: 0}))
 	return codes
 }, 0, 0x92)
 
 var pubcompCodes = listedCodes(wire.PUBCOMP, func(r *rig, c *mqttest.Client) (codes []byte) {
-	ok(r.T, c.Ack(wire.PUBREL, 99))
+	testkit.OK(r.T, c.Ack(wire.PUBREL, 99))
 	codes = append(codes, codeOf(r.expect(c, wire.PUBCOMP)))
-	ok(r.T, c.Send(wire.Publish{Topic: "t", QoS: 2, PacketID: 1}))
+	testkit.OK(r.T, c.Send(wire.Publish{Topic: "t", QoS: 2, PacketID: 1}))
 	r.expect(c, wire.PUBREC)
-	ok(r.T, c.Ack(wire.PUBREL, 1))
+	testkit.OK(r.T, c.Ack(wire.PUBREL, 1))
 	return append(codes, codeOf(r.expect(c, wire.PUBCOMP)))
 }, 0, 0x92)

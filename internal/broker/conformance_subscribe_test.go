@@ -8,6 +8,7 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -67,12 +68,12 @@ func subscriptionsAreReplaced(r *rig) {
 	}()
 	for next := 0; next < 200; {
 		header, body, err := s.Reader.Next()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		switch wire.Type(header >> 4) {
 		case wire.PUBLISH:
 			var m wire.Publish
-			ok(r.T, wire.DecodePublish(&m, r.v, header, body, ""))
-			ok(r.T, s.Ack(wire.PUBACK, m.PacketID))
+			testkit.OK(r.T, wire.DecodePublish(&m, r.v, header, body, ""))
+			testkit.OK(r.T, s.Ack(wire.PUBACK, m.PacketID))
 			var n int
 			fmt.Sscan(string(m.Payload), &n)
 			r.want("no gap", n == next)
@@ -82,7 +83,7 @@ func subscriptionsAreReplaced(r *rig) {
 		case wire.SUBACK:
 		}
 	}
-	ok(r.T, <-stop)
+	testkit.OK(r.T, <-stop)
 }
 
 func manyFilters(r *rig) {
@@ -124,16 +125,16 @@ func unsubscribing(r *rig) {
 	s, p := r.client(), r.client()
 	r.sub(s, "a/b", 1)
 	r.sub(s, "a/+", 1)
-	ok(r.T, s.Unsubscribe("a/B")) // not the same
-	ok(r.T, s.Unsubscribe("a/#"))
+	testkit.OK(r.T, s.Unsubscribe("a/B")) // not the same
+	testkit.OK(r.T, s.Unsubscribe("a/#"))
 	r.pub(p, wire.Publish{Topic: "a/b", Payload: []byte("1"), QoS: 1})
 	m, err := s.NextUnanswered()
-	ok(r.T, err)
-	ok(r.T, s.Unsubscribe("a/b"))
-	ok(r.T, s.Unsubscribe("a/+"))
+	testkit.OK(r.T, err)
+	testkit.OK(r.T, s.Unsubscribe("a/b"))
+	testkit.OK(r.T, s.Unsubscribe("a/+"))
 	r.pub(p, wire.Publish{Topic: "a/b", Payload: []byte("2"), QoS: 1})
 	r.quiet(s) // nothing new
-	ok(r.T, s.Ack(wire.PUBACK, m.PacketID))
+	testkit.OK(r.T, s.Ack(wire.PUBACK, m.PacketID))
 	r.quiet(s)
 }
 
@@ -146,16 +147,16 @@ func startedDeliveriesAreFinished(r *rig) {
 		r.pub(p, wire.Publish{Topic: "t", Payload: []byte{byte(i)}, QoS: 2})
 	}
 	m, err := s.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	s.Close()
 	s = r.dial(o)
 	again, err := s.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	r.want("sent again", again.PacketID == m.PacketID)
-	ok(r.T, s.Ack(wire.PUBREC, m.PacketID))
+	testkit.OK(r.T, s.Ack(wire.PUBREC, m.PacketID))
 	for {
 		header, _, err := s.Reader.Next()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		if wire.Type(header>>4) == wire.PUBREL {
 			break
 		}
@@ -163,12 +164,12 @@ func startedDeliveriesAreFinished(r *rig) {
 	r.send(s, r.packet(wire.UNSUBSCRIBE, 2, uint16(5), P(""), S("t")))
 	for {
 		header, _, err := s.Reader.Next()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		if wire.Type(header>>4) == wire.UNSUBACK {
 			break
 		}
 	}
-	ok(r.T, s.Ack(wire.PUBCOMP, m.PacketID))
+	testkit.OK(r.T, s.Ack(wire.PUBCOMP, m.PacketID))
 	r.quiet(s)
 }
 
@@ -242,7 +243,7 @@ func unacknowledgedUntilAnswered(r *rig) {
 	r.pub(r.client(), wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1})
 	for range 3 {
 		m, err := s.NextUnanswered()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		r.want("still the same", string(m.Payload) == "x")
 		s.Close()
 		s = r.dial(o)
@@ -259,7 +260,7 @@ func qos2FromClients(r *rig) {
 	r.sub(s, "t", 0)
 	p := r.dial(r.keep("p"))
 	exchange := func(dup bool) {
-		ok(r.T, p.Send(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 2, PacketID: 5, Dup: dup}))
+		testkit.OK(r.T, p.Send(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 2, PacketID: 5, Dup: dup}))
 		r.expect(p, wire.PUBREC)
 	}
 	exchange(false)
@@ -271,7 +272,7 @@ func qos2FromClients(r *rig) {
 	exchange(true)
 	r.quiet(s) // no duplicates
 	for range 2 {
-		ok(r.T, p.Ack(wire.PUBREL, 5))
+		testkit.OK(r.T, p.Ack(wire.PUBREL, 5))
 		r.expect(p, wire.PUBCOMP)
 	}
 	exchange(false)
@@ -281,14 +282,14 @@ func qos2FromClients(r *rig) {
 func refusedQoS2IsNew(r *rig) {
 	c := r.client()
 	for range 2 {
-		ok(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: 2, PacketID: 5}))
+		testkit.OK(r.T, c.Send(wire.Publish{Topic: "$SYS/x", QoS: 2, PacketID: 5}))
 		r.want("refused each time", codeOf(r.expect(c, wire.PUBREC)) == byte(wire.BadTopic))
 	}
 	r.sub(c, "t", 0)
-	ok(r.T, c.Send(wire.Publish{Topic: "t", QoS: 2, PacketID: 5}))
+	testkit.OK(r.T, c.Send(wire.Publish{Topic: "t", QoS: 2, PacketID: 5}))
 	for range 2 { // the answer and the message, in either order
 		header, body, err := c.Reader.Next()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		if wire.Type(header>>4) == wire.PUBREC {
 			r.want("taken now", codeOf(body) == 0)
 		}
@@ -302,7 +303,7 @@ func errorsAcknowledge(r *rig) {
 	for qos := byte(1); qos < 3; qos++ {
 		r.pub(p, wire.Publish{Topic: "t", Payload: []byte("x"), QoS: qos})
 		m, err := s.NextUnanswered()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		t := map[byte]wire.Type{1: wire.PUBACK, 2: wire.PUBREC}[qos]
 		r.send(s, wire.AppendAck(nil, r.v, t, wire.Ack{PacketID: m.PacketID, Code: wire.Unspecified}))
 		r.quiet(s) // no PUBREL
@@ -331,7 +332,7 @@ func ordered(r *rig) {
 	s, p := r.client(), r.client()
 	r.sub(s, "#", 2)
 	for i := range 60 {
-		ok(r.T, p.Send(wire.Publish{Topic: fmt.Sprint("t", i%2), Payload: []byte{byte(i)}, QoS: 1, PacketID: uint16(i%20 + 1)}))
+		testkit.OK(r.T, p.Send(wire.Publish{Topic: fmt.Sprint("t", i%2), Payload: []byte{byte(i)}, QoS: 1, PacketID: uint16(i%20 + 1)}))
 		r.expect(p, wire.PUBACK)
 	}
 	for i, m := range r.all(s) {
@@ -341,7 +342,7 @@ func ordered(r *rig) {
 		for i := range 20 {
 			r.pub(p, wire.Publish{Topic: "t", Payload: []byte{byte(i)}, QoS: qos})
 		}
-		ok(r.T, p.Ping())
+		testkit.OK(r.T, p.Ping())
 		got := r.all(s)
 		r.want("all of them", len(got) == 20)
 		for i, m := range got {
@@ -363,7 +364,7 @@ func systemTopics(r *rig) {
 	s := r.client()
 	r.sub(s, "#", 0)
 	r.sub(s, "+/x", 0)
-	ok(r.T, publish(r.b, &broker.Message{Topic: "$SYS/x", Payload: []byte("x"), Retain: true}))
+	testkit.OK(r.T, publish(r.b, &broker.Message{Topic: "$SYS/x", Payload: []byte("x"), Retain: true}))
 	r.sub(s, "#", 0)
 	r.quiet(s)
 	r.sub(s, "$SYS/+", 0)
@@ -437,19 +438,19 @@ func sharedQoS2StaysWithItsClient(r *rig) {
 	r.sub(a, "$share/g/t", 2)
 	r.pub(p, wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 2})
 	m, err := a.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	r.sub(b, "$share/g/t", 2)
 	a.Close()
-	eventually(r.T, "it is gone", func() bool { return r.b.Stats().Clients == 2 })
+	testkit.Eventually(r.T, "it is gone", func() bool { return r.b.Stats().Clients == 2 })
 	r.quiet(b)
 	a = r.dial(oa)
 	again := r.next(a)
 	r.want("to the same client", again.PacketID == m.PacketID && again.Dup)
 	// And if that one never comes back, to nobody.
-	ok(r.T, b.Unsubscribe("$share/g/t"))
+	testkit.OK(r.T, b.Unsubscribe("$share/g/t"))
 	r.pub(p, wire.Publish{Topic: "t", Payload: []byte("y"), QoS: 2})
 	_, err = a.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	r.sub(b, "$share/g/t", 2)
 	a.Close()
 	oa.Keep = false
@@ -463,7 +464,7 @@ func sharedErrorsAreNotTriedElsewhere(r *rig) {
 	r.sub(a, "$share/g/t", 1)
 	r.pub(p, wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1})
 	m, err := a.NextUnanswered()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	r.sub(b, "$share/g/t", 1)
 	r.send(a, wire.AppendAck(nil, r.v, wire.PUBACK, wire.Ack{PacketID: m.PacketID, Code: wire.Unspecified}))
 	r.quiet(a)
@@ -474,7 +475,7 @@ func unauthorisedPublish(r *rig) {
 	g := r.guarded()
 	c := g.dial(mqttest.Options{User: "u", Password: "p"})
 	g.sub(c, "own/#", 0)
-	ok(g.T, c.Send(wire.Publish{Topic: "other", QoS: 1, PacketID: 9}))
+	testkit.OK(g.T, c.Send(wire.Publish{Topic: "other", QoS: 1, PacketID: 9}))
 	body := g.expect(c, wire.PUBACK)
 	if g.five() {
 		g.want("refused", codeOf(body) == byte(wire.NotAuthorized))

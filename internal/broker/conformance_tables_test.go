@@ -8,6 +8,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/test/mqttest"
 )
@@ -132,7 +133,7 @@ var conformance311 = map[string]conformance{
 func (r *rig) webSocket() string {
 	r.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -146,14 +147,14 @@ func webSocketBinary(r *rig) {
 	addr := r.webSocket()
 	d := websocket.Dialer{Subprotocols: []string{"mqtt"}}
 	ws, _, err := d.Dial("ws://"+addr+"/mqtt", nil)
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	defer ws.Close()
 	_ = ws.SetReadDeadline(time.Now().Add(mqttest.Patience))
-	ok(r.T, ws.WriteMessage(websocket.BinaryMessage, r.connect(2, S("c"))))
+	testkit.OK(r.T, ws.WriteMessage(websocket.BinaryMessage, r.connect(2, S("c"))))
 	kind, _, err := ws.ReadMessage()
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	r.want("binary", kind == websocket.BinaryMessage)
-	ok(r.T, ws.WriteMessage(websocket.TextMessage, r.packet(wire.PINGREQ, 0)))
+	testkit.OK(r.T, ws.WriteMessage(websocket.TextMessage, r.packet(wire.PINGREQ, 0)))
 	_, _, err = ws.ReadMessage()
 	r.want("closed", err != nil)
 }
@@ -162,7 +163,7 @@ func webSocketFrames(r *rig) {
 	addr := r.webSocket()
 	for _, size := range []int{0, 1, 2, 3, 7, 1000} {
 		c, err := mqttest.Dial(addr, mqttest.Options{Version: r.v, Dial: mqttest.WebSocket("/mqtt", size, nil, nil)})
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
 		r.sub(c, "t", 2)
 		// Two packets in one message, and packets in many.
@@ -171,7 +172,7 @@ func webSocketFrames(r *rig) {
 		r.want("two", len(r.next(c).Payload) == 3000)
 		r.pub(r.client(), wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 2})
 		r.next(c)
-		ok(r.T, c.Disconnect())
+		testkit.OK(r.T, c.Disconnect())
 	}
 }
 
@@ -179,7 +180,7 @@ func webSocketProtocol(r *rig) {
 	addr := r.webSocket()
 	for _, protocols := range [][]string{{"mqtt"}, {"other", "mqtt"}} {
 		ws, answer, err := (&websocket.Dialer{Subprotocols: protocols}).Dial("ws://"+addr+"/mqtt", nil)
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		r.want("mqtt is chosen", answer.Header.Get("Sec-WebSocket-Protocol") == "mqtt")
 		ws.Close()
 	}

@@ -15,6 +15,7 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -38,7 +39,7 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(spec.title, func(t *testing.T) {
 			text, err := os.ReadFile(spec.file)
-			ok(t, err)
+			testkit.OK(t, err)
 			rest := map[string]conformance{}
 			for id, c := range spec.checks {
 				rest[id] = c
@@ -75,7 +76,7 @@ func TestConformance(t *testing.T) {
 		return // not all of it ran
 	}
 	if *update {
-		ok(t, os.WriteFile(conformanceDoc, []byte(doc.String()), 0o644))
+		testkit.OK(t, os.WriteFile(conformanceDoc, []byte(doc.String()), 0o644))
 	}
 	have, err := os.ReadFile(conformanceDoc)
 	if err != nil || string(have) != doc.String() {
@@ -151,12 +152,12 @@ func (r *rig) sub(c *mqttest.Client, filter string, options byte, props ...byte)
 
 func (r *rig) pub(c *mqttest.Client, p wire.Publish) {
 	r.Helper()
-	ok(r.T, c.Publish(p))
+	testkit.OK(r.T, c.Publish(p))
 }
 
 func (r *rig) next(c *mqttest.Client) wire.Publish { r.Helper(); return next(r.T, c) }
 
-func (r *rig) quiet(c *mqttest.Client) { r.Helper(); ok(r.T, c.Quiet()) }
+func (r *rig) quiet(c *mqttest.Client) { r.Helper(); testkit.OK(r.T, c.Quiet()) }
 
 // all returns what has come, and answers it.
 func (r *rig) all(c *mqttest.Client) (got []wire.Publish) {
@@ -165,18 +166,18 @@ func (r *rig) all(c *mqttest.Client) (got []wire.Publish) {
 	quiet := 0 // pings in a row that brought nothing; an answer may overtake messages
 	for {
 		header, body, err := c.Reader.Next()
-		ok(r.T, err)
+		testkit.OK(r.T, err)
 		switch wire.Type(header >> 4) {
 		case wire.PUBLISH:
 			var m wire.Publish
-			ok(r.T, wire.DecodePublish(&m, r.v, header, bytes.Clone(body), ""))
+			testkit.OK(r.T, wire.DecodePublish(&m, r.v, header, bytes.Clone(body), ""))
 			got = append(got, m)
 			if m.QoS > 0 {
-				ok(r.T, c.Ack(map[byte]wire.Type{1: wire.PUBACK, 2: wire.PUBREC}[m.QoS], m.PacketID))
+				testkit.OK(r.T, c.Ack(map[byte]wire.Type{1: wire.PUBACK, 2: wire.PUBREC}[m.QoS], m.PacketID))
 				quiet = -1
 			}
 		case wire.PUBREL:
-			ok(r.T, c.Ack(wire.PUBCOMP, binary.BigEndian.Uint16(body)))
+			testkit.OK(r.T, c.Ack(wire.PUBCOMP, binary.BigEndian.Uint16(body)))
 			quiet = -1
 		case wire.PINGRESP:
 			if quiet++; quiet == 2 {
@@ -197,14 +198,14 @@ func (r *rig) want(what string, holds bool) {
 func (r *rig) expect(c *mqttest.Client, t wire.Type) []byte {
 	r.Helper()
 	body, err := c.Expect(t)
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	return body
 }
 
 func (r *rig) send(c io.Writer, b []byte) {
 	r.Helper()
 	_, err := c.Write(b)
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 }
 
 // S is a string with its length before it, P are properties.
@@ -288,7 +289,7 @@ func (r *rig) closed(c *mqttest.Client, codes ...wire.Code) {
 func (r *rig) first(b []byte) []byte {
 	r.Helper()
 	nc, err := net.Dial("tcp", r.addr)
-	ok(r.T, err)
+	testkit.OK(r.T, err)
 	defer nc.Close()
 	_ = nc.SetDeadline(time.Now().Add(mqttest.Patience))
 	r.send(nc, b)

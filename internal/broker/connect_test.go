@@ -10,6 +10,7 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -22,7 +23,7 @@ func TestAWillOf60KBIsPublished(t *testing.T) {
 			watcher := dial(t, addr, mqttest.Options{})
 			subscribe(t, watcher, "w", 0)
 			c := dial(t, addr, mqttest.Options{Version: version, Will: &wire.Publish{Topic: "w", Payload: bytes.Repeat([]byte("x"), 60_000)}})
-			ok(t, c.Quiet())
+			testkit.OK(t, c.Quiet())
 			c.Close()
 			if m := next(t, watcher); len(m.Payload) != 60_000 {
 				t.Errorf("%d bytes", len(m.Payload))
@@ -41,12 +42,12 @@ func TestAConnectThatIsTooLargeIsTold(t *testing.T) {
 			// The length says 400,000 and so many bytes follow.
 			body := append(packet[2:], make([]byte, 400_000)...)
 			nc, err := net.Dial("tcp", addr)
-			ok(t, err)
+			testkit.OK(t, err)
 			defer nc.Close()
 			_ = nc.SetDeadline(time.Now().Add(mqttest.Patience))
 			go func() { _, _ = nc.Write(mqttest.Packet(nil, wire.CONNECT, 0, body)) }()
 			header, answer, err := wire.NewReader(nc, 1000).Next()
-			ok(t, err)
+			testkit.OK(t, err)
 			want := wire.Code(3)
 			if version == wire.V5 {
 				want = wire.PacketTooLarge
@@ -67,10 +68,10 @@ func TestLargeConnectsAreFew(t *testing.T) {
 	var open []net.Conn
 	for range 16 { // all but the last byte
 		nc, err := net.Dial("tcp", addr)
-		ok(t, err)
+		testkit.OK(t, err)
 		defer nc.Close()
 		_, err = nc.Write(packet[:len(packet)-1])
-		ok(t, err)
+		testkit.OK(t, err)
 		open = append(open, nc)
 	}
 	code := func() wire.Code {
@@ -80,12 +81,12 @@ func TestLargeConnectsAreFew(t *testing.T) {
 		}
 		return code
 	}
-	eventually(t, "one more is told to come later", func() bool { return code() == 3 })
-	ok(t, dial(t, addr, mqttest.Options{}).Quiet()) // the others are not disturbed
+	testkit.Eventually(t, "one more is told to come later", func() bool { return code() == 3 })
+	testkit.OK(t, dial(t, addr, mqttest.Options{}).Quiet()) // the others are not disturbed
 	for _, nc := range open {
 		nc.Close()
 	}
-	eventually(t, "there is room again", func() bool { return code() == wire.Success })
+	testkit.Eventually(t, "there is room again", func() bool { return code() == wire.Success })
 }
 
 // TestAnswersObeyTheMaximumPacketSize: CONNACK, SUBACK and UNSUBACK, too
@@ -104,7 +105,7 @@ func TestAnswersObeyTheMaximumPacketSize(t *testing.T) {
 		}
 		c.Close()
 	}
-	eventually(t, "all have left", func() bool { return b.Stats().Clients == 0 })
+	testkit.Eventually(t, "all have left", func() bool { return b.Stats().Clients == 0 })
 	for _, request := range []wire.Type{wire.SUBSCRIBE, wire.UNSUBSCRIBE} {
 		c := dial(t, addr, mqttest.Options{Version: wire.V5, Properties: most(60)})
 		for _, filters := range []int{55, 56} { // 5 bytes and one for each
@@ -117,13 +118,13 @@ func TestAnswersObeyTheMaximumPacketSize(t *testing.T) {
 				}
 			}
 			_, err := c.Write(mqttest.Packet(nil, request, 2, body))
-			ok(t, err)
+			testkit.OK(t, err)
 			answer := map[wire.Type]wire.Type{wire.SUBSCRIBE: wire.SUBACK, wire.UNSUBSCRIBE: wire.UNSUBACK}[request]
 			if filters == 56 {
 				answer = wire.DISCONNECT
 			}
 			got, err := c.Expect(answer)
-			ok(t, err)
+			testkit.OK(t, err)
 			if answer == wire.DISCONNECT && wire.Code(got[0]) != wire.PacketTooLarge {
 				t.Errorf("%s: got % x", request, got)
 			}
@@ -137,7 +138,7 @@ func TestTopicsMayHave200Slashes(t *testing.T) {
 	c := dial(t, addr, mqttest.Options{Version: wire.V5})
 	deep := "a" + strings.Repeat("/a", 200)
 	subscribe(t, c, deep, 0)
-	ok(t, c.Send(wire.Publish{Topic: deep}))
+	testkit.OK(t, c.Send(wire.Publish{Topic: deep}))
 	if m := next(t, c); m.Topic != deep {
 		t.Errorf("got %.20q", m.Topic)
 	}
@@ -190,7 +191,7 @@ func TestLongFiltersCountMore(t *testing.T) {
 	granted := 0
 	for i := range 80 {
 		code, err := c.Subscribe(fmt.Sprintf("%04d%s", i, strings.Repeat("x", 1000)), 0)
-		ok(t, err)
+		testkit.OK(t, err)
 		if code == wire.Success {
 			granted++
 		}
@@ -228,6 +229,6 @@ func TestUnreleasedMessagesOfAllClientsAreBounded(t *testing.T) {
 	}
 	c := dial(t, addr, mqttest.Options{}) // who releases them is not disturbed
 	for range 10 {
-		ok(t, c.Publish(wire.Publish{Topic: "t", QoS: 2}))
+		testkit.OK(t, c.Publish(wire.Publish{Topic: "t", QoS: 2}))
 	}
 }

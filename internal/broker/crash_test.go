@@ -13,6 +13,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -59,19 +60,19 @@ func TestASnapshotThatFailsInPartChangesNothing(t *testing.T) {
 			p := dial(t, addr, mqttest.Options{Version: wire.V5})
 			payload := strings.Repeat("x", 20<<10)
 			for i := range messages {
-				ok(t, p.Publish(wire.Publish{Topic: "q/x", Payload: fmt.Append(nil, i, " ", payload), QoS: 1}))
+				testkit.OK(t, p.Publish(wire.Publish{Topic: "q/x", Payload: fmt.Append(nil, i, " ", payload), QoS: 1}))
 			}
 			taken := func() bool {
 				p := dial(t, addr, mqttest.Options{Version: wire.V5})
 				defer p.Close()
-				ok(t, p.Send(wire.Publish{Topic: "q/refused", QoS: 1, PacketID: 9}))
+				testkit.OK(t, p.Send(wire.Publish{Topic: "q/refused", QoS: 1, PacketID: 9}))
 				body, err := p.Expect(wire.PUBACK) // or the connection ends
 				return err == nil && len(body) == 2
 			}
 			check := func(addr string, first int) {
 				t.Helper()
 				s, present, _, err := mqttest.Connect(addr, o)
-				ok(t, err)
+				testkit.OK(t, err)
 				defer s.Close()
 				_ = s.SetDeadline(time.Now().Add(mqttest.Patience))
 				if !present {
@@ -82,7 +83,7 @@ func TestASnapshotThatFailsInPartChangesNothing(t *testing.T) {
 						t.Fatalf("got %.10q, want %d", m.Payload, i)
 					}
 				}
-				ok(t, dial(t, addr, mqttest.Options{}).Publish(wire.Publish{Topic: "q/end", QoS: 1}))
+				testkit.OK(t, dial(t, addr, mqttest.Options{}).Publish(wire.Publish{Topic: "q/end", QoS: 1}))
 				for m := next(t, s); m.Topic != "q/end"; m = next(t, s) {
 					if m.Topic != "q/refused" { // was offered: it may come
 						t.Errorf("got %.10q again", m.Payload)
@@ -95,7 +96,7 @@ func TestASnapshotThatFailsInPartChangesNothing(t *testing.T) {
 			}
 			disk.chance.Store(20) // a snapshot is some twenty writes: none will do
 			failed := disk.failed.Load()
-			eventually(t, "a snapshot failed in part", func() bool { return disk.failed.Load() > failed })
+			testkit.Eventually(t, "a snapshot failed in part", func() bool { return disk.failed.Load() > failed })
 			for range 3 {
 				_, crashed := reborn(t, dir)
 				check(crashed, 0)
@@ -104,15 +105,15 @@ func TestASnapshotThatFailsInPartChangesNothing(t *testing.T) {
 			const first = 15
 			for i := range messages {
 				m, err := s.NextUnanswered()
-				ok(t, err)
+				testkit.OK(t, err)
 				if i < first {
-					ok(t, s.Ack(wire.PUBACK, m.PacketID))
+					testkit.OK(t, s.Ack(wire.PUBACK, m.PacketID))
 				}
 			}
-			eventually(t, "its answers are known", func() bool { return s.Ping() == nil }) // what was refused may come first
+			testkit.Eventually(t, "its answers are known", func() bool { return s.Ping() == nil }) // what was refused may come first
 			s.Close()
 			disk.chance.Store(0)
-			eventually(t, "messages are taken again", taken)
+			testkit.Eventually(t, "messages are taken again", taken)
 			_, crashed := reborn(t, dir)
 			check(crashed, first)
 		})
@@ -143,7 +144,7 @@ func TestTheLogCannotFillUp(t *testing.T) {
 	payload := make([]byte, 1<<20-100)
 	for range 400 { // 400 MB, of 288 that it may have
 		_ = p.SetDeadline(time.Now().Add(mqttest.Patience)) // for each: all take long on a slow machine
-		ok(t, p.Publish(wire.Publish{Topic: "r", Payload: payload, QoS: 1, Retain: true}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "r", Payload: payload, QoS: 1, Retain: true}))
 	}
 	if size := dirSize(t, dir); size > 288<<20 {
 		t.Errorf("the log has %d MiB", size>>20)
@@ -177,19 +178,19 @@ func TestQoS2IsNotAnsweredFromMemoryAlone(t *testing.T) {
 	s := dial(t, addr, mqttest.Options{ID: "sub", Keep: true})
 	subscribe(t, s, "t", 2)
 	send := func(p *mqttest.Client, id uint16) error {
-		ok(t, p.Send(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 2, PacketID: id}))
+		testkit.OK(t, p.Send(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 2, PacketID: id}))
 		_, err := p.Expect(wire.PUBREC)
 		return err
 	}
 	release := func(p *mqttest.Client, id uint16) error {
-		ok(t, p.Ack(wire.PUBREL, id))
+		testkit.OK(t, p.Ack(wire.PUBREL, id))
 		_, err := p.Expect(wire.PUBCOMP)
 		return err
 	}
 	var clients []*mqttest.Client
 	for i := range 3 {
 		p := dial(t, addr, mqttest.Options{ID: fmt.Sprint("pub", i), Keep: true})
-		ok(t, send(p, 1))
+		testkit.OK(t, send(p, 1))
 		clients = append(clients, p)
 	}
 	disk.chance.Store(100)
@@ -203,7 +204,7 @@ func TestQoS2IsNotAnsweredFromMemoryAlone(t *testing.T) {
 		t.Error("a message was released")
 	}
 	disk.chance.Store(0)
-	eventually(t, "everything goes on", func() bool {
+	testkit.Eventually(t, "everything goes on", func() bool {
 		p := dial(t, addr, mqttest.Options{ID: "pub2", Keep: true})
 		defer p.Close()
 		return release(p, 1) == nil
@@ -227,12 +228,12 @@ func TestAbsentClientsKeepNoConnection(t *testing.T) {
 	for i := range clients {
 		c := dial(t, addr, mqttest.Options{ID: fmt.Sprint("absent", i), Keep: true})
 		subscribe(t, c, fmt.Sprint("t/", i), 1)
-		ok(t, p.Publish(wire.Publish{Topic: fmt.Sprint("t/", i), Payload: []byte("x"), QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: fmt.Sprint("t/", i), Payload: []byte("x"), QoS: 1}))
 		_, err := c.NextUnanswered()
-		ok(t, err)
+		testkit.OK(t, err)
 		c.Close()
 	}
-	eventually(t, "they are away", func() bool { return b.Stats().Clients == 1 })
+	testkit.Eventually(t, "they are away", func() bool { return b.Stats().Clients == 1 })
 	each := int64(heap()-before) / clients
 	t.Logf("%d bytes each", each)
 	if each > 6<<10 {

@@ -15,6 +15,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -108,12 +109,12 @@ func FuzzConnection(f *testing.F) {
 	f.Add([]byte("\x82\x0e\x00\x01\x00\x00\x08$share/x\x00\x50\x02\x00\x01\x70\x02\x00\x01"), byte(5), byte(7))
 	f.Fuzz(func(t *testing.T, data []byte, version, piece byte) {
 		b, err := broker.New(broker.Options{Limits: broker.Limits{Inflight: 8, QueuedMessages: 16, PacketSize: 4 << 10, Subscriptions: 8}})
-		ok(t, err)
+		testkit.OK(t, err)
 		l := newPipes()
 		served := make(chan struct{})
 		go func() { defer close(served); _ = b.Serve(l) }()
 		nc, err := l.dial("")
-		ok(t, err)
+		testkit.OK(t, err)
 		if version = version%3 + 3; piece&0x80 == 0 {
 			data = append(mqttest.AppendConnect(nil, mqttest.Options{Version: version, ID: "c", Keep: piece&0x40 != 0}), data...)
 		}
@@ -123,17 +124,17 @@ func FuzzConnection(f *testing.F) {
 			}
 		}
 		_ = nc.Close()
-		eventually(t, "the connection is over", func() bool { return b.Stats().Clients == 0 })
+		testkit.Eventually(t, "the connection is over", func() bool { return b.Stats().Clients == 0 })
 		// Another one is served as if nothing had happened.
 		c, err := mqttest.Dial("", mqttest.Options{ID: "other", Dial: l.dial})
-		ok(t, err)
-		ok(t, c.Ping())
+		testkit.OK(t, err)
+		testkit.OK(t, c.Ping())
 		c.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), mqttest.Patience)
 		defer cancel()
 		b.Close(ctx)
 		<-served
-		ok(t, ctx.Err())
+		testkit.OK(t, ctx.Err())
 	})
 }
 
@@ -227,7 +228,7 @@ func (m *model) start() {
 	}
 	var err error
 	m.b, err = broker.New(o)
-	ok(m.t, err)
+	testkit.OK(m.t, err)
 	m.l, m.served = newPipes(), make(chan struct{})
 	go func() { defer close(m.served); _ = m.b.Serve(m.l) }()
 }
@@ -242,7 +243,7 @@ func (m *model) stop() {
 	defer cancel()
 	m.b.Close(ctx)
 	<-m.served
-	ok(m.t, ctx.Err())
+	testkit.OK(m.t, ctx.Err())
 }
 
 func (m *model) say(format string, args ...any) { m.log = append(m.log, fmt.Sprintf(format, args...)) }
@@ -293,7 +294,7 @@ func (m *model) connect(c *modelClient, arg byte) {
 	}
 	m.say("%s connects: version %d, clean %v, keep %v, will %v", c.id, o.Version, !o.Keep, keep, o.Will)
 	conn, present, code, err := mqttest.Connect("", o)
-	ok(m.t, err)
+	testkit.OK(m.t, err)
 	if want := c.session && o.Keep; code != 0 || present != want {
 		m.t.Errorf("session present %v, want %v; code %d", present, want, code)
 	}
@@ -313,7 +314,7 @@ func (m *model) gone(c *modelClient, sendWill bool) {
 			others++
 		}
 	}
-	eventually(m.t, "the client is gone", func() bool { return m.b.Stats().Clients == others })
+	testkit.Eventually(m.t, "the client is gone", func() bool { return m.b.Stats().Clients == others })
 	if c.session = c.keep; !c.keep {
 		c.subs, c.expect = nil, nil
 	}
@@ -327,7 +328,7 @@ func (m *model) leave(c *modelClient, arg byte) {
 	switch {
 	case arg&3 == 0:
 		m.say("%s says goodbye", c.id)
-		ok(m.t, c.conn.Disconnect())
+		testkit.OK(m.t, c.conn.Disconnect())
 		m.gone(c, false)
 	case arg&3 == 1:
 		bad := modelInvalid[int(arg>>2)%len(modelInvalid)]
@@ -405,7 +406,7 @@ func (m *model) unsubscribe(c *modelClient, arg byte) {
 	filter := modelFilters[arg&7]
 	m.say("%s unsubscribes from %s", c.id, filter)
 	delete(c.subs, filter)
-	ok(m.t, c.conn.Unsubscribe(filter))
+	testkit.OK(m.t, c.conn.Unsubscribe(filter))
 }
 
 // publish has a client, or the program itself, publish one or more messages.
@@ -419,7 +420,7 @@ func (m *model) publish(c *modelClient, arg, more byte) {
 		if c == nil {
 			m.say("published inside: %+v", p)
 			m.deliver(nil, &p)
-			ok(m.t, publish(m.b, &broker.Message{Topic: p.Topic, Payload: p.Payload, QoS: p.QoS, Retain: p.Retain}))
+			testkit.OK(m.t, publish(m.b, &broker.Message{Topic: p.Topic, Payload: p.Payload, QoS: p.QoS, Retain: p.Retain}))
 			continue
 		}
 		m.say("%s publishes %s %q QoS %d retain %v", c.id, p.Topic, p.Payload, p.QoS, p.Retain)
@@ -427,7 +428,7 @@ func (m *model) publish(c *modelClient, arg, more byte) {
 		if p.QoS > 0 {
 			p.PacketID = 60000 + uint16(i)
 		}
-		ok(m.t, c.conn.Send(p))
+		testkit.OK(m.t, c.conn.Send(p))
 		m.complete(c, p.QoS, p.PacketID)
 	}
 }
@@ -437,12 +438,12 @@ func (m *model) complete(c *modelClient, qos byte, id uint16) {
 	last := map[byte]wire.Type{0: wire.PINGRESP, 1: wire.PUBACK, 2: wire.PUBCOMP}[qos]
 	if qos == 0 {
 		_, err := c.conn.Write([]byte{byte(wire.PINGREQ) << 4, 0})
-		ok(m.t, err)
+		testkit.OK(m.t, err)
 	}
 	for {
 		switch t := m.receive(c); {
 		case t == wire.PUBREC:
-			ok(m.t, c.conn.Ack(wire.PUBREL, id))
+			testkit.OK(m.t, c.conn.Ack(wire.PUBREL, id))
 		case t == last || m.t.Failed():
 			return
 		}
@@ -458,15 +459,15 @@ func (m *model) receive(c *modelClient) wire.Type {
 	t := wire.Type(header >> 4)
 	switch t {
 	case wire.PUBREL:
-		ok(m.t, c.conn.Ack(wire.PUBCOMP, binary.BigEndian.Uint16(body)))
+		testkit.OK(m.t, c.conn.Ack(wire.PUBCOMP, binary.BigEndian.Uint16(body)))
 	case wire.PUBLISH:
 		var p wire.Publish
-		ok(m.t, wire.DecodePublish(&p, c.version, header, bytes.Clone(body), ""))
+		testkit.OK(m.t, wire.DecodePublish(&p, c.version, header, bytes.Clone(body), ""))
 		switch p.QoS {
 		case 1:
-			ok(m.t, c.conn.Ack(wire.PUBACK, p.PacketID))
+			testkit.OK(m.t, c.conn.Ack(wire.PUBACK, p.PacketID))
 		case 2:
-			ok(m.t, c.conn.Ack(wire.PUBREC, p.PacketID))
+			testkit.OK(m.t, c.conn.Ack(wire.PUBREC, p.PacketID))
 		}
 		var ids []byte
 		for _, id := range p.SubscriptionIDs {
@@ -514,7 +515,7 @@ func (m *model) restart() {
 	m.say("restart")
 	for _, c := range m.clients {
 		if c.conn != nil {
-			ok(m.t, c.conn.Disconnect())
+			testkit.OK(m.t, c.conn.Disconnect())
 			c.conn, c.will = nil, nil
 			if c.session = c.keep; !c.keep {
 				c.subs, c.expect = nil, nil
@@ -538,7 +539,7 @@ func (m *model) compare() {
 		deadline := time.Now().Add(mqttest.Patience)
 		for quiet := 0; quiet < 2 || len(c.expect) > 0; {
 			_, err := c.conn.Write([]byte{byte(wire.PINGREQ) << 4, 0})
-			ok(m.t, err)
+			testkit.OK(m.t, err)
 			quiet++
 			for {
 				t := m.receive(c)

@@ -12,6 +12,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -38,7 +39,7 @@ func (i *inbox) all() []broker.Delivery {
 // first waits for n messages and returns them.
 func (i *inbox) first(t testing.TB, n int) []broker.Delivery {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d messages were given", n), func() bool { return len(i.all()) >= n })
+	testkit.Eventually(t, fmt.Sprintf("%d messages were given", n), func() bool { return len(i.all()) >= n })
 	return i.all()[:n]
 }
 
@@ -47,7 +48,7 @@ func listen(t testing.TB, b *broker.Broker, filter string) *inbox {
 	t.Helper()
 	i := &inbox{}
 	cancel, err := b.Subscribe(filter, i.use)
-	ok(t, err)
+	testkit.OK(t, err)
 	t.Cleanup(cancel)
 	return i
 }
@@ -60,10 +61,10 @@ func TestTheProgramItselfIsGivenWhatMatches(t *testing.T) {
 	began := time.Now()
 	c := h.dial("ann", mqttest.Options{ID: "phone"})
 	for qos := range byte(3) {
-		ok(t, c.Publish(wire.Publish{Topic: "base/other/" + fmt.Sprint(qos), QoS: qos}))
-		ok(t, c.Publish(wire.Publish{Topic: "base/printer/set/pause", Payload: fmt.Append(nil, qos), QoS: qos}))
+		testkit.OK(t, c.Publish(wire.Publish{Topic: "base/other/" + fmt.Sprint(qos), QoS: qos}))
+		testkit.OK(t, c.Publish(wire.Publish{Topic: "base/printer/set/pause", Payload: fmt.Append(nil, qos), QoS: qos}))
 	}
-	ok(t, publish(h.b, &broker.Message{Topic: "base/printer/set/own"}))
+	testkit.OK(t, publish(h.b, &broker.Message{Topic: "base/printer/set/own"}))
 	for n, d := range in.first(t, 4) {
 		user, client, topic, qos := "ann", "phone", "base/printer/set/pause", n
 		if n == 3 {
@@ -83,10 +84,10 @@ func TestTheProgramItselfIsGivenWhatMatches(t *testing.T) {
 func TestTheProgramItselfSeesTheRetainFlag(t *testing.T) {
 	b, addr := start(t, broker.Limits{})
 	c := dial(t, addr, mqttest.Options{ID: "c"})
-	ok(t, c.Publish(wire.Publish{Topic: "x/old", Payload: []byte("1"), QoS: 1, Retain: true}))
+	testkit.OK(t, c.Publish(wire.Publish{Topic: "x/old", Payload: []byte("1"), QoS: 1, Retain: true}))
 	in := listen(t, b, "x/#")
-	ok(t, c.Publish(wire.Publish{Topic: "x/old", Payload: []byte("2"), QoS: 1, Retain: true}))
-	ok(t, c.Publish(wire.Publish{Topic: "x/new", Payload: []byte("3"), QoS: 1}))
+	testkit.OK(t, c.Publish(wire.Publish{Topic: "x/old", Payload: []byte("2"), QoS: 1, Retain: true}))
+	testkit.OK(t, c.Publish(wire.Publish{Topic: "x/new", Payload: []byte("3"), QoS: 1}))
 	want := []string{"x/old 1 true true c", "x/old 2 true false c", "x/new 3 false false c"}
 	for n, d := range in.first(t, 3) {
 		if got := fmt.Sprintf("%s %s %t %t %s", d.Topic, d.Payload, d.Retain, d.Stored, d.Client); got != want[n] {
@@ -99,8 +100,8 @@ func TestTheProgramItselfSeesTheRetainFlag(t *testing.T) {
 func TestWhatWasRetainedBeforeTheStartHasNoTime(t *testing.T) {
 	folder := journal.DirFS(t.TempDir())
 	b, err := broker.New(broker.Options{Folder: folder})
-	ok(t, err)
-	ok(t, publish(b, &broker.Message{Topic: "x", Payload: []byte("1"), Retain: true}))
+	testkit.OK(t, err)
+	testkit.OK(t, publish(b, &broker.Message{Topic: "x", Payload: []byte("1"), Retain: true}))
 	b.Close(context.Background())
 	b, _ = startWith(t, broker.Options{Folder: folder})
 	if d := listen(t, b, "x").first(t, 1)[0]; !d.Stored || !d.Retain || !d.Received.IsZero() || d.Client != "" {
@@ -113,11 +114,11 @@ func TestWhatWasRetainedBeforeTheStartHasNoTime(t *testing.T) {
 func TestTheProgramItselfIsGivenNothingThatMayNotBeRetained(t *testing.T) {
 	h := newHouse(t, map[string][]string{"ann": {"#:rw"}, "bob": {"#:rw"}})
 	for _, user := range []string{"ann", "bob"} {
-		ok(t, h.dial(user, mqttest.Options{}).Publish(wire.Publish{Topic: "x/" + user, Payload: []byte("1"), QoS: 1, Retain: true}))
+		testkit.OK(t, h.dial(user, mqttest.Options{}).Publish(wire.Publish{Topic: "x/" + user, Payload: []byte("1"), QoS: 1, Retain: true}))
 	}
 	h.set(map[string][]string{"ann": {"y:rw"}, "bob": {"#:rw"}})
 	in := listen(t, h.b, "x/#")
-	ok(t, publish(h.b, &broker.Message{Topic: "x/last"}))
+	testkit.OK(t, publish(h.b, &broker.Message{Topic: "x/last"}))
 	if got := in.first(t, 2); got[0].Topic != "x/bob" || got[1].Topic != "x/last" {
 		t.Errorf("got %v", got)
 	}
@@ -129,7 +130,7 @@ func TestWildcardsOfTheProgramItselfDoNotMatchSys(t *testing.T) {
 	b, _ := startWith(t, broker.Options{SysInterval: time.Millisecond})
 	everything, plus, sys := listen(t, b, "#"), listen(t, b, "+/broker/#"), listen(t, b, "$SYS/#")
 	sys.first(t, 10)
-	ok(t, publish(b, &broker.Message{Topic: "x/broker/y"}))
+	testkit.OK(t, publish(b, &broker.Message{Topic: "x/broker/y"}))
 	for _, in := range []*inbox{everything, plus} {
 		if d := in.first(t, 1)[0]; d.Topic != "x/broker/y" {
 			t.Errorf("got %s", d.Topic)
@@ -146,14 +147,14 @@ func TestASlowProgramKeepsNobodyWaiting(t *testing.T) {
 			b, addr := startWith(t, broker.Options{Log: log.logger()})
 			in, hold := &inbox{}, make(chan struct{})
 			cancel, err := b.Subscribe("x", func(d broker.Delivery) { <-hold; in.use(d) })
-			ok(t, err)
+			testkit.OK(t, err)
 			defer cancel()
 			c := dial(t, addr, mqttest.Options{})
 			const count = 300
 			for n := range count {
-				ok(t, c.Publish(wire.Publish{Topic: "x", Payload: append(fmt.Appendf(nil, "%d ", n), make([]byte, size)...), QoS: byte(n % 3)}))
+				testkit.OK(t, c.Publish(wire.Publish{Topic: "x", Payload: append(fmt.Appendf(nil, "%d ", n), make([]byte, size)...), QoS: byte(n % 3)}))
 			}
-			eventually(t, "all were received", func() bool { return b.Stats().Received == count })
+			testkit.Eventually(t, "all were received", func() bool { return b.Stats().Received == count })
 			dropped := int(b.Stats().Dropped)
 			if dropped == 0 || size > 1<<10 && dropped < count-12 {
 				t.Errorf("%d were dropped", dropped)
@@ -167,7 +168,7 @@ func TestASlowProgramKeepsNobodyWaiting(t *testing.T) {
 					t.Fatalf("message %d is %.10q", n, d.Payload)
 				}
 			}
-			ok(t, c.Publish(wire.Publish{Topic: "x", Payload: []byte("last")}))
+			testkit.OK(t, c.Publish(wire.Publish{Topic: "x", Payload: []byte("last")}))
 			if d := in.first(t, count-dropped+1); string(d[count-dropped].Payload) != "last" {
 				t.Error("the one after the queue was full did not come")
 			}
@@ -180,11 +181,11 @@ func TestTheProgramItselfIsNotGivenWhatHasExpired(t *testing.T) {
 	b, addr := start(t, broker.Limits{})
 	in, hold := &inbox{}, make(chan struct{})
 	cancel, err := b.Subscribe("x", func(d broker.Delivery) { <-hold; in.use(d) })
-	ok(t, err)
+	testkit.OK(t, err)
 	defer cancel()
 	c := dial(t, addr, mqttest.Options{Version: wire.V5})
 	for n, expiry := range []uint32{0, 1, 0} {
-		ok(t, c.Publish(wire.Publish{Topic: "x", Payload: fmt.Append(nil, n), QoS: 1, HasExpiry: expiry > 0, Expiry: expiry}))
+		testkit.OK(t, c.Publish(wire.Publish{Topic: "x", Payload: fmt.Append(nil, n), QoS: 1, HasExpiry: expiry > 0, Expiry: expiry}))
 	}
 	time.Sleep(1100 * time.Millisecond) // until the second has expired
 	close(hold)
@@ -200,14 +201,14 @@ func TestCancelWaitsForTheLastMessage(t *testing.T) {
 	var in inbox
 	entered, hold := make(chan struct{}, 10), make(chan struct{})
 	cancel, err := b.Subscribe("x", func(d broker.Delivery) { entered <- struct{}{}; <-hold; in.use(d) })
-	ok(t, err)
+	testkit.OK(t, err)
 	for range 5 {
-		ok(t, publish(b, &broker.Message{Topic: "x"}))
+		testkit.OK(t, publish(b, &broker.Message{Topic: "x"}))
 	}
 	<-entered
 	done := make(chan struct{})
 	go func() { cancel(); close(done) }()
-	eventually(t, "it is no longer subscribed", func() bool { return b.Stats().Subscriptions == before })
+	testkit.Eventually(t, "it is no longer subscribed", func() bool { return b.Stats().Subscriptions == before })
 	select {
 	case <-done:
 		t.Error("cancel did not wait")
@@ -218,7 +219,7 @@ func TestCancelWaitsForTheLastMessage(t *testing.T) {
 	<-done
 	cancel() // again
 	n := len(in.all())
-	ok(t, publish(b, &broker.Message{Topic: "x"}))
+	testkit.OK(t, publish(b, &broker.Message{Topic: "x"}))
 	if n != 1 || len(in.all()) != n {
 		t.Errorf("%d were given before and %d after", n, len(in.all()))
 	}
@@ -228,11 +229,11 @@ func TestCancelWaitsForTheLastMessage(t *testing.T) {
 // TestMain looks at.
 func TestCloseEndsSubscriptionsOfTheProgramItself(t *testing.T) {
 	b, err := broker.New(broker.Options{})
-	ok(t, err)
+	testkit.OK(t, err)
 	var in inbox
 	cancel, err := b.Subscribe("#", in.use)
-	ok(t, err)
-	ok(t, publish(b, &broker.Message{Topic: "x"}))
+	testkit.OK(t, err)
+	testkit.OK(t, publish(b, &broker.Message{Topic: "x"}))
 	in.first(t, 1)
 	b.Close(context.Background())
 	cancel()
@@ -257,10 +258,10 @@ func TestTheProgramItselfCannotSubscribeToNonsense(t *testing.T) {
 func TestSubscriptionsOfTheProgramItselfAreNotStored(t *testing.T) {
 	folder := journal.DirFS(t.TempDir())
 	b, err := broker.New(broker.Options{Folder: folder})
-	ok(t, err)
+	testkit.OK(t, err)
 	_, err = b.Subscribe("x", func(broker.Delivery) {})
-	ok(t, err)
-	ok(t, publish(b, &broker.Message{Topic: "x", QoS: 2, Payload: []byte("1"), Retain: true}))
+	testkit.OK(t, err)
+	testkit.OK(t, publish(b, &broker.Message{Topic: "x", QoS: 2, Payload: []byte("1"), Retain: true}))
 	b.Close(context.Background())
 	b, _ = startWith(t, broker.Options{Folder: folder})
 	if s := b.Stats(); s.Sessions != 0 || s.Subscriptions != 0 || s.Retained != 1 {

@@ -19,6 +19,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
@@ -36,7 +37,7 @@ func serveOn(t testing.TB, l net.Listener, serve func(net.Listener) error) strin
 func listenTCP(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ok(t, err)
+	testkit.OK(t, err)
 	return l
 }
 
@@ -49,14 +50,14 @@ func TestEveryListenerServesTheSameBroker(t *testing.T) {
 	ca := certtest.New(t)
 	cert, key := ca.Issue("broker", nil)
 	secure, err := broker.NewTLS(broker.TLSOptions{Cert: cert, Key: key, MinVersion: tls.VersionTLS12})
-	ok(t, err)
+	testkit.OK(t, err)
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Cert)
 	trust := &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
 	webSocket := func(l net.Listener) error { return b.ServeWebSocket(l, nil) }
 	socket := filepath.Join(t.TempDir(), "mqtt.sock")
 	unix, err := net.Listen("unix", socket)
-	ok(t, err)
+	testkit.OK(t, err)
 	serveOn(t, unix, b.Serve)
 	ways := map[string]mqttest.Options{
 		"tcp":       {},
@@ -87,12 +88,12 @@ func TestEveryListenerServesTheSameBroker(t *testing.T) {
 				for qos := range byte(3) {
 					payload := make([]byte, 100_000)
 					payload[50_000] = qos
-					ok(t, p.Publish(wire.Publish{Topic: "t", Payload: payload, QoS: qos}))
+					testkit.OK(t, p.Publish(wire.Publish{Topic: "t", Payload: payload, QoS: qos}))
 					if m := next(t, c); len(m.Payload) != 100_000 || m.Payload[50_000] != qos || m.QoS != qos {
 						t.Errorf("got %d bytes, QoS %d", len(m.Payload), m.QoS)
 					}
 				}
-				ok(t, c.Disconnect())
+				testkit.OK(t, c.Disconnect())
 			})
 		}
 	}
@@ -102,11 +103,11 @@ func TestACertificateIsWhoAClientIs(t *testing.T) {
 	ca, other := certtest.New(t), certtest.New(t)
 	cert, key := ca.Issue("broker", nil)
 	a, err := accounts.New(accounts.Options{Delay: time.Millisecond, Configured: []accounts.User{{Name: "printer", Allow: []string{"p/#:rw"}}}})
-	ok(t, err)
+	testkit.OK(t, err)
 	var l logLines
 	b, _ := startWith(t, broker.Options{Accounts: a, Log: l.logger()})
 	secure, err := broker.NewTLS(broker.TLSOptions{Cert: cert, Key: key, ClientCA: ca.CAFile, RequireCertificate: true, MinVersion: tls.VersionTLS12})
-	ok(t, err)
+	testkit.OK(t, err)
 	addr := serveOn(t, tls.NewListener(listenTCP(t), secure), b.Serve)
 	addrWS := serveOn(t, tls.NewListener(listenTCP(t), secure), func(l net.Listener) error { return b.ServeWebSocket(l, nil) })
 	with := func(ca2 *certtest.Authority, name string) *tls.Config {
@@ -116,7 +117,7 @@ func TestACertificateIsWhoAClientIs(t *testing.T) {
 		if ca2 != nil {
 			file, key := ca2.Issue(name, nil)
 			pair, err := tls.LoadX509KeyPair(file, key)
-			ok(t, err)
+			testkit.OK(t, err)
 			c.Certificates = []tls.Certificate{pair}
 		}
 		return c
@@ -135,7 +136,7 @@ func TestACertificateIsWhoAClientIs(t *testing.T) {
 			t.Errorf("%s: let in", name)
 		}
 	}
-	eventually(t, "the log names the certificate without an account", func() bool {
+	testkit.Eventually(t, "the log names the certificate without an account", func() bool {
 		for _, line := range l.find("client was refused") {
 			if line["certificate"] == "stranger" && strings.Contains(fmt.Sprint(line["why"]), "user add") {
 				return true
@@ -153,13 +154,13 @@ func TestANewCertificateIsShownAndDropsNobody(t *testing.T) {
 		c, k := ca.Issue(name, nil)
 		for from, to := range map[string]string{c: cert, k: key} {
 			text, err := os.ReadFile(from)
-			ok(t, err)
-			ok(t, os.WriteFile(to, text, 0o600))
+			testkit.OK(t, err)
+			testkit.OK(t, os.WriteFile(to, text, 0o600))
 		}
 	}
 	install("first")
 	secure, err := broker.NewTLS(broker.TLSOptions{Cert: cert, Key: key, MinVersion: tls.VersionTLS12, Log: zerolog.Nop()})
-	ok(t, err)
+	testkit.OK(t, err)
 	b, _ := start(t, broker.Limits{})
 	addr := serveOn(t, tls.NewListener(listenTCP(t), secure), b.Serve)
 	roots := x509.NewCertPool()
@@ -167,22 +168,22 @@ func TestANewCertificateIsShownAndDropsNobody(t *testing.T) {
 	trust := &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
 	shown := func() string {
 		c, err := tls.Dial("tcp", addr, trust)
-		ok(t, err)
+		testkit.OK(t, err)
 		defer c.Close()
 		return c.ConnectionState().PeerCertificates[0].Subject.CommonName
 	}
 	old := dial(t, addr, mqttest.Options{Dial: dialTLS(trust)})
 	install("second")
-	eventually(t, "the new one is shown", func() bool { return shown() == "second" })
-	ok(t, old.Quiet())
-	ok(t, os.WriteFile(key, []byte("half written"), 0o600))
+	testkit.Eventually(t, "the new one is shown", func() bool { return shown() == "second" })
+	testkit.OK(t, old.Quiet())
+	testkit.OK(t, os.WriteFile(key, []byte("half written"), 0o600))
 	time.Sleep(1100 * time.Millisecond) // files are looked at once a second
 	if got := shown(); got != "second" {
 		t.Errorf("%s is shown while the key is damaged", got)
 	}
 	install("third")
-	eventually(t, "the newest one is shown", func() bool { return shown() == "third" })
-	ok(t, old.Quiet())
+	testkit.Eventually(t, "the newest one is shown", func() bool { return shown() == "third" })
+	testkit.OK(t, old.Quiet())
 	if _, err := broker.NewTLS(broker.TLSOptions{Cert: cert, Key: filepath.Join(dir, "none")}); err == nil {
 		t.Error("a missing key is no error")
 	}
@@ -235,7 +236,7 @@ func TestRebindingANameIsNoWayIn(t *testing.T) {
 // comes from 127.0.0.1, and anonymous clients of this machine are let in.
 func TestAProxyDoesNotMakeStrangersLocal(t *testing.T) {
 	a, err := accounts.New(accounts.Options{Delay: time.Millisecond})
-	ok(t, err)
+	testkit.OK(t, err)
 	b, _ := startWith(t, broker.Options{Accounts: a})
 	addr := serveOn(t, listenTCP(t), func(l net.Listener) error { return b.ServeWebSocket(l, nil) })
 	for forwarded, want := range map[string]bool{

@@ -12,6 +12,7 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -141,7 +142,7 @@ func TestOneStalledClientSlowsNobody(t *testing.T) {
 	payload := make([]byte, 64<<10)
 	for qos := range byte(2) {
 		for range 500 {
-			ok(t, publish(b, &broker.Message{Topic: "t/x", Payload: payload, QoS: qos}))
+			testkit.OK(t, publish(b, &broker.Message{Topic: "t/x", Payload: payload, QoS: qos}))
 			next(t, good)
 		}
 	}
@@ -149,7 +150,7 @@ func TestOneStalledClientSlowsNobody(t *testing.T) {
 	if s.Dropped == 0 {
 		t.Error("the stalled client took 32 MB: this test shows nothing")
 	}
-	eventually(t, "the good client is alone", func() bool { return b.Stats().Clients == 1 })
+	testkit.Eventually(t, "the good client is alone", func() bool { return b.Stats().Clients == 1 })
 }
 
 // TestAClientThatFillsItsOwnQueueHurtsItselfAlone: it publishes to itself,
@@ -201,7 +202,7 @@ func TestPingsAreNoProgress(t *testing.T) {
 		}()
 		began := time.Now()
 		for range 50 {
-			ok(t, publish(b, &broker.Message{Topic: "t", Payload: []byte("x"), QoS: 1}))
+			testkit.OK(t, publish(b, &broker.Message{Topic: "t", Payload: []byte("x"), QoS: 1}))
 		}
 		if took := time.Since(began); round == 1 && took > 1500*time.Millisecond {
 			t.Errorf("its publishers waited again, %s", took)
@@ -219,7 +220,7 @@ func TestPingsAreNoProgress(t *testing.T) {
 func TestWhatOnePeerCanPin(t *testing.T) {
 	b, addr := start(t, broker.Limits{QueuedBytes: 1 << 20})
 	for i := range 1000 {
-		ok(t, publish(b, &broker.Message{Topic: fmt.Sprint("kept/", i), Payload: make([]byte, 100), Retain: true}))
+		testkit.OK(t, publish(b, &broker.Message{Topic: fmt.Sprint("kept/", i), Payload: make([]byte, 100), Retain: true}))
 	}
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -283,7 +284,7 @@ func TestGoodbyeAfterEverythingIsDelivered(t *testing.T) {
 	s := dial(t, addr, mqttest.Options{Version: wire.V5})
 	subscribe(t, s, "#", 0)
 	for i := range 1000 {
-		ok(t, publish(b, &broker.Message{Topic: "x", Payload: fmt.Append(nil, i)}))
+		testkit.OK(t, publish(b, &broker.Message{Topic: "x", Payload: fmt.Append(nil, i)}))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), mqttest.Patience)
 	defer cancel()
@@ -294,7 +295,7 @@ func TestGoodbyeAfterEverythingIsDelivered(t *testing.T) {
 		}
 	}
 	body, err := s.Expect(wire.DISCONNECT)
-	ok(t, err)
+	testkit.OK(t, err)
 	if wire.Code(body[0]) != wire.ShuttingDown {
 		t.Errorf("code 0x%02x", body[0])
 	}

@@ -11,6 +11,7 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -28,7 +29,7 @@ func start(t testing.TB, limits broker.Limits) (*broker.Broker, string) {
 func startWith(t testing.TB, o broker.Options) (*broker.Broker, string) {
 	t.Helper()
 	b, err := broker.New(o)
-	ok(t, err)
+	testkit.OK(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -55,27 +56,10 @@ func dial(t testing.TB, addr string, o mqttest.Options) *mqttest.Client {
 	return c
 }
 
-// eventually waits until something holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(mqttest.Patience); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited too long until %s", what)
-		}
-	}
-}
-
 // publish publishes from inside the program.
 func publish(b *broker.Broker, m *broker.Message) error {
 	_, err := b.Publish(context.Background(), m)
 	return err
-}
-
-func ok(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func subscribe(t testing.TB, c *mqttest.Client, filter string, options byte, props ...byte) {
@@ -89,7 +73,7 @@ func subscribe(t testing.TB, c *mqttest.Client, filter string, options byte, pro
 func next(t testing.TB, c *mqttest.Client) wire.Publish {
 	t.Helper()
 	p, err := c.Next()
-	ok(t, err)
+	testkit.OK(t, err)
 	return p
 }
 

@@ -14,6 +14,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -53,7 +54,7 @@ func (l *logLines) find(text string) (out []map[string]any) {
 // one waits for the first line that holds a text and checks its fields.
 func (l *logLines) one(t *testing.T, text string, fields map[string]any) map[string]any {
 	t.Helper()
-	eventually(t, "the log says "+text, func() bool { return len(l.find(text)) > 0 })
+	testkit.Eventually(t, "the log says "+text, func() bool { return len(l.find(text)) > 0 })
 	line := l.find(text)[0]
 	for key, want := range fields {
 		if got := fmt.Sprint(line[key]); !strings.Contains(got, fmt.Sprint(want)) {
@@ -84,7 +85,7 @@ func TestTheLogSaysWhoConnectsAndWhyItEnds(t *testing.T) {
 			c := dial(t, addr, mqttest.Options{ID: "kitchen", Version: version, KeepAlive: 1})
 			l.one(t, "client connected", map[string]any{"level": "info", "client": "kitchen", "from": "127.0.0.1:", "version": named, "keepalive": 1, "clean": true})
 			end.do(b, c)
-			eventually(t, "the end is logged", func() bool {
+			testkit.Eventually(t, "the end is logged", func() bool {
 				return len(l.find("disconnected"))+len(l.find("client lost"))+len(l.find("cut off")) == 1
 			})
 			line := append(append(l.find("disconnected"), l.find("client lost")...), l.find("cut off")...)[0]
@@ -113,17 +114,17 @@ func TestClientsThatComeAndGoAllTheTimeDoNotFillTheLog(t *testing.T) {
 	const count = 600
 	for i := range count { // names of their own: the address has a budget too
 		c, err := mqttest.Dial(addr, mqttest.Options{ID: fmt.Sprint("flap", i%300)})
-		ok(t, err)
-		ok(t, c.Disconnect())
+		testkit.OK(t, err)
+		testkit.OK(t, c.Disconnect())
 		c.Close()
 	}
-	eventually(t, "all have left", func() bool { return b.Stats().Clients == 0 })
+	testkit.Eventually(t, "all have left", func() bool { return b.Stats().Clients == 0 })
 	if n := len(l.find("client connected")); n < 100 || n > 300 {
 		t.Errorf("%d lines about %d connections", n, count)
 	}
 	for range 100 {
 		c, err := mqttest.Dial(addr, mqttest.Options{ID: "one"})
-		ok(t, err)
+		testkit.OK(t, err)
 		c.Close()
 	}
 	if n := len(l.find("client connected")); n > 310 {
@@ -136,7 +137,7 @@ func TestTheLogSaysWhichPacketIsTooLarge(t *testing.T) {
 	_, addr := startWith(t, broker.Options{Log: l.logger(), Limits: broker.Limits{PacketSize: 4000}})
 	for range 3 {
 		c := dial(t, addr, mqttest.Options{ID: "big"})
-		ok(t, c.Send(wire.Publish{Topic: "t", Payload: make([]byte, 6000)}))
+		testkit.OK(t, c.Send(wire.Publish{Topic: "t", Payload: make([]byte, 6000)}))
 		if _, err := c.Next(); err == nil {
 			t.Error("not cut off")
 		}
@@ -150,7 +151,7 @@ func TestTheLogSaysWhichPacketIsTooLarge(t *testing.T) {
 func TestTheLogSaysWhyAConnectIsRefused(t *testing.T) {
 	var l logLines
 	a, err := accounts.New(accounts.Options{Delay: time.Millisecond, Failures: 2, Configured: []accounts.User{{Name: "ann", Hash: accounts.PlainHash("x"), Allow: []string{"a:rw"}}}})
-	ok(t, err)
+	testkit.OK(t, err)
 	_, addr := startWith(t, broker.Options{Log: l.logger(), Accounts: a})
 	for _, c := range []struct {
 		o   mqttest.Options
@@ -162,12 +163,12 @@ func TestTheLogSaysWhyAConnectIsRefused(t *testing.T) {
 		{mqttest.Options{ID: strings.Repeat("4", 300), User: "ann", Password: "x"}, "more than 256 bytes"},
 	} {
 		client, _, code, err := mqttest.Connect(addr, c.o)
-		ok(t, err)
+		testkit.OK(t, err)
 		client.Close()
 		if code == wire.Success {
 			t.Errorf("%v was let in", c.o)
 		}
-		eventually(t, "the log says "+c.why, func() bool {
+		testkit.Eventually(t, "the log says "+c.why, func() bool {
 			for _, line := range l.find("client was refused") {
 				if strings.Contains(fmt.Sprint(line["why"]), c.why) && line["level"] == "warn" && line["version"] == "3.1.1" && line["user"] == c.o.User {
 					return true
@@ -179,12 +180,12 @@ func TestTheLogSaysWhyAConnectIsRefused(t *testing.T) {
 	// Who speaks no MQTT is told of, who says nothing is not.
 	before := len(l.find("client was refused"))
 	nc, err := net.Dial("tcp", addr)
-	ok(t, err)
+	testkit.OK(t, err)
 	nc.Close()
 	nc, err = net.Dial("tcp", addr)
-	ok(t, err)
+	testkit.OK(t, err)
 	_, _ = nc.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
-	eventually(t, "it is told", func() bool { return len(l.find("client was refused")) == before+1 })
+	testkit.Eventually(t, "it is told", func() bool { return len(l.find("client was refused")) == before+1 })
 	nc.Close()
 }
 
@@ -204,11 +205,11 @@ func TestTheLogSaysWhichOtherProtocolAClientSpeaks(t *testing.T) {
 			var l logLines
 			_, addr := startWith(t, broker.Options{Log: l.logger()})
 			nc, err := net.Dial("tcp", addr)
-			ok(t, err)
+			testkit.OK(t, err)
 			defer nc.Close()
 			_, err = nc.Write([]byte(first))
-			ok(t, err)
-			ok(t, nc.(*net.TCPConn).CloseWrite())
+			testkit.OK(t, err)
+			testkit.OK(t, nc.(*net.TCPConn).CloseWrite())
 			l.one(t, "client was refused", map[string]any{"level": "warn", "from": "127.0.0.1:", "why": why})
 		})
 	}
@@ -220,10 +221,10 @@ func TestOneCauseOfRefusalsDoesNotHideAnother(t *testing.T) {
 	_, addr := startWith(t, broker.Options{Log: l.logger()})
 	for i, first := range []string{"\n", "GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x02\x00"} {
 		nc, err := net.Dial("tcp", addr)
-		ok(t, err)
+		testkit.OK(t, err)
 		_, err = nc.Write([]byte(first))
-		ok(t, err)
-		eventually(t, fmt.Sprintf("%q is told", first), func() bool { return len(l.find("client was refused")) == i+1 })
+		testkit.OK(t, err)
+		testkit.Eventually(t, fmt.Sprintf("%q is told", first), func() bool { return len(l.find("client was refused")) == i+1 })
 		nc.Close()
 	}
 }
@@ -233,10 +234,10 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 	b, addr := startWith(t, broker.Options{Log: l.logger()})
 	for i := range 200 {
 		c, _, _, err := mqttest.Connect(addr, mqttest.Options{NoID: true, Keep: true, User: fmt.Sprint("u", i), Password: "x"})
-		ok(t, err)
+		testkit.OK(t, err)
 		c.Close()
 	}
-	eventually(t, "all have left", func() bool { return b.Stats().Clients == 0 })
+	testkit.Eventually(t, "all have left", func() bool { return b.Stats().Clients == 0 })
 	if n := len(l.find("client was refused")); n == 0 || n > 20 {
 		t.Errorf("%d lines", n)
 	}
@@ -246,12 +247,12 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 // as final and never comes back.
 func TestTemporaryRefusalsAreNotFinal(t *testing.T) {
 	a, err := accounts.New(accounts.Options{Delay: time.Millisecond, Failures: 2, Configured: []accounts.User{{Name: "ann", Hash: accounts.PlainHash("x"), Allow: []string{"#:rw"}}}})
-	ok(t, err)
+	testkit.OK(t, err)
 	_, addr := startWith(t, broker.Options{Accounts: a, Limits: broker.Limits{Clients: 1}})
 	refusal := func(o mqttest.Options) wire.Code {
 		t.Helper()
 		c, _, code, err := mqttest.Connect(addr, o)
-		ok(t, err)
+		testkit.OK(t, err)
 		c.Close()
 		return code
 	}

@@ -7,6 +7,7 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -18,13 +19,13 @@ func TestWillIsSentOnlyWhenTheClientVanishes(t *testing.T) {
 			subscribe(t, s, "will/"+name, 1)
 			will := &wire.Publish{Topic: "will/" + name, Payload: []byte("gone"), QoS: 1}
 			polite := dial(t, addr, mqttest.Options{Version: version, Will: will})
-			ok(t, polite.Disconnect())
+			testkit.OK(t, polite.Disconnect())
 			rude := dial(t, addr, mqttest.Options{Version: version, Will: will})
 			rude.Close()
 			if m := next(t, s); string(m.Payload) != "gone" {
 				t.Errorf("got %+v", m)
 			}
-			ok(t, s.Quiet())
+			testkit.OK(t, s.Quiet())
 		})
 	}
 }
@@ -35,7 +36,7 @@ func TestKeepAliveEndsSilentClients(t *testing.T) {
 	subscribe(t, s, "w", 0)
 	c := dial(t, addr, mqttest.Options{Version: wire.V5, KeepAlive: 1, Will: &wire.Publish{Topic: "w", Payload: []byte("silent")}})
 	body, err := c.Expect(wire.DISCONNECT)
-	ok(t, err)
+	testkit.OK(t, err)
 	if wire.Code(body[0]) != wire.KeepAliveTimeout {
 		t.Errorf("code 0x%02x", body[0])
 	}
@@ -50,15 +51,15 @@ func TestTakeoverEndsTheOldConnection(t *testing.T) {
 	subscribe(t, old, "t", 0)
 	fresh := dial(t, addr, mqttest.Options{Version: wire.V5, ID: "same"})
 	body, err := old.Expect(wire.DISCONNECT)
-	ok(t, err)
+	testkit.OK(t, err)
 	if wire.Code(body[0]) != wire.TakenOver {
 		t.Errorf("code 0x%02x", body[0])
 	}
 	if _, _, err := old.Reader.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("the old connection: %v", err)
 	}
-	ok(t, fresh.Publish(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1}))
-	ok(t, fresh.Quiet()) // a clean start: the subscription is gone
+	testkit.OK(t, fresh.Publish(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1}))
+	testkit.OK(t, fresh.Quiet()) // a clean start: the subscription is gone
 }
 
 func TestSessionsOutliveConnections(t *testing.T) {
@@ -73,40 +74,40 @@ func TestSessionsOutliveConnections(t *testing.T) {
 			c := dial(t, addr, o)
 			subscribe(t, c, topic, 2)
 			p := dial(t, addr, mqttest.Options{})
-			ok(t, p.Publish(wire.Publish{Topic: topic, Payload: []byte("unanswered 1"), QoS: 1}))
-			ok(t, p.Publish(wire.Publish{Topic: topic, Payload: []byte("unanswered 2"), QoS: 2}))
+			testkit.OK(t, p.Publish(wire.Publish{Topic: topic, Payload: []byte("unanswered 1"), QoS: 1}))
+			testkit.OK(t, p.Publish(wire.Publish{Topic: topic, Payload: []byte("unanswered 2"), QoS: 2}))
 			var ids []uint16
 			for range 2 {
 				m, err := c.NextUnanswered()
-				ok(t, err)
+				testkit.OK(t, err)
 				ids = append(ids, m.PacketID)
 			}
-			ok(t, c.Ack(wire.PUBREC, ids[1]))
+			testkit.OK(t, c.Ack(wire.PUBREC, ids[1]))
 			_, err := c.Expect(wire.PUBREL)
-			ok(t, err)
+			testkit.OK(t, err)
 			c.Close()
-			ok(t, p.Publish(wire.Publish{Topic: topic, Payload: []byte("offline 0"), QoS: 0}))
-			ok(t, p.Publish(wire.Publish{Topic: topic, Payload: []byte("offline 1"), QoS: 1}))
+			testkit.OK(t, p.Publish(wire.Publish{Topic: topic, Payload: []byte("offline 0"), QoS: 0}))
+			testkit.OK(t, p.Publish(wire.Publish{Topic: topic, Payload: []byte("offline 1"), QoS: 1}))
 
 			c, present, code, err := mqttest.Connect(addr, o)
-			ok(t, err)
+			testkit.OK(t, err)
 			defer c.Close()
 			if !present || code != 0 {
 				t.Fatalf("session present %v, code %d", present, code)
 			}
 			m, err := c.Next()
-			ok(t, err)
+			testkit.OK(t, err)
 			if string(m.Payload) != "unanswered 1" || !m.Dup || m.PacketID != ids[0] {
 				t.Errorf("got %+v", m)
 			}
 			body, err := c.Expect(wire.PUBREL) // not the message again
-			ok(t, err)
+			testkit.OK(t, err)
 			if uint16(body[0])<<8|uint16(body[1]) != ids[1] {
 				t.Errorf("PUBREL for % x", body)
 			}
 			for {
 				m, err = c.Next()
-				ok(t, err)
+				testkit.OK(t, err)
 				if string(m.Payload) == "offline 1" {
 					break
 				}
@@ -118,7 +119,7 @@ func TestSessionsOutliveConnections(t *testing.T) {
 
 			o.Keep = false
 			c2, present, _, err := mqttest.Connect(addr, o)
-			ok(t, err)
+			testkit.OK(t, err)
 			defer c2.Close()
 			if present {
 				t.Error("a clean start found a session")
@@ -134,25 +135,25 @@ func TestQoS2IsNeverDoubled(t *testing.T) {
 	o := mqttest.Options{ID: "pub", Keep: true}
 	p := dial(t, addr, o)
 	m := wire.Publish{Topic: "t", Payload: []byte("once"), QoS: 2, PacketID: 5}
-	ok(t, p.Send(m))
+	testkit.OK(t, p.Send(m))
 	_, err := p.Expect(wire.PUBREC)
-	ok(t, err)
+	testkit.OK(t, err)
 	m.Dup = true
-	ok(t, p.Send(m)) // again on the same connection
+	testkit.OK(t, p.Send(m)) // again on the same connection
 	_, err = p.Expect(wire.PUBREC)
-	ok(t, err)
+	testkit.OK(t, err)
 	p.Close()
 	p = dial(t, addr, o)
-	ok(t, p.Send(m)) // and on the next
+	testkit.OK(t, p.Send(m)) // and on the next
 	_, err = p.Expect(wire.PUBREC)
-	ok(t, err)
-	ok(t, p.Ack(wire.PUBREL, 5))
+	testkit.OK(t, err)
+	testkit.OK(t, p.Ack(wire.PUBREL, 5))
 	_, err = p.Expect(wire.PUBCOMP)
-	ok(t, err)
+	testkit.OK(t, err)
 	next(t, s)
-	ok(t, s.Quiet())
+	testkit.OK(t, s.Quiet())
 	m.Dup = false // the id is free again: a new message
-	ok(t, p.Send(m))
+	testkit.OK(t, p.Send(m))
 	next(t, s)
 }
 
@@ -168,7 +169,7 @@ func TestADelayedWillIsDueWhenItsSessionEnds(t *testing.T) {
 	o.Keep = true
 	o.Will = nil
 	back := dial(t, addr, o)
-	ok(t, s.Quiet()) // it came back in time
+	testkit.OK(t, s.Quiet()) // it came back in time
 	o.Will = &wire.Publish{Topic: "w", Payload: []byte("gone"), Properties: []byte{0x18, 0, 0, 1, 0}}
 	back.Close()
 	dial(t, addr, o).Close()

@@ -8,6 +8,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 )
 
 // TestAStoreOfANewerVersionIsRefused: to skip what it does not know would lose
@@ -15,16 +16,16 @@ import (
 func TestAStoreOfANewerVersionIsRefused(t *testing.T) {
 	dir := journal.DirFS(t.TempDir())
 	j, err := journal.Open(journal.Options{FS: dir, MaxAge: 1, Memory: 1, MaxSize: 1 << 20})
-	ok(t, err)
+	testkit.OK(t, err)
 	_, err = j.Cursor("snapshot")
-	ok(t, err)
+	testkit.OK(t, err)
 	p, err := j.Submit(event.Event{Name: "will", Payload: []byte("of a newer version")})
-	ok(t, err)
+	testkit.OK(t, err)
 	_, err = p.Wait()
-	ok(t, err)
-	ok(t, j.Close())
+	testkit.OK(t, err)
+	testkit.OK(t, j.Close())
 	before, err := dir.List()
-	ok(t, err)
+	testkit.OK(t, err)
 
 	refused := func(err error) {
 		t.Helper()
@@ -39,7 +40,7 @@ func TestAStoreOfANewerVersionIsRefused(t *testing.T) {
 	}
 	refused(err)
 	after, err := dir.List()
-	ok(t, err)
+	testkit.OK(t, err)
 	if len(before) != len(after) {
 		t.Fatalf("the files were %v and are %v", before, after)
 	}

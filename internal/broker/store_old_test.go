@@ -9,6 +9,7 @@ import (
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -24,14 +25,14 @@ func TestStoresThatKnowSessionsByClientIDAloneAreRead(t *testing.T) {
 	open = binary.AppendUvarint(open, uint64(time.Now().Add(time.Hour).UnixMilli()))
 	sub := append(text(text(nil, "ha1"), "t"), 1, 0)
 	j, err := journal.Open(journal.Options{FS: dir, MaxAge: 1, Memory: 1, MaxSize: 1 << 20})
-	ok(t, err)
+	testkit.OK(t, err)
 	_, err = j.Cursor("snapshot") // where it begins to be read
-	ok(t, err)
+	testkit.OK(t, err)
 	p, err := j.Submit(event.Event{Name: "open", Payload: open}, event.Event{Name: "subscribe", Payload: sub})
-	ok(t, err)
+	testkit.OK(t, err)
 	_, err = p.Wait()
-	ok(t, err)
-	ok(t, j.Close())
+	testkit.OK(t, err)
+	testkit.OK(t, j.Close())
 
 	o := mqttest.Options{ID: "ha1", Keep: true, Version: wire.V5, Properties: kept5, User: "ann", Password: "ann"}
 	connect := func(present, clean bool, do func(*testing.T, *mqttest.Client)) {
@@ -44,7 +45,7 @@ func TestStoresThatKnowSessionsByClientIDAloneAreRead(t *testing.T) {
 				o.Properties = nil
 			}
 			c, was, code, err := mqttest.Connect(h.addr, o)
-			ok(t, err)
+			testkit.OK(t, err)
 			defer c.Close()
 			_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
 			if code != wire.Success || was != present {
@@ -54,12 +55,12 @@ func TestStoresThatKnowSessionsByClientIDAloneAreRead(t *testing.T) {
 		})
 	}
 	connect(true, false, func(t *testing.T, c *mqttest.Client) {
-		ok(t, c.Send(wire.Publish{Topic: "t"})) // the old subscription
+		testkit.OK(t, c.Send(wire.Publish{Topic: "t"})) // the old subscription
 		next(t, c)
 		subscribe(t, c, "u", 1)
 	})
 	connect(true, false, func(t *testing.T, c *mqttest.Client) {
-		ok(t, c.Send(wire.Publish{Topic: "u"})) // the new one
+		testkit.OK(t, c.Send(wire.Publish{Topic: "u"})) // the new one
 		next(t, c)
 	})
 	connect(false, true, func(*testing.T, *mqttest.Client) {})

@@ -12,6 +12,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -20,7 +21,7 @@ import (
 func reborn(t testing.TB, dir string) (*broker.Broker, string) {
 	t.Helper()
 	var fresh string
-	eventually(t, "nothing changes while the folder is copied", func() bool {
+	testkit.Eventually(t, "nothing changes while the folder is copied", func() bool {
 		before := dirSize(t, dir)
 		fresh = t.TempDir()
 		return os.CopyFS(fresh, os.DirFS(dir)) == nil && dirSize(t, dir) == before
@@ -40,23 +41,23 @@ func TestWhatWasAcknowledgedSurvivesACrash(t *testing.T) {
 	subscribe(t, s, "t/2", 1)
 	p := dial(t, addr, mqttest.Options{Version: wire.V5})
 	for i := range 10 {
-		ok(t, p.Publish(wire.Publish{Topic: "t/1", Payload: fmt.Append(nil, "online ", i), QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "t/1", Payload: fmt.Append(nil, "online ", i), QoS: 1}))
 		next(t, s)
 	}
-	ok(t, s.Ping()) // its answers are known
+	testkit.OK(t, s.Ping()) // its answers are known
 	s.Close()
-	ok(t, p.Publish(wire.Publish{Topic: "t/1", Payload: []byte("one"), QoS: 1, Properties: []byte("\x26\x00\x01k\x00\x01v")}))
-	ok(t, p.Publish(wire.Publish{Topic: "t/2", Payload: []byte("two"), QoS: 2}))
-	ok(t, p.Publish(wire.Publish{Topic: "t/1", Payload: []byte("kept"), QoS: 1, Retain: true}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "t/1", Payload: []byte("one"), QoS: 1, Properties: []byte("\x26\x00\x01k\x00\x01v")}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "t/2", Payload: []byte("two"), QoS: 2}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "t/1", Payload: []byte("kept"), QoS: 1, Retain: true}))
 
 	b, addr := reborn(t, dir)
 	if n := b.Stats().Retained; n != 1 {
 		t.Errorf("%d messages retained", n)
 	}
 	// New messages come behind the old.
-	ok(t, publish(b, &broker.Message{Topic: "t/2", Payload: []byte("three"), QoS: 1}))
+	testkit.OK(t, publish(b, &broker.Message{Topic: "t/2", Payload: []byte("three"), QoS: 1}))
 	s, present, _, err := mqttest.Connect(addr, o)
-	ok(t, err)
+	testkit.OK(t, err)
 	defer s.Close()
 	_ = s.SetDeadline(time.Now().Add(mqttest.Patience))
 	if !present {
@@ -74,7 +75,7 @@ func TestWhatWasAcknowledgedSurvivesACrash(t *testing.T) {
 			t.Errorf("got %+v", m)
 		}
 	}
-	ok(t, s.Quiet())
+	testkit.OK(t, s.Quiet())
 	subscribe(t, s, "t/1", 1)
 	if m := next(t, s); string(m.Payload) != "kept" || !m.Retain {
 		t.Errorf("got %+v", m)
@@ -90,14 +91,14 @@ func TestQoS2IsNotDoubledByACrash(t *testing.T) {
 	subscribe(t, s, "t", 2)
 	p := dial(t, addr, po)
 	send := func(p *mqttest.Client, id uint16) {
-		ok(t, p.Send(wire.Publish{Topic: "t", Payload: fmt.Append(nil, id), QoS: 2, PacketID: id}))
+		testkit.OK(t, p.Send(wire.Publish{Topic: "t", Payload: fmt.Append(nil, id), QoS: 2, PacketID: id}))
 		_, err := p.Expect(wire.PUBREC)
-		ok(t, err)
+		testkit.OK(t, err)
 	}
 	ids := map[string]uint16{}
 	receive := func(s *mqttest.Client) wire.Publish {
 		m, err := s.NextUnanswered()
-		ok(t, err)
+		testkit.OK(t, err)
 		return m
 	}
 	for id := range uint16(3) {
@@ -106,33 +107,33 @@ func TestQoS2IsNotDoubledByACrash(t *testing.T) {
 		ids[string(m.Payload)] = m.PacketID
 	}
 	// 1 is through, 2 is received and not released, 3 was only sent.
-	ok(t, p.Ack(wire.PUBREL, 1))
+	testkit.OK(t, p.Ack(wire.PUBREL, 1))
 	_, err := p.Expect(wire.PUBCOMP)
-	ok(t, err)
+	testkit.OK(t, err)
 	for _, payload := range []string{"1", "2"} {
-		ok(t, s.Ack(wire.PUBREC, ids[payload]))
+		testkit.OK(t, s.Ack(wire.PUBREC, ids[payload]))
 		_, err = s.Expect(wire.PUBREL)
-		ok(t, err)
+		testkit.OK(t, err)
 	}
-	ok(t, s.Ack(wire.PUBCOMP, ids["1"]))
+	testkit.OK(t, s.Ack(wire.PUBCOMP, ids["1"]))
 
 	_, addr = reborn(t, dir)
 	p, s = dial(t, addr, po), dial(t, addr, so)
 	send(p, 2) // again: it is known
 	for range 2 {
-		ok(t, p.Ack(wire.PUBREL, 2)) // known, or forgotten: answered in any case
+		testkit.OK(t, p.Ack(wire.PUBREL, 2)) // known, or forgotten: answered in any case
 		_, err = p.Expect(wire.PUBCOMP)
-		ok(t, err)
+		testkit.OK(t, err)
 	}
 	expect := func(s *mqttest.Client) (released []uint16, m wire.Publish) {
 		for {
 			header, body, err := s.Reader.Next()
-			ok(t, err)
+			testkit.OK(t, err)
 			switch wire.Type(header >> 4) {
 			case wire.PUBREL:
 				released = append(released, uint16(body[0])<<8|uint16(body[1]))
 			case wire.PUBLISH:
-				ok(t, wire.DecodePublish(&m, wire.V311, header, append([]byte(nil), body...), ""))
+				testkit.OK(t, wire.DecodePublish(&m, wire.V311, header, append([]byte(nil), body...), ""))
 				return released, m
 			}
 		}
@@ -144,16 +145,16 @@ func TestQoS2IsNotDoubledByACrash(t *testing.T) {
 	known := false
 	for _, id := range released {
 		known = known || id == ids["2"]
-		ok(t, s.Ack(wire.PUBCOMP, id))
+		testkit.OK(t, s.Ack(wire.PUBCOMP, id))
 	}
 	if !known {
 		t.Errorf("PUBREL for %v, not for %d", released, ids["2"])
 	}
-	ok(t, s.Ack(wire.PUBREC, m.PacketID))
+	testkit.OK(t, s.Ack(wire.PUBREC, m.PacketID))
 	_, err = s.Expect(wire.PUBREL)
-	ok(t, err)
-	ok(t, s.Ack(wire.PUBCOMP, m.PacketID))
-	ok(t, s.Quiet())
+	testkit.OK(t, err)
+	testkit.OK(t, s.Ack(wire.PUBCOMP, m.PacketID))
+	testkit.OK(t, s.Quiet())
 	send(p, 1) // free again: a new message
 	if m := receive(s); string(m.Payload) != "1" {
 		t.Errorf("got %+v", m)
@@ -171,16 +172,16 @@ func TestSnapshotsKeepEverything(t *testing.T) {
 	s.Close()
 	p := dial(t, addr, mqttest.Options{})
 	for i := range 500 {
-		ok(t, p.Publish(wire.Publish{Topic: "q/x", Payload: fmt.Append(nil, i), QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "q/x", Payload: fmt.Append(nil, i), QoS: 1}))
 	}
-	ok(t, p.Publish(wire.Publish{Topic: "gone", Payload: []byte("x"), QoS: 1, Retain: true}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "gone", Payload: []byte("x"), QoS: 1, Retain: true}))
 	payload := make([]byte, 64<<10)
 	for i := range 600 { // 38 MB
-		ok(t, p.Publish(wire.Publish{Topic: fmt.Sprint("r/", i%10), Payload: append(payload, byte(i)), QoS: 1, Retain: true}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: fmt.Sprint("r/", i%10), Payload: append(payload, byte(i)), QoS: 1, Retain: true}))
 	}
-	ok(t, p.Publish(wire.Publish{Topic: "gone", QoS: 1, Retain: true}))
-	eventually(t, "the log is small", func() bool {
-		ok(t, p.Publish(wire.Publish{Topic: "r/0", Payload: []byte("last"), QoS: 1, Retain: true}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "gone", QoS: 1, Retain: true}))
+	testkit.Eventually(t, "the log is small", func() bool {
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "r/0", Payload: []byte("last"), QoS: 1, Retain: true}))
 		return dirSize(t, dir) < 10<<20
 	})
 	b, addr := reborn(t, dir)
@@ -193,12 +194,12 @@ func TestSnapshotsKeepEverything(t *testing.T) {
 			t.Fatalf("got %q, want %d", m.Payload, i)
 		}
 	}
-	ok(t, s.Quiet())
+	testkit.OK(t, s.Quiet())
 }
 
 func dirSize(t testing.TB, dir string) (sum int64) {
 	entries, err := os.ReadDir(dir)
-	ok(t, err)
+	testkit.OK(t, err)
 	for _, e := range entries {
 		if info, err := os.Stat(filepath.Join(dir, e.Name())); err == nil {
 			sum += info.Size()
@@ -217,7 +218,7 @@ func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
 	before := dirSize(t, dir)
 	p := dial(t, addr, mqttest.Options{})
 	for range 100 {
-		ok(t, p.Publish(wire.Publish{Topic: "t", Payload: make([]byte, 4<<10), QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "t", Payload: make([]byte, 4<<10), QoS: 1}))
 		next(t, s)
 	}
 	if after := dirSize(t, dir); after != before {
@@ -280,13 +281,13 @@ func TestNothingIsAcknowledgedThatCannotBeStored(t *testing.T) {
 		t.Fatal("acknowledged")
 	}
 	p = dial(t, addr, mqttest.Options{Version: wire.V5})
-	ok(t, p.Send(wire.Publish{Topic: "kept", Payload: []byte("no"), QoS: 1, PacketID: 7}))
+	testkit.OK(t, p.Send(wire.Publish{Topic: "kept", Payload: []byte("no"), QoS: 1, PacketID: 7}))
 	body, err := p.Expect(wire.PUBACK)
-	ok(t, err)
+	testkit.OK(t, err)
 	if wire.Code(body[2]) != wire.QuotaExceeded {
 		t.Errorf("code 0x%02x", body[2])
 	}
-	ok(t, p.Publish(wire.Publish{Topic: "live", Payload: []byte("x"), QoS: 1}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "live", Payload: []byte("x"), QoS: 1}))
 	next(t, live)
 	// Who has messages waiting can take them: they may be what fills the disk.
 	s = dial(t, addr, o)
@@ -296,10 +297,10 @@ func TestNothingIsAcknowledgedThatCannotBeStored(t *testing.T) {
 	subscribe(t, s, "kept", 1) // what it has already
 	s.Close()
 	<-broken
-	eventually(t, "messages are taken again", func() bool {
-		ok(t, p.Send(wire.Publish{Topic: "kept", Payload: []byte("yes"), QoS: 1, PacketID: 8}))
+	testkit.Eventually(t, "messages are taken again", func() bool {
+		testkit.OK(t, p.Send(wire.Publish{Topic: "kept", Payload: []byte("yes"), QoS: 1, PacketID: 8}))
 		body, err := p.Expect(wire.PUBACK)
-		ok(t, err)
+		testkit.OK(t, err)
 		return len(body) == 2
 	})
 	_, addr = reborn(t, dir)
@@ -311,7 +312,7 @@ func TestNothingIsAcknowledgedThatCannotBeStored(t *testing.T) {
 	if string(m.Payload) != "yes" {
 		t.Errorf("got %q", m.Payload)
 	}
-	ok(t, s.Quiet())
+	testkit.OK(t, s.Quiet())
 }
 
 func TestSessionsExpireAcrossRestarts(t *testing.T) {
@@ -320,7 +321,7 @@ func TestSessionsExpireAcrossRestarts(t *testing.T) {
 	s := dial(t, addr, mqttest.Options{Version: wire.V5, ID: "short", Properties: []byte{0x11, 0, 0, 0, 1}})
 	subscribe(t, s, "t", 1)
 	s.Close()
-	eventually(t, "the client is gone", func() bool { return b.Stats().Clients == 0 })
+	testkit.Eventually(t, "the client is gone", func() bool { return b.Stats().Clients == 0 })
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	b.Close(ctx)
@@ -340,10 +341,10 @@ func TestASessionThatEndedWhileTheProgramWasDownStaysEnded(t *testing.T) {
 	c := dial(t, addr, o)
 	subscribe(t, c, "t", 1)
 	c.Close()
-	eventually(t, "it is away", func() bool { return b.Stats().Clients == 0 })
-	ok(t, dial(t, addr, mqttest.Options{}).Publish(wire.Publish{Topic: "t", Payload: []byte("old"), QoS: 1}))
+	testkit.Eventually(t, "it is away", func() bool { return b.Stats().Clients == 0 })
+	testkit.OK(t, dial(t, addr, mqttest.Options{}).Publish(wire.Publish{Topic: "t", Payload: []byte("old"), QoS: 1}))
 	down := t.TempDir()
-	ok(t, os.CopyFS(down, os.DirFS(dir)))
+	testkit.OK(t, os.CopyFS(down, os.DirFS(dir)))
 	time.Sleep(1100 * time.Millisecond)
 	b, addr = startWith(t, broker.Options{Folder: journal.DirFS(down)})
 	if n := b.Stats().Sessions; n != 0 {
@@ -355,14 +356,14 @@ func TestASessionThatEndedWhileTheProgramWasDownStaysEnded(t *testing.T) {
 	c.Close()
 	_, addr = reborn(t, down)
 	c, present, _, err := mqttest.Connect(addr, o)
-	ok(t, err)
+	testkit.OK(t, err)
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
 	if !present {
 		t.Error("the new session is gone")
 	}
-	ok(t, dial(t, addr, mqttest.Options{}).Publish(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1}))
-	ok(t, c.Quiet())
+	testkit.OK(t, dial(t, addr, mqttest.Options{}).Publish(wire.Publish{Topic: "t", Payload: []byte("x"), QoS: 1}))
+	testkit.OK(t, c.Quiet())
 }
 
 // TestASnapshotKeepsTheNewestOfUnsavedTopics: QoS 0 values that are yet to be
@@ -371,12 +372,12 @@ func TestASnapshotKeepsTheNewestOfUnsavedTopics(t *testing.T) {
 	dir := t.TempDir()
 	_, addr := startWith(t, broker.Options{Folder: journal.DirFS(dir), SaveInterval: time.Hour})
 	p := dial(t, addr, mqttest.Options{})
-	ok(t, p.Publish(wire.Publish{Topic: "v", Payload: []byte("saved"), QoS: 1, Retain: true}))
-	ok(t, p.Publish(wire.Publish{Topic: "v", Payload: []byte("unsaved"), Retain: true}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "v", Payload: []byte("saved"), QoS: 1, Retain: true}))
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "v", Payload: []byte("unsaved"), Retain: true}))
 	payload := make([]byte, 64<<10)
-	eventually(t, "there was a snapshot", func() bool {
+	testkit.Eventually(t, "there was a snapshot", func() bool {
 		for range 20 {
-			ok(t, p.Publish(wire.Publish{Topic: "r", Payload: payload, QoS: 1, Retain: true}))
+			testkit.OK(t, p.Publish(wire.Publish{Topic: "r", Payload: payload, QoS: 1, Retain: true}))
 		}
 		return dirSize(t, dir) < 3<<20
 	})
@@ -394,11 +395,11 @@ func TestWhatIsInFlightCounts(t *testing.T) {
 	for i := range 10 {
 		c := dial(t, addr, mqttest.Options{ID: fmt.Sprint("absent", i), Keep: true})
 		subscribe(t, c, "t", 1)
-		ok(t, p.Publish(wire.Publish{Topic: "t", Payload: make([]byte, 100<<10), QoS: 1}))
+		testkit.OK(t, p.Publish(wire.Publish{Topic: "t", Payload: make([]byte, 100<<10), QoS: 1}))
 		_, err := c.NextUnanswered()
-		ok(t, err)
+		testkit.OK(t, err)
 		c.Close()
-		eventually(t, "it is away", func() bool { return b.Stats().Clients == 1 })
+		testkit.Eventually(t, "it is away", func() bool { return b.Stats().Clients == 1 })
 	}
 	if n := b.Stats().QueuedBytes; n < 1000<<10 || n > 1<<20+1100<<10 {
 		t.Errorf("%d bytes are counted", n)
@@ -406,7 +407,7 @@ func TestWhatIsInFlightCounts(t *testing.T) {
 	for i := range 10 { // all of it is given back
 		dial(t, addr, mqttest.Options{ID: fmt.Sprint("absent", i)})
 	}
-	eventually(t, "nothing is counted any more", func() bool { return b.Stats().QueuedBytes == 0 })
+	testkit.Eventually(t, "nothing is counted any more", func() bool { return b.Stats().QueuedBytes == 0 })
 }
 
 // TestAFloodDoesNotKeepTheBrokerFromStopping: a client that sends without pause.

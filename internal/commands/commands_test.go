@@ -17,6 +17,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/testkit"
 )
 
 // rig is a desk between a link and a source, both of this test.
@@ -127,16 +128,7 @@ func (r *rig) lists() (done, answers, events []string, log string) {
 
 func (r *rig) await(t *testing.T, events int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d events", events), func() bool { _, _, e, _ := r.lists(); return len(e) >= events })
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("does not come true: %s", what)
-		}
-	}
+	testkit.Eventually(t, fmt.Sprintf("%d events", events), func() bool { _, _, e, _ := r.lists(); return len(e) >= events })
 }
 
 // TestACommandIsDoneAnsweredAndAnEvent, whatever comes of it.
@@ -265,7 +257,7 @@ func TestOneIsDoneAtATime(t *testing.T) {
 func TestOtherCommandsAreAllowedInPlace(t *testing.T) {
 	r := newRig(t, "stubborn", "pause")
 	r.take("stubborn", "")
-	eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
+	testkit.Eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
 	r.take("pause", "")
 	r.config.Sources[0].Allowed = []string{"resume"}
 	r.Configure(r.config)
@@ -285,7 +277,7 @@ func TestCommandsOfASourceThatIsGoneAreCancelled(t *testing.T) {
 	t.Cleanup(r.Close)
 	r.Configure(r.config)
 	r.take("hang", "")
-	eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
+	testkit.Eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
 	r.config.Sources = nil
 	r.Configure(r.config)
 	r.await(t, 1)

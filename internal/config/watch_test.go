@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/testkit"
 )
 
 // watched is a file that is watched, with what was seen in it.
@@ -27,7 +28,7 @@ type watched struct {
 func watch(t *testing.T, path string) *watched {
 	t.Helper()
 	seen, err := config.SumOf(path)
-	ok(t, err)
+	testkit.OK(t, err)
 	w := &watched{t: t, path: path}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -64,19 +65,12 @@ func (w *watched) expect(what, text string) {
 	}
 }
 
-func ok(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestEveryWayToSaveAFileIsSeen, one after the other, so that each must leave
 // the watch as good as it was.
 func TestEveryWayToSaveAFileIsSeen(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
-	write := func(path, text string) { t.Helper(); ok(t, os.WriteFile(path, []byte(text), 0o600)) }
+	write := func(path, text string) { t.Helper(); testkit.OK(t, os.WriteFile(path, []byte(text), 0o600)) }
 	write(path, "first")
 	w := watch(t, path)
 	for _, way := range []struct {
@@ -85,13 +79,13 @@ func TestEveryWayToSaveAFileIsSeen(t *testing.T) {
 	}{
 		{"nano, VS Code: truncated and written", func(text string) { write(path, text) }},
 		{"vim: the old one renamed, a new one written, the old one removed", func(text string) {
-			ok(t, os.Rename(path, path+"~"))
+			testkit.OK(t, os.Rename(path, path+"~"))
 			write(path, text)
-			ok(t, os.Remove(path+"~"))
+			testkit.OK(t, os.Remove(path+"~"))
 		}},
 		{"vim, GNOME: a new one renamed over it", func(text string) {
 			write(filepath.Join(dir, ".new"), text)
-			ok(t, os.Rename(filepath.Join(dir, ".new"), path))
+			testkit.OK(t, os.Rename(filepath.Join(dir, ".new"), path))
 		}},
 		{"sed -i", func(text string) {
 			if out, err := exec.Command("sed", "-i", "s/.*/"+text+"/", path).CombinedOutput(); err != nil {
@@ -99,13 +93,13 @@ func TestEveryWayToSaveAFileIsSeen(t *testing.T) {
 			}
 		}},
 		{"gone and back", func(text string) {
-			ok(t, os.Remove(path))
+			testkit.OK(t, os.Remove(path))
 			time.Sleep(600 * time.Millisecond) // it is noticed, or not: either way nothing changes
 			write(path, text)
 		}},
 		{"the folder gone and back", func(text string) {
-			ok(t, os.RemoveAll(dir))
-			ok(t, os.Mkdir(dir, 0o700))
+			testkit.OK(t, os.RemoveAll(dir))
+			testkit.OK(t, os.Mkdir(dir, 0o700))
 			write(path, text)
 		}},
 		{"after that, again", func(text string) { write(path, text) }},
@@ -120,18 +114,18 @@ func TestEveryWayToSaveAFileIsSeen(t *testing.T) {
 func TestSwappedFoldersAreSeen(t *testing.T) {
 	dir := t.TempDir()
 	install := func(version, text string) {
-		ok(t, os.Mkdir(filepath.Join(dir, version), 0o700))
-		ok(t, os.WriteFile(filepath.Join(dir, version, "config.yaml"), []byte(text), 0o600))
-		ok(t, os.Symlink(version, filepath.Join(dir, "..data_tmp")))
-		ok(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
+		testkit.OK(t, os.Mkdir(filepath.Join(dir, version), 0o700))
+		testkit.OK(t, os.WriteFile(filepath.Join(dir, version, "config.yaml"), []byte(text), 0o600))
+		testkit.OK(t, os.Symlink(version, filepath.Join(dir, "..data_tmp")))
+		testkit.OK(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
 	}
 	install("..v1", "one")
 	path := filepath.Join(dir, "config.yaml")
-	ok(t, os.Symlink(filepath.Join("..data", "config.yaml"), path))
+	testkit.OK(t, os.Symlink(filepath.Join("..data", "config.yaml"), path))
 	w := watch(t, path)
 	for i := 2; i < 5; i++ {
 		install(fmt.Sprint("..v", i), fmt.Sprint("text ", i))
-		ok(t, os.RemoveAll(filepath.Join(dir, fmt.Sprint("..v", i-1))))
+		testkit.OK(t, os.RemoveAll(filepath.Join(dir, fmt.Sprint("..v", i-1))))
 		w.expect("a swap", fmt.Sprint("text ", i))
 	}
 }
@@ -140,10 +134,10 @@ func TestSwappedFoldersAreSeen(t *testing.T) {
 // the writer does not rest.
 func TestASlowCopyIsSeenWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
-	ok(t, os.WriteFile(path, []byte("old"), 0o600))
+	testkit.OK(t, os.WriteFile(path, []byte("old"), 0o600))
 	w := watch(t, path)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
-	ok(t, err)
+	testkit.OK(t, err)
 	defer f.Close()
 	whole := ""
 	began := time.Now()
@@ -152,7 +146,7 @@ func TestASlowCopyIsSeenWhole(t *testing.T) {
 		part := fmt.Sprint("part ", i, "\n")
 		whole += part
 		_, err := f.WriteString(part)
-		ok(t, err)
+		testkit.OK(t, err)
 		rested = rested || time.Since(began) > time.Duration(i+1)*50*time.Millisecond+150*time.Millisecond
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -166,7 +160,7 @@ func TestASlowCopyIsSeenWhole(t *testing.T) {
 // the first look.
 func TestWhatWasChangedBeforeTheWatchIsSeen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
-	ok(t, os.WriteFile(path, []byte("new"), 0o600))
+	testkit.OK(t, os.WriteFile(path, []byte("new"), 0o600))
 	w := &watched{t: t, path: path}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -186,14 +180,14 @@ func TestMountedFilesAreSeen(t *testing.T) {
 		t.Skip("mounting takes root on Linux")
 	}
 	inside, outside := filepath.Join(t.TempDir(), "config.yaml"), filepath.Join(t.TempDir(), "config.yaml")
-	ok(t, os.WriteFile(outside, []byte("one"), 0o600))
-	ok(t, os.WriteFile(inside, nil, 0o600))
+	testkit.OK(t, os.WriteFile(outside, []byte("one"), 0o600))
+	testkit.OK(t, os.WriteFile(inside, nil, 0o600))
 	if out, err := exec.Command("mount", "--bind", outside, inside).CombinedOutput(); err != nil {
 		t.Skipf("cannot mount here: %s", out)
 	}
 	t.Cleanup(func() { _ = exec.Command("umount", inside).Run() })
 	w := watch(t, inside)
-	ok(t, os.WriteFile(outside, []byte("two, by another path"), 0o600))
+	testkit.OK(t, os.WriteFile(outside, []byte("two, by another path"), 0o600))
 	w.expect("the new", "two, by another path")
 }
 
@@ -201,14 +195,14 @@ func TestMountedFilesAreSeen(t *testing.T) {
 func TestFilesThatSayTheSameAreNoChange(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
-	ok(t, os.WriteFile(path, []byte("same"), 0o600))
+	testkit.OK(t, os.WriteFile(path, []byte("same"), 0o600))
 	w := watch(t, path)
 	for i := range 30 {
-		ok(t, os.WriteFile(filepath.Join(dir, "busy.log"), fmt.Append(nil, i), 0o600))
-		ok(t, os.Chtimes(path, time.Now(), time.Now()))
+		testkit.OK(t, os.WriteFile(filepath.Join(dir, "busy.log"), fmt.Append(nil, i), 0o600))
+		testkit.OK(t, os.Chtimes(path, time.Now(), time.Now()))
 		time.Sleep(5 * time.Millisecond)
 	}
-	ok(t, os.WriteFile(path, []byte("other"), 0o600))
+	testkit.OK(t, os.WriteFile(path, []byte("other"), 0o600))
 	w.expect("the change", "other")
 	if len(w.seen) != 1 {
 		t.Errorf("seen: %q", w.seen)
@@ -217,9 +211,9 @@ func TestFilesThatSayTheSameAreNoChange(t *testing.T) {
 
 func TestFilesInAWatchedFolderAreSeen(t *testing.T) {
 	dir := t.TempDir()
-	ok(t, os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("a"), 0o600))
+	testkit.OK(t, os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("a"), 0o600))
 	seen, err := config.SumOf(dir)
-	ok(t, err)
+	testkit.OK(t, err)
 	changes := make(chan struct{}, 10)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -233,7 +227,7 @@ func TestFilesInAWatchedFolderAreSeen(t *testing.T) {
 		func() error { return os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("c"), 0o600) },
 		func() error { return os.Remove(filepath.Join(dir, "b.yaml")) },
 	} {
-		ok(t, change())
+		testkit.OK(t, change())
 		select {
 		case <-changes:
 		case <-time.After(30 * time.Second):

@@ -20,6 +20,7 @@ import (
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 )
 
 // logged opens a journal and returns what it logs.
@@ -146,7 +147,7 @@ func TestNothingIsAcknowledgedWithoutItsFolder(t *testing.T) {
 		j, log := logged(t, opt)
 		appendN(t, j, 1, 3)
 		must(0, os.RemoveAll(dir))
-		waitFor(t, "a failure without any append", func() bool { return errors.Is(j.Failure(), journal.ErrMissing) })
+		testkit.Eventually(t, "a failure without any append", func() bool { return errors.Is(j.Failure(), journal.ErrMissing) })
 		for range 2 {
 			if _, err := j.Append(ctx, numbered(4)); !errors.Is(err, journal.ErrMissing) {
 				t.Fatalf("append without the folder: %v", err)
@@ -204,15 +205,6 @@ func TestNothingIsAcknowledgedWithoutItsFolder(t *testing.T) {
 			t.Errorf("after a restart there are %v", got)
 		}
 	})
-}
-
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no " + what)
-		}
-	}
 }
 
 // TestADiskThatFailsIsReportedOnce, and once when it works again.

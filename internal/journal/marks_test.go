@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 )
 
 // killed is what a process that is killed now leaves behind: all that was
@@ -246,7 +247,7 @@ func TestAKillTakesTheMarkBackByMoments(t *testing.T) {
 		c.Ack(e.Seq)
 		time.Sleep(time.Millisecond / 4)
 	}
-	waitFor(t, "the mark is noted", func() bool {
+	testkit.Eventually(t, "the mark is noted", func() bool {
 		left, err := journal.Open(journal.Options{FS: killed(t, m)})
 		if err != nil {
 			t.Fatal(err)

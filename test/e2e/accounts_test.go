@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -100,7 +101,7 @@ func TestAccountsAreManagedWhileTheBrokerRuns(t *testing.T) {
 		t.Errorf("the new password: 0x%02x", byte(code))
 	}
 	p.mustBridge("", "user", "allow", "kitchen", "cmnd/#:r")
-	eventually(t, "the new rules hold", func() bool {
+	testkit.Eventually(t, "the new rules hold", func() bool {
 		code, err := c.Subscribe("cmnd/#", 1)
 		return err == nil && code == 1
 	})

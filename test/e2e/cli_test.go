@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -142,7 +143,7 @@ func TestTheClientIDIsMadeOnceAndKept(t *testing.T) {
 func TestHealthIsSeen(t *testing.T) {
 	p := configure(t, fmt.Sprintf("mqtt: {url: \"mqtt://127.0.0.1:%d\"}\n", freePort(t)))
 	p.start() // the broker is down, and events are taken all the same
-	eventually(t, "the page says what is wrong", func() bool {
+	testkit.Eventually(t, "the page says what is wrong", func() bool {
 		r, err := http.Get("http://" + p.http + "/readyz")
 		if err != nil {
 			return false

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/certtest"
 )
 
@@ -145,5 +146,5 @@ func TestEveryWayToMosquitto(t *testing.T) {
 
 	p := configure(t, "mqtt: {username: printer, password: wrong, url: mqtt://"+m.addr+"}\n")
 	p.start()
-	eventually(t, "a refused login is told", func() bool { return strings.Contains(p.log.String(), "mqtt.password") })
+	testkit.Eventually(t, "a refused login is told", func() bool { return strings.Contains(p.log.String(), "mqtt.password") })
 }

@@ -18,6 +18,7 @@ import (
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -48,9 +49,9 @@ func (robot) Do(_ context.Context, c event.Command) ([]byte, error) {
 }
 
 // runRobot runs a configuration with a robot until the test ends.
-func runRobot(t *testing.T, yaml string) *logBuffer {
+func runRobot(t *testing.T, yaml string) *testkit.Log {
 	t.Helper()
-	file, state, log := filepath.Join(t.TempDir(), "config.yaml"), t.TempDir(), &logBuffer{}
+	file, state, log := filepath.Join(t.TempDir(), "config.yaml"), t.TempDir(), &testkit.Log{}
 	yaml += fmt.Sprintf("http: {listen: \"127.0.0.1:%d\"}\nsources:\n  - {name: robot, type: robot, commands: [wave]}\n", freePort(t))
 	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
@@ -159,7 +160,7 @@ func TestACommandOfMosquittoPubReachesTheSource(t *testing.T) {
 	})
 }
 
-func expectIgnored(t *testing.T, log *logBuffer) {
+func expectIgnored(t *testing.T, log *testkit.Log) {
 	t.Helper()
 	for _, why := range []string{"does not allow it", "it is retained", "it is older than 10s"} {
 		if n := strings.Count(log.String(), why); n != 1 {
@@ -171,7 +172,7 @@ func expectIgnored(t *testing.T, log *logBuffer) {
 // awaitWave waves until that is answered.
 func awaitWave(t *testing.T, addr string) {
 	t.Helper()
-	eventually(t, "there is a broker", func() bool {
+	testkit.Eventually(t, "there is a broker", func() bool {
 		c, err := mqttest.Dial(addr, mqttest.Options{ID: "waiter"})
 		if err != nil {
 			return false

@@ -21,6 +21,7 @@ import (
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -41,7 +42,7 @@ var collector = mqttest.Options{ID: "collector", Keep: true, User: "ann", Passwo
 
 func (p *program) reconfigure(yaml string) {
 	p.t.Helper()
-	must(p.t, os.WriteFile(p.config, []byte("http: {listen: \""+p.http+"\"}\n"+yaml), 0o600))
+	testkit.OK(p.t, os.WriteFile(p.config, []byte("http: {listen: \""+p.http+"\"}\n"+yaml), 0o600))
 }
 
 func (p *program) post(bodies ...string) {
@@ -63,14 +64,14 @@ func TestWriteAStateFolder(t *testing.T) {
 		t.Skip("no -write-state")
 	}
 	log := filepath.Join(t.TempDir(), "app.log")
-	must(t, os.WriteFile(log, []byte("{\"event\":\"Line\",\"number\":1}\n"), 0o600))
+	testkit.OK(t, os.WriteFile(log, []byte("{\"event\":\"Line\",\"number\":1}\n"), 0o600))
 
 	m := mosquitto(t, "max_packet_size 4000\n")
 	m.start()
 	p := configure(t, fmt.Sprintf(remoteYAML, m.addr, log))
 	p.start()
 	p.post(`{"event":"Before"}`, `{"event":"Bad","p":"`+strings.Repeat("x", 6000)+`"}`, `{"event":"After"}`)
-	eventually(t, "one is refused and the others are delivered", func() bool {
+	testkit.Eventually(t, "one is refused and the others are delivered", func() bool {
 		files, _ := filepath.Glob(filepath.Join(p.state, "refused", "*"))
 		return len(files) == 1 && strings.Contains(p.get("/readyz"), "waiting: 0 events")
 	})
@@ -82,21 +83,21 @@ func TestWriteAStateFolder(t *testing.T) {
 	p.mustBridge(collector.Password+"\n", "user", "add", collector.User)
 	p.start()
 	c, err := mqttest.Dial(addr, collector)
-	must(t, err)
+	testkit.OK(t, err)
 	for _, filter := range []string{"event2mqtt/event/#", "t/#"} {
 		_, err = c.Subscribe(filter, 1)
-		must(t, err)
+		testkit.OK(t, err)
 	}
-	must(t, c.Disconnect())
+	testkit.OK(t, c.Disconnect())
 	other := collector
 	other.ID, other.Keep = "other", false
 	c, err = mqttest.Dial(addr, other)
-	must(t, err)
-	must(t, c.Publish(wire.Publish{Topic: "t/kept", Retain: true, QoS: 1, Payload: []byte("kept")}))
-	must(t, c.Publish(wire.Publish{Topic: "t/queued", QoS: 1, Payload: []byte("queued")}))
-	must(t, c.Disconnect())
+	testkit.OK(t, err)
+	testkit.OK(t, c.Publish(wire.Publish{Topic: "t/kept", Retain: true, QoS: 1, Payload: []byte("kept")}))
+	testkit.OK(t, c.Publish(wire.Publish{Topic: "t/queued", QoS: 1, Payload: []byte("queued")}))
+	testkit.OK(t, c.Disconnect())
 	p.post(posted(1), posted(2), posted(3))
-	eventually(t, "all is delivered", func() bool { return strings.Contains(p.get("/readyz"), "waiting: 0 events") })
+	testkit.Eventually(t, "all is delivered", func() bool { return strings.Contains(p.get("/readyz"), "waiting: 0 events") })
 	time.Sleep(time.Second) // the retained message is on disk
 	p.kill()
 
@@ -104,14 +105,14 @@ func TestWriteAStateFolder(t *testing.T) {
 	p.start()
 	p.post(posted(4), posted(5), posted(6))
 	p.kill()
-	must(t, pack(p.state, *writeState))
+	testkit.OK(t, pack(p.state, *writeState))
 }
 
 // TestStateFoldersOfOlderVersionsStart: nothing that was accepted, kept or
 // subscribed to is lost by a new version.
 func TestStateFoldersOfOlderVersionsStart(t *testing.T) {
 	files, err := filepath.Glob("testdata/state/*.tar.gz")
-	must(t, err)
+	testkit.OK(t, err)
 	if len(files) < 2 {
 		t.Fatalf("only %q", files)
 	}
@@ -120,7 +121,7 @@ func TestStateFoldersOfOlderVersionsStart(t *testing.T) {
 			t.Parallel()
 			addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 			p := configure(t, fmt.Sprintf(bundledYAML, addr, filepath.Join(t.TempDir(), "app.log")))
-			must(t, unpack(file, p.state))
+			testkit.OK(t, unpack(file, p.state))
 			checkJournal(t, file)
 			p.start()
 			checkSession(t, addr)
@@ -153,9 +154,9 @@ func TestStateFoldersOfOlderVersionsStart(t *testing.T) {
 func checkJournal(t *testing.T, file string) {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, unpack(file, dir))
+	testkit.OK(t, unpack(file, dir))
 	j, err := journal.Open(journal.Options{FS: journal.DirFS(filepath.Join(dir, "journal"))})
-	must(t, err)
+	testkit.OK(t, err)
 	defer j.Close()
 	if len(j.Positions("log")) == 0 {
 		t.Error("the tail's positions are gone")
@@ -196,16 +197,16 @@ func checkSession(t *testing.T, addr string) {
 			number++
 		}
 	}
-	must(t, c.Disconnect())
+	testkit.OK(t, c.Disconnect())
 
 	o := collector
 	o.ID, o.Keep = "other", false
 	c, err := mqttest.Dial(addr, o)
-	must(t, err)
+	testkit.OK(t, err)
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
 	_, err = c.Subscribe("t/+", 1)
-	must(t, err)
+	testkit.OK(t, err)
 	if got, err := c.Next(); err != nil || got.Topic != "t/kept" || !got.Retain || string(got.Payload) != "kept" {
 		t.Errorf("retained is %v %v", got, err)
 	}
@@ -232,8 +233,8 @@ func TestAFolderOfAFutureFormatIsRefusedAndNotChanged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := configure(t, fmt.Sprintf("broker: {listen: \"127.0.0.1:%d\"}\n", freePort(t)))
-			must(t, unpack("testdata/state/format-1.tar.gz", p.state))
-			must(t, c.make(p.state))
+			testkit.OK(t, unpack("testdata/state/format-1.tar.gz", p.state))
+			testkit.OK(t, c.make(p.state))
 			before := contents(t, p.state)
 			out, err := exec.Command(binary, "--config", p.config, "--state-dir", p.state).CombinedOutput()
 			if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
@@ -257,7 +258,7 @@ func TestAFolderOfAFutureFormatIsRefusedAndNotChanged(t *testing.T) {
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	must(t, walk(dir, func(name string, text []byte) error {
+	testkit.OK(t, walk(dir, func(name string, text []byte) error {
 		out[name] = string(text)
 		return nil
 	}))

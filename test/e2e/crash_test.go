@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker"
+	"event2mqtt/internal/testkit"
 )
 
 func unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
@@ -120,13 +121,13 @@ func TestNothingIsLostWhenTheJournalRunsFull(t *testing.T) {
 			for range 3 {
 				m.stop()
 				p.start()
-				eventually(t, "senders are refused", func() bool {
+				testkit.Eventually(t, "senders are refused", func() bool {
 					return post(p.http, `{"event":"Probe"}`) == 503
 				})
 				p.kill()
 				p.start()
 				m.start()
-				eventually(t, "events are taken again", func() bool {
+				testkit.Eventually(t, "events are taken again", func() bool {
 					return post(p.http, `{"event":"Probe"}`) == 202
 				})
 				p.kill()

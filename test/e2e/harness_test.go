@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -84,30 +84,13 @@ type program struct {
 	state  string
 	http   string // address
 	cmd    *exec.Cmd
-	log    *logBuffer
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log    *testkit.Log
 }
 
 // configure writes a configuration; HTTP stands for the address of the page.
 func configure(t *testing.T, yaml string) *program {
 	t.Helper()
-	p := &program{t: t, state: t.TempDir(), http: fmt.Sprintf("127.0.0.1:%d", freePort(t)), log: &logBuffer{}}
+	p := &program{t: t, state: t.TempDir(), http: fmt.Sprintf("127.0.0.1:%d", freePort(t)), log: &testkit.Log{}}
 	p.config = filepath.Join(t.TempDir(), "config.yaml")
 	if err := os.WriteFile(p.config, []byte("http: {listen: \""+p.http+"\"}\n"+yaml), 0o600); err != nil {
 		t.Fatal(err)
@@ -134,7 +117,7 @@ func (p *program) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	eventually(p.t, "the program answers", func() bool {
+	testkit.Eventually(p.t, "the program answers", func() bool {
 		r, err := http.Get("http://" + p.http + "/healthz")
 		if err != nil {
 			return false
@@ -157,16 +140,6 @@ func (p *program) stop() int {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait()
 	return p.cmd.ProcessState.ExitCode()
-}
-
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("does not come true: %s", what)
 }
 
 // senders post numbered events over one connection each: the next number only

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"event2mqtt/internal/testkit"
 )
 
 // TestPackedBodiesTakeLittleMemory of the whole process, however many come at
@@ -24,8 +26,8 @@ func TestPackedBodiesTakeLittleMemory(t *testing.T) {
 	var body bytes.Buffer
 	w := gzip.NewWriter(&body)
 	_, err := w.Write([]byte("[" + strings.Repeat(large+",", 7) + large + "]")) // 8 MiB
-	must(t, err)
-	must(t, w.Close())
+	testkit.OK(t, err)
+	testkit.OK(t, w.Close())
 	var all sync.WaitGroup
 	for range 16 {
 		all.Go(func() {
@@ -68,11 +70,11 @@ func TestPackedBodiesTakeLittleMemory(t *testing.T) {
 func (p *program) peak() int64 {
 	p.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	must(p.t, err)
+	testkit.OK(p.t, err)
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
 			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			must(p.t, err)
+			testkit.OK(p.t, err)
 			return kib << 10
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"event2mqtt/internal/testkit"
 )
 
 // broker is a Mosquitto that can be stopped and started.
@@ -47,7 +49,7 @@ func (m *mosquittoBroker) start() {
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	eventually(m.t, "mosquitto listens", func() bool {
+	testkit.Eventually(m.t, "mosquitto listens", func() bool {
 		c, err := net.Dial("tcp", m.addr)
 		if err != nil {
 			return false

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -35,11 +36,11 @@ func TestWhatMosquittoNeverTakesIsSkippedAndSentAgain(t *testing.T) {
 					t.Fatalf("%s: %d", body[:20], status)
 				}
 			}
-			eventually(t, "it is skipped", func() bool { return strings.Contains(p.log.String(), "this event cannot be published and is skipped") })
+			testkit.Eventually(t, "it is skipped", func() bool { return strings.Contains(p.log.String(), "this event cannot be published and is skipped") })
 			if text := p.log.String(); !strings.Contains(text, `"event":"Bad"`) || !strings.Contains(text, c.says) {
 				t.Errorf("the log does not say what and why")
 			}
-			eventually(t, "the others are delivered", func() bool { return strings.Contains(p.get("/readyz"), "waiting: 0 events") })
+			testkit.Eventually(t, "the others are delivered", func() bool { return strings.Contains(p.get("/readyz"), "waiting: 0 events") })
 			if out, err := p.refused(); err != nil || !strings.Contains(out, "Bad") || strings.Contains(out, "After") {
 				t.Fatalf("refused: %s %v", out, err)
 			}
@@ -53,7 +54,7 @@ func TestWhatMosquittoNeverTakesIsSkippedAndSentAgain(t *testing.T) {
 			}
 			m.start()
 			var client *mqttest.Client
-			eventually(t, "mosquitto answers", func() bool {
+			testkit.Eventually(t, "mosquitto answers", func() bool {
 				client, err = mqttest.Dial(m.addr, mqttest.Options{})
 				return err == nil
 			})
@@ -95,7 +96,7 @@ func TestARestartingMosquittoCausesNoSkip(t *testing.T) {
 		m.start()
 	}
 	s.finish()
-	eventually(t, "all is delivered", func() bool { return strings.Contains(p.get("/readyz"), "waiting: 0 events") })
+	testkit.Eventually(t, "all is delivered", func() bool { return strings.Contains(p.get("/readyz"), "waiting: 0 events") })
 	if files, _ := filepath.Glob(filepath.Join(p.state, "refused", "*")); len(files) != 0 {
 		t.Errorf("skipped: %q", files)
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -32,14 +33,14 @@ func TestAThousandReloadsLoseNothing(t *testing.T) {
 			"  - {name: extra, type: webhook, auth: {token: %s}}\n", p.http, addr, queued, field, logs, token)
 	}
 	good := variant("first", "id", 10000)
-	write := func(text string) { must(t, os.WriteFile(p.config, []byte(text), 0o600)) }
+	write := func(text string) { testkit.OK(t, os.WriteFile(p.config, []byte(text), 0o600)) }
 	write(good)
 	p.start()
 	watch := watchSys(t, addr)
 	// What is made once is made, before it is looked at how much there is:
 	// buffers, and what the journal keeps in memory.
 	warmUp := startSenders(p.http, 16)
-	eventually(t, "there was load", func() bool { return watch.events() > 15000 })
+	testkit.Eventually(t, "there was load", func() bool { return watch.events() > 15000 })
 	warmUp.finish()
 	for i := range 50 {
 		write(variant(fmt.Sprint("warm", i), "id", 10000+i))
@@ -66,10 +67,10 @@ func TestAThousandReloadsLoseNothing(t *testing.T) {
 			wantOK = false
 		case 2: // a new file in place of the old
 			good = variant("renamed", "id", 10000+i)
-			must(t, os.WriteFile(p.config+".new", []byte(good), 0o600))
-			must(t, os.Rename(p.config+".new", p.config))
+			testkit.OK(t, os.WriteFile(p.config+".new", []byte(good), 0o600))
+			testkit.OK(t, os.Rename(p.config+".new", p.config))
 		case 3: // no file
-			must(t, os.Remove(p.config))
+			testkit.OK(t, os.Remove(p.config))
 			wantOK = false
 		case 4:
 			good = variant("back", fmt.Sprint("id", i), 10000+i)
@@ -107,18 +108,18 @@ func TestAThousandReloadsLoseNothing(t *testing.T) {
 func (p *program) reload(t testing.TB, authorization ...string) (ok bool, text string) {
 	t.Helper()
 	request, err := http.NewRequest(http.MethodPost, "http://"+p.http+"/api/v1/reload", nil)
-	must(t, err)
+	testkit.OK(t, err)
 	for _, value := range authorization {
 		request.Header.Set("Authorization", value)
 	}
 	r, err := http.DefaultClient.Do(request)
-	must(t, err)
+	testkit.OK(t, err)
 	defer r.Body.Close()
 	var answer struct {
 		OK                bool
 		Problems, Changed []string
 	}
-	must(t, json.NewDecoder(r.Body).Decode(&answer))
+	testkit.OK(t, json.NewDecoder(r.Body).Decode(&answer))
 	return answer.OK, fmt.Sprintf("%+v", answer)
 }
 
@@ -126,12 +127,12 @@ func (p *program) reload(t testing.TB, authorization ...string) (ok bool, text s
 func startTimes(t testing.TB, address string) map[string]string {
 	t.Helper()
 	r, err := http.Get("http://" + address + "/readyz")
-	must(t, err)
+	testkit.OK(t, err)
 	defer r.Body.Close()
 	var answer struct {
 		Components []struct{ Name, Started string }
 	}
-	must(t, json.NewDecoder(r.Body).Decode(&answer))
+	testkit.OK(t, json.NewDecoder(r.Body).Decode(&answer))
 	out := map[string]string{}
 	for _, c := range answer.Components {
 		if c.Started != "" {
@@ -154,9 +155,9 @@ type sysWatch struct {
 func watchSys(t *testing.T, addr string) *sysWatch {
 	t.Helper()
 	c, err := mqttest.Dial(addr, mqttest.Options{})
-	must(t, err)
+	testkit.OK(t, err)
 	_, err = c.Subscribe("$SYS/broker/#", 0)
-	must(t, err)
+	testkit.OK(t, err)
 	w := &sysWatch{values: map[string]int{}}
 	done := make(chan struct{})
 	go func() {
@@ -196,22 +197,15 @@ func (w *sysWatch) usage(t testing.TB, p *program) usage {
 	}
 	_, before := get()
 	var u usage
-	eventually(t, "$SYS is brought up to date", func() bool {
+	testkit.Eventually(t, "$SYS is brought up to date", func() bool {
 		var now int
 		u, now = get()
 		return now >= before+2
 	})
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
-	must(t, err)
+	testkit.OK(t, err)
 	u.files = len(files)
 	return u
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestAKillDuringAReloadLeavesOneConfigurationWhole: the next start runs the
@@ -228,8 +222,8 @@ func TestAKillDuringAReloadLeavesOneConfigurationWhole(t *testing.T) {
 	}
 	names := [2]string{"old", "new"}
 	install := func(name string) {
-		must(t, os.WriteFile(p.config+".new", []byte(text(name)), 0o600))
-		must(t, os.Rename(p.config+".new", p.config))
+		testkit.OK(t, os.WriteFile(p.config+".new", []byte(text(name)), 0o600))
+		testkit.OK(t, os.Rename(p.config+".new", p.config))
 	}
 	install(names[0])
 	for round := range 25 {
@@ -275,7 +269,7 @@ func TestEveryWayToReload(t *testing.T) {
 	p := configure(t, "")
 	broker := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	write := func(name, more string) {
-		must(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: %q}\nsources: [{name: %s, type: webhook}]\n%s", p.http, broker, name, more), 0o600))
+		testkit.OK(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: %q}\nsources: [{name: %s, type: webhook}]\n%s", p.http, broker, name, more), 0o600))
 	}
 	is := func(name string) func() bool {
 		return func() bool { return startTimes(t, p.http)["source "+name] != "" }
@@ -283,7 +277,7 @@ func TestEveryWayToReload(t *testing.T) {
 	write("one", "")
 	p.start()
 	write("two", "")
-	eventually(t, "the changed file is taken up", is("two"))
+	testkit.Eventually(t, "the changed file is taken up", is("two"))
 	write("three", "nonsense: 1\n")
 	status, _, stderr := runOnce(t, "reload", "--state-dir", p.state)
 	if status != 1 || !strings.Contains(stderr, "config.yaml:4:1: nonsense: there is no such option") {
@@ -293,14 +287,14 @@ func TestEveryWayToReload(t *testing.T) {
 		t.Error("the old one does not run any more")
 	}
 	write("four", "")
-	eventually(t, "the mended file is taken up", is("four"))
+	testkit.Eventually(t, "the mended file is taken up", is("four"))
 	status, stdout, _ := runOnce(t, "reload", "--state-dir", p.state)
 	if status != 0 || stdout != "reloaded; nothing has changed\n" {
 		t.Errorf("status %d, %s", status, stdout)
 	}
 	before := strings.Count(p.log.String(), "nothing has changed")
-	must(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	eventually(t, "SIGHUP reloads", func() bool { return strings.Count(p.log.String(), "nothing has changed") > before })
+	testkit.OK(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	testkit.Eventually(t, "SIGHUP reloads", func() bool { return strings.Count(p.log.String(), "nothing has changed") > before })
 	if status := p.stop(); status != 0 {
 		t.Errorf("status %d", status)
 	}

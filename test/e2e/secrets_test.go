@@ -11,6 +11,7 @@ import (
 
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -54,23 +55,23 @@ func TestSecretsAppearNowhere(t *testing.T) {
 	inside := fmt.Sprintf("broker: {listen: %q, users: [{name: u, password: %[2]s-user}, {name: h, hash: \"$7$%[2]s\"}]}\n", bundled, marker)
 	var seen strings.Builder
 	note := func(what string, text any) { fmt.Fprintf(&seen, "%s: %v\n", what, text) }
-	must(t, os.WriteFile(p.config, []byte(text), 0o600))
+	testkit.OK(t, os.WriteFile(p.config, []byte(text), 0o600))
 	p.start()
 	watcher, err := mqttest.Dial(addr, mqttest.Options{})
-	must(t, err)
+	testkit.OK(t, err)
 	defer watcher.Close()
 	_, err = watcher.Subscribe("#", 0)
-	must(t, err)
+	testkit.OK(t, err)
 	get := func(path string, header ...string) {
 		r, err := http.NewRequest(http.MethodGet, "http://"+p.http+path, nil)
-		must(t, err)
+		testkit.OK(t, err)
 		if len(header) > 0 {
 			r.Method = http.MethodPost
 			r.Header.Set(header[0], header[1])
 			r.Body = io.NopCloser(strings.NewReader(`{"event":"X","k":"` + marker + `-body"}`))
 		}
 		answer, err := http.DefaultClient.Do(r)
-		must(t, err)
+		testkit.OK(t, err)
 		defer answer.Body.Close()
 		body, _ := io.ReadAll(answer.Body)
 		note(path, fmt.Sprint(answer.Status, answer.Header, string(body)))
@@ -85,7 +86,7 @@ func TestSecretsAppearNowhere(t *testing.T) {
 		text + "nonsense: " + marker + "x\n", strings.Replace(text, marker+"-mqtt", "["+marker+"-mqtt]", 1), strings.Replace(text, marker+"-hmac", "{"+marker+": x}", 1),
 		strings.Replace(text, "scheme: github", "scheme: standard", 1), inside + "mqtt: {password: " + marker + "-alone}\n",
 	} {
-		must(t, os.WriteFile(p.config, []byte(strings.Replace(bad, marker+"x", "x", 1)), 0o600))
+		testkit.OK(t, os.WriteFile(p.config, []byte(strings.Replace(bad, marker+"x", "x", 1)), 0o600))
 		ok, answer := p.reload(t, "Bearer "+marker+"-http")
 		if ok {
 			t.Errorf("taken: %s", bad)
@@ -94,13 +95,13 @@ func TestSecretsAppearNowhere(t *testing.T) {
 	}
 	status, stdout, stderr := runOnce(t, "check", "--print", "--config", p.config, "--state-dir", p.state)
 	note("check of a bad file", fmt.Sprint(status, stdout, stderr))
-	must(t, os.WriteFile(p.config, []byte(text), 0o600))
+	testkit.OK(t, os.WriteFile(p.config, []byte(text), 0o600))
 	for _, args := range [][]string{{"check", "--print"}, {"check", "--probe"}, {"reload"}} {
 		status, stdout, stderr := runOnce(t, append(args, "--config", p.config, "--state-dir", p.state)...)
 		note(strings.Join(args, " "), fmt.Sprint(status, stdout, stderr))
 	}
 	_, err = watcher.Write([]byte{0xc0, 0}) // a ping: its answer comes last
-	must(t, err)
+	testkit.OK(t, err)
 	for m, err := watcher.Next(); err == nil; m, err = watcher.Next() {
 		note(m.Topic, string(m.Payload))
 	}

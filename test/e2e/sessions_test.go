@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -31,7 +32,7 @@ func TestSessionsSurviveKills(t *testing.T) {
 			receivers = append(receivers, r)
 		}
 	}
-	eventually(t, "all are subscribed", func() bool {
+	testkit.Eventually(t, "all are subscribed", func() bool {
 		for _, r := range receivers {
 			if !r.ready() {
 				return false
@@ -57,13 +58,13 @@ func TestSessionsSurviveKills(t *testing.T) {
 	}
 	sum := 0
 	for _, s := range publishers {
-		eventually(t, s.id+" has all its answers", s.done)
+		testkit.Eventually(t, s.id+" has all its answers", s.done)
 		sum += s.number
 	}
 	for _, r := range receivers {
 		for _, s := range publishers {
 			if s.qos == r.qos {
-				eventually(t, fmt.Sprintf("%s has all of %s", r.id, s.id), func() bool { return t.Failed() || r.newest(s.topic) >= s.number })
+				testkit.Eventually(t, fmt.Sprintf("%s has all of %s", r.id, s.id), func() bool { return t.Failed() || r.newest(s.topic) >= s.number })
 			}
 		}
 	}

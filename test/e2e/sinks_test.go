@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"event2mqtt/internal/testkit"
 )
 
 // inFiles checks what a file sink has written to path, and to the files that it
@@ -29,7 +31,7 @@ func inFiles(t *testing.T, path string) *subscriber {
 			name = fmt.Sprintf("%s.%d", path, n)
 		}
 		text, err := os.ReadFile(name)
-		must(t, err)
+		testkit.OK(t, err)
 		if len(text) > 0 && text[len(text)-1] != '\n' {
 			t.Errorf("%s ends within a line", name)
 		}
@@ -43,7 +45,7 @@ func inFiles(t *testing.T, path string) *subscriber {
 func (p *program) status(path string) int {
 	p.t.Helper()
 	r, err := http.Get("http://" + p.http + path)
-	must(p.t, err)
+	testkit.OK(p.t, err)
 	_ = r.Body.Close()
 	return r.StatusCode
 }
@@ -51,7 +53,7 @@ func (p *program) status(path string) int {
 // idle waits until no sink has an event left to deliver.
 func (p *program) idle() {
 	p.t.Helper()
-	eventually(p.t, "all sinks have delivered", func() bool {
+	testkit.Eventually(p.t, "all sinks have delivered", func() bool {
 		text := p.get("/readyz")
 		return strings.Contains(text, "waiting: ") && strings.Count(text, "waiting: ") == strings.Count(text, "waiting: 0 events")
 	})
@@ -97,20 +99,20 @@ func (p *program) numbered(first, n int) {
 // while it was gone, also over a restart.
 func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
-	must(t, os.Mkdir(dir, 0o700))
+	testkit.OK(t, os.Mkdir(dir, 0o700))
 	out := filepath.Join(dir, "events.jsonl")
 	p := configure(t, "")
 	write := func(sinks string) {
-		must(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: off}\n%s", p.http, sinks), 0o600))
+		testkit.OK(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: off}\n%s", p.http, sinks), 0o600))
 	}
 	with := "sinks: [{name: log, type: file, path: " + out + "}]\n"
 	write(with)
 	p.start()
 	p.numbered(1, 100)
 	p.idle()
-	must(t, os.Rename(dir, dir+".away"))
+	testkit.OK(t, os.Rename(dir, dir+".away"))
 	p.numbered(101, 50)
-	eventually(t, "the sink waits", func() bool { return strings.Contains(p.get("/readyz"), "no such file or directory") })
+	testkit.Eventually(t, "the sink waits", func() bool { return strings.Contains(p.get("/readyz"), "no such file or directory") })
 	if status := p.status("/readyz"); status != http.StatusOK {
 		t.Errorf("a sink that waits makes the program unready: %d", status)
 	}
@@ -128,7 +130,7 @@ func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
 	if ok, text := p.reload(t); ok || !strings.Contains(text, "the folder "+dir+" does not exist; make it") {
 		t.Errorf("without its folder: %s", text)
 	}
-	must(t, os.Rename(dir+".away", dir))
+	testkit.OK(t, os.Rename(dir+".away", dir))
 	if ok, text := p.reload(t); !ok || !strings.Contains(text, "sink log: added") {
 		t.Errorf("put back: %s", text)
 	}
@@ -145,27 +147,27 @@ func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
 // kept is over, it is forgotten, and one line says what it had not got.
 func TestASinkThatComesBackTooLateBeginsAnew(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
-	must(t, os.Mkdir(dir, 0o700))
+	testkit.OK(t, os.Mkdir(dir, 0o700))
 	out := filepath.Join(dir, "events.jsonl")
 	p := configure(t, "")
 	write := func(sinks string) {
-		must(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: off}\njournal: {keep: 100ms}\n%s", p.http, sinks), 0o600))
+		testkit.OK(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: off}\njournal: {keep: 100ms}\n%s", p.http, sinks), 0o600))
 	}
 	with := "sinks: [{name: log, type: file, path: " + out + "}]\n"
 	write(with)
 	p.start()
 	p.numbered(1, 100)
 	p.idle()
-	must(t, os.Rename(dir, dir+".away"))
+	testkit.OK(t, os.Rename(dir, dir+".away"))
 	p.numbered(101, 50)
 	write("")
 	if ok, text := p.reload(t); !ok || !strings.Contains(text, "its place is kept for 100ms") {
 		t.Errorf("removed: %s", text)
 	}
 	const line = "is forgotten; 50 events were not delivered there"
-	eventually(t, "it is forgotten", func() bool { return strings.Contains(p.log.String(), line) })
+	testkit.Eventually(t, "it is forgotten", func() bool { return strings.Contains(p.log.String(), line) })
 	p.numbered(151, 50)
-	must(t, os.Rename(dir+".away", dir))
+	testkit.OK(t, os.Rename(dir+".away", dir))
 	write(with)
 	if ok, text := p.reload(t); !ok || !strings.Contains(text, "sink log: added") {
 		t.Errorf("put back: %s", text)
@@ -173,7 +175,7 @@ func TestASinkThatComesBackTooLateBeginsAnew(t *testing.T) {
 	p.numbered(201, 50)
 	p.idle()
 	text, err := os.ReadFile(out)
-	must(t, err)
+	testkit.OK(t, err)
 	if n := strings.Count(string(text), "\n"); n != 150 {
 		t.Errorf("the file has %d lines, want the first 100 and the last 50", n)
 	}
@@ -187,13 +189,13 @@ func TestASinkThatComesBackTooLateBeginsAnew(t *testing.T) {
 func TestAFullDiskOfOneSinkHoldsUpNoOther(t *testing.T) {
 	disk := smallDisk(t)
 	out, ballast := filepath.Join(disk, "events.jsonl"), filepath.Join(disk, "ballast")
-	must(t, os.WriteFile(ballast, make([]byte, 900<<10), 0o600))
+	testkit.OK(t, os.WriteFile(ballast, make([]byte, 900<<10), 0o600))
 	addr := ownBroker(t)
 	p := configure(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\nsinks: [{name: log, type: file, path: %s}]\nsources: [{name: default, type: webhook, respond: delivered}]\n", addr, out))
 	s := subscribe(t, addr)
 	p.start()
 	p.numbered(1, 1000)
-	eventually(t, "the file waits", func() bool { return strings.Contains(p.get("/readyz"), "no space left on device") })
+	testkit.Eventually(t, "the file waits", func() bool { return strings.Contains(p.get("/readyz"), "no space left on device") })
 	p.numbered(1001, 1000) // respond: delivered waits for the broker alone
 	s.expect([]int{2000}, 0)
 	if n := strings.Count(p.log.String(), "no space left on device"); n != 1 {
@@ -201,7 +203,7 @@ func TestAFullDiskOfOneSinkHoldsUpNoOther(t *testing.T) {
 	}
 	p.kill() // and none of it is forgotten
 	p.start()
-	must(t, os.Remove(ballast))
+	testkit.OK(t, os.Remove(ballast))
 	p.idle()
 	inFiles(t, out).expect([]int{2000}, 0)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -31,9 +32,9 @@ type ids struct {
 func countIDs(t *testing.T, addr string) *ids {
 	t.Helper()
 	c, err := mqttest.Dial(addr, mqttest.Options{})
-	must(t, err)
+	testkit.OK(t, err)
 	_, err = c.Subscribe("event2mqtt/event/#", 1)
-	must(t, err)
+	testkit.OK(t, err)
 	n := &ids{seen: map[string]bool{}}
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -75,7 +76,7 @@ func TestHowManyEventsComeTwice(t *testing.T) {
 	n := countIDs(t, addr)
 	delivered := func() {
 		t.Helper()
-		eventually(t, "all is delivered", func() bool {
+		testkit.Eventually(t, "all is delivered", func() bool {
 			return unmarked(p.state) == 0
 		})
 	}
@@ -103,7 +104,7 @@ func TestHowManyEventsComeTwice(t *testing.T) {
 			for i := range 20 {
 				p.post(posted(i))
 			}
-			eventually(t, "all arrives", func() bool { total, _ := n.counts(); return total >= want })
+			testkit.Eventually(t, "all arrives", func() bool { total, _ := n.counts(); return total >= want })
 			if time.Sleep(pause); pause < 0 {
 				delivered()
 			}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -67,7 +68,7 @@ func (c wildCase) run(t *testing.T) {
 	}
 	var got wildResult
 	if !strings.HasPrefix(config, "# norun") {
-		p := &program{t: t, config: filepath.Join(dir, "config.yaml"), state: filepath.Join(dir, "state"), http: "127.0.0.1:" + vars["HTTP"], log: &logBuffer{}}
+		p := &program{t: t, config: filepath.Join(dir, "config.yaml"), state: filepath.Join(dir, "state"), http: "127.0.0.1:" + vars["HTTP"], log: &testkit.Log{}}
 		t.Cleanup(func() {
 			p.kill()
 			if t.Failed() {
@@ -103,7 +104,7 @@ func (c wildCase) read(t *testing.T, name string) string {
 // wildResult is what came of a case.
 type wildResult struct {
 	out string
-	log *logBuffer
+	log *testkit.Log
 
 	mu       sync.Mutex
 	messages []string

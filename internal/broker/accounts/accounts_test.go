@@ -17,19 +17,13 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/testkit"
 )
-
-func ok(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 func rules(t testing.TB, texts ...string) accounts.Rules {
 	t.Helper()
 	r, err := accounts.ParseRules(texts)
-	ok(t, err)
+	testkit.OK(t, err)
 	return r
 }
 
@@ -120,7 +114,7 @@ func FuzzRules(f *testing.F) {
 
 func TestHashesOfOthersAreUnderstood(t *testing.T) {
 	bc, err := bcrypt.GenerateFromPassword([]byte("secret"), 4)
-	ok(t, err)
+	testkit.OK(t, err)
 	for name, hash := range map[string]string{
 		"own":        accounts.Hash("secret"),
 		"plain":      accounts.PlainHash("secret"),
@@ -169,7 +163,7 @@ func newAccounts(t testing.TB, o accounts.Options) *accounts.Accounts {
 		o.Delay = time.Millisecond
 	}
 	a, err := accounts.New(o)
-	ok(t, err)
+	testkit.OK(t, err)
 	return a
 }
 
@@ -209,7 +203,7 @@ func TestAnonymousClientsComeFromThisMachineWhileThereAreNoUsers(t *testing.T) {
 func TestNothingTellsWhetherAUserExists(t *testing.T) {
 	const delay = 150 * time.Millisecond
 	bc, err := bcrypt.GenerateFromPassword([]byte("x"), 4)
-	ok(t, err)
+	testkit.OK(t, err)
 	a := newAccounts(t, accounts.Options{Delay: delay, Failures: 100, Configured: append(users("ann"),
 		accounts.User{Name: "fast", Hash: string(bc)}, accounts.User{Name: "cert"},
 		accounts.User{Name: "device", Hash: accounts.PlainHash("p"), ClientID: "its-own"})})
@@ -227,7 +221,7 @@ func TestNothingTellsWhetherAUserExists(t *testing.T) {
 
 func TestAddressesThatGuessAreLockedOutAndOthersAreNot(t *testing.T) {
 	a := newAccounts(t, accounts.Options{Configured: users("ann", "bob", "eve"), Failures: 3, LockOut: 200 * time.Millisecond})
-	ok(t, login(a, somewhere, "bob", "bob-secret")) // behind the same router
+	testkit.OK(t, login(a, somewhere, "bob", "bob-secret")) // behind the same router
 	for range 3 {
 		if err := login(a, somewhere, "ann", "guess"); !errors.Is(err, accounts.ErrRefused) {
 			t.Fatal(err)
@@ -236,9 +230,9 @@ func TestAddressesThatGuessAreLockedOutAndOthersAreNot(t *testing.T) {
 	if err := login(a, somewhere, "ann", "ann-secret"); !errors.Is(err, accounts.ErrLockedOut) {
 		t.Errorf("the right password while locked out: %v", err)
 	}
-	ok(t, login(a, somewhere, "eve", "eve-secret")) // another name: somebody else's mistakes are not its own
-	ok(t, login(a, somewhere, "bob", "bob-secret")) // known: lets itself not be disturbed
-	ok(t, login(a, netip.MustParseAddr("192.0.2.8"), "ann", "ann-secret"))
+	testkit.OK(t, login(a, somewhere, "eve", "eve-secret")) // another name: somebody else's mistakes are not its own
+	testkit.OK(t, login(a, somewhere, "bob", "bob-secret")) // known: lets itself not be disturbed
+	testkit.OK(t, login(a, netip.MustParseAddr("192.0.2.8"), "ann", "ann-secret"))
 	deadline := time.Now().Add(10 * time.Second)
 	for login(a, somewhere, "ann", "ann-secret") != nil {
 		if time.Now().After(deadline) {
@@ -264,7 +258,7 @@ func TestDevicesUseTheirOwnClientID(t *testing.T) {
 	attempt.ClientID = "d-1"
 	for range 2 { // the second time it is known
 		g, err := a.Login(context.Background(), attempt)
-		ok(t, err)
+		testkit.OK(t, err)
 		if !g.Rules.MayWrite("tele/d-1/x") || g.Rules.MayWrite("tele/other/x") {
 			t.Errorf("got %v", g.Rules)
 		}
@@ -325,7 +319,7 @@ func TestChangesTakeEffectWithoutARestart(t *testing.T) {
 	defer cancel()
 	update := func(f func([]accounts.User) ([]accounts.User, error)) {
 		t.Helper()
-		ok(t, file.Update(f))
+		testkit.OK(t, file.Update(f))
 		select {
 		case <-changed:
 		case <-time.After(20 * time.Second):
@@ -334,7 +328,7 @@ func TestChangesTakeEffectWithoutARestart(t *testing.T) {
 	}
 	update(func([]accounts.User) ([]accounts.User, error) { return users("ann", "bob"), nil })
 	g, err := a.Login(context.Background(), accounts.Attempt{Address: somewhere, User: "ann", HasUser: true, Password: "ann-secret"})
-	ok(t, err)
+	testkit.OK(t, err)
 	if _, still := a.Still(g, "c", somewhere); !still {
 		t.Error("not let in any more")
 	}
@@ -350,11 +344,11 @@ func TestChangesTakeEffectWithoutARestart(t *testing.T) {
 		t.Error("the password was not changed")
 	}
 	// A file that cannot be used changes nothing.
-	ok(t, os.WriteFile(string(file), []byte("{"), 0o600))
+	testkit.OK(t, os.WriteFile(string(file), []byte("{"), 0o600))
 	if _, err := a.Reload(); err == nil {
 		t.Error("a damaged file was taken")
 	}
-	ok(t, login(a, somewhere, "bob", "bob-secret"))
+	testkit.OK(t, login(a, somewhere, "bob", "bob-secret"))
 	if login(a, somewhere, "", "") == nil {
 		t.Error("a damaged file lets everybody in")
 	}
@@ -377,7 +371,7 @@ func TestFilesThatAreDamagedAreErrors(t *testing.T) {
 		"", "[]", "{", `{"format":2,"users":[]}`, `{"format":1,"users":[{"name":"a","hash":"x","allow":[]}]}`, `{"format":1,"users":[{"name":"a/b","allow":[]}]}`,
 		`{"format":1,"users":[{"name":"a","allow":["x"]}]}`, `{"format":1,"users":[{"name":"a","allow":[]},{"name":"a","allow":[]}]}`, `{"format":1,"users":[],"more":1}`,
 	} {
-		ok(t, os.WriteFile(string(file), []byte(text), 0o600))
+		testkit.OK(t, os.WriteFile(string(file), []byte(text), 0o600))
 		if _, err := file.Load(); err == nil {
 			t.Errorf("%q was taken", text)
 		}
@@ -404,7 +398,7 @@ func TestManyChangesAtOnceAreAllKept(t *testing.T) {
 	}
 	wg.Wait()
 	got, err := file.Load()
-	ok(t, err)
+	testkit.OK(t, err)
 	if len(got) != 20 {
 		t.Errorf("%d accounts", len(got))
 	}
@@ -415,13 +409,13 @@ func TestManyChangesAtOnceAreAllKept(t *testing.T) {
 
 func TestUsersOfOthersAreImported(t *testing.T) {
 	bc, err := bcrypt.GenerateFromPassword([]byte("secret"), 4)
-	ok(t, err)
+	testkit.OK(t, err)
 	for name, text := range map[string]string{
 		"mosquitto":      "# a comment\nann:" + mosquittoHash + "\nold:" + mosquittoOldHash + "\nplain:secret\nno hash\nb/d:" + mosquittoHash + "\n",
 		"home assistant": `{"version":1,"key":"auth_provider.homeassistant","data":{"users":[{"username":"ann","password":"` + base64.StdEncoding.EncodeToString(bc) + `"},{"username":"old","password":"` + base64.StdEncoding.EncodeToString(bc) + `"},{"username":"x","password":"!"}]}}`,
 	} {
 		got, skipped, err := accounts.Import([]byte(text))
-		ok(t, err)
+		testkit.OK(t, err)
 		if len(got) != 2 || len(skipped) == 0 {
 			t.Errorf("%s: %v, skipped %v", name, got, skipped)
 			continue

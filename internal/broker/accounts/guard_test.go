@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/testkit"
 )
 
 // TestFailuresOfOneNameDoNotLockOutAnother behind the same address.
@@ -23,12 +24,12 @@ func TestFailuresOfOneNameDoNotLockOutAnother(t *testing.T) {
 	if err := login(a, somewhere, "foo", "guess"); !errors.Is(err, accounts.ErrLockedOut) {
 		t.Errorf("foo: %v", err)
 	}
-	ok(t, login(a, somewhere, "ann", "ann-secret"))
+	testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
 }
 
 func TestManyNamesFromOneAddressLockItOut(t *testing.T) {
 	a := newAccounts(t, accounts.Options{Configured: users("ann", "bob"), Failures: 3, LockOut: time.Hour})
-	ok(t, login(a, somewhere, "ann", "ann-secret"))
+	testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
 	for i := range 30 {
 		if err := login(a, somewhere, fmt.Sprint("name", i), "guess"); !errors.Is(err, accounts.ErrRefused) {
 			t.Fatal(err)
@@ -39,7 +40,7 @@ func TestManyNamesFromOneAddressLockItOut(t *testing.T) {
 			t.Errorf("%.10s: %v", name, err)
 		}
 	}
-	ok(t, login(a, somewhere, "ann", "ann-secret"))
+	testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
 }
 
 // TestWhoLoggedInBeforeIsKnownAfterARestart and gets in with the right
@@ -52,7 +53,7 @@ func TestWhoLoggedInBeforeIsKnownAfterARestart(t *testing.T) {
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { a.Watch(ctx, func() {}) })
-	ok(t, login(a, somewhere, "ann", "ann-secret"))
+	testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), "ann") { // also if it is killed now
 			if strings.Contains(string(text), "secret") {
@@ -72,7 +73,7 @@ func TestWhoLoggedInBeforeIsKnownAfterARestart(t *testing.T) {
 		_ = login(a, somewhere, "ann", "guess")
 		_ = login(a, somewhere, "bob", "guess")
 	}
-	ok(t, login(a, somewhere, "ann", "ann-secret"))
+	testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
 	if err := login(a, somewhere, "bob", "bob-secret"); !errors.Is(err, accounts.ErrLockedOut) {
 		t.Errorf("one who was never here: %v", err)
 	}
@@ -92,13 +93,13 @@ func TestWhoLoggedInBeforeIsKnownAfterARestart(t *testing.T) {
 func TestADamagedFileOfLoginsIsAsIfThereWereNone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), accounts.LoginsName)
 	for _, text := range []string{"", "{", "[]", `{"format":2}`, `{"format":1,"logins":[{"address":"x"}]}`, strings.Repeat(" ", 2<<20)} {
-		ok(t, os.WriteFile(file, []byte(text), 0o600))
+		testkit.OK(t, os.WriteFile(file, []byte(text), 0o600))
 		a := newAccounts(t, accounts.Options{Configured: users("ann"), Logins: file})
-		ok(t, login(a, somewhere, "ann", "ann-secret"))
+		testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
 	}
-	ok(t, os.Remove(file))
-	ok(t, os.Mkdir(file, 0o700))
-	ok(t, login(newAccounts(t, accounts.Options{Configured: users("ann"), Logins: file}), somewhere, "ann", "ann-secret"))
+	testkit.OK(t, os.Remove(file))
+	testkit.OK(t, os.Mkdir(file, 0o700))
+	testkit.OK(t, login(newAccounts(t, accounts.Options{Configured: users("ann"), Logins: file}), somewhere, "ann", "ann-secret"))
 }
 
 func TestAUserNameWhereThereAreNoAccountsIsNoGuess(t *testing.T) {

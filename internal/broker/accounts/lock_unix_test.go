@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/testkit"
 )
 
 // TestRootFollowsNoLinks: in the folder of a service's user, root neither
@@ -18,30 +19,30 @@ func TestRootFollowsNoLinks(t *testing.T) {
 		t.Skip("not root")
 	}
 	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
-	ok(t, os.WriteFile(victim, []byte("{}"), 0o600))
-	ok(t, os.Chown(dir, 65534, 65534))
+	testkit.OK(t, os.WriteFile(victim, []byte("{}"), 0o600))
+	testkit.OK(t, os.Chown(dir, 65534, 65534))
 	file := accounts.File(filepath.Join(dir, "accounts.json"))
 	keep := func(u []accounts.User) ([]accounts.User, error) { return users("ann"), nil }
 	untouched := func(name string) {
 		t.Helper()
 		content, err := os.ReadFile(victim)
-		ok(t, err)
+		testkit.OK(t, err)
 		info, err := os.Lstat(victim)
-		ok(t, err)
+		testkit.OK(t, err)
 		if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 || string(content) != "{}" {
 			t.Errorf("a link %s: the victim is of %d and holds %s", name, owner, content)
 		}
 	}
 	for _, name := range []string{"accounts.json.lock", "accounts.json"} {
 		link := filepath.Join(dir, name)
-		ok(t, os.Symlink(victim, link))
+		testkit.OK(t, os.Symlink(victim, link))
 		_ = file.Update(keep) // may fail
 		untouched(name)
-		ok(t, os.RemoveAll(link))
+		testkit.OK(t, os.RemoveAll(link))
 	}
-	ok(t, file.Update(keep))
+	testkit.OK(t, file.Update(keep))
 	info, err := os.Stat(string(file))
-	ok(t, err)
+	testkit.OK(t, err)
 	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 65534 {
 		t.Errorf("the file is of %d: the service cannot read it", owner)
 	}

@@ -22,26 +22,10 @@ import (
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/file"
 	"event2mqtt/internal/sinks/sinktest"
+	"event2mqtt/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func ok(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("does not come true: %s", what)
-}
 
 // folder is a destination: the file events.jsonl in a folder.
 type folder struct {
@@ -63,14 +47,14 @@ func (f folder) Got() [][]byte { return whole(f.t, lines(f.t, f.path)) }
 // made: root may write everywhere.
 func (f folder) Break() {
 	dir := filepath.Dir(f.path)
-	ok(f.t, os.Rename(dir, dir+".away"))
-	ok(f.t, os.WriteFile(dir, nil, 0o600))
+	testkit.OK(f.t, os.Rename(dir, dir+".away"))
+	testkit.OK(f.t, os.WriteFile(dir, nil, 0o600))
 }
 
 func (f folder) Mend() {
 	dir := filepath.Dir(f.path)
-	ok(f.t, os.Remove(dir))
-	ok(f.t, os.Rename(dir+".away", dir))
+	testkit.OK(f.t, os.Remove(dir))
+	testkit.OK(f.t, os.Rename(dir+".away", dir))
 }
 
 func (folder) Never() (event.Event, bool) {
@@ -80,7 +64,7 @@ func (folder) Never() (event.Event, bool) {
 func TestContract(t *testing.T) {
 	sinktest.Run(t, func(t *testing.T) sinktest.Destination {
 		dir := filepath.Join(t.TempDir(), "logs")
-		ok(t, os.Mkdir(dir, 0o700))
+		testkit.OK(t, os.Mkdir(dir, 0o700))
 		return folder{t, filepath.Join(dir, "events.jsonl")}
 	})
 }
@@ -141,26 +125,9 @@ type rig struct {
 	journal *journal.Journal
 	cursor  *journal.Cursor
 	health  health.Record
-	log     logBuffer
+	log     testkit.Log
 	stop    func()
 	n       int
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newRig(t *testing.T, dir string, change func(*file.Options)) *rig {
@@ -172,14 +139,14 @@ func newRig(t *testing.T, dir string, change func(*file.Options)) *rig {
 	}
 	var err error
 	r.journal, err = journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Sync: journal.SyncNever, Log: zerolog.Nop()})
-	ok(t, err)
+	testkit.OK(t, err)
 	r.cursor, err = r.journal.Cursor("log")
-	ok(t, err)
+	testkit.OK(t, err)
 	t.Cleanup(func() {
 		if r.stop != nil {
 			r.stop()
 		}
-		ok(t, r.journal.Close())
+		testkit.OK(t, r.journal.Close())
 		if t.Failed() {
 			t.Logf("its log:\n%s", &r.log)
 		}
@@ -190,9 +157,9 @@ func newRig(t *testing.T, dir string, change func(*file.Options)) *rig {
 
 func (r *rig) run() {
 	r.t.Helper()
-	ok(r.t, r.options.Check())
+	testkit.OK(r.t, r.options.Check())
 	s, err := r.options.Build(sinks.Deps{ID: r.journal.ID, Log: zerolog.New(&r.log)})
-	ok(r.t, err)
+	testkit.OK(r.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -210,15 +177,15 @@ func (r *rig) emit(n int) {
 	for range n {
 		r.n++
 		e := event.Event{Name: "E", Source: "s", Time: time.Now(), Payload: fmt.Appendf(nil, `{"n":%d}`, r.n)}
-		ok(r.t, event.Normaliser{}.Normalise(&e))
+		testkit.OK(r.t, event.Normaliser{}.Normalise(&e))
 		_, err := r.journal.Append(r.t.Context(), e)
-		ok(r.t, err)
+		testkit.OK(r.t, err)
 	}
 }
 
 func (r *rig) delivered() {
 	r.t.Helper()
-	eventually(r.t, "all is acknowledged", func() bool { return r.cursor.Lag() == 0 })
+	testkit.Eventually(r.t, "all is acknowledged", func() bool { return r.cursor.Lag() == 0 })
 }
 
 // numbers are the events in some text, in its order, without repetitions.
@@ -254,7 +221,7 @@ func (r *rig) expect(text []byte) {
 
 func (r *rig) file() []byte {
 	text, err := os.ReadFile(r.options.Path)
-	ok(r.t, err)
+	testkit.OK(r.t, err)
 	return text
 }
 
@@ -264,7 +231,7 @@ func TestEventsAreLinesInAFile(t *testing.T) {
 	r.delivered()
 	r.expect(r.file())
 	info, err := os.Stat(r.options.Path)
-	ok(t, err)
+	testkit.OK(t, err)
 	if mode := info.Mode().Perm(); mode&^0o640 != 0 {
 		t.Errorf("the file can be used by others: %v", mode)
 	}
@@ -277,7 +244,7 @@ func TestEventsAreLinesInAFile(t *testing.T) {
 // kept, and what they hold is the newest, in order.
 func TestTheFileIsRotatedBySize(t *testing.T) {
 	dir := t.TempDir()
-	ok(t, os.WriteFile(filepath.Join(dir, "events.jsonl.4"), []byte("of a time when more were kept\n"), 0o600))
+	testkit.OK(t, os.WriteFile(filepath.Join(dir, "events.jsonl.4"), []byte("of a time when more were kept\n"), 0o600))
 	r := newRig(t, dir, func(o *file.Options) { o.MaxSize, o.Keep = 4<<10, 3 })
 	r.emit(700)
 	r.delivered()
@@ -288,7 +255,7 @@ func TestTheFileIsRotatedBySize(t *testing.T) {
 		}
 	}
 	files, err := os.ReadDir(dir)
-	ok(t, err)
+	testkit.OK(t, err)
 	if len(files) != 4 || len(all) < 150 {
 		t.Errorf("%d files with %d events: %v", len(files), len(all), files)
 	}
@@ -304,9 +271,9 @@ func TestTheFileIsRotatedBySize(t *testing.T) {
 func TestARotationThatEndedHalfwayGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	for _, n := range []string{"1", "3"} {
-		ok(t, os.WriteFile(filepath.Join(dir, "events.jsonl."+n), []byte("was "+n), 0o600))
+		testkit.OK(t, os.WriteFile(filepath.Join(dir, "events.jsonl."+n), []byte("was "+n), 0o600))
 	}
-	ok(t, os.WriteFile(filepath.Join(dir, "events.jsonl"), []byte(strings.Repeat("x", 4095)+"\n"), 0o600))
+	testkit.OK(t, os.WriteFile(filepath.Join(dir, "events.jsonl"), []byte(strings.Repeat("x", 4095)+"\n"), 0o600))
 	r := newRig(t, dir, func(o *file.Options) { o.MaxSize, o.Keep = 4<<10, 3 })
 	r.emit(1)
 	r.delivered()
@@ -337,7 +304,7 @@ func TestALastLineThatIsNotWholeIsMended(t *testing.T) {
 		"whole\nsomebody's " + long:      "whole\nsomebody's " + long + "\n",
 	} {
 		dir := t.TempDir()
-		ok(t, os.WriteFile(filepath.Join(dir, "events.jsonl"), []byte(before), 0o600))
+		testkit.OK(t, os.WriteFile(filepath.Join(dir, "events.jsonl"), []byte(before), 0o600))
 		r := newRig(t, dir, nil)
 		r.emit(2)
 		r.delivered()
@@ -359,10 +326,13 @@ func TestAFileThatOthersMoveIsBegunAgain(t *testing.T) {
 	path := r.options.Path
 	var before []byte
 	for _, move := range []func(){
-		func() { ok(t, os.Rename(path, path+".old")) },
-		func() { ok(t, os.Truncate(path, 0)) },
-		func() { ok(t, os.Remove(path)) },
-		func() { ok(t, os.WriteFile(path+".new", nil, 0o600)); ok(t, os.Rename(path+".new", path)) },
+		func() { testkit.OK(t, os.Rename(path, path+".old")) },
+		func() { testkit.OK(t, os.Truncate(path, 0)) },
+		func() { testkit.OK(t, os.Remove(path)) },
+		func() {
+			testkit.OK(t, os.WriteFile(path+".new", nil, 0o600))
+			testkit.OK(t, os.Rename(path+".new", path))
+		},
 		func() {},
 	} {
 		r.emit(10)
@@ -377,9 +347,9 @@ func TestAFileThatOthersMoveIsBegunAgain(t *testing.T) {
 func TestWhatIsNoFileIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	ok(t, syscall.Mkfifo(at("pipe"), 0o600))
-	ok(t, os.WriteFile(at("file"), nil, 0o600))
-	ok(t, os.Symlink(at("file"), at("link")))
+	testkit.OK(t, syscall.Mkfifo(at("pipe"), 0o600))
+	testkit.OK(t, os.WriteFile(at("file"), nil, 0o600))
+	testkit.OK(t, os.Symlink(at("file"), at("link")))
 	for path, want := range map[string]string{
 		at("pipe"): "is a named pipe, not a file", dir: "is a folder, not a file", dir + "/": "write the name of a file", "/dev/full": "/dev/full is a device, not a file",
 		at("link"): "is a symbolic link; write the path that it leads to", "events.jsonl": "must begin with /",
@@ -412,16 +382,16 @@ func TestWhatTakesTheFilesPlaceIsWaitedFor(t *testing.T) {
 			r.emit(5)
 			r.delivered()
 			before := r.file()
-			ok(t, os.Remove(r.options.Path))
-			ok(t, put(r.options.Path))
+			testkit.OK(t, os.Remove(r.options.Path))
+			testkit.OK(t, put(r.options.Path))
 			r.emit(5)
-			eventually(t, "it waits", func() bool {
+			testkit.Eventually(t, "it waits", func() bool {
 				return r.health.Report().Level == health.Waiting && strings.Contains(r.health.Report().Detail, what)
 			})
 			if lag := r.cursor.Lag(); lag != 5 {
 				t.Errorf("%d events wait", lag)
 			}
-			ok(t, os.Remove(r.options.Path))
+			testkit.OK(t, os.Remove(r.options.Path))
 			r.delivered()
 			r.expect(append(before, r.file()...))
 			if n := strings.Count(r.log.String(), " is a "+what); n != 1 {
@@ -435,13 +405,13 @@ func TestWhatTakesTheFilesPlaceIsWaitedFor(t *testing.T) {
 // one: the second waits for the first to end.
 func TestTwoSinksDoNotWriteToOneFile(t *testing.T) {
 	dir, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
-	ok(t, os.Symlink(dir, link))
+	testkit.OK(t, os.Symlink(dir, link))
 	first := newRig(t, dir, nil)
 	first.emit(1)
 	first.delivered()
 	second := newRig(t, link, nil)
 	second.emit(1)
-	eventually(t, "the second waits", func() bool {
+	testkit.Eventually(t, "the second waits", func() bool {
 		return strings.Contains(second.health.Report().Detail, "is written to by another program or sink")
 	})
 	first.emit(10)
@@ -490,16 +460,16 @@ func smallDisk(t *testing.T, size string) string {
 func TestAFullDiskIsWaitedFor(t *testing.T) {
 	dir := smallDisk(t, "128k")
 	r := newRig(t, dir, nil)
-	ok(t, os.WriteFile(filepath.Join(dir, "other"), make([]byte, 100<<10), 0o600))
+	testkit.OK(t, os.WriteFile(filepath.Join(dir, "other"), make([]byte, 100<<10), 0o600))
 	r.emit(1000) // some 50 KiB
-	eventually(t, "it waits", func() bool {
+	testkit.Eventually(t, "it waits", func() bool {
 		return r.health.Report().Level == health.Waiting && strings.Contains(r.health.Report().Detail, "no space left")
 	})
 	if acked := r.n - int(r.cursor.Lag()); len(numbers(t, r.file())) < acked {
 		t.Errorf("%d events are acknowledged, and %d are there", acked, len(numbers(t, r.file())))
 	}
 	time.Sleep(2 * time.Second) // some attempts
-	ok(t, os.Remove(filepath.Join(dir, "other")))
+	testkit.OK(t, os.Remove(filepath.Join(dir, "other")))
 	r.delivered()
 	r.expect(r.file())
 	if n := len(whole(t, r.file())); n != r.n {
@@ -508,30 +478,30 @@ func TestAFullDiskIsWaitedFor(t *testing.T) {
 	if n := strings.Count(r.log.String(), "no space left"); n != 1 || !strings.Contains(r.log.String(), "is written to again") {
 		t.Errorf("it is told %d times", n)
 	}
-	eventually(t, "it tells that it works", func() bool { return r.health.Report().Level == health.Up })
+	testkit.Eventually(t, "it tells that it works", func() bool { return r.health.Report().Level == health.Up })
 }
 
 // BenchmarkDelivery is how many events a second go into the file, each on the
 // disk before it is acknowledged.
 func BenchmarkDelivery(b *testing.B) {
 	j, err := journal.Open(journal.Options{FS: journal.DirFS(b.TempDir()), Sync: journal.SyncNever, Log: zerolog.Nop()})
-	ok(b, err)
+	testkit.OK(b, err)
 	defer j.Close()
 	c, err := j.Cursor("log")
-	ok(b, err)
+	testkit.OK(b, err)
 	o := file.Type.Options().(*file.Options)
 	o.Name, o.Path = "log", filepath.Join(b.TempDir(), "events.jsonl")
 	s, err := o.Build(sinks.Deps{ID: j.ID, Log: zerolog.Nop()})
-	ok(b, err)
+	testkit.OK(b, err)
 	e := event.Event{Name: "E", Source: "s", Time: time.Now(), Payload: fmt.Appendf(nil, `{"p":%q}`, strings.Repeat("x", 200))}
-	ok(b, event.Normaliser{}.Normalise(&e))
+	testkit.OK(b, event.Normaliser{}.Normalise(&e))
 	events := make([]event.Event, 100)
 	for i := range events {
 		events[i] = e
 	}
 	for b.Loop() {
 		_, err := j.Append(b.Context(), events...)
-		ok(b, err)
+		testkit.OK(b, err)
 	}
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()

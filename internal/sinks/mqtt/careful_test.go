@@ -23,6 +23,7 @@ import (
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -90,11 +91,11 @@ func TestAnEventThatIsNeverTakenIsSkippedAndKept(t *testing.T) {
 				t.Errorf("said %d times, counted %d:\n%s", n, r.sink.Skipped(), r.log)
 			}
 			whole, err := r.refused.Get(kept[0].ID)
-			ok(t, err)
+			testkit.OK(t, err)
 			if string(whole.Payload) != c.payload || whole.Route.Retain != c.route.Retain || whole.Route.Topic != c.route.Topic {
 				t.Errorf("kept %+v", whole)
 			}
-			eventually(t, "it is connected, and shows what was skipped", func() bool {
+			testkit.Eventually(t, "it is connected, and shows what was skipped", func() bool {
 				h := r.health.Report()
 				return h.Level == health.Up && strings.Contains(h.Detail, "1 events were refused")
 			})
@@ -108,7 +109,7 @@ func TestPoisonAmongManyLosesNothingElse(t *testing.T) {
 	t.Parallel()
 	l := listen(t, "127.0.0.1:0")
 	b, err := broker.New(broker.Options{Limits: broker.Limits{PacketSize: 4096}})
-	ok(t, err)
+	testkit.OK(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = b.Serve(l) })
 	defer wg.Wait()
@@ -135,7 +136,7 @@ func TestPoisonAmongManyLosesNothingElse(t *testing.T) {
 		topic, _, _ := next(t, s)
 		var got int
 		_, err := fmt.Sscanf(topic, "event2mqtt/event/e%d", &got)
-		ok(t, err)
+		testkit.OK(t, err)
 		if got > want {
 			t.Fatalf("event %d came before %d", got, want)
 		}
@@ -177,7 +178,7 @@ func TestABrokerInTroubleCausesNoSkip(t *testing.T) {
 			b := make().start(t)
 			r := newRig(t, nil, b.url)
 			r.emit(5)
-			eventually(t, "there was trouble", func() bool { return b.connections() >= trouble || r.cursor.Lag() == 0 })
+			testkit.Eventually(t, "there was trouble", func() bool { return b.connections() >= trouble || r.cursor.Lag() == 0 })
 			r.delivered()
 			if r.sink.Skipped() != 0 || len(r.kept()) != 0 {
 				t.Errorf("skipped %d:\n%s", r.sink.Skipped(), r.log)
@@ -194,11 +195,11 @@ func TestATwinCausesNoSkip(t *testing.T) {
 	addr := l.Addr().String()
 	serve(t, l)
 	r := newRig(t, nil, "mqtt://"+addr)
-	eventually(t, "it is connected", func() bool { return r.up() })
+	testkit.Eventually(t, "it is connected", func() bool { return r.up() })
 	for range 5 {
 		r.emit(20)
 		twin, err := mqttest.Dial(addr, mqttest.Options{ID: "sink"})
-		ok(t, err)
+		testkit.OK(t, err)
 		_, _, _ = twin.Reader.Next() // until the sink is back
 		twin.Close()
 	}
@@ -232,7 +233,7 @@ func TestWhatCannotBeKeptIsNotSkipped(t *testing.T) {
 		}
 		return nil
 	})})
-	ok(t, err)
+	testkit.OK(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = sink.Run(ctx, r.cursor, r.states, func(health.Status) {}) })
@@ -240,7 +241,7 @@ func TestWhatCannotBeKeptIsNotSkipped(t *testing.T) {
 	defer cancel()
 	r.post("bad", "{}", event.Route{})
 	r.post("after", "{}", event.Route{})
-	eventually(t, "it was tried twice", func() bool { return tries.Load() >= 2 })
+	testkit.Eventually(t, "it was tried twice", func() bool { return tries.Load() >= 2 })
 	if lag := r.cursor.Lag(); lag != 2 || sink.Skipped() != 0 {
 		t.Errorf("%d events wait, %d were skipped", lag, sink.Skipped())
 	}
@@ -261,8 +262,8 @@ func TestAFolderThatCannotBeWrittenIsNamed(t *testing.T) {
 				return take
 			}}).start(t)
 			r := newRig(t, nil, b.url)
-			ok(t, os.RemoveAll(r.dir))
-			ok(t, os.WriteFile(r.dir, []byte("a file"), 0o600))
+			testkit.OK(t, os.RemoveAll(r.dir))
+			testkit.OK(t, os.WriteFile(r.dir, []byte("a file"), 0o600))
 			r.post("before", "{}", event.Route{})
 			r.post(bad, `{"p":"`+strings.Repeat("x", 5000)+`"}`, event.Route{})
 			r.post("after", "{}", event.Route{})
@@ -270,16 +271,16 @@ func TestAFolderThatCannotBeWrittenIsNamed(t *testing.T) {
 				h := r.health.Report()
 				return h.Level != health.Up && strings.Contains(h.Detail, r.dir) && strings.Contains(h.Detail, "not a directory")
 			}
-			eventually(t, "the health names the folder", named)
+			testkit.Eventually(t, "the health names the folder", named)
 			n := b.connections()
-			eventually(t, "it is tried again", func() bool { return b.connections() >= n+2 })
-			eventually(t, "what is before it is delivered", func() bool { return r.cursor.Lag() == 2 })
+			testkit.Eventually(t, "it is tried again", func() bool { return b.connections() >= n+2 })
+			testkit.Eventually(t, "what is before it is delivered", func() bool { return r.cursor.Lag() == 2 })
 			if !named() || r.sink.Skipped() != 0 {
 				t.Errorf("health %+v, %d events wait, %d were skipped", r.health.Report(), r.cursor.Lag(), r.sink.Skipped())
 			}
-			ok(t, os.Remove(r.dir))
+			testkit.OK(t, os.Remove(r.dir))
 			r.delivered()
-			eventually(t, "it is connected", func() bool { return r.up() })
+			testkit.Eventually(t, "it is connected", func() bool { return r.up() })
 			if n := strings.Count(r.log.String(), "mkdir "+r.dir); n != 1 {
 				t.Errorf("the folder is named %d times", n)
 			}
@@ -376,14 +377,14 @@ func TestAStateThatIsNeverTakenIsSkippedUntilItChanges(t *testing.T) {
 			r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.QoS = qos }, b.url)
 			r.states.Report("s", event.State{Key: "large", Payload: make([]byte, 5000)}, event.State{Key: "good", Payload: []byte("1")})
 			r.emit(10)
-			eventually(t, "it is told", func() bool { return strings.Contains(r.log.String(), "this state cannot be published") })
+			testkit.Eventually(t, "it is told", func() bool { return strings.Contains(r.log.String(), "this state cannot be published") })
 			r.emit(10)
 			r.delivered()
-			eventually(t, "the other state is there", func() bool { return b.took("event2mqtt/s/good") > 0 })
-			eventually(t, "it is connected", func() bool { return r.up() })
+			testkit.Eventually(t, "the other state is there", func() bool { return b.took("event2mqtt/s/good") > 0 })
+			testkit.Eventually(t, "it is connected", func() bool { return r.up() })
 			n := b.connections()
 			r.states.Report("s", event.State{Key: "large", Payload: []byte("small now")})
-			eventually(t, "the state is there", func() bool { return b.took("event2mqtt/s/large") == 1 })
+			testkit.Eventually(t, "the state is there", func() bool { return b.took("event2mqtt/s/large") == 1 })
 			if b.connections() != n {
 				t.Errorf("%d connections ended meanwhile", b.connections()-n)
 			}
@@ -417,7 +418,7 @@ func TestAWillThatIsNotTakenIsLeftOut(t *testing.T) {
 			r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Will.QoS = qos }, b.url)
 			r.emit(3)
 			r.delivered()
-			eventually(t, "both are told", func() bool {
+			testkit.Eventually(t, "both are told", func() bool {
 				return strings.Contains(r.log.String(), "if it is given a last will") && strings.Contains(r.log.String(), "the message that the bridge is there")
 			})
 			if r.sink.Skipped() != 0 {
@@ -472,7 +473,7 @@ func TestAPacketThatClaimsToBeHugeTakesNoMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	r := newRig(t, nil, "mqtt://"+l.Addr().String())
-	eventually(t, "the log says it", func() bool { return strings.Contains(r.log.String(), "longer than the 16384 bytes") })
+	testkit.Eventually(t, "the log says it", func() bool { return strings.Contains(r.log.String(), "longer than the 16384 bytes") })
 	runtime.ReadMemStats(&after)
 	if grown := after.TotalAlloc - before.TotalAlloc; grown > 64<<20 {
 		t.Errorf("%d MiB were allocated", grown>>20)
@@ -490,7 +491,7 @@ func TestStoppingDoesNotWaitForASlowTransfer(t *testing.T) {
 	for range 4 {
 		r.post("large", `"`+strings.Repeat("x", 4<<20)+`"`, event.Route{})
 	}
-	eventually(t, "it is connected", func() bool { return r.up() })
+	testkit.Eventually(t, "it is connected", func() bool { return r.up() })
 	began := time.Now()
 	r.stop()
 	if took := time.Since(began); took > 30*time.Second {

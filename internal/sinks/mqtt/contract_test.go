@@ -17,6 +17,7 @@ import (
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sinks/sinktest"
+	"event2mqtt/internal/testkit"
 )
 
 // home is the bundled broker, which may be out of order.
@@ -80,7 +81,7 @@ func TestContract(t *testing.T) {
 		var c inprocess.Config
 		config.SetDefaults(&c)
 		b, err := inprocess.Open(inprocess.Options{Config: c, StateDir: t.TempDir(), Log: zerolog.Nop()})
-		ok(t, err)
+		testkit.OK(t, err)
 		t.Cleanup(b.Stop)
 		return &home{Broker: b}
 	})

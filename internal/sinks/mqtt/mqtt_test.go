@@ -1,7 +1,6 @@
 package mqtt_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -25,40 +24,24 @@ import (
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func ok(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("does not come true: %s", what)
-}
-
 func listen(t testing.TB, address string) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
-	ok(t, err)
+	testkit.OK(t, err)
 	return l
 }
 
 // serve runs a broker on l until the returned function ends it.
 func serve(t testing.TB, l net.Listener) (stop func()) {
 	b, err := broker.New(broker.Options{})
-	ok(t, err)
+	testkit.OK(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = b.Serve(l) })
 	stop = sync.OnceFunc(func() {
@@ -80,29 +63,12 @@ type rig struct {
 	sink    *mqtt.Sink
 	refused *refused.Folder
 	dir     string // of refused
-	log     *logBuffer
+	log     *testkit.Log
 	health  health.Record
 	config  mqtt.Config
 	publish mqtt.PublishConfig
 	stop    func()
 	n       int
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newRig(t testing.TB, change func(*mqtt.Config, *mqtt.PublishConfig), urls ...string) *rig {
@@ -139,14 +105,14 @@ func newRigThatHears(t testing.TB, filters []string, use func(sinks.Incoming), c
 
 func newRigOf(t testing.TB, states *event.States, filters []string, use func(sinks.Incoming), change func(*mqtt.Options, *sinks.Deps), urls ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, states: states, log: &logBuffer{}}
+	r := &rig{t: t, states: states, log: &testkit.Log{}}
 	r.dir = t.TempDir()
 	r.refused = refused.Open(r.dir, zerolog.Nop())
 	var err error
 	r.journal, err = journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Log: zerolog.Nop()})
-	ok(t, err)
+	testkit.OK(t, err)
 	r.cursor, err = r.journal.Cursor("mqtt")
-	ok(t, err)
+	testkit.OK(t, err)
 	c, p := mqtt.Defaults()
 	c.URL, c.ClientID, c.Timeout = urls, "sink", 2*time.Second
 	options := mqtt.Options{Common: sinks.Common{Name: "mqtt"}, Config: c, Publish: p, Calm: 50 * time.Millisecond, Pause: 100 * time.Millisecond}
@@ -154,7 +120,7 @@ func newRigOf(t testing.TB, states *event.States, filters []string, use func(sin
 	change(&options, &deps)
 	r.config, r.publish = options.Config, options.Publish
 	r.sink, err = mqtt.New(options, deps)
-	ok(t, err)
+	testkit.OK(t, err)
 	if filters != nil {
 		r.sink.Hear(filters, use)
 	}
@@ -164,7 +130,7 @@ func newRigOf(t testing.TB, states *event.States, filters []string, use func(sin
 	r.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	t.Cleanup(func() {
 		r.stop()
-		ok(t, r.journal.Close())
+		testkit.OK(t, r.journal.Close())
 		if t.Failed() {
 			t.Logf("its log:\n%s", r.log)
 		}
@@ -184,9 +150,9 @@ func (r *rig) emit(n int) {
 	for range n {
 		r.n++
 		e := event.Event{Name: "E", Source: "s", Time: time.Now(), Payload: fmt.Appendf(nil, `{"n":%d}`, r.n)}
-		ok(r.t, event.Normaliser{}.Normalise(&e))
+		testkit.OK(r.t, event.Normaliser{}.Normalise(&e))
 		_, err := r.journal.Append(context.Background(), e)
-		ok(r.t, err)
+		testkit.OK(r.t, err)
 	}
 }
 
@@ -194,37 +160,37 @@ func (r *rig) emit(n int) {
 func (r *rig) post(name, payload string, route event.Route) {
 	r.t.Helper()
 	_, err := r.journal.Append(context.Background(), event.Event{Name: name, Source: "s", Time: time.Now(), Payload: []byte(payload), Route: route})
-	ok(r.t, err)
+	testkit.OK(r.t, err)
 }
 
 // kept are the events that were refused.
 func (r *rig) kept() []refused.Event {
 	r.t.Helper()
 	list, err := r.refused.List()
-	ok(r.t, err)
+	testkit.OK(r.t, err)
 	return list
 }
 
 func (r *rig) delivered() {
 	r.t.Helper()
-	eventually(r.t, "all is delivered", func() bool { return r.cursor.Lag() == 0 })
+	testkit.Eventually(r.t, "all is delivered", func() bool { return r.cursor.Lag() == 0 })
 }
 
 func subscriber(t testing.TB, addr, filter string) *mqttest.Client {
 	t.Helper()
 	c, err := mqttest.Dial(addr, mqttest.Options{})
-	ok(t, err)
+	testkit.OK(t, err)
 	t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
 	_, err = c.Subscribe(filter, 1)
-	ok(t, err)
+	testkit.OK(t, err)
 	return c
 }
 
 func next(t testing.TB, c *mqttest.Client) (topic, payload string, retain bool) {
 	t.Helper()
 	m, err := c.Next()
-	ok(t, err)
+	testkit.OK(t, err)
 	return m.Topic, string(m.Payload), m.Retain
 }
 
@@ -234,8 +200,8 @@ func TestStartsWithTheBrokerDownAndCatchesUp(t *testing.T) {
 	l.Close()
 	r := newRig(t, nil, "mqtt://"+addr)
 	r.emit(20)
-	eventually(t, "the failure is told", func() bool { return strings.Contains(r.log.String(), "nothing listens there") })
-	eventually(t, "it tried again", func() bool { return !r.up() && strings.Contains(r.health.Report().Detail, "nothing listens") })
+	testkit.Eventually(t, "the failure is told", func() bool { return strings.Contains(r.log.String(), "nothing listens there") })
+	testkit.Eventually(t, "it tried again", func() bool { return !r.up() && strings.Contains(r.health.Report().Detail, "nothing listens") })
 	time.Sleep(time.Second) // some attempts
 	serve(t, listen(t, addr))
 	s := subscriber(t, addr, "event2mqtt/event/#")
@@ -309,7 +275,7 @@ func TestOnlyWhatIsAcknowledgedCounts(t *testing.T) {
 		_, payload, _ := next(t, s)
 		var n int
 		_, err := fmt.Sscanf(payload[strings.Index(payload, `"n":`):], `"n":%d`, &n)
-		ok(t, err)
+		testkit.OK(t, err)
 		if n <= last {
 			t.Fatalf("%d after %d", n, last)
 		}
@@ -374,7 +340,7 @@ func TestBirthWillAndGoodbye(t *testing.T) {
 	}
 	// Another client takes the id over: the connection ends without goodbye.
 	thief, err := mqttest.Dial(addr, mqttest.Options{ID: "sink"})
-	ok(t, err)
+	testkit.OK(t, err)
 	defer thief.Close()
 	if _, payload, _ := next(t, s); payload != "disconnected" {
 		t.Errorf("will: %s", payload)
@@ -386,7 +352,7 @@ func TestBirthWillAndGoodbye(t *testing.T) {
 	if _, payload, _ := next(t, s); payload != "disconnected" {
 		t.Errorf("goodbye: %s", payload)
 	}
-	ok(t, s.Quiet()) // the will was discarded
+	testkit.OK(t, s.Quiet()) // the will was discarded
 }
 
 func TestStatesAreRetainedAndComeAgainAfterAReconnect(t *testing.T) {
@@ -434,7 +400,7 @@ func TestEventsAreNeverRetainedAndMayCarryAnID(t *testing.T) {
 			t.Errorf("payload %s", payload)
 		}
 	}
-	ok(t, subscriber(t, addr, "b/#").Quiet()) // nothing retained
+	testkit.OK(t, subscriber(t, addr, "b/#").Quiet()) // nothing retained
 }
 
 func TestEveryQoSDelivers(t *testing.T) {
@@ -447,7 +413,7 @@ func TestEveryQoSDelivers(t *testing.T) {
 		r.emit(300)
 		for i := 1; i <= 300; i++ {
 			m, err := s.Next()
-			ok(t, err)
+			testkit.OK(t, err)
 			if !strings.HasSuffix(string(m.Payload), fmt.Sprintf(`"n":%d}`, i)) || int(m.QoS) != min(qos, 1) {
 				t.Fatalf("QoS %d: message %d is %s with QoS %d", qos, i, m.Payload, m.QoS)
 			}
@@ -464,9 +430,9 @@ func TestAnEventThatCannotBePublishedHoldsUpNoOther(t *testing.T) {
 	r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.EventTopic = "{base}/{payload.long}/{event}" }, "mqtt://"+addr)
 	for _, long := range []string{"a", strings.Repeat("x", 70000), "b"} {
 		e := event.Event{Name: "E", Time: time.Now(), Payload: []byte(`{"long":"` + long + `"}`)}
-		ok(t, event.Normaliser{}.Normalise(&e))
+		testkit.OK(t, event.Normaliser{}.Normalise(&e))
 		_, err := r.journal.Append(context.Background(), e)
-		ok(t, err)
+		testkit.OK(t, err)
 	}
 	r.delivered()
 	if r.sink.Skipped() != 1 || !strings.Contains(r.log.String(), "at most 65535") {
@@ -481,7 +447,7 @@ func TestAnEventThatCannotBePublishedHoldsUpNoOther(t *testing.T) {
 func listenTLS(t testing.TB, a *certtest.Authority, name string, change func(*x509.Certificate), c *tls.Config) string {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(a.Issue(name, change))
-	ok(t, err)
+	testkit.OK(t, err)
 	c.Certificates = []tls.Certificate{pair}
 	c.ClientCAs = x509.NewCertPool()
 	c.ClientCAs.AddCert(a.Cert)
@@ -493,32 +459,32 @@ func listenTLS(t testing.TB, a *certtest.Authority, name string, change func(*x5
 func TestTheBundledBrokerIsReachedInProcess(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	b, err := broker.New(broker.Options{})
-	ok(t, err)
+	testkit.OK(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = b.Serve(l) })
 	defer wg.Wait()
 	defer b.Close(context.Background())
 	s := subscriber(t, l.Addr().String(), "#")
 	j, err := journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Log: zerolog.Nop()})
-	ok(t, err)
+	testkit.OK(t, err)
 	defer j.Close()
 	cursor, err := j.Cursor("mqtt")
-	ok(t, err)
+	testkit.OK(t, err)
 	c, p := mqtt.Defaults()
 	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p}, sinks.Deps{Broker: bundled{b}, ID: j.ID, Log: zerolog.Nop()})
-	ok(t, err)
+	testkit.OK(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	wg.Go(func() { _ = sink.Run(ctx, cursor, event.NewStates(), func(health.Status) {}) })
 	_, err = j.Append(ctx, event.Event{Name: "E", Payload: []byte(`{}`)})
-	ok(t, err)
+	testkit.OK(t, err)
 	want := []string{"event2mqtt/mqtt connected", "event2mqtt/event/E {}", "event2mqtt/mqtt disconnected"}
 	for i, w := range want {
 		if topic, payload, _ := next(t, s); topic+" "+payload != w {
 			t.Errorf("got %s %s, want %s", topic, payload, w)
 		}
 		if i == 1 {
-			eventually(t, "acknowledged", func() bool { return cursor.Lag() == 0 })
+			testkit.Eventually(t, "acknowledged", func() bool { return cursor.Lag() == 0 })
 			cancel()
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/certtest"
 )
 
@@ -31,10 +32,10 @@ func TestStoppingInterruptsConnecting(t *testing.T) {
 			defer silent.Close()
 			r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Timeout = time.Hour }, scheme+"://"+silent.Addr().String())
 			c, err := silent.Accept()
-			ok(t, err)
+			testkit.OK(t, err)
 			defer c.Close()
 			_, err = c.Read(make([]byte, 1)) // it is in the middle of it
-			ok(t, err)
+			testkit.OK(t, err)
 			r.stop()
 			if scheme != "ws" { // which is left to itself
 				_, _ = io.Copy(io.Discard, c)
@@ -77,21 +78,21 @@ func TestFailedConnectionsLeaveNothingBehind(t *testing.T) {
 		}
 	})
 	j, err := journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Log: zerolog.Nop()})
-	ok(t, err)
+	testkit.OK(t, err)
 	defer j.Close()
 	cursor, err := j.Cursor("mqtt")
-	ok(t, err)
+	testkit.OK(t, err)
 	c, p := mqtt.Defaults()
 	for range 10 {
 		c.URL = append(c.URL, "mqtt://"+refusing.Addr().String())
 	}
 	sink, err := mqtt.New(mqtt.Options{Config: c, Publish: p}, sinks.Deps{ID: j.ID, Log: zerolog.Nop()})
-	ok(t, err)
+	testkit.OK(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var waiting atomic.Int32
 	wg.Go(func() { _ = sink.Run(watched{ctx, &waiting}, cursor, event.NewStates(), func(health.Status) {}) })
-	eventually(t, "between two attempts nothing waits", func() bool { return refused.Load() >= 10 && waiting.Load() == 0 })
+	testkit.Eventually(t, "between two attempts nothing waits", func() bool { return refused.Load() >= 10 && waiting.Load() == 0 })
 }
 
 // TestTLSWorksOrSaysInWordsWhyNot is about the complaint that users of other
@@ -141,7 +142,7 @@ func TestTLSWorksOrSaysInWordsWhyNot(t *testing.T) {
 				r.delivered()
 				return
 			}
-			eventually(t, "the log says "+c.says, func() bool { return strings.Contains(r.log.String(), c.says) })
+			testkit.Eventually(t, "the log says "+c.says, func() bool { return strings.Contains(r.log.String(), c.says) })
 		})
 	}
 }
@@ -163,7 +164,7 @@ func TestRefusedLoginsSayWhichKeyToLookAt(t *testing.T) {
 			}
 		})
 		r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Username, c.Password = "u", "hunter2" }, "mqtt://"+l.Addr().String())
-		eventually(t, says, func() bool { return strings.Contains(r.log.String(), says) })
+		testkit.Eventually(t, says, func() bool { return strings.Contains(r.log.String(), says) })
 		if strings.Contains(r.log.String(), "hunter2") {
 			t.Error("the password is in the log")
 		}

@@ -16,6 +16,7 @@ import (
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -30,7 +31,7 @@ func keeps(t testing.TB, addr string, want ...string) {
 			t.Logf("it keeps %q, not %q", got, want)
 		}
 	}()
-	eventually(t, "the broker keeps "+strings.Join(want, " "), func() bool {
+	testkit.Eventually(t, "the broker keeps "+strings.Join(want, " "), func() bool {
 		kept, err := mqttest.Retained(addr, "#")
 		if err != nil {
 			return false
@@ -48,7 +49,7 @@ func keeps(t testing.TB, addr string, want ...string) {
 func report(t testing.TB, s *event.States, source string, pairs ...string) {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
-		ok(t, s.Report(source, event.State{Key: pairs[i], Payload: []byte(pairs[i+1])}))
+		testkit.OK(t, s.Report(source, event.State{Key: pairs[i], Payload: []byte(pairs[i+1])}))
 	}
 }
 
@@ -89,7 +90,7 @@ func TestWhatIsRemovedWhileTheBrokerIsAwayIsClearedWhenItComesBack(t *testing.T)
 	report(t, r.states, "a", "k", "1", "l", "1")
 	keeps(t, addr, "a/k=1", "a/l=1")
 	cut.Store(true)
-	eventually(t, "it is away", func() bool { return !r.up() })
+	testkit.Eventually(t, "it is away", func() bool { return !r.up() })
 	r.states.Remove("a", "k")
 	cut.Store(false)
 	keeps(t, addr, "a/l=1")
@@ -133,7 +134,7 @@ func TestWhatIsNotConfiguredAnyMoreIsClearedAfterARestart(t *testing.T) {
 	addr, dir := kept(t), t.TempDir()
 	r := newRigIn(t, dir, event.NewStates(), nil, "mqtt://"+addr)
 	report(t, r.states, "a", "k", "1", "l", "1", "m", "1", event.KeyAvailable, "online")
-	ok(t, r.states.Report("a", event.State{Key: "own", Payload: []byte("1"), Topic: "own/topic"}))
+	testkit.OK(t, r.states.Report("a", event.State{Key: "own", Payload: []byte("1"), Topic: "own/topic"}))
 	report(t, r.states, "b", "k", "1", event.KeyAvailable, "online")
 	keeps(t, addr, "a/available=online", "a/k=1", "a/l=1", "a/m=1", "own/topic=1", "b/available=online", "b/k=1")
 	r.stop()
@@ -164,7 +165,7 @@ func TestNewTopicsLeaveNothingUnderOldOnes(t *testing.T) {
 	keeps(t, addr, "a/k=1", "a/only/once=1")
 	p := r.publish
 	p.StateTopic = "{base}/of/{source|snake}/{key}"
-	ok(t, r.sink.Adjust(&mqtt.Options{Publish: p}))
+	testkit.OK(t, r.sink.Adjust(&mqtt.Options{Publish: p}))
 	keeps(t, addr, "of/a/k=1", "of/a/only/once=1")
 	r.stop()
 	run(func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.BaseTopic = "moved" })
@@ -213,7 +214,7 @@ func TestATopicIsListedBeforeItIsPublished(t *testing.T) {
 	for i := range 50 {
 		report(t, r.states, "a", fmt.Sprint(i%20), fmt.Sprint(i))
 	}
-	eventually(t, "all is there", func() bool { return b.took("event2mqtt/a/19") > 0 })
+	testkit.Eventually(t, "all is there", func() bool { return b.took("event2mqtt/a/19") > 0 })
 	if n := missing.Load(); n > 0 {
 		t.Errorf("%d messages were retained before their topic was listed", n)
 	}
@@ -223,15 +224,15 @@ func TestATopicIsListedBeforeItIsPublished(t *testing.T) {
 func TestWhatCannotBeListedWaits(t *testing.T) {
 	addr, parent := kept(t), t.TempDir()
 	dir := filepath.Join(parent, "state")
-	ok(t, os.Mkdir(dir, 0o700))
+	testkit.OK(t, os.Mkdir(dir, 0o700))
 	r := newRigIn(t, dir, event.NewStates(), nil, "mqtt://"+addr)
 	report(t, r.states, "a", "k", "1")
 	keeps(t, addr, "a/k=1")
-	ok(t, os.Rename(dir, dir+".away"))
+	testkit.OK(t, os.Rename(dir, dir+".away"))
 	report(t, r.states, "a", "k", "2", "new", "1")
 	keeps(t, addr, "a/k=2")
-	eventually(t, "it is tried again", func() bool { return strings.Contains(r.log.String(), "states with new topics are not published") })
-	ok(t, os.Rename(dir+".away", dir))
+	testkit.Eventually(t, "it is tried again", func() bool { return strings.Contains(r.log.String(), "states with new topics are not published") })
+	testkit.OK(t, os.Rename(dir+".away", dir))
 	keeps(t, addr, "a/k=2", "a/new=1")
 	if n := strings.Count(r.log.String(), "states with new topics"); n != 1 {
 		t.Errorf("said %d times", n)
@@ -243,7 +244,7 @@ func TestAListThatIsDamagedIsSetAside(t *testing.T) {
 	for name, text := range map[string]string{"garbage": "{", "future": `{"format":99}`, "null": `{"format":1,"brokers":[null,{"broker":"x","topics":null}]}`} {
 		addr, dir := kept(t), t.TempDir()
 		path := filepath.Join(dir, "mqtt.retained.json")
-		ok(t, os.WriteFile(path, []byte(text), 0o600))
+		testkit.OK(t, os.WriteFile(path, []byte(text), 0o600))
 		r := newRigIn(t, dir, event.NewStates(), nil, "mqtt://"+addr)
 		report(t, r.states, "a", "k", "1")
 		keeps(t, addr, "a/k=1")
@@ -279,11 +280,11 @@ func TestSourcesCannotWriteTheProgramsOwnTopics(t *testing.T) {
 	report(t, r.states, event.OwnSource, "config", "own")
 	own := []string{"mqtt", "bridge/config", "bridge/x", "event/x", "b/available", "b/set/pause", "b/result"}
 	for i, topic := range own {
-		ok(t, r.states.Report("a", event.State{Key: fmt.Sprint(i), Payload: []byte("forged"), Topic: "event2mqtt/" + topic}))
+		testkit.OK(t, r.states.Report("a", event.State{Key: fmt.Sprint(i), Payload: []byte("forged"), Topic: "event2mqtt/" + topic}))
 	}
 	report(t, r.states, "Event", "x", "forged")
 	report(t, r.states, "a", "Available", "forged", "good", "1")
-	ok(t, r.states.Report("a", event.State{Key: "bad", Payload: []byte("forged"), Topic: "a/#"}))
+	testkit.OK(t, r.states.Report("a", event.State{Key: "bad", Payload: []byte("forged"), Topic: "a/#"}))
 	keeps(t, addr, "a/good=1", "bridge/config=own")
 	if n := strings.Count(r.log.String(), "this state is not published"); n != len(own)+3 {
 		t.Errorf("said %d times:\n%s", n, r.log)
@@ -304,10 +305,10 @@ func TestAStateThatChangesOftenCostsItsRate(t *testing.T) {
 		return take
 	}}).start(t)
 	r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.StateInterval = interval }, b.url)
-	eventually(t, "it is connected", r.up)
+	testkit.Eventually(t, "it is connected", r.up)
 	began := time.Now()
 	report(t, r.states, "a", "bed", "0")
-	eventually(t, "the first goes", func() bool { return sent.Load() == 1 })
+	testkit.Eventually(t, "the first goes", func() bool { return sent.Load() == 1 })
 	first := time.Since(began)
 	tick := time.NewTicker(20 * time.Millisecond) // 50 times a second
 	defer tick.Stop()
@@ -315,7 +316,7 @@ func TestAStateThatChangesOftenCostsItsRate(t *testing.T) {
 		<-tick.C
 		report(t, r.states, "a", "bed", fmt.Sprint(i+1))
 	}
-	eventually(t, "the last value is there", func() bool { return newest.Load() == fmt.Sprint(changes) })
+	testkit.Eventually(t, "the last value is there", func() bool { return newest.Load() == fmt.Sprint(changes) })
 	lasted := time.Since(began)
 	if n, most := sent.Load(), int64(lasted/interval)+2; n > most {
 		t.Errorf("%d messages in %s, at most %d are allowed", n, lasted, most)
@@ -336,11 +337,11 @@ func TestStatesDoNotWaitForEachOther(t *testing.T) {
 		return take
 	}}).start(t)
 	r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Timeout = time.Minute }, b.url)
-	eventually(t, "it is connected", r.up)
+	testkit.Eventually(t, "it is connected", r.up)
 	for i := range 2 * window {
 		report(t, r.states, "a", fmt.Sprint(i), "1")
 	}
-	eventually(t, "many are on their way", func() bool { return got.Load() == window })
+	testkit.Eventually(t, "many are on their way", func() bool { return got.Load() == window })
 	r.emit(10)
 	r.delivered()
 	if n := got.Load(); n != window {
@@ -367,7 +368,7 @@ func TestEachBrokerOfAListTellsItsCauseOnce(t *testing.T) {
 		brokers[i] = (&pickyBroker{connect: func(int, *wire.Connect) verdict { return hangUp }}).start(t)
 	}
 	r := newRig(t, nil, brokers[0].url, brokers[1].url)
-	eventually(t, "both are tried again and again", func() bool { return min(brokers[0].connections(), brokers[1].connections()) > 4 })
+	testkit.Eventually(t, "both are tried again and again", func() bool { return min(brokers[0].connections(), brokers[1].connections()) > 4 })
 	for _, b := range brokers {
 		if n := strings.Count(r.log.String(), b.url); n != 1 {
 			t.Errorf("%s was told of %d times:\n%s", b.url, n, r.log)
@@ -383,7 +384,7 @@ func BenchmarkAStateAmongMany(b *testing.B) {
 	for i := range 999 {
 		report(b, r.states, "a", fmt.Sprint("temperature/", i), "1")
 	}
-	eventually(b, "all are there", func() bool { return broker.took("event2mqtt/a/temperature/998") > 0 })
+	testkit.Eventually(b, "all are there", func() bool { return broker.took("event2mqtt/a/temperature/998") > 0 })
 	n := got.Load()
 	for i := 0; b.Loop(); i++ {
 		report(b, r.states, "b", "k", fmt.Sprint(i))
@@ -422,7 +423,7 @@ func BenchmarkEventsBesideStates(b *testing.B) {
 	for _, busy := range []bool{false, true} {
 		b.Run(fmt.Sprint("states ", busy), func(b *testing.B) {
 			r := newRig(b, nil, "mqtt://"+kept(b))
-			eventually(b, "it is connected", r.up)
+			testkit.Eventually(b, "it is connected", r.up)
 			stop := make(chan struct{})
 			var changing sync.WaitGroup
 			if busy {

@@ -16,6 +16,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
 
@@ -45,7 +46,7 @@ func (e *ear) all() []sinks.Incoming {
 
 func (e *ear) first(t testing.TB, n int) []sinks.Incoming {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d messages came", n), func() bool { return len(e.all()) >= n })
+	testkit.Eventually(t, fmt.Sprintf("%d messages came", n), func() bool { return len(e.all()) >= n })
 	return e.all()[:n]
 }
 
@@ -93,14 +94,14 @@ func (w *town) listen(t testing.TB, change func(*mqtt.Options, *sinks.Deps), fil
 			change(o, d)
 		}
 	}, urls...)
-	eventually(t, "it is connected", func() bool { return w.up() })
+	testkit.Eventually(t, "it is connected", func() bool { return w.up() })
 }
 
 // newBroker runs a broker until the test ends.
 func newBroker(t testing.TB, o broker.Options) (*broker.Broker, string) {
 	l := listen(t, "127.0.0.1:0")
 	b, err := broker.New(o)
-	ok(t, err)
+	testkit.OK(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = b.Serve(l) })
 	t.Cleanup(func() {
@@ -116,12 +117,12 @@ func newBroker(t testing.TB, o broker.Options) (*broker.Broker, string) {
 func (w *town) publish(t testing.TB, messages ...wire.Publish) {
 	t.Helper()
 	c, err := mqttest.Dial(w.address, mqttest.Options{ID: "phone"})
-	ok(t, err)
+	testkit.OK(t, err)
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
 	for _, m := range messages {
 		m.QoS = 1
-		ok(t, c.Publish(m))
+		testkit.OK(t, c.Publish(m))
 	}
 }
 
@@ -205,7 +206,7 @@ func TestALargeMessageThatComesSlowlyEndsNothing(t *testing.T) {
 	w.emit(1)
 	w.delivered()
 	w.stop()
-	eventually(t, "one connection did all", func() bool { return log.all() == "CONNECT SUBSCRIBE PUBLISH DISCONNECT" })
+	testkit.Eventually(t, "one connection did all", func() bool { return log.all() == "CONNECT SUBSCRIBE PUBLISH DISCONNECT" })
 	if w.sink.Missed() != 1 {
 		t.Errorf("%d were skipped", w.sink.Missed())
 	}
@@ -275,7 +276,7 @@ func TestEventsDoNotWaitForCommands(t *testing.T) {
 		w.delivered()
 		close(w.hold)
 		skipped := func() int { return int(w.sink.Missed() + w.b.Stats().Dropped) } // who drops depends on the way
-		eventually(t, "all were given or skipped", func() bool { return len(w.all())+skipped() == len(flood) })
+		testkit.Eventually(t, "all were given or skipped", func() bool { return len(w.all())+skipped() == len(flood) })
 		if skipped() == 0 {
 			t.Error("none was skipped")
 		}
@@ -299,7 +300,7 @@ func TestNothingIsGivenAfterTheSinkHasEnded(t *testing.T) {
 			t.Errorf("%d subscriptions", n)
 		}
 		w.stop()
-		eventually(t, "nothing is subscribed to", func() bool { return w.b.Stats().Subscriptions == 0 })
+		testkit.Eventually(t, "nothing is subscribed to", func() bool { return w.b.Stats().Subscriptions == 0 })
 		w.publish(t, wire.Publish{Topic: pause})
 		if n := len(w.all()); n != 1 {
 			t.Errorf("%d messages were given", n)
@@ -317,12 +318,12 @@ func TestTheSinkSubscribesAgainOnEachConnection(t *testing.T) {
 	w.publish(t, wire.Publish{Topic: pause, Payload: []byte("1")})
 	w.first(t, 1)
 	stop()
-	eventually(t, "it is not connected", func() bool { return !w.up() })
+	testkit.Eventually(t, "it is not connected", func() bool { return !w.up() })
 	serve(t, listen(t, w.address))
 	w.publish(t, wire.Publish{Topic: "event2mqtt/printer/set/unheard"}) // or it is heard, if the sink is fast
-	eventually(t, "it is connected", func() bool { return w.up() })
+	testkit.Eventually(t, "it is connected", func() bool { return w.up() })
 	w.publish(t, wire.Publish{Topic: pause, Payload: []byte("2")})
-	eventually(t, "it hears", func() bool { got := w.all(); return string(got[len(got)-1].Payload) == "2" })
+	testkit.Eventually(t, "it hears", func() bool { got := w.all(); return string(got[len(got)-1].Payload) == "2" })
 }
 
 // TestSessionsAreClean: a broker must not keep commands for a sink that is away.
@@ -341,13 +342,13 @@ func TestSessionsAreClean(t *testing.T) {
 func TestABrokerThatRefusesTheSubscriptionGetsEvents(t *testing.T) {
 	file := accounts.File(filepath.Join(t.TempDir(), "accounts.json"))
 	allow := func(rule string) {
-		ok(t, file.Update(func([]accounts.User) ([]accounts.User, error) {
+		testkit.OK(t, file.Update(func([]accounts.User) ([]accounts.User, error) {
 			return []accounts.User{{Name: "u", Hash: accounts.PlainHash("p"), Allow: []string{rule}}}, nil
 		}))
 	}
 	allow("#:w")
 	a, err := accounts.New(accounts.Options{File: file, Delay: time.Millisecond, Failures: 1000})
-	ok(t, err)
+	testkit.OK(t, err)
 	b, address := newBroker(t, broker.Options{Accounts: a})
 	w := &town{b: b, address: address, ear: &ear{}, network: true}
 	w.listen(t, func(o *mqtt.Options, _ *sinks.Deps) { o.Config.Username, o.Config.Password = "u", "p" })
@@ -358,11 +359,11 @@ func TestABrokerThatRefusesTheSubscriptionGetsEvents(t *testing.T) {
 	}
 	allow("#:rw")
 	_, err = a.Reload()
-	ok(t, err)
+	testkit.OK(t, err)
 	takeOver, err := mqttest.Dial(address, mqttest.Options{ID: "sink", User: "u", Password: "p"}) // ends its connection
-	ok(t, err)
+	testkit.OK(t, err)
 	takeOver.Close()
-	eventually(t, "the log says that commands are accepted", func() bool { return strings.Contains(w.log.String(), "commands are accepted") })
+	testkit.Eventually(t, "the log says that commands are accepted", func() bool { return strings.Contains(w.log.String(), "commands are accepted") })
 	w.emit(1)
 	w.delivered()
 }
@@ -421,7 +422,7 @@ func TestAnAnswerWithTooManyCodesEndsTheConnectionOnly(t *testing.T) {
 		if len(answer) == 4 {
 			says = "does not allow event2mqtt to subscribe"
 		}
-		eventually(t, "the log says "+says, func() bool { return strings.Contains(r.log.String(), says) })
+		testkit.Eventually(t, "the log says "+says, func() bool { return strings.Contains(r.log.String(), says) })
 		r.stop()
 		l.Close()
 		wg.Wait()
@@ -433,19 +434,19 @@ func TestWhatIsHeardChangesWhileConnected(t *testing.T) {
 	inBothWays(t, nil, func(t *testing.T, w *town) {
 		other := "event2mqtt/other/set/+"
 		w.sink.Hear([]string{other}, w.use)
-		eventually(t, "it is subscribed", func() bool {
+		testkit.Eventually(t, "it is subscribed", func() bool {
 			w.publish(t, wire.Publish{Topic: "event2mqtt/other/set/x", Payload: []byte("new")})
 			return len(w.all()) > 0 && w.b.Stats().Subscriptions == 1
 		})
 		w.publish(t, wire.Publish{Topic: pause, Payload: []byte("old")}, wire.Publish{Topic: "event2mqtt/other/set/x", Payload: []byte("last")})
-		eventually(t, "the last came", func() bool { got := w.all(); return string(got[len(got)-1].Payload) == "last" })
+		testkit.Eventually(t, "the last came", func() bool { got := w.all(); return string(got[len(got)-1].Payload) == "last" })
 		for _, in := range w.all() {
 			if string(in.Payload) == "old" {
 				t.Error("it hears what it no longer asks for")
 			}
 		}
 		w.sink.Hear(nil, nil)
-		eventually(t, "nothing is subscribed to", func() bool { return w.b.Stats().Subscriptions == 0 })
+		testkit.Eventually(t, "nothing is subscribed to", func() bool { return w.b.Stats().Subscriptions == 0 })
 		w.emit(1)
 		w.delivered()
 		if n := strings.Count(w.log.String(), "connected to"); w.network && n != 1 {
@@ -460,7 +461,7 @@ func TestTheSinkSaysSomethingBesideTheEvents(t *testing.T) {
 		s := subscriber(t, w.address, "event2mqtt/printer/result")
 		ctx, cancel := context.WithTimeout(t.Context(), mqttest.Patience)
 		defer cancel()
-		eventually(t, "it is said", func() bool { return w.sink.Say(ctx, "event2mqtt/printer/result", []byte("done")) == nil })
+		testkit.Eventually(t, "it is said", func() bool { return w.sink.Say(ctx, "event2mqtt/printer/result", []byte("done")) == nil })
 		if topic, payload, _ := next(t, s); topic != "event2mqtt/printer/result" || payload != "done" {
 			t.Errorf("%s %s", topic, payload)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/sources/tail"
+	"event2mqtt/internal/testkit"
 )
 
 // openUnder counts the descriptors of this program that lead below dir.
@@ -179,15 +180,6 @@ func runLogged(t *testing.T, o *output, dir string, change func(*tail.Config)) (
 	return s, log
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("never: " + what)
-		}
-	}
-}
-
 func TestWhatMayNotBeReadIsSaidOnce(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("root may read everything")
@@ -197,7 +189,7 @@ func TestWhatMayNotBeReadIsSaidOnce(t *testing.T) {
 	write(t, a, line("1"))
 	must(t, os.Chmod(a, 0))
 	s, log := runLogged(t, o, dir, nil)
-	eventually(t, "unhealthy", func() bool { return o.told().Level == health.Waiting })
+	testkit.Eventually(t, "unhealthy", func() bool { return o.told().Level == health.Waiting })
 	time.Sleep(100 * time.Millisecond)
 	if n := strings.Count(log.String(), "permission denied"); n != 1 {
 		t.Errorf("said %d times: %s", n, log)
@@ -207,7 +199,7 @@ func TestWhatMayNotBeReadIsSaidOnce(t *testing.T) {
 	}
 	must(t, os.Chmod(a, 0o600))
 	o.expect(t, "1")
-	eventually(t, "healthy again", func() bool { return o.told().Level == health.Up })
+	testkit.Eventually(t, "healthy again", func() bool { return o.told().Level == health.Up })
 }
 
 // TestProbeTellsWhatIsNoFile, and a path that exists as it is written is that

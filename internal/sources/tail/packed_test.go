@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/sources/tail"
+	"event2mqtt/internal/testkit"
 )
 
 func gzipped(t *testing.T, text string) []byte {
@@ -132,6 +133,6 @@ func TestCompressedFilesAreNeverText(t *testing.T) {
 		write(t, filepath.Join(dir, name), text)
 	}
 	_, log := runLogged(t, o, dir, func(c *tail.Config) { c.Format, c.Event.Default = "text", "L" })
-	eventually(t, "said", func() bool { return strings.Count(log.String(), "is not read") == 4 })
+	testkit.Eventually(t, "said", func() bool { return strings.Count(log.String(), "is not read") == 4 })
 	o.quiet(t)
 }

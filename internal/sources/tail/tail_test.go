@@ -23,6 +23,7 @@ import (
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/tail"
+	"event2mqtt/internal/testkit"
 )
 
 // output keeps events and positions as the journal does.
@@ -108,7 +109,7 @@ func (o *output) told() (h health.Status) {
 // begun waits until a source was ready so many times.
 func (o *output) begun(t *testing.T, times int) {
 	t.Helper()
-	eventually(t, "ready", func() (is bool) { o.set(func() { is = o.ready >= times }); return is })
+	testkit.Eventually(t, "ready", func() (is bool) { o.set(func() { is = o.ready >= times }); return is })
 }
 
 func (o *output) got() []string {

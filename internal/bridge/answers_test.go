@@ -11,7 +11,7 @@ import (
 
 // TestMetricsCountTheAnswersOfWebhooks by source and status.
 func TestMetricsCountTheAnswersOfWebhooks(t *testing.T) {
-	h := newHouse(t, "http: {listen: \"HTTP\"}\nbroker: {listen: \"MQTT\"}\nsources: [{name: hooks, type: webhook}, {name: counted, type: webhook}]\n")
+	h := newRig(t, "http: {listen: \"HTTP\"}\nbroker: {listen: \"MQTT\"}\nsources: [{name: hooks, type: webhook}, {name: counted, type: webhook}]\n")
 	for _, body := range []string{`{"event":"E"}`, `{"event":"E"}`, `{}`} {
 		r, err := http.Post("http://"+h.http+"/hooks/counted", "application/json", strings.NewReader(body))
 		if err != nil {
@@ -34,7 +34,7 @@ func TestMetricsCountTheAnswersOfWebhooks(t *testing.T) {
 
 // TestMetricsCountUnreadTimes of each source.
 func TestMetricsCountUnreadTimes(t *testing.T) {
-	h := newHouse(t, "http: {listen: \"HTTP\"}\nbroker: {listen: \"MQTT\"}\nsources: [{name: hooks, type: webhook}, {name: timed, type: webhook, time_key: at}]\n")
+	h := newRig(t, "http: {listen: \"HTTP\"}\nbroker: {listen: \"MQTT\"}\nsources: [{name: hooks, type: webhook}, {name: timed, type: webhook, time_key: at}]\n")
 	for _, body := range []string{`{"event":"E","at":"soon"}`, `{"event":"E","at":"later"}`, `{"event":"E","at":1700000000}`} {
 		r, err := http.Post("http://"+h.http+"/hooks/timed", "application/json", strings.NewReader(body))
 		if err != nil {

@@ -62,7 +62,7 @@ func (s *peerSource) Run(ctx context.Context, out sources.Output) error {
 }
 
 // readiness asks /readyz, which must say that the bridge is ready, for a part.
-func (h *house) readiness(part string) web.Component {
+func (h *rig) readiness(part string) web.Component {
 	h.t.Helper()
 	r, err := http.Get("http://" + h.http + "/readyz")
 	if err != nil {
@@ -86,7 +86,7 @@ func (h *house) readiness(part string) web.Component {
 }
 
 // lines are those of the log that hold a text.
-func (h *house) lines(text string) (found []string) {
+func (h *rig) lines(text string) (found []string) {
 	for line := range strings.Lines(h.log.String()) {
 		if strings.Contains(line, text) {
 			found = append(found, line)
@@ -107,14 +107,14 @@ func TestAPeerThatIsAwayIsNoFailure(t *testing.T) {
 		t.Run(fmt.Sprint("added by reload ", byReload), func(t *testing.T) {
 			address := testkit.FreeAddress(t)
 			with := plain + "  - {name: printer, type: peer, address: \"" + address + "\"}\n"
-			var h *house
+			var h *rig
 			if byReload {
-				h = newHouseOf(t, types, plain, t.TempDir())
+				h = newRigOf(t, types, plain, t.TempDir())
 				if o := h.reload(with); !o.OK || strings.Join(o.Changed, "; ") != "source printer: added" {
 					t.Fatalf("the reload: %+v", o)
 				}
 			} else {
-				h = newHouseOf(t, types, with, t.TempDir())
+				h = newRigOf(t, types, with, t.TempDir())
 			}
 			testComesAndGoes(t, h, address, &dials)
 			if o := h.reload(plain); !o.OK {
@@ -124,7 +124,7 @@ func TestAPeerThatIsAwayIsNoFailure(t *testing.T) {
 	}
 }
 
-func testComesAndGoes(t *testing.T, h *house, address string, dials *atomic.Int64) {
+func testComesAndGoes(t *testing.T, h *rig, address string, dials *atomic.Int64) {
 	subscriber := h.follow()
 	lines := 0
 	for round := range 3 {

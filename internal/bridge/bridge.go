@@ -57,31 +57,34 @@ type Bridge struct {
 	setLog   func(LogConfig)
 	fault    func(component string) error // tests let components fail with it
 
-	journal    *journal.Journal
-	required   atomic.Pointer[[]*journal.Cursor] // of the sinks that a receipt waits for
-	states     *event.States
-	presence   presence
-	settle     time.Duration // settleAfter, but in tests
-	devices    *devices
-	refused    *refused.Folder
-	trace      *trace.Ring
-	web        *web.Server
-	sockets    *listen.Sockets
-	shape      atomic.Pointer[shape]
-	endings    sync.WaitGroup // of what was replaced
-	background sync.WaitGroup // of HTTP servers that clients have yet to leave
-	reloads    chan chan<- control.Outcome
-	linger     context.Context // for HTTP clients that were not told yet to leave,
-	patience   context.Context // and for their requests that are under way; both end with the program
-	leave      context.CancelFunc
-	hurry      context.CancelFunc
-	stopped    chan struct{}   // closed when no reload is taken any more
-	holding    chan struct{}   // cap 1: something else may be due
-	left       chan struct{}   // cap 1: a sink was removed, or journal.keep has changed
-	access     *control.Access // to what changes things
-	commands   *commands.Desk
-	counts     counts
-	began      time.Time
+	journal   *journal.Journal
+	required  atomic.Pointer[[]*journal.Cursor] // of the sinks that a receipt waits for
+	states    *event.States
+	presence  presence
+	settle    time.Duration // settleAfter, but in tests
+	devices   *devices
+	refused   *refused.Folder
+	trace     *trace.Ring
+	web       *web.Server
+	sockets   *listen.Sockets
+	pipeline  atomic.Pointer[pipeline]
+	reloads   chan chan<- control.Outcome
+	noReloads chan struct{} // closed when no reload is taken any more
+
+	// What ends later than what it belonged to.
+	replaced sync.WaitGroup // parts that others took the place of
+	draining sync.WaitGroup // HTTP servers that clients have yet to leave
+	// HTTP clients may stay connected while idleHTTP lasts, and finish their
+	// requests while openRequests does. Both last as long as the program.
+	idleHTTP, openRequests context.Context
+	dropIdle, dropRequests context.CancelFunc
+
+	heldChanged chan struct{}   // cap 1: what rules hold may be due at another time
+	sinkRemoved chan struct{}   // cap 1: so it is, or journal.keep has changed
+	access      *control.Access // to what changes things
+	commands    *commands.Desk
+	counts      counts
+	began       time.Time
 
 	// now is what runs. Only Run's goroutine replaces it, with mu held, so it
 	// reads it without.
@@ -97,11 +100,11 @@ func New(o Options) *Bridge {
 	b := &Bridge{
 		began: time.Now(), opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log, o.Plan.types.names()...), setLog: o.SetLog,
 		states: event.NewStates(), presence: newPresence(), settle: settleAfter, devices: newDevices(), sockets: listen.New(), now: &running{},
-		reloads: make(chan chan<- control.Outcome), stopped: make(chan struct{}), holding: make(chan struct{}, 1), left: make(chan struct{}, 1), trace: &trace.Ring{},
+		reloads: make(chan chan<- control.Outcome), noReloads: make(chan struct{}), heldChanged: make(chan struct{}, 1), sinkRemoved: make(chan struct{}, 1), trace: &trace.Ring{},
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
-	b.linger, b.leave = context.WithCancel(context.Background())
-	b.patience, b.hurry = context.WithCancel(context.Background())
+	b.idleHTTP, b.dropIdle = context.WithCancel(context.Background())
+	b.openRequests, b.dropRequests = context.WithCancel(context.Background())
 	b.log = b.logs.part("bridge")
 	b.commands = b.newDesk()
 	b.states.Expect(stateSource, 0)
@@ -125,8 +128,8 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	defer b.hurry()
-	defer b.leave()
+	defer b.dropRequests()
+	defer b.dropIdle()
 	if err := b.checkStore(); err != nil {
 		return err
 	}
@@ -179,25 +182,25 @@ func (b *Bridge) Run(ctx context.Context) error {
 // stop ends everything, so that nothing accepted is lost: what takes events
 // first, then, when it has delivered what it can, what sends them.
 func (b *Bridge) stop() {
-	defer time.AfterFunc(b.now.plan.ShutdownTimeout/2, b.hurry).Stop()
-	b.leave()
+	defer time.AfterFunc(b.now.plan.ShutdownTimeout/2, b.dropRequests).Stop()
+	b.dropIdle()
 	b.commands.Close()
-	b.endings.Wait()
+	b.replaced.Wait()
 	var sending []*component
 	for _, part := range b.now.parts {
 		if part.cursor != nil {
 			sending = append(sending, part)
 		} else {
-			b.background.Go(part.stop)
+			b.draining.Go(part.stop)
 		}
 	}
-	b.background.Wait()
+	b.draining.Wait()
 	b.stopSettling()
 	b.drain(sending)
 	for _, sink := range sending {
-		b.background.Go(sink.stop)
+		b.draining.Go(sink.stop)
 	}
-	b.background.Wait()
+	b.draining.Wait()
 	if b.now.broker != nil {
 		b.now.broker.Stop()
 	}

@@ -70,19 +70,19 @@ func (p *printer) Do(ctx context.Context, c event.Command) ([]byte, error) {
 
 const withPrinter = plain + "  - {name: octo, type: printer, commands: [pause, hang]}\n"
 
-// yard is a house with printers, and somebody who gives them commands.
+// yard is a rig with printers, and somebody who gives them commands.
 type yard struct {
-	*house
+	*rig
 	*printers
 	phone, listener *mqttest.Client
 }
 
 func newYard(t *testing.T, yaml string, fault ...func(part string) error) *yard {
 	y := &yard{printers: &printers{}}
-	y.house = newHouseOf(t, y.types(), yaml, t.TempDir(), fault...)
+	y.rig = newRigOf(t, y.types(), yaml, t.TempDir(), fault...)
 	for id, c := range map[string]**mqttest.Client{"phone": &y.phone, "listener": &y.listener} {
 		var err error
-		if *c, err = mqttest.Dial(y.house.mqtt, mqttest.Options{ID: id}); err != nil {
+		if *c, err = mqttest.Dial(y.rig.mqtt, mqttest.Options{ID: id}); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { (*c).Close() })
@@ -162,7 +162,7 @@ func TestAnOwnMessageIsNoCommand(t *testing.T) {
 // TestAccountsSayWhoMayGiveCommands: those of docs/commands.md.
 func TestAccountsSayWhoMayGiveCommands(t *testing.T) {
 	p := &printers{}
-	h := newHouseOf(t, p.types(), strings.Replace(withPrinter, "MQTT}", `MQTT, users: [
+	h := newRigOf(t, p.types(), strings.Replace(withPrinter, "MQTT}", `MQTT, users: [
     {name: hand, password: hand, allow: ["event2mqtt/octo/set/#:w", "event2mqtt/octo/result:r"]},
     {name: eyes, password: eyes, allow: ["event2mqtt/#:r"]},
     {name: home, password: home, allow: ["#:rw", "event2mqtt/+/set/#:deny"]}]}`, 1), t.TempDir())
@@ -175,7 +175,7 @@ func TestAccountsSayWhoMayGiveCommands(t *testing.T) {
 		_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
 		return c
 	}
-	y := &yard{house: h, printers: p, listener: dial("eyes")}
+	y := &yard{rig: h, printers: p, listener: dial("eyes")}
 	if _, err := y.listener.Subscribe("event2mqtt/octo/result", 0); err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +281,7 @@ func TestCommandsAreCheckedWithTheConfiguration(t *testing.T) {
 		"sources:\n  - {name: octo, type: webhook, commands: [pause]}\n":                                                   "commands",
 	} {
 		file := t.TempDir() + "/config.yaml"
-		h := &house{t: t, file: file}
+		h := &rig{t: t, file: file}
 		h.write(yaml)
 		_, err := (&printers{}).types().Load(file, nil, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -19,7 +19,7 @@ func (b *Bridge) leaveCursor(part *component) {
 
 func (b *Bridge) wakeCursors() {
 	select {
-	case b.left <- struct{}{}:
+	case b.sinkRemoved <- struct{}{}:
 	default:
 	}
 }
@@ -33,7 +33,7 @@ func (b *Bridge) keepCursors(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-b.left:
+		case <-b.sinkRemoved:
 		case <-timer.C:
 		}
 		timer.Reset(b.forgetCursors())

@@ -11,7 +11,7 @@ import (
 
 // TestABadDescriptionIsToldOnceAndIgnored: what was known before stays.
 func TestABadDescriptionIsToldOnceAndIgnored(t *testing.T) {
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	out := output{b: h.Bridge, source: "hooks"}
 	entities := []device.Entity{{Key: "bed", State: "bed", Kind: device.Number}}
 	out.Describe(device.Device{Name: "good", Entities: entities})

@@ -62,7 +62,7 @@ func emitter(t testing.TB, yaml string) output {
 		}
 		b.unlockJournal()
 	})
-	b.shape.Store(b.newShape(b.opt.Plan))
+	b.pipeline.Store(b.newPipeline(b.opt.Plan))
 	b.required.Store(&[]*journal.Cursor{})
 	return output{b: b, source: "hooks"}
 }

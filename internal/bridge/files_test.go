@@ -32,7 +32,7 @@ func TestFilesThatAreNoFilesAreRefused(t *testing.T) {
 		"broker.users[0].hash":  "broker: {users: [{name: u, hash: {file: PIPE}}]}",
 		"sources[0].auth.token": "sources: [{name: w, type: webhook, auth: {token: {file: PIPE}}}]",
 	} {
-		h := &house{t: t, file: filepath.Join(t.TempDir(), "c.yaml")}
+		h := &rig{t: t, file: filepath.Join(t.TempDir(), "c.yaml")}
 		h.write(strings.ReplaceAll(yaml, "PIPE", pipe))
 		for _, what := range []string{pipe, "/dev/zero"} {
 			h.write(strings.ReplaceAll(yaml, "PIPE", what))
@@ -42,7 +42,7 @@ func TestFilesThatAreNoFilesAreRefused(t *testing.T) {
 			}
 		}
 	}
-	h := &house{t: t, file: filepath.Join(t.TempDir(), "tests.yaml")}
+	h := &rig{t: t, file: filepath.Join(t.TempDir(), "tests.yaml")}
 	h.write("tests: [{file: " + pipe + "}]")
 	if _, err := ruletest.Load(h.file, nil); err == nil || !strings.Contains(err.Error(), "tests[0].file: "+pipe+" is a named pipe") {
 		t.Errorf("a file of events: %v", err)
@@ -59,7 +59,7 @@ func TestFilesThatAreNoFilesAreRefused(t *testing.T) {
 // TestAReloadThatHangsDoesNotKeepTheProgramFromStopping, such as one that reads
 // from a mount whose server is away.
 func TestAReloadThatHangsDoesNotKeepTheProgramFromStopping(t *testing.T) {
-	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: testkit.FreeAddress(t), mqtt: testkit.FreeAddress(t), log: &testkit.Log{}}
+	h := &rig{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: testkit.FreeAddress(t), mqtt: testkit.FreeAddress(t), log: &testkit.Log{}}
 	h.write(plain)
 	state := t.TempDir()
 	plan, err := Load(h.file, nil, state)

@@ -27,7 +27,7 @@ func TestAReloadTellsOfEveryOption(t *testing.T) {
 	inBroker := func(options string) string {
 		return strings.Replace(plain, "listen: MQTT", "listen: MQTT, "+options, 1)
 	}
-	f := flipper{house: newHouse(t, plain), special: map[string]any{
+	f := flipper{rig: newRig(t, plain), special: map[string]any{
 		"mqtt.url":     "mqtt://127.0.0.1:1",
 		"mqtt.tls.ca":  ca.CAFile,
 		"mqtt.tls.key": copyOf(t, key), "mqtt.tls.cert": copyOf(t, cert), "broker.tls.key": copyOf(t, key), "broker.tls.cert": copyOf(t, cert),
@@ -67,7 +67,7 @@ func TestAReloadTellsOfEveryOption(t *testing.T) {
 }
 
 type flipper struct {
-	*house
+	*rig
 	special map[string]any                 // values, where the tags of the option tell none that is good
 	bases   []struct{ below, yaml string } // configurations in which the options below a key can be changed alone
 	flipped int

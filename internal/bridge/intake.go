@@ -20,17 +20,17 @@ import (
 
 // This file is the way of events from their source into the journal.
 
-// shape is how events are shaped on that way.
-type shape struct {
+// pipeline is what events go through on that way.
+type pipeline struct {
 	event.Normaliser
 	rules *rules.Set
 }
 
-func (b *Bridge) newShape(p *Plan) *shape {
+func (b *Bridge) newPipeline(p *Plan) *pipeline {
 	const most = 1 << 20 // what is held stands in the head of each of the journal's segments
-	s := &shape{Normaliser: p.normaliser()}
+	s := &pipeline{Normaliser: p.normaliser()}
 	var before *rules.Set
-	if old := b.shape.Load(); old != nil {
+	if old := b.pipeline.Load(); old != nil {
 		before = old.rules
 	}
 	var err error
@@ -74,31 +74,31 @@ var _ sources.Output = output{}
 func (o output) Ready() { o.ready() }
 
 func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receipt, error) {
-	shape := o.b.shape.Load()
+	pipeline := o.b.pipeline.Load()
 	events = slices.Clone(events) // the caller may offer them again as they were
 	story := o.b.trace.Story()
 	for i := range events {
 		events[i].Source = o.source
-		if err := shape.Normalise(&events[i]); err != nil {
+		if err := pipeline.Normalise(&events[i]); err != nil {
 			story.Refused(o.source, events, i, err)
 			return nil, err
 		}
 	}
-	if shape.rules.Empty() {
+	if pipeline.rules.Empty() {
 		story.Passed(events...)
 		r, err := o.store(ctx, events)
 		story.End(r.seq, err)
 		return r, err
 	}
-	passage := shape.rules.Begin(time.Now())
-	defer passage.Abort() // if it was not committed
+	batch := pipeline.rules.Begin(time.Now())
+	defer batch.Abort() // if it was not committed
 	stored, holds := events[:0], false
 	for _, e := range events {
 		before := e
-		verdict := passage.Apply(&e)
+		verdict := batch.Apply(&e)
 		story.Ruled(before.Name, &e, verdict)
 		if verdict.Kind == rules.Pass && (e.Name != before.Name || !slices.Equal(e.Payload, before.Payload)) {
-			if err := shape.Again(&e); err != nil {
+			if err := pipeline.Again(&e); err != nil {
 				story.End(0, err)
 				return nil, err
 			}
@@ -111,15 +111,15 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 			stored = append(stored, event.Event{Source: o.source, Position: e.Position})
 		}
 	}
-	held, err := holdRecords(passage)
+	held, err := holdRecords(batch)
 	if err != nil {
 		story.End(0, err)
 		return nil, err
 	}
 	stored = append(stored, held...)
-	story.Replaced(passage)
+	story.Replaced(batch)
 	if len(stored) == 0 {
-		passage.Commit()
+		batch.Commit()
 		story.End(0, nil)
 		return receipt{}, nil
 	}
@@ -129,13 +129,13 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 		return nil, err
 	}
 	r.held = holds
-	for key, h := range passage.Held {
+	for key, h := range batch.Held {
 		if h == nil { // its record says so; the next segments need not
 			o.b.journal.Forget(heldSource, key)
 		}
 	}
-	passage.Commit()
-	if len(passage.Held) > 0 {
+	batch.Commit()
+	if len(batch.Held) > 0 {
 		o.b.wakeHeld()
 	}
 	return r, nil
@@ -212,9 +212,9 @@ type heldContent struct {
 	Due     time.Time   `json:"due"`
 }
 
-// holdRecords are what has to be stored of what a passage holds, and holds no
+// holdRecords are what has to be stored of what a batch holds, and holds no
 // more.
-func holdRecords(p *rules.Passage) (out []event.Event, err error) {
+func holdRecords(p *rules.Batch) (out []event.Event, err error) {
 	for key, h := range p.Held {
 		var text []byte
 		if h != nil {
@@ -230,7 +230,7 @@ func holdRecords(p *rules.Passage) (out []event.Event, err error) {
 
 // restoreHeld takes back what was held when the program ended.
 func (b *Bridge) restoreHeld() {
-	shape := b.shape.Load()
+	pipeline := b.pipeline.Load()
 	for key, text := range b.journal.Positions(heldSource) {
 		if len(text) == 0 {
 			b.journal.Forget(heldSource, key) // was sent
@@ -243,22 +243,22 @@ func (b *Bridge) restoreHeld() {
 			continue
 		}
 		e := event.Event{Name: c.Name, Source: c.Source, Time: time.Unix(0, c.Time), Payload: c.Payload, Route: c.Route}
-		shape.rules.Restore(&rules.Held{Key: key, Due: c.Due, Event: e}, time.Now())
+		pipeline.rules.Restore(&rules.Held{Key: key, Due: c.Due, Event: e}, time.Now())
 	}
 }
 
 // storeHeld stores what becomes of an event that was held. On error it stays
 // held, and so on disk.
-func (b *Bridge) storeHeld(ctx context.Context, shape *shape, h *rules.Held) error {
+func (b *Bridge) storeHeld(ctx context.Context, pipeline *pipeline, h *rules.Held) error {
 	story, last := b.trace.Story(), uint64(0)
-	err := shape.rules.Send(h, time.Now(), func(p *rules.Passage, e *event.Event, v rules.Verdict) error {
+	err := pipeline.rules.Send(h, time.Now(), func(p *rules.Batch, e *event.Event, v rules.Verdict) error {
 		story.Sent(h, p, e, v)
 		records, err := holdRecords(p) // of a rule behind
 		if err != nil {
 			return err
 		}
 		if v.Kind == rules.Pass {
-			if err := shape.Again(e); err != nil {
+			if err := pipeline.Again(e); err != nil {
 				return err
 			}
 			records = append(records, *e)
@@ -281,7 +281,7 @@ func (b *Bridge) storeHeld(ctx context.Context, shape *shape, h *rules.Held) err
 
 func (b *Bridge) wakeHeld() {
 	select {
-	case b.holding <- struct{}{}:
+	case b.heldChanged <- struct{}{}:
 	default:
 	}
 }
@@ -296,14 +296,14 @@ func (b *Bridge) sendHeld(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-b.holding:
+		case <-b.heldChanged:
 		}
-		shape := b.shape.Load()
-		due, next := shape.rules.Due(time.Now())
+		pipeline := b.pipeline.Load()
+		due, next := pipeline.rules.Due(time.Now())
 		var failed error // of the last that failed; the others are not stopped by one
 		var name string
 		for _, h := range due {
-			if err := b.storeHeld(ctx, shape, h); err != nil && ctx.Err() == nil {
+			if err := b.storeHeld(ctx, pipeline, h); err != nil && ctx.Err() == nil {
 				failed, name = err, h.Event.Name
 			}
 		}

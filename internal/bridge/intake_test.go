@@ -15,7 +15,7 @@ import (
 )
 
 // follow subscribes to all events of the bundled broker.
-func (h *house) follow() *mqttest.Client {
+func (h *rig) follow() *mqttest.Client {
 	h.t.Helper()
 	c, err := mqttest.Dial(h.mqtt, mqttest.Options{})
 	if err != nil {
@@ -29,7 +29,7 @@ func (h *house) follow() *mqttest.Client {
 	return c
 }
 
-func (h *house) send(body string) {
+func (h *rig) send(body string) {
 	h.t.Helper()
 	r, err := http.Post("http://"+h.http+"/hooks/hooks", "application/json", strings.NewReader(body))
 	if err != nil {
@@ -44,7 +44,7 @@ func (h *house) send(body string) {
 // TestWhatIsHeldIsNotCalledDelivered: the first of an interval is, the second
 // waits for its end, and what is dropped has nothing left to be delivered.
 func TestWhatIsHeldIsNotCalledDelivered(t *testing.T) {
-	h := newHouse(t, strings.Replace(plain, "hooks, type: webhook", "hooks, type: webhook, respond: delivered", 1)+`
+	h := newRig(t, strings.Replace(plain, "hooks, type: webhook", "hooks, type: webhook, respond: delivered", 1)+`
 rules:
   - {match: X, drop: true}
   - {match: Often, min_interval: 1h}
@@ -65,7 +65,7 @@ rules:
 }
 
 func TestRulesShapeWhatIsPublished(t *testing.T) {
-	h := newHouse(t, plain+`
+	h := newRig(t, plain+`
 rules:
   - {match: "X", drop: true}
   - {match: "Client*", drop: true}
@@ -126,7 +126,7 @@ func TestWhatARuleHoldsBackIsSentInAnyCase(t *testing.T) {
 			t.Fatalf("got %s, want %d", m.Payload, n)
 		}
 	}
-	h := newHouse(t, short)
+	h := newRig(t, short)
 	c := h.follow()
 	for n := range 4 {
 		h.send(fmt.Sprintf(`{"event":"Z","n":%d}`, n))
@@ -158,7 +158,7 @@ func TestWhatARuleHoldsBackIsSentInAnyCase(t *testing.T) {
 		t.Fatal(err)
 	}
 	external := fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}", h.mqtt)
-	newHouseIn(t, strings.Replace(short, "broker: {listen: MQTT}", external, 1), state)
+	newRigIn(t, strings.Replace(short, "broker: {listen: MQTT}", external, 1), state)
 	for { // its rule is another now
 		m, err := c.Next()
 		if err != nil {
@@ -181,7 +181,7 @@ func TestWhatRulesDropIsReadAllTheSame(t *testing.T) {
 	defer f.Close()
 	write := func(name string) { fmt.Fprintf(f, "{\"event\":%q}\n", name) }
 	yaml := strings.Replace(plain, "/nowhere/*.log]", log+"], start: beginning", 1)
-	h := newHouse(t, yaml+"rules: [{match: [Drop, X], drop: true}]\n")
+	h := newRig(t, yaml+"rules: [{match: [Drop, X], drop: true}]\n")
 	c := h.follow()
 	for _, name := range []string{"Drop", "Drop", "Keep", "Drop"} {
 		write(name)
@@ -215,7 +215,7 @@ func TestAMistypedPathIsForgiven(t *testing.T) {
 	}
 	defer f.Close()
 	right := strings.Replace(plain, "/nowhere/*.log]", filepath.Join(dir, "x.log")+"], start: beginning", 1) + "rules: [{match: X, drop: true}]\n"
-	h := newHouse(t, right)
+	h := newRig(t, right)
 	c := h.follow()
 	expect := func(name string) {
 		t.Helper()
@@ -236,7 +236,7 @@ func TestAMistypedPathIsForgiven(t *testing.T) {
 // TestAFullStoreOfRetainedMessagesHoldsUpNobody: rules may want more retained
 // than there may be.
 func TestAFullStoreOfRetainedMessagesHoldsUpNobody(t *testing.T) {
-	h := newHouse(t, strings.Replace(plain, "MQTT}", "MQTT, max_retained: 3}", 1)+"rules: [{match: N*, retain: true}, {match: X, drop: true}]\n")
+	h := newRig(t, strings.Replace(plain, "MQTT}", "MQTT, max_retained: 3}", 1)+"rules: [{match: N*, retain: true}, {match: X, drop: true}]\n")
 	c := h.follow()
 	for i := range 10 {
 		h.send(fmt.Sprintf(`{"event":"N%d"}`, i))

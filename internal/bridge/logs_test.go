@@ -58,7 +58,7 @@ func TestEveryTypeOfSourceHasALevel(t *testing.T) {
 // TestLevelsChangeByReload: a part falls silent and speaks again, and others do
 // not notice.
 func TestLevelsChangeByReload(t *testing.T) {
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	lines := func(part string) int {
 		return strings.Count(h.log.String(), `"part":"`+part+`"`)
 	}

@@ -62,7 +62,7 @@ func (b *Bridge) measure() *metrics.Page {
 	for _, source := range slices.Sorted(maps.Keys(states)) {
 		p.Add(metrics.SourceStates, float64(states[source]), source)
 	}
-	measureRules(p, b.shape.Load().rules)
+	measureRules(p, b.pipeline.Load().rules)
 	b.measureJournal(p)
 	if now.broker != nil {
 		now.broker.Measure(p)

@@ -68,7 +68,7 @@ func parsePage(t testing.TB, text string) page {
 }
 
 // scrape reads /metrics as Prometheus does.
-func (h *house) scrape() page {
+func (h *rig) scrape() page {
 	h.t.Helper()
 	r, err := http.Get("http://" + h.http + metricsPath)
 	if err != nil {
@@ -86,7 +86,7 @@ func (h *house) scrape() page {
 func TestEachMetricIsThereAndMoves(t *testing.T) {
 	logs := t.TempDir()
 	config := strings.Replace(plain, "/nowhere", logs, 1) + "rules:\n  - {match: Dropped, drop: true}\n  - {match: Odd, when: payload.none > 1, drop: true}\nmax_payload: 2KiB\n"
-	h := newHouse(t, config)
+	h := newRig(t, config)
 	testkit.Eventually(t, "what was sent to see that it runs is delivered", func() bool {
 		return h.scrape()[`event2mqtt_sink_waiting_events{sink="mqtt"}`] == 0
 	})
@@ -171,7 +171,7 @@ func keys(p page) (all []string) {
 
 // TestASourceThatIsRemovedHasNoMetrics, and one that is replaced goes on counting.
 func TestASourceThatIsRemovedHasNoMetrics(t *testing.T) {
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	h.send(`{"event":"E"}`)
 	before := h.scrape()[`event2mqtt_source_events_total{source="hooks"}`]
 	h.reload(strings.Replace(plain, "hooks, type: webhook", "hooks, type: webhook, max_body: 5KiB", 1))
@@ -188,7 +188,7 @@ func TestASourceThatIsRemovedHasNoMetrics(t *testing.T) {
 
 // TestThePageOf500SourcesIsSmall, and depends on no name that an event has.
 func TestThePageOf500SourcesIsSmall(t *testing.T) {
-	h := newHouse(t, manySources())
+	h := newRig(t, manySources())
 	before := len(h.scrape())
 	for i := range 50 {
 		h.send(fmt.Sprintf(`{"event":"E%d"}`, i))

@@ -15,7 +15,7 @@ import (
 // source.
 func TestNamesOfEventsAreKept(t *testing.T) {
 	yaml := plain + "rules: [{match: Secret, drop: true}, {match: Old, rename: New}, {match: X, drop: true}]\n"
-	h := newHouse(t, yaml)
+	h := newRig(t, yaml)
 	for _, name := range []string{"A", "Secret", "Old", "A"} {
 		h.send(fmt.Sprintf(`{"event":%q}`, name))
 	}
@@ -38,14 +38,14 @@ func TestNamesOfEventsAreKept(t *testing.T) {
 	}
 
 	// A crash: another bridge takes up what is on disk at this moment.
-	crash := func(from *house, yaml string) *house {
+	crash := func(from *rig, yaml string) *rig {
 		state := t.TempDir()
 		if err := os.CopyFS(filepath.Join(state, "journal"), os.DirFS(filepath.Join(from.stateDir, "journal"))); err != nil {
 			t.Fatal(err)
 		}
-		return newHouseIn(t, yaml, state)
+		return newRigIn(t, yaml, state)
 	}
-	known := func(h *house) string { return fmt.Sprint(h.devices.learned.Of("hooks")) }
+	known := func(h *rig) string { return fmt.Sprint(h.devices.learned.Of("hooks")) }
 	if got := known(crash(h, yaml)); got != "[A New]" {
 		t.Errorf("after a restart: %s", got)
 	}

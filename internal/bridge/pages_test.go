@@ -16,7 +16,7 @@ import (
 func TestPagesMayUseWhatIsConfigured(t *testing.T) {
 	own := testkit.FreeAddress(t)
 	yaml := strings.Replace(plain, "listen: MQTT", "listen: MQTT, websocket: {listen: '"+own+"'}", 1)
-	h := newHouse(t, yaml)
+	h := newRig(t, yaml)
 	post := func(headers ...string) int {
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+h.http+"/hooks/hooks/X", nil)
 		for i := 0; i < len(headers); i += 2 {

@@ -62,7 +62,7 @@ func (b *Bridge) httpComponent(address string, l net.Listener) *component {
 			}
 		}
 		ready() // connections wait in the socket
-		return b.web.Serve(ctx, b.linger, b.patience, serving)
+		return b.web.Serve(ctx, b.idleHTTP, b.openRequests, serving)
 	}}
 }
 

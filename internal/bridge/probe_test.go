@@ -26,7 +26,7 @@ func TestProbeTellsWhatIsNoFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h := &house{t: t, file: filepath.Join(dir, "c.yaml"), http: testkit.FreeAddress(t), mqtt: testkit.FreeAddress(t)}
+	h := &rig{t: t, file: filepath.Join(dir, "c.yaml"), http: testkit.FreeAddress(t), mqtt: testkit.FreeAddress(t)}
 	yaml := "http: {listen: HTTP}\nbroker: {listen: MQTT}\nsources:\n"
 	for name, path := range map[string]string{"pipe": pipe, "folder": dir, "brackets": brackets, "good": good, "escaped": strings.Replace(brackets, "[", `\[`, 1), "none": dir + "/none"} {
 		yaml += fmt.Sprintf("  - {name: %s, type: tail, paths: ['%s']}\n", name, path)

@@ -20,7 +20,7 @@ const smallPackets = "http: {listen: HTTP}\nbroker: {listen: MQTT, max_packet: 1
 // TestRefusedEventsAreListedCountedAndSentAgain: an event is larger than the
 // bundled broker's packets may be, until the option is changed.
 func TestRefusedEventsAreListedCountedAndSentAgain(t *testing.T) {
-	h := newHouse(t, smallPackets)
+	h := newRig(t, smallPackets)
 	ctx := context.Background()
 	ask := func(r control.RefusedRequest) control.RefusedOutcome {
 		t.Helper()
@@ -87,7 +87,7 @@ func TestRefusedEventsAreListedCountedAndSentAgain(t *testing.T) {
 
 // TestOnlyThisMachineMaySeeAndSendRefusedEvents, and no page in its browser.
 func TestOnlyThisMachineMaySeeAndSendRefusedEvents(t *testing.T) {
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	for _, c := range []struct {
 		method, body, header string
 		status               int

@@ -65,7 +65,7 @@ type change struct {
 // apply makes the bridge run what a plan says, and returns what has changed.
 // On error everything is as before. One goroutine calls it.
 func (b *Bridge) apply(plan *Plan) (report []string, err error) {
-	b.endings.Wait() // nothing is opened again before it is closed
+	b.replaced.Wait() // nothing is opened again before it is closed
 	c := &change{Bridge: b, old: b.now, new: &running{plan: plan, since: time.Now()}, began: b.states.Mark()}
 	for _, step := range []func() error{c.check, c.build, c.swap} {
 		if err := step(); err != nil {
@@ -286,7 +286,7 @@ func (c *change) replace(old, fresh *component) {
 	}
 	fresh.start()
 	if fresh.last { // before its listener is closed
-		c.undo(func() { fresh.cancel(); c.background.Go(fresh.stop) })
+		c.undo(func() { fresh.cancel(); c.draining.Go(fresh.stop) })
 	} else {
 		c.undo(fresh.stop)
 	}
@@ -295,7 +295,7 @@ func (c *change) replace(old, fresh *component) {
 // endPart has a component end once nothing can fail any more.
 func (c *change) endPart(part *component) {
 	if part.last {
-		c.end(func() { c.background.Go(part.stop) })
+		c.end(func() { c.draining.Go(part.stop) })
 	} else {
 		c.end(part.stop)
 	}
@@ -365,18 +365,18 @@ func (c *change) swapInPlace() error {
 		}
 	}
 	c.adjust(c.new)
-	before, shape := c.shape.Load(), c.newShape(plan)
-	c.shape.Store(shape)
+	before, pipeline := c.pipeline.Load(), c.newPipeline(plan)
+	c.pipeline.Store(pipeline)
 	if c.starting() {
 		c.restoreHeld() // before anything newer comes
 		c.devices.learned.Reopen()
 		c.keepNames(plan)
 		return nil
 	}
-	c.undo(func() { c.adjust(c.old); c.shape.Store(before) })
+	c.undo(func() { c.adjust(c.old); c.pipeline.Store(before) })
 	c.end(func() { c.keepNames(plan) })
 	c.end(func() { // what rules hold that are no more is sent
-		shape.rules.Adopt(before.rules)
+		pipeline.rules.Adopt(before.rules)
 		c.wakeHeld()
 	})
 	for _, part := range []struct {
@@ -428,6 +428,6 @@ func (c *change) adjust(to *running) {
 // for HTTP clients to go: one of them may be waiting for a reload.
 func (c *change) finish() {
 	for _, f := range c.ending {
-		c.endings.Go(f)
+		c.replaced.Go(f)
 	}
 }

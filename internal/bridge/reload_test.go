@@ -18,7 +18,7 @@ import (
 )
 
 func TestAReloadTouchesOnlyWhatHasChanged(t *testing.T) {
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	client, err := mqttest.Dial(h.mqtt, mqttest.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestWhatFailsAtTheStartUndoesTheWholeReload(t *testing.T) {
 	tls := fmt.Sprintf("tls: {listen: %q, cert: %s, key: %s}", testkit.FreeAddress(t), cert, key)
 	good := strings.Replace(plain, "broker: {", "broker: {"+tls+", ", 1)
 	failing := make(chan string, 1) // once
-	h := newHouse(t, good, func(component string) error {
+	h := newRig(t, good, func(component string) error {
 		select {
 		case name := <-failing:
 			if name == component {
@@ -160,8 +160,8 @@ func TestWhatFailsAtTheStartUndoesTheWholeReload(t *testing.T) {
 // TestTheSinkMovesBetweenBrokersWhileEventsCome: from the bundled broker to
 // another and back, and every event reaches one of them.
 func TestTheSinkMovesBetweenBrokersWhileEventsCome(t *testing.T) {
-	other := newHouse(t, plain) // its broker is the other
-	h := newHouse(t, plain)
+	other := newRig(t, plain) // its broker is the other
+	h := newRig(t, plain)
 	external := strings.Replace(plain, "broker: {listen: MQTT}", fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}", other.mqtt), 1)
 	external = strings.Replace(external, "sources:", "publish: {base_topic: moved}\nsources:", 1)
 	at, err := mqttest.Dial(other.mqtt, mqttest.Options{})
@@ -215,7 +215,7 @@ func TestTheSinkMovesBetweenBrokersWhileEventsCome(t *testing.T) {
 
 // TestTheBundledBrokerMayComeAndGoAtOnce: what ends it does not end the next.
 func TestTheBundledBrokerMayComeAndGoAtOnce(t *testing.T) {
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	external := strings.Replace(plain, "broker: {listen: MQTT}", "mqtt: {url: \"mqtt://"+testkit.FreeAddress(t)+"\"}", 1)
 	for range 5 {
 		for _, yaml := range []string{external, plain} {
@@ -252,7 +252,7 @@ func TestACertificateThatIsReplacedInItsFileCounts(t *testing.T) {
 	}
 	replace()
 	yaml := strings.Replace(plain, "broker: {listen: MQTT}", "mqtt: {url: \"mqtts://"+testkit.FreeAddress(t)+"\", tls: {ca: "+file+"}}", 1)
-	h := newHouse(t, yaml)
+	h := newRig(t, yaml)
 	for _, again := range []bool{false, true} {
 		before := h.since()
 		if again {
@@ -271,7 +271,7 @@ func TestACertificateThatIsReplacedInItsFileCounts(t *testing.T) {
 }
 
 func TestWhereThingsAreKeptCannotChangeWhileTheyAreUsed(t *testing.T) {
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	o := h.reload(plain + "journal: {path: /elsewhere, sync: never}\n")
 	want := "config.yaml:7:11: journal.path: cannot change while the program runs; restart it for that"
 	if o.OK || len(o.Problems) != 2 || !strings.HasSuffix(o.Problems[0], want) {
@@ -285,7 +285,7 @@ func TestOfFiveHundredSourcesOnlyOneIsTouched(t *testing.T) {
 	for i := range 500 {
 		yaml += fmt.Sprintf("  - {name: s%d, type: webhook, auth: {token: t}}\n", i)
 	}
-	h := newHouse(t, yaml)
+	h := newRig(t, yaml)
 	before := h.since()
 	o := h.reload(strings.Replace(yaml, "s250, type: webhook, auth: {token: t}", "s250, type: webhook, auth: {token: u}", 1))
 	if !o.OK || len(o.Changed) != 1 {
@@ -301,7 +301,7 @@ func TestOfFiveHundredSourcesOnlyOneIsTouched(t *testing.T) {
 
 // TestReloadsLeaveNothingBehind, whether they work or not.
 func TestReloadsLeaveNothingBehind(t *testing.T) {
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	variant := func(i int) string {
 		s := strings.Replace(plain, "MQTT}", fmt.Sprintf("MQTT, max_queued: %d}", 1000+i), 1)
 		s = strings.Replace(s, "nowhere", fmt.Sprint("nowhere", i%2), 1)

@@ -34,7 +34,7 @@ func (b *Bridge) Reload(ctx context.Context) (control.Outcome, error) {
 	answer := make(chan control.Outcome, 1)
 	select {
 	case b.reloads <- answer:
-	case <-b.stopped:
+	case <-b.noReloads:
 		return control.Outcome{}, errStopping
 	case <-ctx.Done():
 		return control.Outcome{}, ctx.Err()
@@ -49,7 +49,7 @@ func (b *Bridge) Reload(ctx context.Context) (control.Outcome, error) {
 
 // takeReloads does one reload after the other until ctx ends.
 func (b *Bridge) takeReloads(ctx context.Context) {
-	defer close(b.stopped)
+	defer close(b.noReloads)
 	for {
 		select {
 		case <-ctx.Done():

@@ -23,7 +23,7 @@ func TestAReloadIsToldToTheServiceManagerAndTheMetrics(t *testing.T) {
 	}
 	defer socket.Close()
 	t.Setenv("NOTIFY_SOCKET", path)
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	next := func() string {
 		buf := make([]byte, 1000)
 		_ = socket.SetReadDeadline(time.Now().Add(30 * time.Second))
@@ -71,7 +71,7 @@ func TestAReloadIsToldToTheServiceManagerAndTheMetrics(t *testing.T) {
 // TestOnlyWhoMayReloads: programs here and those that know a token; no page in
 // a browser, nobody behind a proxy.
 func TestOnlyWhoMayReloads(t *testing.T) {
-	h := newHouse(t, strings.Replace(plain, "HTTP}", "HTTP, token: right}", 1))
+	h := newRig(t, strings.Replace(plain, "HTTP}", "HTTP, token: right}", 1))
 	for _, c := range []struct {
 		header, value string
 		want          int
@@ -104,7 +104,7 @@ func TestARunningBrokerIsFound(t *testing.T) {
 	if found, ok := control.RunningBroker(state); ok {
 		t.Errorf("nothing runs, and it finds %v", found)
 	}
-	h := newHouseIn(t, plain, state)
+	h := newRigIn(t, plain, state)
 	found := func() string {
 		b, ok := control.RunningBroker(state)
 		if ok != (b.Address != "") || b.TLS {

@@ -20,7 +20,7 @@ func TestASinkBesideTheMainOne(t *testing.T) {
 	with := func(options string) string {
 		return plain + fmt.Sprintf("sinks: [{name: log, type: file, path: %s, %s}]\n", path, options)
 	}
-	h := newHouse(t, with(`template: "a {event}", match: [P*, Q]`))
+	h := newRig(t, with(`template: "a {event}", match: [P*, Q]`))
 	post := func(names ...string) {
 		t.Helper()
 		for _, name := range names {
@@ -73,7 +73,7 @@ func TestASinkBesideTheMainOne(t *testing.T) {
 func TestABadReloadLeavesASinkAsItWas(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "events")
 	yaml := plain + "sinks: [{name: log, type: file, path: " + path + ", template: \"{event}\", match: [%s]}]\n"
-	h := newHouse(t, fmt.Sprintf(yaml, "A"), func(component string) error {
+	h := newRig(t, fmt.Sprintf(yaml, "A"), func(component string) error {
 		if component == "source late" {
 			return errors.New("not today")
 		}
@@ -98,7 +98,7 @@ func TestABadReloadLeavesASinkAsItWas(t *testing.T) {
 }
 
 // component is one that runs.
-func (h *house) component(title string) *component {
+func (h *rig) component(title string) *component {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return h.now.part(title)
@@ -113,7 +113,7 @@ func TestRespondDeliveredWaitsForRequiredSinks(t *testing.T) {
 	}
 	yaml := strings.Replace(plain, "type: webhook", "type: webhook, respond: delivered", 1) +
 		"sinks: [{name: log, type: file, path: " + dir + "/events, match: [A], required: %t}]\n"
-	h := newHouse(t, fmt.Sprintf(yaml, false))
+	h := newRig(t, fmt.Sprintf(yaml, false))
 	post := func(name string) <-chan int {
 		answer := make(chan int, 1)
 		go func() {

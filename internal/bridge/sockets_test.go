@@ -22,7 +22,7 @@ func TestAnAddressMayGrowAndShrink(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("Linux alone")
 	}
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	_, port, _ := net.SplitHostPort(h.http)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -50,9 +50,9 @@ func TestAnAddressMayGrowAndShrink(t *testing.T) {
 			}
 			testkit.Eventually(t, "events are taken at "+address, func() bool { return h.post("hooks") == http.StatusAccepted })
 		}
-		h.endings.Wait()
+		h.replaced.Wait()
 		http.DefaultClient.CloseIdleConnections()
-		h.background.Wait()
+		h.draining.Wait()
 		if l, err := net.Listen("tcp", h.http); err == nil {
 			_ = l.Close()
 			t.Error("the port was free")
@@ -73,7 +73,7 @@ func TestAnAddressMayGrowAndShrink(t *testing.T) {
 // answer on a connection says so.
 func TestHTTPMovesWithoutARequestLost(t *testing.T) {
 	const yaml = plain + "shutdown_timeout: 0s\n"
-	h := newHouse(t, yaml)
+	h := newRig(t, yaml)
 	const request = "POST /hooks/hooks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
 	dial := func() (net.Conn, *bufio.Reader) {
 		c, err := net.Dial("tcp", h.http)
@@ -143,7 +143,7 @@ func TestLocalhostIsBothLoopbacks(t *testing.T) {
 	if !hasIPv6() {
 		t.Skip("this machine has no ::1")
 	}
-	h := newHouse(t, plain)
+	h := newRig(t, plain)
 	_, port, _ := net.SplitHostPort(h.http)
 	_, mqttPort, _ := net.SplitHostPort(h.mqtt)
 	local := strings.NewReplacer("HTTP", "localhost:"+port, "MQTT", "localhost:"+mqttPort).Replace(plain)
@@ -158,7 +158,7 @@ func TestLocalhostIsBothLoopbacks(t *testing.T) {
 		if o := h.reload(local); !o.OK {
 			t.Fatalf("%+v", o)
 		}
-		h.endings.Wait()
+		h.replaced.Wait()
 		for _, host := range []string{"127.0.0.1", "::1"} {
 			r, err := http.Post("http://"+net.JoinHostPort(host, port)+"/hooks/hooks", "application/json", strings.NewReader(`{"event":"X"}`))
 			if err != nil {
@@ -173,8 +173,8 @@ func TestLocalhostIsBothLoopbacks(t *testing.T) {
 			t.Fatalf("%+v", o)
 		}
 		http.DefaultClient.CloseIdleConnections()
-		h.endings.Wait()
-		h.background.Wait()
+		h.replaced.Wait()
+		h.draining.Wait()
 		if reach("::1", port) || reach("::1", mqttPort) || !reach("127.0.0.1", port) || !reach("127.0.0.1", mqttPort) {
 			t.Error("not only 127.0.0.1 is listened on")
 		}
@@ -196,7 +196,7 @@ func TestGreetingsNameWhatIsReallyListenedOn(t *testing.T) {
 		{"listen: off", "MQTT broker is reached over WebSocket alone, at ws://127.0.0.1:", "nothing"},
 		{"listen: off, websocket: {http: false}", "MQTT broker listens nowhere", "nothing"},
 	} {
-		h := newHouse(t, strings.Replace(plain, "listen: MQTT", c.broker, 1))
+		h := newRig(t, strings.Replace(plain, "listen: MQTT", c.broker, 1))
 		has := func(text string) bool {
 			return strings.Contains(h.log.String(), text)
 		}
@@ -215,7 +215,7 @@ func TestTheGreetingsCommandWorks(t *testing.T) {
 		"  - {name: hooks, type: webhook, auth: {token: s}}\n  - {name: calls, type: webhook, methods: [GET]}\n  - {name: open, type: webhook, event: {keys: [a]}}\n": "/hooks/open/PrintStarted",
 		"  - {name: hooks, type: webhook, auth: {hmac: {scheme: github, secret: s}}}\n":                                                                               "",
 	} {
-		h := newHouse(t, head+sources)
+		h := newRig(t, head+sources)
 		text := func() string {
 			return h.log.String()
 		}

@@ -136,7 +136,7 @@ func (c *change) presentSources() {
 
 func (o output) Report(states ...event.State) {
 	fit := make([]event.State, 0, len(states))
-	most := o.b.shape.Load().MaxPayload
+	most := o.b.pipeline.Load().MaxPayload
 	for _, st := range states {
 		err := event.CheckStateKey(st.Key)
 		if err == nil && len(st.Payload) > most {

@@ -129,15 +129,15 @@ func keeps(t *testing.T, addr string, want ...string) {
 	})
 }
 
-// statesHouse runs a bridge with things, which settle after a while.
-func statesHouse(t *testing.T, yaml string, settle time.Duration) (*house, *things) {
+// statesRig runs a bridge with things, which settle after a while.
+func statesRig(t *testing.T, yaml string, settle time.Duration) (*rig, *things) {
 	all := &things{}
-	h := newHouseWith(t, yaml, t.TempDir(), all.types(), func(b *Bridge) { b.settle = settle })
+	h := newRigWith(t, yaml, t.TempDir(), all.types(), func(b *Bridge) { b.settle = settle })
 	return h, all
 }
 
 func TestAReloadThatRemovesASourceClearsItsStates(t *testing.T) {
-	h, _ := statesHouse(t, twoThings, time.Hour)
+	h, _ := statesRig(t, twoThings, time.Hour)
 	keeps(t, h.mqtt, ofBoth...)
 	h.reload(oneThing)
 	keeps(t, h.mqtt, ofA...)
@@ -152,7 +152,7 @@ func TestAReloadThatRemovesASourceClearsItsStates(t *testing.T) {
 func TestASourceThatIsChangedLosesWhatItNoLongerReports(t *testing.T) {
 	changed := strings.Replace(oneThing, "[bed/actual, job]", "[bed/actual, fan]", 1)
 	for _, settle := range []time.Duration{time.Hour, time.Millisecond} {
-		h, _ := statesHouse(t, oneThing, settle)
+		h, _ := statesRig(t, oneThing, settle)
 		keeps(t, h.mqtt, ofA...)
 		h.reload(changed)
 		want := []string{"a/available=online", "a/bed/actual=1", "a/fan=1"}
@@ -166,7 +166,7 @@ func TestASourceThatIsChangedLosesWhatItNoLongerReports(t *testing.T) {
 // TestAvailableFollowsASourcesHealth: online while it is up, offline while it
 // waits, has failed, or is stopped.
 func TestAvailableFollowsASourcesHealth(t *testing.T) {
-	h, all := statesHouse(t, oneThing, time.Hour)
+	h, all := statesRig(t, oneThing, time.Hour)
 	keeps(t, h.mqtt, ofA...)
 	gone := append([]string{"a/available=offline"}, ofA[1:]...)
 	for range 2 {
@@ -187,7 +187,7 @@ func TestAvailableFollowsASourcesHealth(t *testing.T) {
 // TestASourceReportsOnlyWhatIsItsOwn: keys that are the program's are refused,
 // said once each, and not removed.
 func TestASourceReportsOnlyWhatIsItsOwn(t *testing.T) {
-	h, all := statesHouse(t, oneThing, time.Hour)
+	h, all := statesRig(t, oneThing, time.Hour)
 	keeps(t, h.mqtt, ofA...)
 	out := all.at("a").out
 	for range 3 {

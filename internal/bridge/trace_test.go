@@ -107,7 +107,7 @@ func TestTheTraceTellsWhatBecomesOfWhatWasHeld(t *testing.T) {
 `)
 	w := o.b.trace.Watch(trace.Filter{})
 	defer w.Close()
-	shape := o.b.shape.Load()
+	pipeline := o.b.pipeline.Load()
 	for _, c := range []struct {
 		event, want string
 		fails       bool
@@ -125,8 +125,8 @@ func TestTheTraceTellsWhatBecomesOfWhatWasHeld(t *testing.T) {
 		if c.fails {
 			cancel()
 		}
-		due, _ := shape.rules.Due(time.Now().Add(2 * time.Hour))
-		if err := o.b.storeHeld(ctx, shape, due[0]); (err != nil) != c.fails {
+		due, _ := pipeline.rules.Due(time.Now().Add(2 * time.Hour))
+		if err := o.b.storeHeld(ctx, pipeline, due[0]); (err != nil) != c.fails {
 			t.Fatal(err)
 		}
 		if got := told(w); got != c.want {
@@ -141,7 +141,7 @@ func TestTheTraceTellsWhatBecomesOfWhatWasHeld(t *testing.T) {
 func TestTheTraceTellsOfDeliveries(t *testing.T) {
 	yaml := plain + "rules: [{match: Old, rename: New, topic: \"base/of/{event}\"}]\n"
 	yaml = strings.Replace(yaml, "broker: {listen: MQTT}", "broker: {listen: MQTT, max_packet: 1KiB}\nmqtt: {in_flight: 10}\npublish: {qos: 1}", 1)
-	h := newHouse(t, yaml)
+	h := newRig(t, yaml)
 	w := h.trace.Watch(trace.Filter{Events: []string{"A", "New", "Big"}, Verdicts: []trace.Verdict{trace.Delivered, trace.Skipped}})
 	defer w.Close()
 	next := func() trace.Record {
@@ -198,7 +198,7 @@ func TestTheTraceTellsWhatTheJournalRefuses(t *testing.T) {
 	if got, want := told(w), "hooks/A refused: context canceled (may be offered again)\nhooks/ClientOpened refused: context canceled (may be offered again)"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if n := o.b.shape.Load().rules.Counts()[0].Dropped; n != 0 {
+	if n := o.b.pipeline.Load().rules.Counts()[0].Dropped; n != 0 {
 		t.Errorf("%d are counted as dropped", n)
 	}
 }
@@ -223,13 +223,13 @@ func TestRulesFromAVariableSaySo(t *testing.T) {
 
 // TestNamedRulesKeepTheirCounters over a reload that puts others before them.
 func TestNamedRulesKeepTheirCounters(t *testing.T) {
-	h := newHouse(t, plain+"rules: [{match: Y, drop: true, name: \"no \\\"Y\\\"\"}, {match: X, drop: true}]\n")
+	h := newRig(t, plain+"rules: [{match: Y, drop: true, name: \"no \\\"Y\\\"\"}, {match: X, drop: true}]\n")
 	h.send(`{"event":"Y"}`)
 	if o := h.reload(plain + "rules: [{match: X, drop: true}, {match: [Y, Z], drop: true, name: \"no \\\"Y\\\"\"}]\n"); !o.OK {
 		t.Fatal(o)
 	}
 	h.send(`{"event":"Z"}`)
-	for _, c := range h.shape.Load().rules.Counts() {
+	for _, c := range h.pipeline.Load().rules.Counts() {
 		if c.Rule.Name != "" && c.Dropped != 2 {
 			t.Errorf("%+v", c)
 		}

@@ -66,9 +66,9 @@ type socket struct {
 	stop     chan struct{} // closed when the last listener is
 	ended    chan struct{} // closed when the socket is
 	// Sockets.mu guards these.
-	users  int
-	beside []*socket // of ours, on addresses that overlap
-	heir   *socket   // one of them, which takes over the connections that nobody has accepted
+	refs        int
+	overlapping []*socket // of ours, on addresses that overlap
+	successor   *socket   // one of them, which takes over the connections that nobody has accepted
 }
 
 type accepted struct {
@@ -98,11 +98,11 @@ func (s *Sockets) listenOne(key string, at Address) (*listener, error) {
 		s.open[at] = open
 		go open.accept() // ends with the socket
 	}
-	open.users++
+	open.refs++
 	l := &listener{socket: open, of: s, closed: make(chan struct{})}
 	l.closeLocked = sync.OnceFunc(func() {
 		close(l.closed)
-		if open.users--; open.users == 0 {
+		if open.refs--; open.refs == 0 {
 			delete(s.open, at)
 			open.end()
 		}
@@ -135,23 +135,23 @@ func (s *Sockets) Addresses(at Address) (all []net.Addr) {
 func (s *Sockets) openSocket(key string, fresh *socket) (err error) {
 	for _, other := range s.open {
 		if other.at.Network == "tcp" && fresh.at.Overlaps(other.at) {
-			fresh.beside = append(fresh.beside, other)
+			fresh.overlapping = append(fresh.overlapping, other)
 		}
 	}
-	if fresh.beside == nil {
+	if fresh.overlapping == nil {
 		fresh.Listener, err = listenOn(key, fresh.at)
 		return err
 	}
 	var ours []net.Listener
-	for _, other := range fresh.beside {
+	for _, other := range fresh.overlapping {
 		ours = append(ours, other.Listener)
 	}
 	if fresh.Listener, err = listenBeside(ours, fresh.at.Text); err != nil {
-		return fmt.Errorf("cannot listen on %s beside %s (%s): %w; restart the program for that", fresh.at.Text, fresh.beside[0].at.Text, key, err)
+		return fmt.Errorf("cannot listen on %s beside %s (%s): %w; restart the program for that", fresh.at.Text, fresh.overlapping[0].at.Text, key, err)
 	}
-	for _, other := range fresh.beside {
-		other.beside = append(other.beside, fresh)
-		other.heir = fresh
+	for _, other := range fresh.overlapping {
+		other.overlapping = append(other.overlapping, fresh)
+		other.successor = fresh
 	}
 	return nil
 }
@@ -174,12 +174,12 @@ func (s *socket) accept() {
 	}
 }
 
-// drain accepts what waits in the socket, if there is an heir for it: closing
+// drain accepts what waits in the socket, if there is a successor for it: closing
 // would reset it. As long as the socket is open more may come, so it takes but
 // a moment.
 func (s *socket) drain() {
 	const whole, pause = 50 * time.Millisecond, time.Millisecond
-	for last := time.Now().Add(whole); s.heir != nil && time.Now().Before(last) && s.SetDeadline(time.Now().Add(pause)) == nil; {
+	for last := time.Now().Add(whole); s.successor != nil && time.Now().Before(last) && s.SetDeadline(time.Now().Add(pause)) == nil; {
 		c, err := s.Accept()
 		if err != nil {
 			return
@@ -188,13 +188,13 @@ func (s *socket) drain() {
 	}
 }
 
-// passOn gives a connection to the heir.
+// passOn gives a connection to the successor.
 func (s *socket) passOn(c net.Conn) {
-	if s.heir != nil {
+	if s.successor != nil {
 		select {
-		case s.heir.accepted <- accepted{c, nil}:
+		case s.successor.accepted <- accepted{c, nil}:
 			return
-		case <-s.heir.stop:
+		case <-s.successor.stop:
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -208,10 +208,10 @@ func (s *socket) end() {
 		_ = s.Close()
 	}
 	<-s.ended
-	for _, other := range s.beside { // whichever ends first, the other is alone again
-		other.heir = nil
-		other.beside = slices.DeleteFunc(other.beside, func(b *socket) bool { return b == s })
-		if len(other.beside) == 0 {
+	for _, other := range s.overlapping { // whichever ends first, the other is alone again
+		other.successor = nil
+		other.overlapping = slices.DeleteFunc(other.overlapping, func(b *socket) bool { return b == s })
+		if len(other.overlapping) == 0 {
 			alone(other.Listener)
 		}
 	}

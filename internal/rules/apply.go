@@ -15,9 +15,9 @@ import (
 	"event2mqtt/internal/topic"
 )
 
-// Passage is the way of one source's events through the rules, up to the moment
+// Batch is the way of one source's events through the rules, up to the moment
 // they are stored. Its user calls Commit or Abort.
-type Passage struct {
+type Batch struct {
 	set    *Set
 	now    time.Time
 	locked bool
@@ -40,15 +40,15 @@ type Replaced struct {
 	By    *Rule
 }
 
-// Begin begins a passage.
-func (s *Set) Begin(now time.Time) *Passage {
-	p := &Passage{set: s, now: now}
+// Begin begins a batch.
+func (s *Set) Begin(now time.Time) *Batch {
+	p := &Batch{set: s, now: now}
 	p.counts = p.some[:0]
 	return p
 }
 
 // Commit remembers what was done, and counts it: the events are stored.
-func (p *Passage) Commit() {
+func (p *Batch) Commit() {
 	for _, n := range p.counts {
 		n.Add(1)
 	}
@@ -58,7 +58,7 @@ func (p *Passage) Commit() {
 
 // Abort forgets what was done: the events will be offered again. After Commit
 // it does nothing.
-func (p *Passage) Abort() {
+func (p *Batch) Abort() {
 	for i := len(p.undo) - 1; i >= 0; i-- {
 		p.undo[i]()
 	}
@@ -66,14 +66,14 @@ func (p *Passage) Abort() {
 	p.end()
 }
 
-func (p *Passage) end() {
+func (p *Batch) end() {
 	if p.locked {
 		p.locked = false
 		p.set.mu.Unlock()
 	}
 }
 
-func (p *Passage) lock() {
+func (p *Batch) lock() {
 	if !p.locked {
 		p.set.mu.Lock()
 		p.locked = true
@@ -83,9 +83,9 @@ func (p *Passage) lock() {
 // Apply applies all rules to an event, whose payload is a valid JSON object,
 // and changes it as they say. With a new name the payload has to be normalised
 // again. It does not block for long.
-func (p *Passage) Apply(e *event.Event) Verdict { return p.apply(e, p.set.rules) }
+func (p *Batch) Apply(e *event.Event) Verdict { return p.apply(e, p.set.rules) }
 
-func (p *Passage) apply(e *event.Event, rules []*rule) Verdict {
+func (p *Batch) apply(e *event.Event, rules []*rule) Verdict {
 	var decoded map[string]any
 	payload := func() map[string]any {
 		if decoded == nil {
@@ -169,7 +169,7 @@ func pick(payload []byte, keys []string) []byte {
 var seed = maphash.MakeSeed()
 
 // repeated reports whether the event says the same as the one before.
-func (p *Passage) repeated(r *rule, e *event.Event) bool {
+func (p *Batch) repeated(r *rule, e *event.Event) bool {
 	ignore := append([]string{event.NameField, p.set.timestamp}, r.Ignore...)
 	sum := maphash.Bytes(seed, event.Without(e.Payload, ignore...))
 	key := e.Source + "\x00" + e.Name
@@ -192,7 +192,7 @@ func (p *Passage) repeated(r *rule, e *event.Event) bool {
 
 // tooSoon reports whether the event has to wait; it then takes the place of
 // one that waits already.
-func (p *Passage) tooSoon(r *rule, e *event.Event) bool {
+func (p *Batch) tooSoon(r *rule, e *event.Event) bool {
 	h := sha256.New()
 	h.Write([]byte(e.Source + "\x00" + e.Name))
 	for _, key := range r.Per {
@@ -251,7 +251,7 @@ func (p *Passage) tooSoon(r *rule, e *event.Event) bool {
 	return true
 }
 
-func (p *Passage) hold(key string, h *Held) {
+func (p *Batch) hold(key string, h *Held) {
 	if p.Held == nil {
 		p.Held = map[string]*Held{}
 	}
@@ -341,7 +341,7 @@ func (s *Set) Due(now time.Time) (due []*Held, next time.Time) {
 // held it, and calls store with what becomes of it. Nothing is done if a newer
 // one has taken its place; nothing can while store runs. On error it is held
 // as before.
-func (s *Set) Send(h *Held, now time.Time, store func(p *Passage, e *event.Event, v Verdict) error) error {
+func (s *Set) Send(h *Held, now time.Time, store func(p *Batch, e *event.Event, v Verdict) error) error {
 	s.mu.Lock()
 	p := s.Begin(now)
 	p.locked = true

@@ -83,7 +83,7 @@ func TestWhatAnotherTookThePlaceOfIsTold(t *testing.T) {
 	}
 	apply(s, now, "Z", "{}")
 	due, _ := s.Due(now.Add(time.Hour))
-	if err := s.Send(due[0], now.Add(time.Hour), func(p *rules.Passage, _ *event.Event, _ rules.Verdict) error {
+	if err := s.Send(due[0], now.Add(time.Hour), func(p *rules.Batch, _ *event.Event, _ rules.Verdict) error {
 		if p.Sender == nil || p.Sender.Label() != "calm" {
 			t.Errorf("sent by %v", p.Sender)
 		}
@@ -152,7 +152,7 @@ func TestWhatWasNotStoredIsNotCounted(t *testing.T) {
 		apply(s, time.Now(), "Z", "{}")
 	}
 	due, _ := s.Due(time.Now().Add(time.Hour))
-	_ = s.Send(due[0], time.Now(), func(*rules.Passage, *event.Event, rules.Verdict) error { return errors.New("full") })
+	_ = s.Send(due[0], time.Now(), func(*rules.Batch, *event.Event, rules.Verdict) error { return errors.New("full") })
 	if c := s.Counts(); c[1].Replaced != 0 {
 		t.Errorf("got %+v", c)
 	}
@@ -167,7 +167,7 @@ func TestARuleCountsWhatItDoes(t *testing.T) {
 		apply(s, now, name, "{}")
 	}
 	due, _ := s.Due(now.Add(time.Hour))
-	if err := s.Send(due[0], now.Add(time.Hour), func(*rules.Passage, *event.Event, rules.Verdict) error { return nil }); err != nil {
+	if err := s.Send(due[0], now.Add(time.Hour), func(*rules.Batch, *event.Event, rules.Verdict) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	got := ""

@@ -148,7 +148,7 @@ func TestTheLastOfAnIntervalIsStillSent(t *testing.T) {
 		t.Fatalf("due %v", due)
 	}
 	// One that cannot be stored is due again; a newer one takes its place.
-	if err := s.Send(due[0], after(5*time.Second), func(*rules.Passage, *event.Event, rules.Verdict) error { return errors.New("full") }); err == nil {
+	if err := s.Send(due[0], after(5*time.Second), func(*rules.Batch, *event.Event, rules.Verdict) error { return errors.New("full") }); err == nil {
 		t.Error("no error")
 	}
 	expect(apply(s, after(6*time.Second), "Z", `{"z":4,"tool":0}`), "held")
@@ -156,7 +156,7 @@ func TestTheLastOfAnIntervalIsStillSent(t *testing.T) {
 	due, _ = s.Due(after(6 * time.Second))
 	sent := 0
 	for _, h := range []*rules.Held{old, due[0], due[0]} {
-		if err := s.Send(h, after(6*time.Second), func(*rules.Passage, *event.Event, rules.Verdict) error { sent++; return nil }); err != nil {
+		if err := s.Send(h, after(6*time.Second), func(*rules.Batch, *event.Event, rules.Verdict) error { sent++; return nil }); err != nil {
 			t.Error(err)
 		}
 	}
@@ -214,7 +214,7 @@ func TestWhatIsHeldGoesOnThroughTheRulesBehind(t *testing.T) {
 	apply(s, at, "Z", `{"n":2,"secret":1}`)
 	due, _ := s.Due(at.Add(time.Second))
 	var sent []string
-	err := s.Send(due[0], at.Add(time.Second), func(_ *rules.Passage, e *event.Event, v rules.Verdict) error {
+	err := s.Send(due[0], at.Add(time.Second), func(_ *rules.Batch, e *event.Event, v rules.Verdict) error {
 		sent = append(sent, fmt.Sprint(string(e.Payload), v.Kind))
 		return nil
 	})

@@ -224,11 +224,11 @@ func (r *run) happen(i int, given Event, source string, now time.Time) error {
 	if err := r.Normaliser.Normalise(&e); err != nil {
 		return err
 	}
-	passage := r.set.Begin(now)
-	verdict := passage.Apply(&e)
-	passage.Commit()
+	batch := r.set.Begin(now)
+	verdict := batch.Apply(&e)
+	batch.Commit()
 	text := decision(verdict)
-	if len(passage.Replaced) > 0 {
+	if len(batch.Replaced) > 0 {
 		text += ", in place of the one that it held before"
 	}
 	r.decide("event %d %s: %s", i+1, given.Event, text)
@@ -243,7 +243,7 @@ func (r *run) sendDue(now time.Time) error {
 	for {
 		due, _ := r.set.Due(now)
 		for _, h := range due {
-			err := r.set.Send(h, h.Due, func(p *rules.Passage, e *event.Event, v rules.Verdict) error {
+			err := r.set.Send(h, h.Due, func(p *rules.Batch, e *event.Event, v rules.Verdict) error {
 				r.decide("%s that %s held: %s", h.Event.Name, p.Sender, decision(v))
 				if v.Kind != rules.Pass {
 					return nil

@@ -49,7 +49,7 @@ func (s *Story) Ruled(before string, e *event.Event, v rules.Verdict) {
 }
 
 // Replaced tells of events that newer ones took the place of.
-func (s *Story) Replaced(p *rules.Passage) {
+func (s *Story) Replaced(p *rules.Batch) {
 	if s == nil {
 		return
 	}
@@ -59,7 +59,7 @@ func (s *Story) Replaced(p *rules.Passage) {
 }
 
 // Sent tells what rules made of an event that they held back until now.
-func (s *Story) Sent(h *rules.Held, p *rules.Passage, e *event.Event, v rules.Verdict) {
+func (s *Story) Sent(h *rules.Held, p *rules.Batch, e *event.Event, v rules.Verdict) {
 	if s == nil {
 		return
 	}

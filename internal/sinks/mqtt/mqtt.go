@@ -276,7 +276,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 	if ctx.Err() != nil {
 		// Going for good: tell so, since a proper DISCONNECT keeps the broker
 		// from sending the will.
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
 		if err := s.announce(last, l, s.opt.Config.Will.Offline); err != nil {
 			s.opt.Log.Debug().Err(err).Msg("mqtt: could not say goodbye")
@@ -298,8 +298,8 @@ func (s *Sink) online(ctx context.Context, l link, in *journal.Cursor, watch *ev
 	return s.pump(ctx, l, in, o, f)
 }
 
-// farewell bounds the goodbye to a broker that does not answer.
-const farewell = 2 * time.Second
+// closeTimeout bounds the end of a connection to a broker that does not answer.
+const closeTimeout = 2 * time.Second
 
 // announce publishes whether the bridge is there.
 func (s *Sink) announce(ctx context.Context, l link, payload string) error {
@@ -416,7 +416,7 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 	})
 	err := s.publishEvents(reading, l, in, window, slots, f)
 	if parent.Err() != nil || errors.Is(err, errNotKept) {
-		last, cancel := context.WithTimeout(ctx, farewell)
+		last, cancel := context.WithTimeout(ctx, closeTimeout)
 		_ = fill(last, slots)
 		if parent.Err() != nil {
 			select {

@@ -319,7 +319,7 @@ func (l *networkLink) down() <-chan struct{} { return l.ended }
 func (l *networkLink) err() error { return l.cause }
 
 func (l *networkLink) close() {
-	l.client.Disconnect(uint(farewell.Milliseconds()))
+	l.client.Disconnect(uint(closeTimeout.Milliseconds()))
 	l.end(errors.New("disconnected"))
 	l.mail.reading.Wait()
 }

@@ -19,8 +19,8 @@ import (
 
 // This file is what tests of the whole bridge begin with.
 
-// house is a bridge that runs, with its file.
-type house struct {
+// rig is a bridge that runs, with its file.
+type rig struct {
 	*Bridge
 	t          *testing.T
 	file       string
@@ -28,32 +28,32 @@ type house struct {
 	log        *testkit.Log
 }
 
-// newHouse runs a configuration, in which HTTP and MQTT stand for addresses.
+// newRig runs a configuration, in which HTTP and MQTT stand for addresses.
 // Components fail to start with what fault returns.
-func newHouse(t *testing.T, yaml string, fault ...func(component string) error) *house {
+func newRig(t *testing.T, yaml string, fault ...func(component string) error) *rig {
 	t.Helper()
-	return newHouseIn(t, yaml, t.TempDir(), fault...)
+	return newRigIn(t, yaml, t.TempDir(), fault...)
 }
 
-func newHouseIn(t *testing.T, yaml, state string, fault ...func(component string) error) *house {
+func newRigIn(t *testing.T, yaml, state string, fault ...func(component string) error) *rig {
 	t.Helper()
-	return newHouseOf(t, BuiltIn(), yaml, state, fault...)
+	return newRigOf(t, BuiltIn(), yaml, state, fault...)
 }
 
-// newHouseOf runs a configuration that may name these types.
-func newHouseOf(t *testing.T, types Types, yaml, state string, fault ...func(component string) error) *house {
+// newRigOf runs a configuration that may name these types.
+func newRigOf(t *testing.T, types Types, yaml, state string, fault ...func(component string) error) *rig {
 	t.Helper()
-	return newHouseWith(t, yaml, state, types, func(b *Bridge) {
+	return newRigWith(t, yaml, state, types, func(b *Bridge) {
 		for _, f := range fault {
 			b.fault = f
 		}
 	})
 }
 
-// newHouseWith is newHouseOf, and what change does to the bridge before it runs.
-func newHouseWith(t *testing.T, yaml, state string, types Types, change func(*Bridge)) *house {
+// newRigWith is newRigOf, and what change does to the bridge before it runs.
+func newRigWith(t *testing.T, yaml, state string, types Types, change func(*Bridge)) *rig {
 	t.Helper()
-	h := &house{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: testkit.FreeAddress(t), mqtt: testkit.FreeAddress(t), log: &testkit.Log{}}
+	h := &rig{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: testkit.FreeAddress(t), mqtt: testkit.FreeAddress(t), log: &testkit.Log{}}
 	h.write(yaml)
 	load := func() (*Plan, error) { return types.Load(h.file, nil, state) }
 	plan, err := load()
@@ -78,7 +78,7 @@ func newHouseWith(t *testing.T, yaml, state string, types Types, change func(*Br
 	return h
 }
 
-func (h *house) write(yaml string) {
+func (h *rig) write(yaml string) {
 	h.t.Helper()
 	yaml = strings.NewReplacer("HTTP", h.http, "MQTT", h.mqtt).Replace(yaml)
 	if err := os.WriteFile(h.file, []byte(yaml), 0o600); err != nil {
@@ -86,7 +86,7 @@ func (h *house) write(yaml string) {
 	}
 }
 
-func (h *house) reload(yaml string) control.Outcome {
+func (h *rig) reload(yaml string) control.Outcome {
 	h.t.Helper()
 	h.write(yaml)
 	o, err := h.Reload(h.t.Context())
@@ -97,7 +97,7 @@ func (h *house) reload(yaml string) control.Outcome {
 }
 
 // post sends an event and returns the status, 0 if nobody answers.
-func (h *house) post(source string) int {
+func (h *rig) post(source string) int {
 	r, err := http.Post("http://"+h.http+"/hooks/"+source, "application/json", strings.NewReader(`{"event":"X"}`))
 	if err != nil {
 		return 0
@@ -107,7 +107,7 @@ func (h *house) post(source string) int {
 }
 
 // since returns when each component was started.
-func (h *house) since() map[string]time.Time {
+func (h *rig) since() map[string]time.Time {
 	h.t.Helper()
 	r, err := http.Get("http://" + h.http + "/readyz")
 	if err != nil {

@@ -46,9 +46,26 @@ func TestTheExampleShowsEveryOption(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range keys(reflect.TypeFor[bridge.Config]()) {
-		if !regexp.MustCompile(`(?m)^[ #-]*` + key + `:`).Match(text) {
-			t.Errorf("config.example.yaml does not show %q", key)
+	sections := map[string]string{} // by the key at the top
+	top := ""
+	for line := range strings.Lines(string(text)) {
+		if m := regexp.MustCompile(`^(?:# ?)?(\w+):`).FindStringSubmatch(line); m != nil {
+			top = m[1]
+		}
+		sections[top] += line
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[bridge.Config]()) {
+		section := f.Tag.Get("koanf")
+		if sections[section] == "" {
+			t.Errorf("config.example.yaml does not show %q", section)
+		}
+		if f.Type.Kind() != reflect.Struct {
+			continue
+		}
+		for _, key := range keys(f.Type) {
+			if !regexp.MustCompile(`(?m)^[ #-]*` + key + `:|[{,] *` + key + `:`).MatchString(sections[section]) {
+				t.Errorf("config.example.yaml does not show %s.%s", section, key)
+			}
 		}
 	}
 }

@@ -179,6 +179,7 @@ func TestASourceThatIsRemovedHasNoMetrics(t *testing.T) {
 		t.Errorf("counted %v, then %v", before, got)
 	}
 	h.reload("http: {listen: HTTP}\nbroker: {listen: MQTT}\nsources: [{name: other, type: webhook}]\n")
+	h.replaced.Wait()
 	for _, key := range keys(h.scrape()) {
 		if strings.Contains(key, `"hooks"`) {
 			t.Errorf("%s is left", key)

@@ -229,6 +229,10 @@ func TestCommandsFollowTheBaseTopic(t *testing.T) {
 	if o := y.reload(withPrinter + "publish: {base_topic: home}\n"); !o.OK {
 		t.Fatalf("%+v", o)
 	}
+	testkit.Eventually(t, "what is not allowed is ignored there", func() bool { // the new connection asks for nothing before
+		y.tell("home/octo/set/nonsense")
+		return strings.Contains(y.log.String(), `"nonsense"`)
+	})
 	y.awaitSubscriptions(3)
 	y.tell("event2mqtt/octo/set/pause")
 	y.tell("home/octo/set/pause")

@@ -257,6 +257,10 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 	}
 	defer l.close()
 	l = deafLink{l, s.heard}
+	if !s.doubt.careful() { // before a command can come that wants an answer
+		s.talking.Store(&l)
+		defer s.talking.Store(nil)
+	}
 	if err := s.subscribe(ctx, l); err != nil {
 		return err
 	}
@@ -405,8 +409,6 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 		}
 	})
 	wg.Go(func() { fail(s.keepSubscribed(ctx, l)) })
-	s.talking.Store(&l)
-	defer s.talking.Store(nil)
 	wg.Go(func() {
 		select {
 		case <-l.down():

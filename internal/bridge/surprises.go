@@ -73,10 +73,8 @@ func (p *Plan) warnOfCircles() {
 // warnOfEmptySecrets tells of secrets that are written, and empty, such as by a
 // variable: they protect nothing.
 func (p *Plan) warnOfEmptySecrets(path string, o sources.Options) {
-	for _, v := range p.doc.Values(path, o) {
-		if v.Secret && v.Text == "" && v.Origin != "default" {
-			p.warn(v.Key, "is empty, which is as if it were not there: it keeps nobody out")
-		}
+	for _, key := range p.doc.EmptySecrets(path, o) {
+		p.warn(key, "is empty, which is as if it were not there: it keeps nobody out")
 	}
 }
 

@@ -3,8 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,25 +49,7 @@ func (d *Document) Decode(into any) error { return d.DecodeValue("", d.k.Raw(), 
 func (d *Document) DecodeValue(path string, value map[string]any, into any) error {
 	options, v := d.describe(into), reflect.ValueOf(into).Elem()
 	setDefaults(v, options)
-	var meta mapstructure.Metadata
-	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		Result: into, Metadata: &meta, TagName: "koanf", Squash: true,
-		DecodeHook: mapstructure.ComposeDecodeHookFunc(d.decodeSecret, decodeText, wholeNumber, oneIsAList),
-	})
-	if err != nil {
-		return err
-	}
-	var problems Problems
-	if err := decoder.Decode(value); err != nil {
-		problems = append(problems, d.typeProblems(path, err)...)
-	}
-	for _, key := range meta.Unused {
-		text := "there is no such option"
-		if near := nearest(last(key), siblings(reflect.TypeOf(into).Elem(), key)); near != "" {
-			text += "; did you mean " + near + "?"
-		}
-		problems = append(problems, d.Problem(join(path, key), text))
-	}
+	problems := d.decodeGroup(path, value, v, options)
 	for _, err := range checkGroup("", v, options) {
 		problems = append(problems, d.Explain(path, err)...)
 	}
@@ -73,6 +57,68 @@ func (d *Document) DecodeValue(path string, value map[string]any, into any) erro
 		return nil
 	}
 	return problems
+}
+
+// decodeGroup decodes what is written of a group, and nothing else: of the
+// dozens of options that a source has, few are.
+func (d *Document) decodeGroup(path string, group map[string]any, v reflect.Value, options []Option) (problems Problems) {
+	for _, name := range slices.Sorted(maps.Keys(group)) {
+		o, key := optionOf(options, name), join(path, name)
+		if o == nil {
+			text := "there is no such option"
+			if near := nearest(name, named(options)); near != "" {
+				text += "; did you mean " + near + "?"
+			}
+			problems = append(problems, d.Problem(key, text))
+			continue
+		}
+		field := v.FieldByIndex(o.index)
+		inner, isGroup := group[name].(map[string]any)
+		items, isList := group[name].([]any)
+		switch {
+		case o.Fields != nil && !o.List && isGroup:
+			problems = append(problems, d.decodeGroup(key, inner, field, o.Fields)...)
+		case o.Fields != nil && o.List && isList:
+			list := reflect.MakeSlice(field.Type(), len(items), len(items))
+			for i, item := range items {
+				at := fmt.Sprintf("%s[%d]", key, i)
+				if inner, ok := item.(map[string]any); ok {
+					problems = append(problems, d.decodeGroup(at, inner, list.Index(i), o.Fields)...)
+				} else {
+					problems = append(problems, d.decodeLeaf(at, item, list.Index(i))...)
+				}
+			}
+			field.Set(list)
+		default:
+			problems = append(problems, d.decodeLeaf(key, group[name], field)...)
+		}
+	}
+	return problems
+}
+
+// decodeLeaf decodes a value that is no group of options, or should be none.
+func (d *Document) decodeLeaf(path string, value any, into reflect.Value) Problems {
+	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{Result: into.Addr().Interface(), DecodeHook: d.hook})
+	if err == nil {
+		err = decoder.Decode(value)
+	}
+	if err != nil {
+		return d.typeProblems(path, err)
+	}
+	return nil
+}
+
+// optionOf finds an option by its name, in whichever case that is written.
+func optionOf(options []Option, name string) (found *Option) {
+	for i := range options {
+		if options[i].Name == name {
+			return &options[i]
+		}
+		if strings.EqualFold(options[i].Name, name) {
+			found = &options[i]
+		}
+	}
+	return found
 }
 
 // typeProblems makes problems of mapstructure's error, which is a tree.

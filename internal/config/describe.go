@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,6 +97,7 @@ type Option struct {
 	Fields   []Option // of a group
 	kind     reflect.Type
 	index    []int // of the field
+	secrets  bool  // there are some below Fields
 }
 
 // formatAddress is the Format of what is listened on.
@@ -132,6 +134,7 @@ func describeField(f reflect.StructField) Option {
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
 		o.Fields, o.List = describeStruct(t.Elem()), true
 	}
+	o.secrets = slices.ContainsFunc(o.Fields, func(f Option) bool { return f.Secret || f.secrets })
 	if o.Format == formatAddress && o.Default+o.Example == "" {
 		panic(fmt.Sprintf("address %s: a default or an example tag is needed, for error messages", f.Name))
 	}

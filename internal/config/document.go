@@ -16,6 +16,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/v2"
 	"go.yaml.in/yaml/v3"
 
@@ -36,6 +37,7 @@ type Document struct {
 	// described holds the options of each struct that was decoded; there may
 	// be hundreds of sources of one type.
 	described map[reflect.Type][]Option
+	hook      mapstructure.DecodeHookFunc
 	sum       Sum
 	// filled are options whose values come from others, by key path.
 	filled   map[string]string
@@ -77,6 +79,7 @@ func Load(path string, environ []string, schema any, settings ...string) (*Docum
 		k: koanf.New(delimiter), path: path, places: map[string]place{}, origins: map[string]string{}, env: map[string]string{},
 		described: map[reflect.Type][]Option{}, filled: map[string]string{},
 	}
+	d.hook = mapstructure.ComposeDecodeHookFunc(d.decodeSecret, decodeText, wholeNumber, oneIsAList)
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		d.env[name] = value

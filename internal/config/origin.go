@@ -33,8 +33,11 @@ func (d *Document) Origin(key string) string {
 		}
 		return at.String()
 	}
-	return cmp.Or(filled, "default")
+	return cmp.Or(filled, fromDefault)
 }
+
+// fromDefault is the origin of what nobody has written.
+const fromDefault = "default"
 
 // Fill calls fill, which sets options of a struct below path by what others say,
 // and notes origin as where those that it changes come from. It does not see

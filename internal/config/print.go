@@ -8,10 +8,7 @@ import (
 )
 
 // Value is an option as it is in use.
-type Value struct {
-	Key, Text, Origin string
-	Secret            bool // and Text is masked, if it is not empty
-}
+type Value struct{ Key, Text, Origin string }
 
 // Values lists all options of a struct below path, in the order of its fields,
 // with where each comes from. Secrets are masked.
@@ -38,7 +35,36 @@ func (d *Document) values(out []Value, path string, v reflect.Value, options []O
 		case field.Kind() == reflect.Interface || field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Interface:
 			// Of several types: whoever knows them lists them.
 		default:
-			out = append(out, Value{key, show(field), d.Origin(key), o.Secret})
+			out = append(out, Value{key, show(field), d.Origin(key)})
+		}
+	}
+	return out
+}
+
+// EmptySecrets lists the keys of a struct's secrets below path that are written
+// somewhere, and empty, such as by a variable.
+func (d *Document) EmptySecrets(path string, options any) []string {
+	v := reflect.ValueOf(options)
+	for v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	return d.emptySecrets(nil, path, v, d.describe(options))
+}
+
+func (d *Document) emptySecrets(out []string, path string, v reflect.Value, options []Option) []string {
+	for i := range options {
+		switch o := &options[i]; {
+		case o.Secret:
+			if key := join(path, o.Name); v.FieldByIndex(o.index).IsZero() && d.Origin(key) != fromDefault {
+				out = append(out, key)
+			}
+		case o.secrets && o.List:
+			list := v.FieldByIndex(o.index)
+			for i := range list.Len() {
+				out = d.emptySecrets(out, fmt.Sprintf("%s[%d]", join(path, o.Name), i), list.Index(i), o.Fields)
+			}
+		case o.secrets:
+			out = d.emptySecrets(out, join(path, o.Name), v.FieldByIndex(o.index), o.Fields)
 		}
 	}
 	return out

@@ -1,34 +1,12 @@
 package config
 
-import (
-	"reflect"
-	"strings"
-)
-
 // This file guesses what a mistyped name was meant to be.
 
-// siblings are the options that a key may have been meant for.
-func siblings(t reflect.Type, key string) map[string]option {
-	path := strings.Split(key, ".")
-	for _, name := range path[:len(path)-1] {
-		name, _, _ = strings.Cut(name, "[")
-		var next reflect.Type
-		for f := range fields(t) {
-			if f.Tag.Get("koanf") == name {
-				next = f.Type
-			}
-		}
-		for next != nil && next.Kind() == reflect.Slice {
-			next = next.Elem()
-		}
-		if next == nil || next.Kind() != reflect.Struct {
-			return nil
-		}
-		t = next
-	}
+// named are the options that a key may have been meant for.
+func named(options []Option) map[string]option {
 	out := map[string]option{}
-	for f := range fields(t) {
-		out[f.Tag.Get("koanf")] = option{}
+	for i := range options {
+		out[options[i].Name] = option{}
 	}
 	return out
 }

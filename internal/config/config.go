@@ -10,7 +10,7 @@ import "strings"
 // delimiter joins key paths inside koanf; no YAML key that is allowed holds it.
 const delimiter = "\x1f"
 
-// join, parent and last work on keys: paths such as sources[0].auth.token.
+// join and parent work on keys: paths such as sources[0].auth.token.
 
 func join(path, key string) string {
 	if path == "" || key == "" {
@@ -25,5 +25,3 @@ func join(path, key string) string {
 func parent(key string) string {
 	return key[:max(0, strings.LastIndexAny(key, ".["))]
 }
-
-func last(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }

@@ -20,6 +20,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/api"
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/commands"
 	"event2mqtt/internal/config"
@@ -68,7 +69,7 @@ type Bridge struct {
 	web       *web.Server
 	sockets   *listen.Sockets
 	pipeline  atomic.Pointer[pipeline]
-	reloads   chan chan<- control.Outcome
+	reloads   chan reloadRequest
 	noReloads chan struct{} // closed when no reload is taken any more
 
 	// What ends later than what it belonged to.
@@ -81,16 +82,18 @@ type Bridge struct {
 
 	heldChanged chan struct{}   // cap 1: what rules hold may be due at another time
 	sinkRemoved chan struct{}   // cap 1: so it is, or journal.keep has changed
-	access      *control.Access // to what changes things
+	access      *control.Access // the token of this run
 	commands    *commands.Desk
+	api         *api.API
 	counts      counts
 	began       time.Time
 
 	// now is what runs. Only Run's goroutine replaces it, with mu held, so it
 	// reads it without.
-	mu   sync.RWMutex
-	now  *running
-	last control.Outcome // of the newest reload
+	mu     sync.RWMutex
+	now    *running
+	last   control.Outcome // of the newest reload
+	loaded loaded
 
 	unlockJournal func()
 }
@@ -100,7 +103,7 @@ func New(o Options) *Bridge {
 	b := &Bridge{
 		began: time.Now(), opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log, o.Plan.types.names()...), setLog: o.SetLog,
 		states: event.NewStates(), presence: newPresence(), settle: settleAfter, devices: newDevices(), sockets: listen.New(), now: &running{},
-		reloads: make(chan chan<- control.Outcome), noReloads: make(chan struct{}), heldChanged: make(chan struct{}, 1), sinkRemoved: make(chan struct{}, 1), trace: &trace.Ring{},
+		reloads: make(chan reloadRequest), noReloads: make(chan struct{}), heldChanged: make(chan struct{}, 1), sinkRemoved: make(chan struct{}, 1), trace: &trace.Ring{},
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.idleHTTP, b.dropIdle = context.WithCancel(context.Background())
@@ -109,7 +112,8 @@ func New(o Options) *Bridge {
 	b.commands = b.newDesk()
 	b.states.Expect(stateSource, 0)
 	b.web = web.New(b.health, b.logs.part("http"))
-	b.access = control.NewAccess(b.configuredToken)
+	b.access = control.NewAccess()
+	b.web.Access.Own = b.access.Token()
 	return b
 }
 
@@ -146,13 +150,12 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	defer b.commands.Close() // if it could not start
-	b.web.Handle(control.ReloadPath, http.HandlerFunc(b.serveReload))
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
-	b.web.Handle(control.RefusedPath, http.HandlerFunc(b.serveRefused))
+	defer b.serveAPI()()
 	if _, err := b.apply(b.opt.Plan); err != nil {
 		return err
 	}
-	b.reloaded(control.Outcome{OK: true, Time: time.Now()})
+	b.reloaded(control.Outcome{OK: true, Time: time.Now()}, byStart, nil)
 	b.states.Settle(stateSource) // it has reported all
 	if err := b.writeControl(); err != nil {
 		b.log.Warn().Err(err).Msg("\"event2mqtt reload\" will not find this program")
@@ -170,6 +173,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	b.takeReloads(ctx)
 
 	b.log.Info().Msg("stopping")
+	b.api.Close() // streams end at once
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	control.Remove(b.stateDir)
 	watching.Wait()
@@ -289,7 +293,7 @@ func (b *Bridge) drain(sinks []*component) {
 	}
 }
 
-// health says whether events are taken, and how each part is.
+// health says whether events are accepted, and how each part is.
 func (b *Bridge) health() (bool, []web.Component) {
 	b.mu.RLock()
 	now := b.now
@@ -301,10 +305,7 @@ func (b *Bridge) health() (bool, []web.Component) {
 	if failure != nil {
 		stored.Status = health.Status{Level: health.Failed, Detail: fmt.Sprintf("cannot store events: %v", failure)}
 	}
-	parts, ready := []web.Component{stored}, failure == nil
-	if now.plan == nil {
-		return false, parts // still starting
-	}
+	parts := []web.Component{stored}
 	for _, c := range now.parts {
 		if c.last {
 			continue // who asks has it
@@ -313,10 +314,26 @@ func (b *Bridge) health() (bool, []web.Component) {
 		if c.cursor != nil {
 			report.Detail += "; waiting: " + counted(c.lag(), "event")
 		}
-		ready = ready && report.Level != health.Failed
 		parts = append(parts, web.Component{Name: c.title, OK: report.Level == health.Up, Report: report, Started: c.since()})
 	}
-	return ready, parts
+	return b.ready(now) == "", parts
+}
+
+// ready returns why events are not all accepted, empty if they are. What
+// /readyz, the API and {base}/bridge/state say follows from it.
+func (b *Bridge) ready(now *running) (why string) {
+	if failure := b.journal.Failure(); failure != nil {
+		return fmt.Sprintf("events cannot be stored: %v", failure)
+	}
+	if now.plan == nil {
+		return starting
+	}
+	for _, c := range now.parts {
+		if report := c.health.Report(); !c.last && report.Level == health.Failed {
+			return c.title + " " + report.Detail
+		}
+	}
+	return ""
 }
 
 // notifySystemd says that the bridge is ready, and then that it is alive for

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sources"
@@ -25,6 +26,57 @@ type counts struct {
 type intake struct {
 	accepted atomic.Uint64
 	refused  [len(reasons)]atomic.Uint64
+	pulse    pulse
+}
+
+// pulse counts events by the second and by the minute, for an hour. The zero
+// value is ready.
+type pulse struct {
+	mu             sync.Mutex
+	last           time.Time // of the newest event
+	seconds        [60]uint32
+	minutes        [60]uint32
+	second, minute int64 // since 1970, up to which they count
+}
+
+// beat counts events.
+func (p *pulse) beat(events int, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.advance(now)
+	p.last = now
+	p.seconds[p.second%60] += uint32(events)
+	p.minutes[p.minute%60] += uint32(events)
+}
+
+// advance clears what is longer ago than the clock shows. mu is held.
+func (p *pulse) advance(now time.Time) {
+	p.second = turn(&p.seconds, p.second, now.Unix())
+	p.minute = turn(&p.minutes, p.minute, now.Unix()/60)
+}
+
+// turn clears the counters from one moment to another, and returns that.
+func turn(counters *[60]uint32, from, to int64) int64 {
+	if to-from >= 60 || to < from {
+		clear(counters[:])
+		return to
+	}
+	for t := from + 1; t <= to; t++ {
+		counters[t%60] = 0
+	}
+	return to
+}
+
+// read returns the counters, the newest last, and when the newest event came.
+func (p *pulse) read(now time.Time) (seconds, minutes []int, last time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.advance(now)
+	seconds, minutes = make([]int, 60), make([]int, 60)
+	for i := range int64(60) {
+		seconds[i], minutes[i] = int(p.seconds[(p.second+1+i)%60]), int(p.minutes[(p.minute+1+i)%60])
+	}
+	return seconds, minutes, p.last
 }
 
 // reasons are why events are refused.
@@ -49,6 +101,22 @@ func (c *counts) intake(source string) *intake {
 		c.intakes[source] = &intake{}
 	}
 	return c.intakes[source]
+}
+
+// sum adds up what all sources have sent in each of the last 60 seconds and
+// minutes.
+func (c *counts) sum(now time.Time) (minute int, minutes []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	minutes = make([]int, 60)
+	for _, in := range c.intakes {
+		seconds, more, _ := in.pulse.read(now)
+		for i := range 60 {
+			minute += seconds[i]
+			minutes[i] += more[i]
+		}
+	}
+	return minute, minutes
 }
 
 // forget drops the counters of a source that is no more.
@@ -80,6 +148,7 @@ func (i *intake) note(events int, err error) {
 	switch {
 	case err == nil:
 		i.accepted.Add(n)
+		i.pulse.beat(events, time.Now())
 	case errors.As(err, &refused) && refused.TooLarge:
 		i.refused[1].Add(n)
 	case errors.As(err, &refused):

@@ -67,6 +67,8 @@ type output struct {
 	source string
 	ready  func()
 	tell   func(health.Status)
+	// judged, if set, is told what rules say of an event.
+	judged func(rules.Verdict)
 }
 
 var _ sources.Output = output{}
@@ -99,7 +101,10 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	for _, e := range events {
 		before := e
 		verdict := batch.Apply(&e)
-		story.Ruled(before.Name, &e, verdict)
+		story.Ruled(&before, &e, verdict)
+		if o.judged != nil {
+			o.judged(verdict)
+		}
 		if verdict.Kind == rules.Pass && (e.Name != before.Name || !slices.Equal(e.Payload, before.Payload)) {
 			if err := pipeline.Again(&e); err != nil {
 				story.End(0, err)

@@ -209,7 +209,7 @@ func (b *Bridge) sourceComponent(title, name string, source sources.Source, alon
 				return err
 			}
 		}
-		return source.Run(ctx, countedOutput{output{b, name, ready, c.health.Tell}, intake})
+		return source.Run(ctx, countedOutput{output{b: b, source: name, ready: ready, tell: c.health.Tell}, intake})
 	}
 	return c
 }

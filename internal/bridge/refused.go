@@ -2,57 +2,16 @@ package bridge
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 
 	"event2mqtt/internal/control"
 	"event2mqtt/internal/refused"
-	"event2mqtt/internal/web/problem"
 )
 
 // This file is how events that the destination has refused are looked at, sent
 // again, and dropped.
-
-// serveRefused answers 200, or 422 if something could not be done.
-func (b *Bridge) serveRefused(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodPost {
-		w.Header().Set("Allow", "GET, POST")
-		problem.New(http.StatusMethodNotAllowed, "GET lists refused events, POST sends or drops them").Write(w)
-		return
-	}
-	if !b.access.Allows(r) {
-		problem.New(http.StatusForbidden, control.Refusal).Write(w)
-		return
-	}
-	var answer any
-	var problems []string
-	if r.Method == http.MethodGet {
-		list := b.listRefused()
-		answer, problems = list, list.Problems
-	} else {
-		const most = refused.MaxEvents * 256 // an id has 200 bytes at most
-		var request control.RefusedRequest
-		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-		if err == nil {
-			err = json.Unmarshal(text, &request)
-		}
-		if err != nil || request.Do != "send" && request.Do != "drop" {
-			problem.New(http.StatusBadRequest, `send JSON such as {"do":"send","all":true} or {"do":"drop","ids":["ID"]}`).Write(w)
-			return
-		}
-		outcome := b.doRefused(r.Context(), request)
-		answer, problems = outcome, outcome.Problems
-	}
-	w.Header().Set("Content-Type", "application/json")
-	if problems != nil {
-		w.WriteHeader(http.StatusUnprocessableEntity)
-	}
-	_ = json.NewEncoder(w).Encode(answer)
-}
 
 func (b *Bridge) listRefused() control.RefusedList {
 	events, err := b.refused.List()

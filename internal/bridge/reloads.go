@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -18,22 +17,39 @@ import (
 	"event2mqtt/internal/control"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/listen"
-	"event2mqtt/internal/web/peer"
-	"event2mqtt/internal/web/problem"
 )
 
-// This file is how a reload is asked for, and how its outcome is told.
+// This file is how a reload is asked for, and how its outcome is told. The API
+// asks for one, too (api.go).
 
 const metricsPath = "/metrics"
 
 var errStopping = errors.New("the program is stopping")
 
+// What asks for a reload, as the page shows it.
+const (
+	byStart  = "start"
+	byFile   = "file change"
+	bySignal = "signal"
+	byAPI    = "API"
+)
+
+// reloadRequest asks for a reload.
+type reloadRequest struct {
+	by     string
+	answer chan<- control.Outcome
+}
+
 // Reload reads the configuration again, has the bridge run it, and returns how
 // that went. The error is ctx's, or says that the bridge is stopping.
 func (b *Bridge) Reload(ctx context.Context) (control.Outcome, error) {
+	return b.reloadBy(ctx, bySignal)
+}
+
+func (b *Bridge) reloadBy(ctx context.Context, by string) (control.Outcome, error) {
 	answer := make(chan control.Outcome, 1)
 	select {
-	case b.reloads <- answer:
+	case b.reloads <- reloadRequest{by, answer}:
 	case <-b.noReloads:
 		return control.Outcome{}, errStopping
 	case <-ctx.Done():
@@ -54,13 +70,13 @@ func (b *Bridge) takeReloads(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case answer := <-b.reloads:
-			answer <- b.reload(ctx)
+		case r := <-b.reloads:
+			r.answer <- b.reload(ctx, r.by)
 		}
 	}
 }
 
-func (b *Bridge) reload(ctx context.Context) control.Outcome {
+func (b *Bridge) reload(ctx context.Context, by string) control.Outcome {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
 	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
 	began := time.Now()
@@ -82,7 +98,7 @@ func (b *Bridge) reload(ctx context.Context) control.Outcome {
 		}
 	}
 	if !errors.Is(err, errStopping) {
-		b.reloaded(o)
+		b.reloaded(o, by, err)
 	}
 	return o
 }
@@ -115,9 +131,14 @@ func (b *Bridge) warn() {
 	}
 }
 
-// reloaded tells how a reload went.
-func (b *Bridge) reloaded(o control.Outcome) {
+// reloaded tells how a reload went. err is what is wrong.
+func (b *Bridge) reloaded(o control.Outcome, by string, err error) {
 	b.mu.Lock()
+	if o.OK {
+		b.loaded = loaded{by: by, changed: o.Changed}
+	} else {
+		b.loaded.refused = refusedConfig(o, by, err)
+	}
 	first := b.last.Time.IsZero()
 	same := !first && !o.OK && !b.last.OK && strings.Join(o.Problems, "\n") == strings.Join(b.last.Problems, "\n")
 	b.last = o
@@ -147,32 +168,7 @@ func (b *Bridge) watchConfig(ctx context.Context) {
 	if b.opt.File == "" {
 		return
 	}
-	config.Watch(ctx, b.opt.File, b.opt.Plan.doc.Sum(), func() { _, _ = b.Reload(ctx) }, b.log)
-}
-
-// serveReload answers when the reload is over: 200, or 422 with what is wrong.
-func (b *Bridge) serveReload(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost {
-		b.web.Warn("reload method").Str("method", r.Method[:min(len(r.Method), 32)]).Stringer("from", peer.Addr(r)).Msg("http: a reload was refused: it is asked for with POST")
-		w.Header().Set("Allow", http.MethodPost)
-		problem.New(http.StatusMethodNotAllowed, "POST reloads the configuration").Write(w)
-		return
-	}
-	if !b.access.Allows(r) {
-		b.web.Warn("reload "+peer.Network(peer.Addr(r)).String()).Stringer("from", peer.Addr(r)).Msg("http: a reload was refused: " + control.Refusal)
-		problem.New(http.StatusForbidden, control.Refusal).Write(w)
-		return
-	}
-	o, err := b.Reload(r.Context())
-	if err != nil {
-		problem.New(http.StatusServiceUnavailable, err.Error()).Write(w)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	if !o.OK {
-		w.WriteHeader(http.StatusUnprocessableEntity)
-	}
-	_ = json.NewEncoder(w).Encode(o)
+	config.Watch(ctx, b.opt.File, b.opt.Plan.doc.Sum(), func() { _, _ = b.reloadBy(ctx, byFile) }, b.log)
 }
 
 // brokerAddress is the one without TLS, or the one with TLS if there is no other.
@@ -196,16 +192,6 @@ func (b *Bridge) brokerAddress() (found control.Broker) {
 func (b *Bridge) writeControl() error {
 	u := url.URL{Scheme: "http", Host: b.httpAddress()}
 	return b.access.Write(b.stateDir, u.String(), b.brokerAddress())
-}
-
-// configuredToken is http.token.
-func (b *Bridge) configuredToken() string {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	if b.now.plan == nil {
-		return "" // still starting
-	}
-	return string(b.now.plan.HTTP.Token)
 }
 
 // httpAddress is where programs on this machine reach HTTP.

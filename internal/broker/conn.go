@@ -45,6 +45,7 @@ type conn struct {
 	maxSend    int           // bytes of a packet to the client; 0 is unlimited
 	aliasMax   int           // topic aliases towards the client
 	timeout    time.Duration // between two reads; 0 is none
+	will       string        // topic of the last will, empty if there is none
 
 	// Of the reading goroutine.
 	reader  *wire.Reader
@@ -315,6 +316,7 @@ func (c *conn) publish(header byte, body []byte) error {
 		return c.refuse(&p, wire.NotAuthorized, "the user may not publish to this topic")
 	}
 	c.b.counters.received.Add(1)
+	c.b.counters.publishedIn.Add(uint64(len(p.Payload)))
 	p.Payload = append([]byte(nil), p.Payload...)
 	p.Properties = append([]byte(nil), p.Properties...)
 	m := c.b.newMessage(&p, c.session)

@@ -40,6 +40,7 @@ func (r Receipt) Wait() error {
 // changed afterwards. What it retains is stored within the save interval.
 func (b *Broker) Publish(ctx context.Context, m *Message) (Receipt, error) {
 	b.counters.received.Add(1)
+	b.counters.publishedIn.Add(uint64(len(m.Payload)))
 	t, err := b.deliver(ctx.Done(), nil, m, b.subs.match(m.Topic), 0)
 	return Receipt{b, t}, err
 }

@@ -102,6 +102,9 @@ func (c *conn) agree(p *wire.Connect, ack *wire.Connack) error {
 	c.noProblems = p.NoProblems
 	c.window = min(int(p.ReceiveMaximum), c.b.limit().Inflight)
 	c.aliasMax = min(int(p.TopicAliasMax), aliases)
+	if p.Will != nil {
+		c.will = p.Will.Topic
+	}
 	c.timeout = time.Duration(p.KeepAlive) * time.Second * 3 / 2 // 3.1.2.10
 	c.reader.Version = p.Version
 	c.reader.SetLimit(c.b.limit().PacketSize)

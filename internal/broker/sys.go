@@ -52,6 +52,8 @@ func (b *Broker) sysTopics(s *Stats, l *loads) map[string]string {
 	n := func(v any) string { return fmt.Sprint(v) }
 	b.counters.maximum.Store(max(b.counters.maximum.Load(), int64(s.Clients)))
 	absent := s.Sessions - s.Clients
+	heap := heapBytes("/memory/classes/heap/objects:bytes")
+	b.counters.heap.Store(max(b.counters.heap.Load(), heap))
 	topics := map[string]string{
 		"version":                         "event2mqtt version " + b.version,
 		"uptime":                          fmt.Sprintf("%d seconds", int(time.Since(b.began).Seconds())),
@@ -74,7 +76,11 @@ func (b *Broker) sysTopics(s *Stats, l *loads) map[string]string {
 		"messages/stored":                 n(s.Retained),
 		"retained messages/count":         n(s.Retained),
 		"subscriptions/count":             n(s.Subscriptions),
-		"heap/current":                    n(heapBytes("/memory/classes/heap/objects:bytes")),
+		"heap/current":                    n(heap),
+		"heap/maximum":                    n(b.counters.heap.Load()), // of those that were shown
+		"publish/bytes/received":          n(s.PublishedIn),
+		"publish/bytes/sent":              n(s.PublishedOut),
+		"shared_subscriptions/count":      n(s.Shared),
 		"event2mqtt/heap/live":            n(heapBytes("/gc/heap/live:bytes")), // when the collector last ran
 		"event2mqtt/refused/connections":  n(s.RefusedConnections),
 		"event2mqtt/refused/logins":       n(s.RefusedLogins),

@@ -89,6 +89,7 @@ type trie struct {
 	// found for a topic can be used again until then.
 	version atomic.Uint64
 	count   atomic.Int64 // of subscriptions
+	sharers atomic.Int64 // of shared ones
 	weight  atomic.Int64 // of their filters
 }
 
@@ -139,6 +140,9 @@ func (t *trie) set(filter string, s *session, sub subscription) bool {
 	(*subs)[s] = sub
 	if !known {
 		t.count.Add(1)
+		if share != "" {
+			t.sharers.Add(1)
+		}
 	}
 	t.version.Add(1)
 	return !known
@@ -170,6 +174,9 @@ func (t *trie) remove(filter string, s *session) bool {
 		return false
 	}
 	delete(subs, s)
+	if share != "" {
+		t.sharers.Add(-1)
+	}
 	if share != "" && len(subs) == 0 {
 		delete(last.shared, share)
 	}

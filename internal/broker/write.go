@@ -251,6 +251,7 @@ func (c *conn) appendPacket(buf []byte, p *wire.Publish, out *packet) []byte {
 		return buf
 	}
 	c.b.counters.sent.Add(1)
+	c.b.counters.publishedOut.Add(uint64(len(p.Payload)))
 	return wire.AppendPublish(buf, c.version, p)
 }
 

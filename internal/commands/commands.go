@@ -9,6 +9,7 @@ package commands
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -203,9 +204,58 @@ func (d *Desk) Take(in sinks.Incoming) {
 	}
 }
 
+// Errors of Ask.
+var (
+	// ErrNotAllowed is for a command that the source's options do not allow.
+	ErrNotAllowed = errors.New("the source's option commands does not allow it")
+	ErrTooMany    = fmt.Errorf("%d commands wait for this source already", maxWaiting)
+)
+
+// Failure is why a source has not done a command.
+type Failure struct{ Reason string }
+
+func (f *Failure) Error() string { return f.Reason }
+
+// Ask has a source do a command that did not come from the broker, in its turn,
+// and returns what the source answers, as JSON. Like any other it is answered
+// over MQTT as well, and becomes an event. The error is ErrNotAllowed, ErrTooMany,
+// a *Failure, or ctx's: then it may be done yet.
+func (d *Desk) Ask(ctx context.Context, c event.Command) (reply json.RawMessage, err error) {
+	d.mu.RLock()
+	at := Topic(d.config.Base, c.Source)
+	p := d.posts[at]
+	d.mu.RUnlock()
+	if p == nil || !p.allows(c.Name) {
+		return nil, ErrNotAllowed
+	}
+	if len(c.Payload) > maxPayload {
+		return nil, &Failure{why[tooLarge]}
+	}
+	one := &command{
+		Command: c, who: who{User: c.From}, received: time.Now(), answer: strings.TrimSuffix(at, "set/") + "result",
+		value: asJSON(c.Payload), ended: make(chan outcome, 1),
+	}
+	select {
+	case p.queue <- one:
+	default:
+		return nil, ErrTooMany
+	}
+	select {
+	case o := <-one.ended:
+		if !o.OK {
+			return nil, &Failure{o.Error}
+		}
+		return o.Reply, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // command is one that waits or is being done.
 type command struct {
 	event.Command
+	// ended is told how it went, if somebody waits for that; cap 1.
+	ended    chan outcome
 	who      who
 	received time.Time
 	answer   string          // the topic

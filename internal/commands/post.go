@@ -118,9 +118,11 @@ func (p *post) handle(ctx context.Context, c *command) {
 	switch {
 	case !p.allows(c.Name): // any more
 		p.ignore(c, notAllowed)
+		c.end(outcome{Error: why[notAllowed]})
 		return
 	case time.Since(c.received) > MaxAge: // the source was busy
 		p.ignore(c, late)
+		c.end(outcome{Error: why[late]})
 		return
 	}
 	began := time.Now()
@@ -143,9 +145,17 @@ func (p *post) handle(ctx context.Context, c *command) {
 	case <-limited.Done():
 		o.end(limited, nil, limited.Err(), p.desk.opt.Timeout)
 	}
+	c.end(o)
 	p.publish(ctx, c, o)
 	p.store(ctx, c, o, began)
 	<-done // one at a time
+}
+
+// end tells who waits for a command how it went.
+func (c *command) end(o outcome) {
+	if c.ended != nil {
+		c.ended <- o
+	}
 }
 
 // do calls the source. A panic is an error: one source's bug must not end the

@@ -26,6 +26,9 @@ type Problem struct {
 	other  string
 }
 
+// Place returns where the problem is in a file; line is 0 if it is in none.
+func (p Problem) Place() (file string, line, column int) { return p.at.file, p.at.line, p.at.column }
+
 func (p Problem) String() string {
 	s := p.Text
 	if p.Key != "" {

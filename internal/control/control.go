@@ -6,21 +6,16 @@ package control
 
 import (
 	"crypto/rand"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/google/renameio/v2"
 
 	"event2mqtt/internal/config/file"
-	"event2mqtt/internal/web/origin"
-	"event2mqtt/internal/web/peer"
 )
 
 // fileName is that of the file in the state folder, which its owner alone may
@@ -74,15 +69,14 @@ func RunningBroker(stateDir string) (found Broker, ok bool) {
 	return c.Broker, err == nil && c.Broker.Address != ""
 }
 
-// Access says who may change things over HTTP.
-type Access struct {
-	token      string
-	configured func() string
-}
+// Access is the token of a running program, which its file tells.
+type Access struct{ token string }
 
-// NewAccess makes the token of a program that starts. The configured one,
-// which may change, is accepted as well, unless it is empty.
-func NewAccess(configured func() string) *Access { return &Access{rand.Text(), configured} }
+// NewAccess makes the token of a program that starts.
+func NewAccess() *Access { return &Access{rand.Text()} }
+
+// Token returns it.
+func (a *Access) Token() string { return a.token }
 
 // Write notes in the state folder where the program is reached now.
 func (a *Access) Write(stateDir, url string, broker Broker) error {
@@ -98,21 +92,3 @@ func (a *Access) Write(stateDir, url string, broker Broker) error {
 
 // Remove takes the note out of the state folder.
 func Remove(stateDir string) { _ = os.Remove(filepath.Join(stateDir, fileName)) }
-
-// Allows reports whether a request may change things: it knows a token, or
-// comes from a program on this machine, and not from a page in its browser.
-func (a *Access) Allows(r *http.Request) bool {
-	if header := r.Header.Get("Authorization"); header != "" {
-		given, _ := strings.CutPrefix(header, "Bearer ")
-		for _, token := range []string{a.token, a.configured()} {
-			if token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1 {
-				return true
-			}
-		}
-		return false
-	}
-	return peer.Local(r) && !origin.FromPage(r)
-}
-
-// Refusal says who may do what Allows refuses.
-const Refusal = "only programs on this machine may do this, or such as send http.token as a bearer token"

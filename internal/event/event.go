@@ -34,6 +34,9 @@ type Route struct {
 	Topic  string // instead of what the template gives
 	QoS    *byte
 	Retain bool
+	// Raw is set for an event that stands for a message which is published as
+	// it is: see RawPayload.
+	Raw bool
 }
 
 // IsZero reports whether the route changes nothing.

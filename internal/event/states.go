@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Bounds of the states of one source. What is more is a source that makes up
@@ -69,12 +70,15 @@ type sourceStates struct {
 	awaited bool
 	since   uint64
 	back    map[string]struct{}
+	// reported is when the source has reported something last.
+	reported time.Time
 }
 
 type stateEntry struct {
 	State
 	changed   uint64 // the clock when it got its value
 	confirmed uint64 // the clock when it was reported last
+	since     time.Time
 }
 
 // NewStates returns an empty table.
@@ -100,7 +104,8 @@ func (s *States) Report(source string, states ...State) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clock++
-	have, changed, refused := s.of(source), false, 0
+	have, changed, refused, now := s.of(source), false, 0, time.Now()
+	have.reported = now
 	for _, st := range states {
 		st.Source = source
 		old, known := have.newest[st.Key]
@@ -120,7 +125,7 @@ func (s *States) Report(source string, states ...State) error {
 			continue
 		}
 		st.Payload = bytes.Clone(st.Payload)
-		have.newest[st.Key] = stateEntry{st, s.clock, s.clock}
+		have.newest[st.Key] = stateEntry{st, s.clock, s.clock, now}
 		changed = true
 	}
 	if changed {
@@ -130,6 +135,28 @@ func (s *States) Report(source string, states ...State) error {
 		return fmt.Errorf("the source has %d states, which is the most that is allowed; new ones are not published", MaxStates)
 	}
 	return nil
+}
+
+// Known is a state with when it got its value.
+type Known struct {
+	State
+	Since time.Time
+}
+
+// Of returns the states of a source by their keys, and when it has reported
+// something last. Payloads are not to be changed.
+func (s *States) Of(source string) (all map[string]Known, reported time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.sources[source]
+	if have == nil {
+		return nil, time.Time{}
+	}
+	all = make(map[string]Known, len(have.newest))
+	for key, st := range have.newest {
+		all[key] = Known{st.State, st.since}
+	}
+	return all, have.reported
 }
 
 // Remove takes back states of a source: those of the given keys, or all but

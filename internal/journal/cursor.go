@@ -139,6 +139,13 @@ func (c *Cursor) Lag() uint64 {
 	return c.j.last - min(c.mark.acked, c.j.last)
 }
 
+// Acked returns the number of the newest event up to which all are acknowledged.
+func (c *Cursor) Acked() uint64 {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	return c.mark.acked
+}
+
 // Delivered waits until seq is acknowledged; the error is ctx's, or ErrDropped.
 func (c *Cursor) Delivered(ctx context.Context, seq uint64) error {
 	c.j.mu.Lock()

@@ -62,6 +62,23 @@ func (j *Journal) ReaderSince(t time.Time) *Reader {
 	return &Reader{j: j, next: from, seen: from - 1, since: t}
 }
 
+// SegmentInfo is where a segment of the journal lies.
+type SegmentInfo struct {
+	First, Last uint64    // the numbers of the events that it may hold; it holds none if Last is less
+	Modified    time.Time // when it was last written
+}
+
+// Segments returns what there is, the oldest first.
+func (j *Journal) Segments() []SegmentInfo {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all := make([]SegmentInfo, len(j.segments))
+	for i, s := range j.segments {
+		all[i] = SegmentInfo{s.first, j.lastOf(i), s.modified}
+	}
+	return all
+}
+
 // Missed is how many events were gone before they could be read, by their
 // numbers: numbers that were never used count where all around them is gone.
 func (r *Reader) Missed() uint64 {

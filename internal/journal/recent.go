@@ -39,3 +39,14 @@ func (r *recent) from(seq uint64, buf []Entry) (out []Entry, ok bool) {
 	n := min(cap(buf)-len(buf), len(live)-i)
 	return append(buf, live[i:i+n]...), true
 }
+
+// Recent returns the event of a number, if it is in memory.
+func (j *Journal) Recent(seq uint64) (Entry, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	found, ok := j.recent.from(seq, make([]Entry, 0, 1))
+	if !ok || len(found) == 0 || found[0].Seq != seq {
+		return Entry{}, false
+	}
+	return found[0], true
+}

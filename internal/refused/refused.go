@@ -119,6 +119,21 @@ func syncDir(dir string) error {
 	return nil
 }
 
+// IDs returns the ids of the events that are here. That the folder cannot be read is as if it were empty.
+func (f *Folder) IDs() map[string]struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	files, err := f.files()
+	if err != nil || len(files) == 0 {
+		return nil
+	}
+	ids := make(map[string]struct{}, len(files))
+	for _, info := range files {
+		ids[strings.TrimSuffix(info.Name(), suffix)] = struct{}{}
+	}
+	return ids
+}
+
 // makeRoom removes the oldest events until the folder is within its bounds.
 // mu is held.
 func (f *Folder) makeRoom(newest string) {

@@ -32,12 +32,15 @@ type Batch struct {
 	Replaced []Replaced
 	// Sender is the rule that held what Send sends; nil if it is no more.
 	Sender *Rule
+	// Tell, if set, is called with each rule that an event is for.
+	Tell func(*Rule)
 }
 
 // Replaced is an event that was held back by a rule and is held no more.
 type Replaced struct {
 	Event *event.Event
 	By    *Rule
+	Key   string // as Held.Key
 }
 
 // Begin begins a batch.
@@ -98,23 +101,28 @@ func (p *Batch) apply(e *event.Event, rules []*rule) Verdict {
 			continue
 		}
 		p.counts = append(p.counts, &r.matched)
+		if p.Tell != nil {
+			p.Tell(r.is)
+		}
 		switch {
 		case r.Keep:
-			return Verdict{Pass, r.is}
+			return Verdict{Kind: Pass, By: r.is}
 		case r.Drop:
 			p.counts = append(p.counts, &r.dropped)
-			return Verdict{Drop, r.is}
+			return Verdict{Kind: Drop, By: r.is}
 		}
 		if edit(r, e) {
 			decoded = nil
 		}
 		if r.Dedupe && p.repeated(r, e) {
 			p.counts = append(p.counts, &r.dropped)
-			return Verdict{Repeat, r.is}
+			return Verdict{Kind: Repeat, By: r.is}
 		}
-		if r.MinInterval > 0 && p.tooSoon(r, e) {
-			p.counts = append(p.counts, &r.holds)
-			return Verdict{Hold, r.is}
+		if r.MinInterval > 0 {
+			if key, soon := p.tooSoon(r, e); soon {
+				p.counts = append(p.counts, &r.holds)
+				return Verdict{Hold, r.is, key}
+			}
 		}
 	}
 	return Verdict{}
@@ -191,8 +199,8 @@ func (p *Batch) repeated(r *rule, e *event.Event) bool {
 }
 
 // tooSoon reports whether the event has to wait; it then takes the place of
-// one that waits already.
-func (p *Batch) tooSoon(r *rule, e *event.Event) bool {
+// one that waits already. key is that of Held.
+func (p *Batch) tooSoon(r *rule, e *event.Event) (key string, soon bool) {
 	h := sha256.New()
 	h.Write([]byte(e.Source + "\x00" + e.Name))
 	for _, key := range r.Per {
@@ -225,13 +233,13 @@ func (p *Batch) tooSoon(r *rule, e *event.Event) bool {
 			r.last[k] = p.now
 			p.undo = append(p.undo, restore)
 		}
-		return false
+		return k, false
 	}
 	p.undo = append(p.undo, restore)
 	before := 0
 	if waiting != nil {
 		before = waiting.size()
-		p.Replaced = append(p.Replaced, Replaced{&waiting.Event, r.is})
+		p.Replaced = append(p.Replaced, Replaced{&waiting.Event, r.is, k})
 		p.counts = append(p.counts, &r.replaced)
 	}
 	held := &Held{Key: k, Event: *e, Due: due, by: r.memory}
@@ -243,12 +251,12 @@ func (p *Batch) tooSoon(r *rule, e *event.Event) bool {
 		if waiting != nil {
 			p.hold(k, nil)
 		}
-		return false
+		return k, false
 	}
 	p.set.bytes += held.size() - before
 	r.held[k] = held
 	p.hold(k, held)
-	return true
+	return k, true
 }
 
 func (p *Batch) hold(key string, h *Held) {

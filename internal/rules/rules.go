@@ -77,6 +77,8 @@ type Verdict struct {
 	Kind Kind
 	// By is the rule that decided; nil if all were applied and the event passes.
 	By *Rule
+	// Key names what is held among all that is held, as Held.Key does.
+	Key string
 }
 
 // Kind is a kind of verdict.

@@ -199,6 +199,11 @@ func Check(topic string) error {
 	if strings.ContainsAny(topic, "{}") {
 		return fmt.Errorf("topic %q: placeholders are not allowed here", topic)
 	}
+	return CheckName(topic)
+}
+
+// CheckName tells whether a topic can be published to, as it is.
+func CheckName(topic string) error {
 	if topic == "" {
 		return fmt.Errorf("topic is empty")
 	}

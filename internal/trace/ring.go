@@ -10,7 +10,8 @@ import (
 // Bounds of what is kept while somebody looks, for all watches together.
 const (
 	maxRecords = 4096
-	maxBytes   = 1 << 20 // of texts
+	minRecords = 64
+	maxBytes   = 1 << 20 // of texts and payloads
 )
 
 // Ring takes records and hands them to those who watch. The zero value is ready
@@ -30,7 +31,7 @@ type Ring struct {
 type tape struct {
 	number  uint64     // from 1, of those of the ring
 	mu      sync.Mutex // guards all that follows
-	records []slot     // of maxRecords; a record is at its number modulo that
+	records []slot     // a record is at its number modulo their length, which grows up to maxRecords
 	first   uint64     // number of the oldest record
 	next    uint64     // number of the next
 	bytes   int
@@ -81,7 +82,7 @@ func (r *Ring) Newest(most int, f Filter) (records []Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n := t.next; n > t.first && len(records) < most; n-- {
-		if record := &t.records[(n-1)%maxRecords].Record; f.lets(record) {
+		if record := &t.at(n - 1).Record; f.lets(record) {
 			records = append(records, *record)
 		}
 	}
@@ -97,7 +98,7 @@ func (r *Ring) Watch(f Filter) *Watch {
 	t := r.live.Load()
 	if t == nil {
 		r.tapes++
-		t = &tape{number: r.tapes, records: make([]slot, maxRecords), first: r.last + 1, next: r.last + 1, watches: map[*Watch]struct{}{}}
+		t = &tape{number: r.tapes, records: make([]slot, minRecords), first: r.last + 1, next: r.last + 1, watches: map[*Watch]struct{}{}}
 	}
 	w := &Watch{ring: r, tape: t, filter: f.clone(), changed: make(chan struct{}, 1)}
 	t.mu.Lock()
@@ -119,10 +120,13 @@ func (t *tape) add(records []Record) {
 		for t.next-t.first == maxRecords || t.bytes+bytes > maxBytes {
 			t.forgetOldest()
 		}
+		if t.next-t.first == uint64(len(t.records)) {
+			t.grow()
+		}
 		if r.Number = t.next; r.Time.IsZero() {
 			r.Time = now
 		}
-		t.records[t.next%maxRecords] = slot{r, bytes}
+		*t.at(t.next) = slot{r, bytes}
 		t.bytes += bytes
 		t.next++
 	}
@@ -131,10 +135,22 @@ func (t *tape) add(records []Record) {
 	}
 }
 
+// at is where the record of a number is. mu is held.
+func (t *tape) at(number uint64) *slot { return &t.records[number%uint64(len(t.records))] }
+
+// grow makes room for as many records more. mu is held.
+func (t *tape) grow() {
+	more := make([]slot, min(2*len(t.records), maxRecords))
+	for n := t.first; n < t.next; n++ {
+		more[n%uint64(len(more))] = *t.at(n)
+	}
+	t.records = more
+}
+
 // forgetOldest makes room, and counts it for each watch that has not seen it.
 // mu is held.
 func (t *tape) forgetOldest() {
-	old := &t.records[t.first%maxRecords]
+	old := t.at(t.first)
 	for w := range t.watches {
 		if w.next > t.first {
 			continue
@@ -174,7 +190,7 @@ func (w *Watch) Take(most int) (records []Record, lost uint64) {
 	defer t.mu.Unlock()
 	lost, w.lost = w.lost, 0
 	for ; w.next < t.next && len(records) < most; w.next++ {
-		if record := &t.records[w.next%maxRecords].Record; w.filter.lets(record) {
+		if record := &t.at(w.next).Record; w.filter.lets(record) {
 			records = append(records, *record)
 		}
 	}

@@ -1,11 +1,16 @@
 package trace
 
 import (
+	"bytes"
 	"errors"
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/rules"
 )
+
+// maxRefused is how much of the payload of an event that is refused is copied:
+// more than is kept, so that it can be cut as JSON.
+const maxRefused = 4 * MaxPayload
 
 // Story gathers what happens, on their way into the journal, to events that are
 // stored together, or not at all. While nobody looks it is nil, and gathers
@@ -29,23 +34,33 @@ func (s *Story) Passed(events ...event.Event) {
 		return
 	}
 	for i := range events {
-		s.records = append(s.records, Record{Verdict: Stored, Source: events[i].Source, Event: events[i].Name})
+		r := Record{Verdict: Stored, Source: events[i].Source, Event: events[i].Name, Detail: detail(&events[i])} // should they be refused
+		s.records = append(s.records, r)
 	}
 }
 
-// Ruled tells what rules made of an event, which had a name before.
-func (s *Story) Ruled(before string, e *event.Event, v rules.Verdict) {
+// Ruled tells what rules made of an event, and what it was before.
+func (s *Story) Ruled(before, e *event.Event, v rules.Verdict) {
 	if s == nil {
 		return
 	}
-	r := Record{Verdict: verdicts[v.Kind], Source: e.Source, Event: e.Name}
-	if before != e.Name {
-		r.Offered = before
+	r := Record{Verdict: verdicts[v.Kind], Source: e.Source, Event: e.Name, Detail: detail(e)}
+	r.Detail.Hold = v.Key
+	if before.Name != e.Name {
+		r.Offered = before.Name
+	}
+	if !bytes.Equal(before.Payload, e.Payload) {
+		r.Detail.CameIn = before.Payload
 	}
 	if v.Kind != rules.Pass {
 		r.Rule = traced(v.By)
 	}
 	s.records = append(s.records, r)
+}
+
+// detail is that of an event.
+func detail(e *event.Event) *Detail {
+	return &Detail{Payload: e.Payload, Size: len(e.Payload), Happened: e.Time, Route: e.Route}
 }
 
 // Replaced tells of events that newer ones took the place of.
@@ -54,7 +69,7 @@ func (s *Story) Replaced(p *rules.Batch) {
 		return
 	}
 	for _, r := range p.Replaced {
-		s.records = append(s.records, Record{Verdict: Replaced, Source: r.Event.Source, Event: r.Event.Name, Rule: traced(r.By)})
+		s.records = append(s.records, Record{Verdict: Replaced, Source: r.Event.Source, Event: r.Event.Name, Rule: traced(r.By), Detail: &Detail{Hold: r.Key}})
 	}
 }
 
@@ -63,9 +78,13 @@ func (s *Story) Sent(h *rules.Held, p *rules.Batch, e *event.Event, v rules.Verd
 	if s == nil {
 		return
 	}
-	s.Ruled(h.Event.Name, e, v)
-	if r := &s.records[len(s.records)-1]; v.Kind == rules.Pass {
+	s.Ruled(&h.Event, e, v)
+	r := &s.records[len(s.records)-1]
+	if v.Kind == rules.Pass {
 		r.Rule = traced(p.Sender)
+	}
+	if r.Detail.Hold == "" { // no rule behind holds it
+		r.Detail.Hold = h.Key
 	}
 	s.Replaced(p)
 }
@@ -77,7 +96,8 @@ func (s *Story) Refused(source string, events []event.Event, bad int, why error)
 		return
 	}
 	for i := range events {
-		r := Record{Verdict: Refused, Source: source, Event: events[i].Name, Reason: why.Error()}
+		r := Record{Verdict: Refused, Source: source, Event: events[i].Name, Reason: why.Error(), Detail: detail(&events[i])}
+		r.Detail.Payload = bytes.Clone(r.Detail.Payload[:min(len(r.Detail.Payload), maxRefused)]) // the source's own
 		if i != bad {
 			r.Reason, r.Retry = "it came together with an event that was refused", true
 		}
@@ -97,9 +117,10 @@ func (s *Story) End(last uint64, err error) {
 		r := &s.records[i]
 		if err != nil {
 			_, never := errors.AsType[*event.Refused](err)
-			*r = Record{Verdict: Refused, Source: r.Source, Event: r.Event, Offered: r.Offered, Reason: err.Error(), Retry: !never}
+			*r = Record{Verdict: Refused, Source: r.Source, Event: r.Event, Offered: r.Offered, Reason: err.Error(), Retry: !never, Detail: r.Detail}
+			r.Detail.Hold = ""
 		} else if r.Verdict == Stored {
-			r.Seq = seq
+			r.Seq, r.Detail.Payload = seq, nil // the journal has it
 			seq--
 		}
 	}
@@ -111,7 +132,8 @@ func (s *Story) Stays(h *rules.Held, why error) {
 	if s == nil {
 		return
 	}
-	r := Record{Verdict: Held, Source: h.Event.Source, Event: h.Event.Name, Reason: why.Error()}
+	r := Record{Verdict: Held, Source: h.Event.Source, Event: h.Event.Name, Reason: why.Error(), Detail: detail(&h.Event)}
+	r.Detail.Hold = h.Key
 	for _, told := range s.records {
 		r.Rule = told.Rule
 	}

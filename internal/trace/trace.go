@@ -1,7 +1,8 @@
 // Package trace keeps a short record of what happened to each event: whether it
 // was refused, left out by a rule, stored, delivered or skipped, and why. The
 // page, the watch command and metrics read it. It is a view of what
-// goes by, not a log: it holds no payloads, is bounded, and is in memory only.
+// goes by, not a log: it holds payloads of those alone that are not stored, is
+// bounded, and is in memory only.
 //
 // Records are made only while somebody looks. Recording begins with the first
 // Watch and ends, all records dropped, when the last one is closed: what
@@ -10,9 +11,12 @@
 package trace
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"event2mqtt/internal/event"
 )
 
 // Verdict is what happened to an event.
@@ -76,7 +80,31 @@ type Record struct {
 	// Retry is set if one that was refused may be accepted when it is offered
 	// again as it is.
 	Retry bool `json:"retry,omitempty"`
+	// Detail is what else is known of an event on its way into the journal; nil
+	// of those delivered and skipped.
+	Detail *Detail `json:"-"`
 }
+
+// Detail is more of a Record.
+type Detail struct {
+	// Payload is that of an event that is not stored, as it was then: JSON, but
+	// for those refused, whose source may have sent anything. One of more than
+	// MaxPayload bytes is cut (event.Cut), and Size is how many it had.
+	Payload []byte
+	Size    int
+	// CameIn is the payload before rules have changed it; nil if they have not.
+	CameIn []byte
+	// Happened is when the event says that it happened.
+	Happened time.Time
+	// Route is where rules send it.
+	Route event.Route
+	// Hold names what a rule holds back, among all that is held: of those held,
+	// replaced, and stored after they were held.
+	Hold string
+}
+
+// MaxPayload bounds a payload that a record holds, in bytes.
+const MaxPayload = 8 << 10
 
 // Rule is a rule of the configuration.
 type Rule struct {
@@ -94,7 +122,7 @@ const MaxText = 512
 
 const ellipsis = "…"
 
-// bound cuts the record's texts and returns how many bytes they have. Texts are
+// bound cuts the record's texts and payloads and returns how many bytes they have. Texts are
 // copied: they may be parts of much longer ones, which must not be kept.
 func (r *Record) bound() (bytes int) {
 	for _, text := range []*string{&r.Source, &r.Event, &r.Offered, &r.Sink, &r.Topic, &r.Reason} {
@@ -107,7 +135,31 @@ func (r *Record) bound() (bytes int) {
 			r.Rule = &rule
 		}
 	}
+	if d := r.Detail; d != nil {
+		for _, payload := range []*[]byte{&d.Payload, &d.CameIn} {
+			*payload = cutPayload(*payload)
+			bytes += len(*payload)
+		}
+		d.Hold = strings.Clone(d.Hold)
+		bytes += len(d.Hold) + detailSize
+	}
 	return bytes
+}
+
+// detailSize is about what a Detail takes beside its texts.
+const detailSize = 144
+
+// cutPayload bounds a payload, which is nobody else's to change: normalised ones
+// never are, and of others Story has made copies.
+func cutPayload(payload []byte) []byte {
+	if len(payload) <= MaxPayload {
+		return payload
+	}
+	if !json.Valid(payload) {
+		return event.TextOf(payload, MaxPayload)
+	}
+	cut, _ := event.Cut(payload, MaxPayload)
+	return cut
 }
 
 // cut returns a copy of a text, valid UTF-8 of at most MaxText bytes.

@@ -61,6 +61,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(path, HooksPath) || path+"/" == HooksPath:
 		s.hook(w, r, strings.TrimPrefix(path+"/", HooksPath))
 	default:
+		if h := s.tree(path); h != nil {
+			h.ServeHTTP(w, r)
+			return
+		}
 		s.Warn("path").Str("path", short(r.URL.Path)).Stringer("from", peer.Addr(r)).Msg("http: a request is for a path where nothing is; events are posted to " + HooksPath + "SOURCE")
 		problem.New(http.StatusNotFound, "nothing is here; events are posted to "+HooksPath+"SOURCE").Write(w)
 	}
@@ -120,7 +124,7 @@ func (s *Server) preflight(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}
-	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT")
+	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE")
 	if headers := r.Header.Get("Access-Control-Request-Headers"); headers != "" {
 		h.Set("Access-Control-Allow-Headers", headers)
 	}
@@ -137,13 +141,19 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, healthy)
 }
 
-// readyz says whether events are taken. A broker that is away is no reason
-// not to take them; it is seen in the parts.
+// readyz says whether events are accepted. A broker that is away is no reason
+// not to accept them; it is seen in the parts. Strangers learn how the parts
+// are, and not what they are connected to.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	if !s.reads(w, r) {
 		return
 	}
 	ready, parts := s.health()
+	if !s.Access.Inside(r) {
+		for i := range parts {
+			parts[i].Detail, parts[i].LastError = "", ""
+		}
+	}
 	w.Header().Set("Content-Type", "application/json")
 	if !ready {
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -4,7 +4,6 @@ package web
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net"
@@ -22,6 +21,7 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/metrics"
+	"event2mqtt/internal/web/access"
 	"event2mqtt/internal/web/origin"
 	"event2mqtt/internal/web/peer"
 )
@@ -92,27 +92,32 @@ type Component struct {
 type Server struct {
 	log    zerolog.Logger
 	health func() (ready bool, parts []Component)
+	// Access says who may use the API, and see addresses and paths.
+	Access *access.Access
 	times  times
 
 	room    *room
 	waiting waiting
 	guard   atomic.Pointer[origin.Guard]
-	token   atomic.Pointer[string] // http.token
+	token   atomic.Pointer[string]   // http.token
+	hosts   atomic.Pointer[[]string] // names that the configuration has for this program
 	counts  counts
 	notices notices
 
 	mu    sync.RWMutex
 	hooks map[string][]*http.Handler // by name of the source; the last serves
 	paths map[string]http.Handler    // by whole path
+	trees map[string]http.Handler    // by the path that all of theirs begin with, which ends with a slash
 }
 
 // New returns a server that reports what health says.
 func New(health func() (bool, []Component), log zerolog.Logger) *Server {
 	s := &Server{
-		log: log, health: health, hooks: map[string][]*http.Handler{}, paths: map[string]http.Handler{}, room: newRoom(1),
+		log: log, health: health, hooks: map[string][]*http.Handler{}, paths: map[string]http.Handler{}, trees: map[string]http.Handler{}, room: newRoom(1),
 		times: times{write: 30 * time.Second, answer: longest, wait: 2 * time.Second},
 	}
 	s.Configure(Defaults(), nil)
+	s.Access = access.New(access.Options{Configured: func() string { return *s.token.Load() }, Guard: s.Guard, Hosts: func() []string { return *s.hosts.Load() }})
 	return s
 }
 
@@ -126,7 +131,9 @@ func (s *Server) Configure(c Config, socketOrigins []string) {
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && host != "" {
 		o.Hosts = append([]string{host}, o.Hosts...)
 	}
+	s.hosts.Store(&o.Hosts)
 	o.Machine, _ = os.Hostname()
+	o.Supervisor = os.Getenv("SUPERVISOR_TOKEN") != ""
 	s.guard.Store(origin.New(o))
 	token := string(c.Token)
 	s.token.Store(&token)
@@ -135,12 +142,11 @@ func (s *Server) Configure(c Config, socketOrigins []string) {
 // Check returns why a request is refused for the page that it may be of: an
 // *origin.Refused. No strange page knows http.token.
 func (s *Server) Check(r *http.Request) error {
-	if given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		if token := *s.token.Load(); token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(token)) == 1 {
-			return nil
-		}
+	err := s.guard.Load().Check(r)
+	if err != nil && s.Access.Knows(r) {
+		return nil
 	}
-	return s.guard.Load().Check(r)
+	return err
 }
 
 // Sender returns who sent a request, also behind a proxy that is trusted.
@@ -154,6 +160,32 @@ func (s *Server) Handle(path string, h http.Handler) {
 		delete(s.paths, path)
 	}
 }
+
+// HandleTree serves all paths below prefix, which ends with a slash, by h from
+// now on, or no more if h is nil. Paths of their own, and longer prefixes, go first.
+func (s *Server) HandleTree(prefix string, h http.Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trees[prefix] = h; h == nil {
+		delete(s.trees, prefix)
+	}
+}
+
+// tree returns who serves a path below a prefix, or nil.
+func (s *Server) tree(path string) (h http.Handler) {
+	longest := 0
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for prefix, tree := range s.trees {
+		if len(prefix) > longest && strings.HasPrefix(path, prefix) {
+			longest, h = len(prefix), tree
+		}
+	}
+	return h
+}
+
+// Guard returns what says which web pages may do what, as it is configured now.
+func (s *Server) Guard() *origin.Guard { return s.guard.Load() }
 
 // Mount serves /hooks/NAME and what is below it by h until unmount is called.
 // What is mounted later goes first: one handler takes over from the other, and

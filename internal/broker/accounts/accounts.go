@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -191,6 +192,32 @@ func (a *Accounts) Count() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.users)
+}
+
+// Account is what is told of an account.
+type Account struct {
+	Name   string
+	Device bool
+	// Seen is when it last logged in, to about a day; zero if nobody knows.
+	Seen time.Time
+}
+
+// List returns all accounts, sorted by their names.
+func (a *Accounts) List() []Account {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	seen := map[string]time.Time{}
+	for p, at := range a.logins.seen {
+		if at.After(seen[p.name]) {
+			seen[p.name] = at
+		}
+	}
+	all := make([]Account, 0, len(a.users))
+	for name, u := range a.users {
+		all = append(all, Account{name, u.IsDevice(), seen[name]})
+	}
+	slices.SortFunc(all, func(x, y Account) int { return strings.Compare(x.Name, y.Name) })
+	return all
 }
 
 // Login decides whether a client is let in. A refusal takes its time, unless

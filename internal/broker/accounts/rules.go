@@ -3,6 +3,8 @@ package accounts
 import (
 	"fmt"
 	"strings"
+
+	"event2mqtt/internal/topic"
 )
 
 // Rule allows or denies what a topic filter matches. In the filter, %u stands
@@ -52,19 +54,7 @@ func (r Rule) String() string {
 }
 
 // ValidFilter reports whether a topic filter is well formed (MQTT 5, 4.7.1).
-func ValidFilter(filter string) bool {
-	if filter == "" {
-		return false
-	}
-	for rest, more := filter, true; more; {
-		var level string
-		level, rest, more = strings.Cut(rest, "/")
-		if strings.Contains(level, "#") && (level != "#" || more) || strings.Contains(level, "+") && level != "+" {
-			return false
-		}
-	}
-	return true
-}
+func ValidFilter(filter string) bool { return topic.ValidFilter(filter) }
 
 // Rules are what one client may do. What none of them allows is denied, and a
 // rule that denies counts more than any that allow.
@@ -151,20 +141,20 @@ func expand(filter, placeholder, value string) (string, bool) {
 }
 
 // MayRead reports whether messages of a topic may be received.
-func (rules Rules) MayRead(topic string) bool {
-	return rules.may(topic, func(r Rule) bool { return r.Read })
+func (rules Rules) MayRead(name string) bool {
+	return rules.may(name, func(r Rule) bool { return r.Read })
 }
 
 // MayWrite reports whether messages may be published to a topic.
-func (rules Rules) MayWrite(topic string) bool {
-	return rules.may(topic, func(r Rule) bool { return r.Write })
+func (rules Rules) MayWrite(name string) bool {
+	return rules.may(name, func(r Rule) bool { return r.Write })
 }
 
-func (rules Rules) may(topic string, allows func(Rule) bool) bool {
+func (rules Rules) may(name string, allows func(Rule) bool) bool {
 	allowed := false
 	for _, r := range rules {
 		denies := !r.Read && !r.Write
-		if (denies || !allowed && allows(r)) && matches(r.Filter, topic) {
+		if (denies || !allowed && allows(r)) && topic.Matches(r.Filter, name) {
 			if denies {
 				return false
 			}
@@ -182,43 +172,11 @@ func (rules Rules) MayReadSome(filter string) bool {
 		switch {
 		case r.Read:
 			some = some || overlap(r.Filter, filter)
-		case !r.Write && covers(r.Filter, filter) && !(strings.HasPrefix(filter, "$") && strings.ContainsAny(r.Filter[:1], "+#")):
+		case !r.Write && topic.Covers(r.Filter, filter) && !(strings.HasPrefix(filter, "$") && strings.ContainsAny(r.Filter[:1], "+#")):
 			return false
 		}
 	}
 	return some
-}
-
-// matches reports whether a filter matches a topic name (4.7).
-func matches(filter, topic string) bool {
-	if strings.HasPrefix(topic, "$") && (filter[0] == '+' || filter[0] == '#') {
-		return false
-	}
-	return covers(filter, topic)
-}
-
-// covers reports whether filter matches all that other matches, if other does
-// not begin with $.
-func covers(filter, other string) bool {
-	for {
-		f, frest, fmore := strings.Cut(filter, "/")
-		if f == "#" {
-			return true
-		}
-		o, orest, omore := strings.Cut(other, "/")
-		if f != o && (f != "+" || o == "#") {
-			return false
-		}
-		switch {
-		case !fmore && !omore:
-			return true
-		case !omore:
-			return frest == "#" // the parent level itself
-		case !fmore:
-			return false
-		}
-		filter, other = frest, orest
-	}
 }
 
 // overlap reports whether a topic exists that both filters match.

@@ -208,6 +208,9 @@ func (b *Broker) Start(l *Listener) {
 	}()
 }
 
+// AccountList is what is told of the accounts.
+func (b *Broker) AccountList() []accounts.Account { return b.accounts.List() }
+
 // Stop lets clients have what waits for them, for a moment, and stops.
 func (b *Broker) Stop() {
 	b.cancel()

@@ -21,7 +21,11 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	if e.Route.QoS != nil {
 		m.qos = *e.Route.QoS
 	}
-	if field := p.IDField; field != "" {
+	if e.Route.Raw {
+		if m.payload, err = event.Raw(e.Payload); err != nil {
+			return m, err
+		}
+	} else if field := p.IDField; field != "" {
 		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
 	}
 	m.topic, err = p.topicOf(e)
@@ -33,6 +37,18 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 		err = errOwnTopic
 	}
 	return m, err
+}
+
+// Route is how an event is published, as far as it can be: the topic is empty if
+// it cannot.
+func (s *Sink) Route(e *journal.Entry) (name string, qos byte, retain bool) {
+	p := s.publish.Load()
+	name, _ = p.topicOf(e)
+	qos, retain = byte(p.QoS), e.Route.Retain
+	if e.Route.QoS != nil {
+		qos = *e.Route.QoS
+	}
+	return name, qos, retain
 }
 
 func (p *publishing) topicOf(e *journal.Entry) (string, error) {

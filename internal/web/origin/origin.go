@@ -30,7 +30,14 @@ type Options struct {
 	Proxies peer.Proxies
 	// Machine is this machine's own name. May be empty.
 	Machine string
+	// Supervisor is set where Home Assistant's Supervisor runs this program:
+	// then its ingress proxy is believed about who asks.
+	Supervisor bool
 }
+
+// supervisor is where Home Assistant's ingress comes from, in each installation
+// (https://developers.home-assistant.io/docs/add-ons/presentation#ingress).
+var supervisor = netip.AddrFrom4([4]byte{172, 30, 32, 2})
 
 // Guard decides. It is not changed, and safe for concurrent use.
 type Guard struct {
@@ -65,6 +72,9 @@ func (e *Refused) Error() string { return e.Detail }
 // send it. Programs, which send no Origin, are refused only for a Host that a
 // page could have sent, too.
 func (g *Guard) Check(r *http.Request) error {
+	if g.Ingress(r) {
+		return g.checkIngress(r)
+	}
 	socket, origin := IsWebSocket(r), r.Header.Get("Origin")
 	if socket && origin == "" {
 		return nil // each browser sends it with these (RFC 6455, section 4.1)
@@ -95,6 +105,30 @@ func (g *Guard) Check(r *http.Request) error {
 	return nil
 }
 
+// Ingress reports whether a request came through Home Assistant's ingress, which
+// lets in only who has logged in there. Nobody else's headers are believed.
+func (g *Guard) Ingress(r *http.Request) bool {
+	return g.opt.Supervisor && peer.Connected(r) == supervisor
+}
+
+// checkIngress is Check for what came through ingress: its Host is this
+// program's address within Docker, and the page's host is in X-Forwarded-Host.
+func (g *Guard) checkIngress(r *http.Request) error {
+	origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
+	switch {
+	case site == "same-origin", site == "none":
+		return nil
+	case site == "" && (origin == "" || sameHost(origin, r.Header.Get("X-Forwarded-Host"))):
+		return nil
+	case !IsWebSocket(r) && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		return nil // it changes nothing, and what it answers stays with the browser
+	}
+	return &Refused{
+		Status: http.StatusForbidden, Cause: "origin", Value: short(origin), Option: "http.origins",
+		Detail: "only Home Assistant's own page may do this through ingress",
+	}
+}
+
 // Allowed returns the origin of a page that Origins name, and whether a
 // request is of one.
 func (g *Guard) Allowed(r *http.Request) (string, bool) {
@@ -120,6 +154,9 @@ func Trusted(r *http.Request) bool { return r.Context().Value(trusted{}) != nil 
 
 // Sender is who sent a request, as peer.Proxies.Resolve says.
 func (g *Guard) Sender(r *http.Request) netip.Addr { return g.opt.Proxies.Resolve(r) }
+
+// Proxied reports whether a request came through a proxy that is trusted.
+func (g *Guard) Proxied(r *http.Request) bool { return g.opt.Proxies.Through(r) }
 
 // FromPage reports whether a request says that a web page sent it, whichever:
 // where no page has any business.

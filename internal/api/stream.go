@@ -1,0 +1,350 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"event2mqtt/internal/config"
+	"event2mqtt/internal/journal"
+	"event2mqtt/internal/web/problem"
+)
+
+// This file is streams: what happens, as it happens, by server-sent events
+// (https://html.spec.whatwg.org/multipage/server-sent-events.html) or as one
+// JSON object on each line.
+
+// Bounds of streams.
+const (
+	maxStreams = 16 // so that webhooks always find connections
+	// chunk is how much is written at a time, in bytes: what a peer that does not
+	// read holds in memory.
+	chunk      = 32 << 10
+	chunkItems = 128
+	// stall is how long a chunk may take.
+	stall = 10 * time.Second
+	// pingEvery is shorter than what proxies allow a silent answer.
+	pingEvery = 15 * time.Second
+	// frameEvery is the least time between two frames: browsers draw no faster.
+	frameEvery = 100 * time.Millisecond
+)
+
+// feed writes a stream's answer.
+type feed struct {
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	sse   bool
+	open  bool // a frame of items is begun
+	seq   uint64
+	count int // items of events that may yet be written; -1 is any number
+	err   error
+}
+
+// openFeed begins the answer to a stream, if there may be one more. close ends
+// its place among them.
+func (a *API) openFeed(w http.ResponseWriter, c call) (f *feed, ended func(), err error) {
+	count := -1
+	if text := c.FormValue("count"); text != "" {
+		if count, err = strconv.Atoi(text); err != nil || count < 1 {
+			return nil, nil, invalid(fmt.Sprintf("count=%q is not a number of events", text))
+		}
+	}
+	sse := strings.Contains(c.Header.Get("Accept"), "text/event-stream")
+	switch format := c.FormValue("format"); format {
+	case "":
+	case "sse", "ndjson":
+		sse = format == "sse"
+	default:
+		return nil, nil, invalid(fmt.Sprintf("format=%q does not exist; there are sse and ndjson", format))
+	}
+	if a.ending.Err() != nil {
+		return nil, nil, a.ending.Err()
+	}
+	if a.streams.Add(1) > maxStreams {
+		a.streams.Add(-1)
+		return nil, nil, &problem.Details{
+			Status: http.StatusTooManyRequests, Title: http.StatusText(http.StatusTooManyRequests), RetryAfter: 5 * time.Second,
+			Detail: fmt.Sprintf("there are %d streams, which is the most that is allowed; close a tab or a program that watches", maxStreams),
+		}
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/x-ndjson")
+	if sse {
+		h.Set("Content-Type", "text/event-stream")
+	}
+	h.Set("X-Accel-Buffering", "no") // nginx would keep it back
+	w.WriteHeader(http.StatusOK)
+	f = &feed{w: w, rc: http.NewResponseController(w), sse: sse, count: count}
+	return f, func() { a.streams.Add(-1) }, nil
+}
+
+// write writes a piece, with its own deadline.
+func (f *feed) write(pieces ...string) {
+	if f.err != nil {
+		return
+	}
+	_ = f.rc.SetWriteDeadline(time.Now().Add(stall)) // a recorder in tests has none
+	for _, p := range pieces {
+		if _, f.err = f.w.Write([]byte(p)); f.err != nil {
+			return
+		}
+	}
+}
+
+func (f *feed) flush() {
+	if f.err == nil {
+		_ = f.rc.SetWriteDeadline(time.Now().Add(stall))
+		f.err = f.rc.Flush()
+	}
+	if errors.Is(f.err, http.ErrNotSupported) {
+		f.err = nil
+	}
+}
+
+// items writes items. endItems ends the frame that they are in.
+func (f *feed) items(items []item) {
+	for i := range items {
+		it := &items[i]
+		if it.kind == stateItem {
+			if f.sse {
+				f.endItems()
+				f.write("event: state\ndata: ", string(it.text), "\n\n")
+			}
+			continue
+		}
+		if f.count == 0 {
+			return
+		}
+		if f.count > 0 && it.kind == eventItem {
+			f.count--
+		}
+		f.item(it.text, it.seq)
+	}
+}
+
+// item writes one item.
+func (f *feed) item(text []byte, seq uint64) {
+	if f.err != nil {
+		return
+	}
+	f.seq = max(f.seq, seq)
+	switch {
+	case !f.sse:
+	case f.open:
+		f.write(",")
+	default:
+		f.open = true
+		f.write("event: items\ndata: [")
+	}
+	_ = f.rc.SetWriteDeadline(time.Now().Add(stall))
+	if _, f.err = f.w.Write(text); f.err == nil && !f.sse {
+		f.write("\n")
+	}
+}
+
+// endItems ends a frame.
+func (f *feed) endItems() {
+	if f.open {
+		f.open = false
+		f.write("]\n")
+		if f.seq > 0 {
+			f.write("id: ", strconv.FormatUint(f.seq, 10), "\n")
+		}
+		f.write("\n")
+	}
+}
+
+// say writes something that is no item.
+func (f *feed) say(kind, object string) {
+	if f.sse {
+		f.endItems()
+		f.write("event: ", kind, "\ndata: ", object, "\n\n")
+		return
+	}
+	line := `{"type":"` + kind + `"`
+	if object != "{}" {
+		line += "," + object[1:len(object)-1]
+	}
+	f.write(line, "}\n")
+}
+
+func (f *feed) gap(n uint64) {
+	if n > 0 {
+		f.say("gap", fmt.Sprintf(`{"left_out":%d}`, n))
+	}
+}
+
+// over reports whether the stream has ended by itself.
+func (f *feed) over() bool { return f.err != nil || f.count == 0 }
+
+// origin is where a stream begins.
+type beginning struct {
+	seq  uint64 // the first number; 0 is now
+	time time.Time
+}
+
+// parseSince reads where a stream begins, of its parameters and headers.
+func (a *API) parseSince(v url.Values, h http.Header) (b beginning, err error) {
+	text := v.Get("since")
+	switch {
+	case text == "":
+	case text == "all":
+		b.seq = 1
+	default:
+		if n, bad := strconv.ParseUint(text, 10, 62); bad == nil {
+			b.seq = n + 1
+		} else if d, bad := config.ParseDuration(text); bad == nil {
+			b.time = time.Now().Add(-d)
+		} else if b.time, err = time.Parse(time.RFC3339, text); err != nil {
+			return b, invalid(fmt.Sprintf("since=%q is not where a stream can begin; write the number of an event, 10m, 2026-01-31T12:00:00Z or all", text))
+		}
+	}
+	if n, bad := strconv.ParseUint(h.Get("Last-Event-ID"), 10, 62); bad == nil && n+1 > b.seq {
+		b = beginning{seq: n + 1} // it comes back, and has seen so much
+	}
+	return b, nil
+}
+
+// getStream tells what happens, from some time on.
+func (a *API) getStream(w http.ResponseWriter, c call) error {
+	q, err := parseQuery(c.URL.Query())
+	if err != nil {
+		return err
+	}
+	begin, err := a.parseSince(c.URL.Query(), c.Header)
+	if err != nil {
+		return err
+	}
+	f, ended, err := a.openFeed(w, c)
+	if err != nil {
+		return err
+	}
+	defer ended()
+	ctx, cancel := context.WithCancel(c.Context())
+	defer cancel()
+	defer context.AfterFunc(a.ending, cancel)()
+	place, told := a.hub.attach(q)
+	defer place.leave()
+	if f.sse {
+		f.write("retry: 2000\n\n")
+		text, err := json.Marshal(a.state())
+		if err != nil {
+			return err
+		}
+		f.say("state", string(text))
+	}
+	f.flush()
+	if begin != (beginning{}) {
+		a.catchUp(ctx, f, place, begin, told)
+	}
+	if c.FormValue("poll") == "" {
+		place.follow(ctx, f, a.state)
+	}
+	f.endItems()
+	f.flush()
+	return nil
+}
+
+// catchUp writes the stored events from a beginning up to a number, and those
+// that are stored meanwhile, so that the stream goes on without a gap.
+func (a *API) catchUp(ctx context.Context, f *feed, place *client, b beginning, upTo uint64) {
+	reader := a.o.Journal.Reader(b.seq)
+	if b.seq == 0 {
+		reader = a.o.Journal.ReaderSince(b.time)
+	}
+	buf := make([]journal.Entry, 64)
+	for at := uint64(0); !f.over(); {
+		last, skipped := upTo, false
+		if at >= last { // it took so long that the ring has gone by
+			if last, skipped = place.skip(); !skipped {
+				break
+			}
+			upTo = last
+			continue
+		}
+		fates := a.fates()
+		limited, cancel := context.WithTimeout(ctx, readPatience)
+		entries, err := reader.Next(limited, buf)
+		cancel()
+		if err != nil {
+			if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+				return
+			}
+			at = last // the rest is gone
+			continue
+		}
+		for i := range entries {
+			e := &entries[i]
+			if at = e.Seq; at > last || f.over() {
+				break
+			}
+			if place.filter.entry(e, &fates) {
+				if f.count > 0 {
+					f.count--
+				}
+				f.item(fates.append(nil, e), e.Seq)
+			}
+		}
+		clear(entries)
+	}
+	f.gap(reader.Missed())
+	f.endItems()
+	f.flush()
+}
+
+// follow writes what happens until ctx ends, or nobody reads it.
+func (c *client) follow(ctx context.Context, f *feed, state func() *State) {
+	buf := make([]item, 0, chunkItems)
+	silent := time.NewTimer(pingEvery)
+	defer silent.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	<-pause.C
+	every := frameEvery
+	if !f.sse {
+		every = gather
+	}
+	for !f.over() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-silent.C:
+			f.say("ping", "{}")
+			f.flush()
+		case <-c.changed:
+			began := time.Now()
+			c.drain(ctx, f, buf, state)
+			pause.Reset(every - min(every, time.Since(began)))
+			select {
+			case <-ctx.Done():
+				return
+			case <-pause.C:
+			}
+		}
+		silent.Reset(pingEvery)
+	}
+}
+
+// drain writes all that there is.
+func (c *client) drain(ctx context.Context, f *feed, buf []item, state func() *State) {
+	for more := true; more && !f.over() && ctx.Err() == nil; {
+		var items []item
+		var lost int
+		if items, lost, more = c.take(buf[:0], chunk); lost > 0 {
+			f.gap(uint64(lost))
+			if text, err := json.Marshal(state()); err == nil && f.sse { // a change may be among what was lost
+				f.say("state", string(text))
+			}
+		}
+		f.items(items)
+		clear(items)
+	}
+	f.endItems()
+	f.flush()
+}

@@ -68,16 +68,16 @@ func TestAReloadIsToldToTheServiceManagerAndTheMetrics(t *testing.T) {
 	}
 }
 
-// TestOnlyWhoMayReloads: programs here and those that know a token; no page in
-// a browser, nobody behind a proxy.
+// TestOnlyWhoMayReloads: programs here, the program's own page here, and those
+// that know a token; no other page in a browser, nobody behind a proxy.
 func TestOnlyWhoMayReloads(t *testing.T) {
 	h := newRig(t, strings.Replace(plain, "HTTP}", "HTTP, token: right}", 1))
 	for _, c := range []struct {
 		header, value string
 		want          int
 	}{
-		{"X-None", "", 200}, {"Authorization", "Bearer right", 200}, {"Authorization", "Bearer wrong", 403}, {"Authorization", "Bearer ", 403},
-		{"Origin", "http://evil.example", 403}, {"Origin", "http://" + h.http, 403}, {"Sec-Fetch-Site", "cross-site", 403}, {"X-Forwarded-For", "127.0.0.1", 403},
+		{"X-None", "", 200}, {"Authorization", "Bearer right", 200}, {"Authorization", "Bearer wrong", 401}, {"Authorization", "Bearer ", 401},
+		{"Origin", "http://evil.example", 403}, {"Origin", "http://" + h.http, 200}, {"Sec-Fetch-Site", "cross-site", 403}, {"X-Forwarded-For", "127.0.0.1", 401},
 	} {
 		r, _ := http.NewRequest(http.MethodPost, "http://"+h.http+control.ReloadPath, nil)
 		r.Header.Set(c.header, c.value)

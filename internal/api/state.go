@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"math"
 	"net/http"
 	"os"
 	"reflect"
@@ -17,6 +18,16 @@ type Time struct{ time.Time }
 
 // MarshalJSON implements json.Marshaler.
 func (t Time) MarshalJSON() ([]byte, error) { return appendTime(nil, t.Time), nil }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *Time) UnmarshalJSON(text []byte) error {
+	seconds, err := strconv.ParseFloat(string(text), 64)
+	if err != nil {
+		return err
+	}
+	t.Time = time.UnixMilli(int64(math.Round(seconds * 1000)))
+	return nil
+}
 
 func appendTime(out []byte, t time.Time) []byte {
 	return strconv.AppendFloat(out, float64(t.UnixMilli())/1000, 'f', -1, 64)

@@ -84,6 +84,9 @@ func (a *API) openFeed(w http.ResponseWriter, c call) (f *feed, ended func(), er
 	return f, func() { a.streams.Add(-1) }, nil
 }
 
+// Streams is how many there are.
+func (a *API) Streams() int { return int(a.streams.Load()) }
+
 // write writes a piece, with its own deadline.
 func (f *feed) write(pieces ...string) {
 	if f.err != nil {

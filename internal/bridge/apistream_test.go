@@ -85,7 +85,7 @@ func TestAStreamTellsWhyAnEventDoesNotComeOut(t *testing.T) {
 		return f.until(func(one toldItem) bool { return one.Type == "event" && one.Event == name })
 	}
 	h.send("ClientOpened")
-	if one := next("ClientOpened"); one.Fate.State != "dropped" || one.Fate.Rule == nil || one.Fate.Rule.N != 1 || one.Fate.Rule.Line != 8 || one.Fate.Rule.Name != "web clients" || one.Seq != nil || !strings.Contains(string(one.Payload), "ClientOpened") {
+	if one := next("ClientOpened"); one.Fate.State != "dropped" || one.Fate.Rule == nil || one.Fate.Rule.N != 1 || one.Fate.Rule.Line != 9 || one.Fate.Rule.Name != "web clients" || one.Seq != nil || !strings.Contains(string(one.Payload), "ClientOpened") {
 		t.Errorf("%+v", one)
 	}
 	h.send("Same")
@@ -208,7 +208,7 @@ func TestServerSentEvents(t *testing.T) {
 				t.Fatal(err, data)
 			}
 			seen = seen || items[0].Event == "A"
-			if line, _ := f.line(); line != "id: 1" {
+			if line, _ := f.line(); !strings.HasPrefix(line, "id: ") {
 				t.Errorf("after the items: %q", line)
 			}
 		case "state":
@@ -273,7 +273,7 @@ func TestThereAreAtMost16Streams(t *testing.T) {
 // TestPeersThatNeverReadCostLittle: ten of them, less than 1 MiB, and nobody else
 // is slower or loses anything.
 func TestPeersThatNeverReadCostLittle(t *testing.T) {
-	h := newAPIRig(t, plain)
+	h := newAPIRig(t, "journal: {sync: never}"+plain)
 	f := h.stream("/stream?event=E*")
 	emit := func(from, to int) {
 		payload := []byte(`{"text":"` + strings.Repeat("x", 2000) + `"}`)
@@ -293,7 +293,7 @@ func TestPeersThatNeverReadCostLittle(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc + m.StackInuse
 	}
-	const n = 4000 // 8 MiB, so that the ring and the journal's memory are full
+	const n = 3000 // 6 MiB, so that the ring and the journal's memory are full
 	emit(0, n)
 	before := heap()
 	for range 10 {
@@ -319,17 +319,11 @@ func TestPeersThatNeverReadCostLittle(t *testing.T) {
 
 // TestASlowReaderIsToldOfTheGap, and goes on at the newest.
 func TestASlowReaderIsToldOfTheGap(t *testing.T) {
-	h := newAPIRig(t, plain)
-	c, err := net.Dial("tcp", h.http)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_ = c.(*net.TCPConn).SetReadBuffer(4096)
+	h := newAPIRig(t, "journal: {sync: never}"+plain)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.http+"/api/v1/stream", nil)
-	answer, err := (&http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}}).Do(r)
+	answer, err := (&http.Client{Transport: &http.Transport{}}).Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

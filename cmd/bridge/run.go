@@ -77,9 +77,9 @@ func run(ctx context.Context, f flags) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	log, setLog := newLog()
-	setLog(plan.Log)
-	options := bridge.Options{Plan: plan, File: f.config, StateDir: dir, Log: log, SetLog: setLog}
+	log, out := newLog()
+	out.set(plan.Log)
+	options := bridge.Options{Plan: plan, File: f.config, StateDir: dir, Log: log, SetLog: out.set, TapLog: out.tapBy}
 	if f.config != "" {
 		options.Load = load
 	}
@@ -120,17 +120,34 @@ func reloadOnHangup(ctx context.Context, b *bridge.Bridge) (stop func()) {
 	}
 }
 
-// newLog returns the program's log, and how to change its form: text for
-// people on a terminal and JSON for programs elsewhere.
-func newLog() (zerolog.Logger, func(bridge.LogConfig)) {
+// newLog returns the program's log, and where its lines go: text for people on a
+// terminal and JSON for programs elsewhere.
+func newLog() (zerolog.Logger, *logWriter) {
 	out := &logWriter{}
-	return zerolog.New(out).With().Timestamp().Logger(), out.set
+	return zerolog.New(out).With().Timestamp().Logger(), out
 }
 
 // logWriter writes to stderr in the form that is configured.
-type logWriter struct{ to atomic.Pointer[io.Writer] }
+type logWriter struct {
+	to  atomic.Pointer[io.Writer]
+	tap atomic.Pointer[func([]byte)] // nil is none
+}
 
-func (w *logWriter) Write(p []byte) (int, error) { return (*w.to.Load()).Write(p) }
+func (w *logWriter) Write(p []byte) (int, error) {
+	if tap := w.tap.Load(); tap != nil {
+		(*tap)(p)
+	}
+	return (*w.to.Load()).Write(p)
+}
+
+// tapBy has tap called with each line.
+func (w *logWriter) tapBy(tap func([]byte)) {
+	if tap == nil {
+		w.tap.Store(nil)
+		return
+	}
+	w.tap.Store(&tap)
+}
 
 func (w *logWriter) set(c bridge.LogConfig) {
 	text := c.Format == "text"

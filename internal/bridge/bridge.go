@@ -47,6 +47,9 @@ type Options struct {
 	Log      zerolog.Logger
 	// SetLog changes the form of the log. May be nil.
 	SetLog func(LogConfig)
+	// TapLog has tap called with each line of the log, as JSON, from now on,
+	// until it is called with nil. tap must not log, nor wait. May be nil.
+	TapLog func(tap func(line []byte))
 }
 
 // Bridge is a configuration brought to life.
@@ -84,6 +87,7 @@ type Bridge struct {
 	sinkRemoved chan struct{}   // cap 1: so it is, or journal.keep has changed
 	access      *control.Access // the token of this run
 	commands    *commands.Desk
+	logLines    logLines
 	api         *api.API
 	counts      counts
 	began       time.Time
@@ -109,6 +113,7 @@ func New(o Options) *Bridge {
 	b.idleHTTP, b.dropIdle = context.WithCancel(context.Background())
 	b.openRequests, b.dropRequests = context.WithCancel(context.Background())
 	b.log = b.logs.part("bridge")
+	b.logLines.queue = make(chan []byte, logBurst)
 	b.commands = b.newDesk()
 	b.states.Expect(stateSource, 0)
 	b.web = web.New(b.health, b.logs.part("http"))
@@ -156,6 +161,8 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	b.reloaded(control.Outcome{OK: true, Time: time.Now()}, byStart, nil)
+	itself := teller{Bridge: b}
+	itself.tell()
 	b.states.Settle(stateSource) // it has reported all
 	if err := b.writeControl(); err != nil {
 		b.log.Warn().Err(err).Msg("\"event2mqtt reload\" will not find this program")
@@ -166,6 +173,8 @@ func (b *Bridge) Run(ctx context.Context) error {
 	watching.Go(func() { b.watchConfig(ctx) })
 	watching.Go(func() { b.sendHeld(ctx) })
 	watching.Go(func() { b.keepCursors(ctx) })
+	watching.Go(func() { itself.run(ctx) })
+	watching.Go(func() { b.publishLog(ctx) })
 	alive, stopAlive := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAlive()
 	watchdog := b.notifySystemd(alive)

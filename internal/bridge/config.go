@@ -46,9 +46,10 @@ type JournalConfig struct {
 
 // LogConfig are the options of the log section.
 type LogConfig struct {
-	Level  string       `koanf:"level" default:"info" oneof:"debug,info,warn,error" doc:"How much is logged."`
-	Levels LevelsConfig `koanf:"levels" doc:"Levels of single parts, in place of log.level. Each line of the log names its part."`
-	Format string       `koanf:"format" default:"auto" oneof:"auto,text,json" doc:"How lines of the log are written; auto is text on a terminal and JSON elsewhere."`
+	Level   string       `koanf:"level" default:"info" oneof:"debug,info,warn,error" doc:"How much is logged."`
+	Levels  LevelsConfig `koanf:"levels" doc:"Levels of single parts, in place of log.level. Each line of the log names its part."`
+	Publish string       `koanf:"publish" default:"off" oneof:"off,warn,error" doc:"Which lines of the log are also published to {base}/bridge/logging, ten at once and one a second at most: warn is warnings and errors."`
+	Format  string       `koanf:"format" default:"auto" oneof:"auto,text,json" doc:"How lines of the log are written; auto is text on a terminal and JSON elsewhere."`
 }
 
 // Defaults returns the configuration that holds where nothing is configured.

@@ -407,6 +407,7 @@ func (c *change) swapInPlace() error {
 func (c *change) adjust(to *running) {
 	plan := to.plan
 	c.logs.set(plan.Log)
+	c.tapLog(plan.Log.Publish)
 	if c.setLog != nil {
 		c.setLog(plan.Log)
 	}

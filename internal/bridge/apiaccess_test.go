@@ -1,0 +1,129 @@
+package bridge
+
+import (
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestNoPathLetsStrangersIn: every method of every path of the description is
+// tried as by a program elsewhere, by a page of another origin, by one without an
+// origin, by a page whose name was made to point here, and with forged headers of
+// ingress. Nothing may be answered or done.
+func TestNoPathLetsStrangersIn(t *testing.T) {
+	h := newAPIRig(t, strings.Replace(withAPI, "HTTP}", "HTTP, token: right}", 1))
+	parameter := regexp.MustCompile(`\{[^}]+\}`)
+	before := h.journal.Stats().Last
+	for path, operations := range described().Paths {
+		for method := range operations {
+			for what, headers := range map[string][]string{
+				"a program elsewhere":          {"X-Forwarded-For", "192.0.2.1"},
+				"forged headers of ingress":    {"X-Forwarded-For", "172.30.32.2", "X-Ingress-Path", "/x", "X-Remote-User-Name", "admin"},
+				"a rebound name":               {"Host", "evil.example", "User-Agent", "Mozilla/5.0"},
+				"a rebound name without a dot": {"Host", "wpad", "User-Agent", "Mozilla/5.0"},
+				"a page of another origin":     {"Origin", "http://evil.example", "Sec-Fetch-Site", "cross-site"},
+				"a page without an origin":     {"Origin", "null", "Sec-Fetch-Site", "cross-site"},
+				"a page of another port":       {"Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"},
+				"the cookie of another":        {"X-Forwarded-For", "192.0.2.1", "Cookie", "event2mqtt_session=x"},
+			} {
+				if path == "/session" && (strings.HasPrefix(what, "a program") || strings.HasPrefix(what, "forged") || strings.Contains(what, "dot") || strings.HasPrefix(what, "the cookie")) {
+					continue // which is where they log in
+				}
+				got, text := h.call(strings.ToUpper(method), parameter.ReplaceAllString(path, "x"), `{"event":"A","topic":"a","payload":1}`, headers...)
+				if got != 401 && got != 403 && got != 421 {
+					t.Errorf("%s: %s %s: %d %s", what, method, path, got, text)
+				}
+			}
+		}
+	}
+	if after := h.journal.Stats().Last; after != before {
+		t.Errorf("%d events were stored", after-before)
+	}
+}
+
+// TestLoggingInWithABrowser: a form leads back to the page and sets a cookie,
+// which lets in until the token changes. From another site it is refused.
+func TestLoggingInWithABrowser(t *testing.T) {
+	withToken := strings.Replace(plain, "HTTP}", "HTTP, token: right}", 1)
+	h := newAPIRig(t, withToken)
+	jar, _ := cookiejar.New(nil)
+	client := http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	ask := func(method, path, body string, headers ...string) *http.Response {
+		t.Helper()
+		r, _ := http.NewRequestWithContext(t.Context(), method, "http://"+h.http+"/api/v1"+path, strings.NewReader(body))
+		r.Header.Set("X-Forwarded-For", "192.0.2.1") // as through a proxy here
+		for i := 0; i < len(headers); i += 2 {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		return answer
+	}
+	if got := ask("GET", "/state", ""); got.StatusCode != http.StatusUnauthorized || got.Header.Get("WWW-Authenticate") == "" {
+		t.Errorf("before: %d", got.StatusCode)
+	}
+	form := url.Values{"token": {"right"}}.Encode()
+	const kind = "application/x-www-form-urlencoded"
+	if got := ask("POST", "/session", form, "Content-Type", kind, "Origin", "http://evil.example"); got.StatusCode != http.StatusForbidden || len(got.Cookies()) > 0 {
+		t.Errorf("from another site: %d", got.StatusCode)
+	}
+	if got := ask("POST", "/session", "token=wrong", "Content-Type", kind); got.StatusCode != http.StatusUnauthorized || len(got.Cookies()) > 0 {
+		t.Errorf("a wrong token: %d", got.StatusCode)
+	}
+	if got := ask("POST", "/session", form, "Content-Type", kind, "Origin", "http://"+h.http); got.StatusCode != http.StatusSeeOther || got.Header.Get("Location") != "../../" || len(got.Cookies()) != 1 {
+		t.Errorf("the form: %d %v", got.StatusCode, got.Header)
+	}
+	if got := ask("GET", "/state", ""); got.StatusCode != http.StatusOK {
+		t.Errorf("with the cookie: %d", got.StatusCode)
+	}
+	if got := ask("POST", "/reload", "", "Origin", "http://evil.example"); got.StatusCode != http.StatusForbidden {
+		t.Errorf("another site with the cookie: %d", got.StatusCode)
+	}
+	for header, want := range map[string]string{
+		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store",
+	} {
+		if got := ask("GET", "/state", "").Header.Get(header); got != want {
+			t.Errorf("%s: %q", header, got)
+		}
+	}
+	if got := ask("GET", "/state", "").Header; !strings.Contains(got.Get("Content-Security-Policy"), "default-src 'none'") || got.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("%v", got)
+	}
+	if o := h.reload(strings.Replace(withToken, "token: right", "token: other", 1)); !o.OK {
+		t.Fatal(o)
+	}
+	if got := ask("GET", "/state", ""); got.StatusCode != http.StatusUnauthorized {
+		t.Errorf("after the token has changed: %d", got.StatusCode)
+	}
+}
+
+// TestTheAPIShowsNoSecret, of whatever option has one.
+func TestTheAPIShowsNoSecret(t *testing.T) {
+	const secret = "a-very-long-secret"
+	h := newAPIRig(t, `
+http: {listen: HTTP, token: `+secret+`}
+broker: {listen: MQTT, users: [{name: anna, password: `+secret+`}]}
+sources:
+  - {name: hooks, type: webhook}
+  - {name: other, type: webhook, auth: {token: `+secret+`, hmac: {scheme: github, secret: `+secret+`}}}
+`)
+	for path, operations := range described().Paths {
+		if _, ok := operations["get"]; ok && !strings.Contains(path, "{") && path != "/stream" && path != "/subscribe" {
+			if _, text := h.call("GET", path, ""); strings.Contains(string(text), secret) {
+				t.Errorf("%s: %s", path, text)
+			}
+		}
+	}
+	for _, line := range []string{`"key":"http.token","value":"***"`, `"value":"***"`} {
+		h.want(200, "GET", "/config", "", line)
+	}
+	if strings.Contains(h.log.String(), secret) {
+		t.Error("the log has it")
+	}
+}

@@ -22,8 +22,8 @@ func TestNoPathLetsStrangersIn(t *testing.T) {
 			for what, headers := range map[string][]string{
 				"a program elsewhere":          {"X-Forwarded-For", "192.0.2.1"},
 				"forged headers of ingress":    {"X-Forwarded-For", "172.30.32.2", "X-Ingress-Path", "/x", "X-Remote-User-Name", "admin"},
-				"a rebound name":               {"Host", "evil.example", "User-Agent", "Mozilla/5.0"},
-				"a rebound name without a dot": {"Host", "wpad", "User-Agent", "Mozilla/5.0"},
+				"a rebound name":               {"Host", "evil.example", "User-Agent", "Mozilla/5.0", "Origin", "http://evil.example"},
+				"a rebound name without a dot": {"Host", "wpad", "User-Agent", "Mozilla/5.0", "Origin", "http://wpad"},
 				"a page of another origin":     {"Origin", "http://evil.example", "Sec-Fetch-Site", "cross-site"},
 				"a page without an origin":     {"Origin", "null", "Sec-Fetch-Site", "cross-site"},
 				"a page of another port":       {"Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"},

@@ -23,6 +23,10 @@ const (
 	maxItems      = 4096
 	minItems      = 64
 	maxItemsBytes = 4 << 20
+	// maxTold is how many events are looked at in a second. Of more, the rest of
+	// the second is left out, and that is told: who looks on must not slow down
+	// what comes in.
+	maxTold = 8000
 )
 
 // Rhythms of the hub.
@@ -80,6 +84,8 @@ type hub struct {
 	ahead   []journal.Entry // were read, and not told yet
 	buffer  []journal.Entry
 	cameIn  map[uint64][]byte
+	known   uint64              // number of the newest event that was recorded as stored
+	late    []trace.Record      // what came of events before that was recorded
 	heldIDs map[string][]heldID // what rules hold back, as it was told, by Detail.Hold
 	told    map[string][]byte   // the state
 	counted map[string]uint64   // events of sinks
@@ -132,7 +138,7 @@ func (h *hub) start() {
 	h.cameIn, h.heldIDs, h.counted = map[uint64][]byte{}, map[string][]heldID{}, map[string]uint64{}
 	h.buffer = make([]journal.Entry, 64)
 	h.pointed = time.Time{}
-	h.told = nil
+	h.told, h.known, h.late = nil, h.stored, nil
 	ctx, cancel := context.WithCancel(context.Background())
 	h.stop, h.done = cancel, make(chan struct{})
 	go h.run(ctx, watch, h.done)
@@ -156,15 +162,17 @@ func (c *client) leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.items, h.curves, h.seconds, h.reader, h.ahead, h.buffer = nil, nil, nil, nil, nil, nil
-	h.cameIn, h.heldIDs, h.told, h.counted = nil, nil, nil, nil
+	h.cameIn, h.heldIDs, h.told, h.counted, h.late = nil, nil, nil, nil, nil
 }
 
 // run tells what happens until ctx ends.
 func (h *hub) run(ctx context.Context, watch *trace.Watch, done chan<- struct{}) {
 	defer close(done)
-	defer watch.Close()
+	defer func() { watch.Close() }()
 	tick := time.NewTicker(stateEvery)
 	defer tick.Stop()
+	seen, resting := 0, false
+	var buf []trace.Record
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	h.tellState()
@@ -174,13 +182,30 @@ func (h *hub) run(ctx context.Context, watch *trace.Watch, done chan<- struct{})
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if seen = 0; resting {
+				resting = false
+				watch = h.a.o.Trace.Watch(trace.Filter{})
+				changed = watch.Changed()
+				h.skip()
+			}
 			h.tellState()
 		case <-pause.C:
+			if seen > maxTold {
+				resting = true
+				watch.Close() // nothing is recorded meanwhile
+				continue
+			}
 			changed = watch.Changed()
+			if len(h.late) > 0 {
+				h.tell(ctx, nil, 0)
+			}
 		case <-changed:
-			records, lost := watch.Take(maxItems)
+			records, lost := watch.TakeInto(buf[:0], maxItems)
 			h.tell(ctx, records, lost)
-			changed = nil // more may come within a moment
+			seen += len(records) / 2 // an event has two, as a rule
+			clear(records)
+			buf = records
+			changed = nil            // more may come within a moment
 			pause.Reset(gather)
 		}
 	}
@@ -190,11 +215,26 @@ func (h *hub) run(ctx context.Context, watch *trace.Watch, done chan<- struct{})
 func (h *hub) tell(ctx context.Context, records []trace.Record, lost uint64) {
 	var out []item
 	for i := range records {
-		if r := &records[i]; r.Verdict == trace.Stored && r.Detail != nil && r.Detail.CameIn != nil {
+		r := &records[i]
+		if r.Verdict == trace.Stored {
+			h.known = max(h.known, r.Seq)
+		}
+		if r.Verdict == trace.Stored && r.Detail != nil && r.Detail.CameIn != nil {
 			h.cameIn[r.Seq] = r.Detail.CameIn
 		}
 	}
+	// A sink may be done with an event before its source has recorded it, and
+	// what is to be told of both: it waits for one round.
+	late := h.late
+	h.late = nil
+	for i := range late {
+		out = h.record(ctx, out, &late[i])
+	}
 	for i := range records {
+		if r := &records[i]; r.Seq > h.known && r.Verdict != trace.Stored {
+			h.late = append(h.late, *r)
+			continue
+		}
 		out = h.record(ctx, out, &records[i])
 		if len(out) >= 256 {
 			h.put(out...)
@@ -207,6 +247,19 @@ func (h *hub) tell(ctx context.Context, records []trace.Record, lost uint64) {
 	}
 	h.put(out...)
 	clear(h.cameIn)
+}
+
+// skip goes on at the newest stored event, and counts those that were left out.
+func (h *hub) skip() {
+	last := h.a.o.Journal.Stats().Last
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.clients {
+		c.lost += int(last - min(last, h.stored))
+		c.wake()
+	}
+	h.stored, h.known = max(h.stored, last), max(h.known, last)
+	h.reader, h.ahead, h.late = h.a.o.Journal.Reader(h.stored+1), nil, nil
 }
 
 // record appends what a record tells.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -58,8 +59,9 @@ type shown struct {
 
 // append appends the event as JSON on one line.
 func (s *shown) append(out []byte) []byte {
+	out = slices.Grow(out, 2*len(s.id)+len(s.event.Source)+len(s.event.Name)+len(s.route.Topic)+min(len(s.event.Payload), 2*maxShown)+len(s.cameIn)+192)
 	out = append(out, `{"type":"event","id":`...)
-	out = append(out, event.String(s.id)...)
+	out = event.AppendString(out, s.id)
 	out = append(out, `,"seq":`...)
 	if s.seq == 0 {
 		out = append(out, "null"...)
@@ -69,11 +71,11 @@ func (s *shown) append(out []byte) []byte {
 	out = append(out, `,"time":`...)
 	out = appendTime(out, s.event.Time)
 	out = append(out, `,"source":`...)
-	out = append(out, event.String(s.event.Source)...)
+	out = event.AppendString(out, s.event.Source)
 	out = append(out, `,"event":`...)
-	out = append(out, event.String(s.event.Name)...)
+	out = event.AppendString(out, s.event.Name)
 	out = append(out, `,"topic":`...)
-	out = append(out, event.String(s.route.Topic)...)
+	out = event.AppendString(out, s.route.Topic)
 	out = append(out, `,"qos":`...)
 	out = strconv.AppendUint(out, uint64(s.route.QoS), 10)
 	out = append(out, `,"retain":`...)
@@ -113,8 +115,9 @@ func (f *Fate) append(out []byte) []byte {
 
 // appendFate appends a change of what became of an event.
 func appendFate(out []byte, id string, seq uint64, f *Fate) []byte {
+	out = slices.Grow(out, len(id)+len(f.Why)+96)
 	out = append(out, `{"type":"fate","id":`...)
-	out = append(out, event.String(id)...)
+	out = event.AppendString(out, id)
 	if seq > 0 {
 		out = strconv.AppendUint(append(out, `,"seq":`...), seq, 10)
 	}

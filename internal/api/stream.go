@@ -42,7 +42,8 @@ type feed struct {
 	sse   bool
 	open  bool // a frame of items is begun
 	seq   uint64
-	count int // items of events that may yet be written; -1 is any number
+	count int    // items of events that may yet be written; -1 is any number
+	buf   []byte // what is gathered to be written together
 	err   error
 }
 
@@ -87,26 +88,38 @@ func (a *API) openFeed(w http.ResponseWriter, c call) (f *feed, ended func(), er
 // Streams is how many there are.
 func (a *API) Streams() int { return int(a.streams.Load()) }
 
-// write writes a piece, with its own deadline.
+// write adds pieces to what is written next.
 func (f *feed) write(pieces ...string) {
-	if f.err != nil {
-		return
-	}
-	_ = f.rc.SetWriteDeadline(time.Now().Add(stall)) // a recorder in tests has none
 	for _, p := range pieces {
-		if _, f.err = f.w.Write([]byte(p)); f.err != nil {
-			return
-		}
+		f.buf = append(f.buf, p...)
+	}
+	f.spill()
+}
+
+// spill writes what has been gathered, if that is a chunk.
+func (f *feed) spill() {
+	if len(f.buf) >= chunk {
+		f.send()
+	}
+}
+
+// send writes what has been gathered, with a deadline of its own.
+func (f *feed) send() {
+	if f.err == nil && len(f.buf) > 0 {
+		_ = f.rc.SetWriteDeadline(time.Now().Add(stall)) // a recorder in tests has none
+		_, f.err = f.w.Write(f.buf)
+	}
+	if f.buf = f.buf[:0]; cap(f.buf) > 2*chunk {
+		f.buf = nil // a large message is not to be kept room for
 	}
 }
 
 func (f *feed) flush() {
+	f.send()
 	if f.err == nil {
-		_ = f.rc.SetWriteDeadline(time.Now().Add(stall))
-		f.err = f.rc.Flush()
-	}
-	if errors.Is(f.err, http.ErrNotSupported) {
-		f.err = nil
+		if f.err = f.rc.Flush(); errors.Is(f.err, http.ErrNotSupported) {
+			f.err = nil
+		}
 	}
 }
 
@@ -133,22 +146,19 @@ func (f *feed) items(items []item) {
 
 // item writes one item.
 func (f *feed) item(text []byte, seq uint64) {
-	if f.err != nil {
-		return
-	}
 	f.seq = max(f.seq, seq)
 	switch {
 	case !f.sse:
 	case f.open:
-		f.write(",")
+		f.buf = append(f.buf, ',')
 	default:
 		f.open = true
-		f.write("event: items\ndata: [")
+		f.buf = append(f.buf, "event: items\ndata: ["...)
 	}
-	_ = f.rc.SetWriteDeadline(time.Now().Add(stall))
-	if _, f.err = f.w.Write(text); f.err == nil && !f.sse {
-		f.write("\n")
+	if f.buf = append(f.buf, text...); !f.sse {
+		f.buf = append(f.buf, '\n')
 	}
+	f.spill()
 }
 
 // endItems ends a frame.

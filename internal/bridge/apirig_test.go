@@ -273,7 +273,7 @@ func (h *apiRig) get(path string, into any) {
 
 // feed is a stream that a test reads.
 type feed struct {
-	t     *testing.T
+	t     testing.TB
 	body  io.ReadCloser
 	lines chan string
 	end   context.CancelFunc

@@ -252,6 +252,22 @@ func TestStreamsEndAtOnceWhenTheProgramEnds(t *testing.T) {
 	}
 }
 
+// TestOpenStreamsDelayNoStop: the whole program ends while they are open.
+func TestOpenStreamsDelayNoStop(t *testing.T) {
+	var began time.Time
+	t.Run("while it runs", func(t *testing.T) {
+		h := newAPIRig(t, strings.Replace(plain, "sources:", "shutdown_timeout: 1h\nsources:", 1))
+		f := h.stream("/stream")
+		f2 := h.stream("/subscribe?topic=%23")
+		h.sync(f)
+		f2.item()
+		began = time.Now()
+	})
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
 // TestThereAreAtMost16Streams: more are told to come again, and other requests are
 // answered.
 func TestThereAreAtMost16Streams(t *testing.T) {

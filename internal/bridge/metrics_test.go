@@ -155,10 +155,13 @@ func TestEachMetricIsThereAndMoves(t *testing.T) {
 	moves(func() { h.reload(config + "nonsense: 1\n") }, map[string]float64{`event2mqtt_config_reloads_total{result="failed"}`: 1, `event2mqtt_config_last_reload_successful`: -1})
 	moves(func() { h.reload(config + "log: {level: warn}\n") }, map[string]float64{`event2mqtt_config_reloads_total{result="ok"}`: 1, `event2mqtt_config_last_reload_successful`: 1})
 	now := h.scrape()
-	for _, key := range []string{`event2mqtt_component_up{kind="source",name="hooks"}`, `event2mqtt_sink_connections_total{sink="mqtt"}`, `event2mqtt_source_states{source="bridge"}`} {
+	for _, key := range []string{`event2mqtt_component_up{kind="source",name="hooks"}`, `event2mqtt_sink_connections_total{sink="mqtt"}`} {
 		if now[key] != 1 {
 			t.Errorf("%s is %v", key, now[key])
 		}
+	}
+	if n := now[`event2mqtt_source_states{source="bridge"}`]; n != 3 { // config, state and info
+		t.Errorf("the program has %v states of its own", n)
 	}
 }
 

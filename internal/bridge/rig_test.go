@@ -22,7 +22,7 @@ import (
 // rig is a bridge that runs, with its file.
 type rig struct {
 	*Bridge
-	t          *testing.T
+	t          testing.TB
 	file       string
 	http, mqtt string // addresses
 	log        *testkit.Log
@@ -30,18 +30,18 @@ type rig struct {
 
 // newRig runs a configuration, in which HTTP and MQTT stand for addresses.
 // Components fail to start with what fault returns.
-func newRig(t *testing.T, yaml string, fault ...func(component string) error) *rig {
+func newRig(t testing.TB, yaml string, fault ...func(component string) error) *rig {
 	t.Helper()
 	return newRigIn(t, yaml, t.TempDir(), fault...)
 }
 
-func newRigIn(t *testing.T, yaml, state string, fault ...func(component string) error) *rig {
+func newRigIn(t testing.TB, yaml, state string, fault ...func(component string) error) *rig {
 	t.Helper()
 	return newRigOf(t, BuiltIn(), yaml, state, fault...)
 }
 
 // newRigOf runs a configuration that may name these types.
-func newRigOf(t *testing.T, types Types, yaml, state string, fault ...func(component string) error) *rig {
+func newRigOf(t testing.TB, types Types, yaml, state string, fault ...func(component string) error) *rig {
 	t.Helper()
 	return newRigWith(t, yaml, state, types, func(b *Bridge) {
 		for _, f := range fault {
@@ -51,7 +51,7 @@ func newRigOf(t *testing.T, types Types, yaml, state string, fault ...func(compo
 }
 
 // newRigWith is newRigOf, and what change does to the bridge before it runs.
-func newRigWith(t *testing.T, yaml, state string, types Types, change func(*Bridge)) *rig {
+func newRigWith(t testing.TB, yaml, state string, types Types, change func(*Bridge)) *rig {
 	t.Helper()
 	h := &rig{t: t, file: filepath.Join(t.TempDir(), "config.yaml"), http: testkit.FreeAddress(t), mqtt: testkit.FreeAddress(t), log: &testkit.Log{}}
 	h.write(yaml)

@@ -127,5 +127,8 @@ func Open(object []byte, paths ...string) []byte {
 	return object
 }
 
+// AppendString appends text as a JSON string.
+func AppendString(out []byte, text string) []byte { return appendString(out, text) }
+
 // String returns text as a JSON string, the only value that any text can be.
 func String(text string) []byte { return appendString(nil, text) }

@@ -184,7 +184,11 @@ func (w *Watch) Changed() <-chan struct{} { return w.changed }
 // not returned yet, at most most of them, and how many such were lost before
 // these because they were not taken in time. If there may be more, Changed
 // receives again.
-func (w *Watch) Take(most int) (records []Record, lost uint64) {
+func (w *Watch) Take(most int) (records []Record, lost uint64) { return w.TakeInto(nil, most) }
+
+// TakeInto is Take, with the records appended to buf.
+func (w *Watch) TakeInto(buf []Record, most int) (records []Record, lost uint64) {
+	records, most = buf, most+len(buf)
 	t := w.tape
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -205,7 +205,7 @@ func (h *hub) run(ctx context.Context, watch *trace.Watch, done chan<- struct{})
 			seen += len(records) / 2 // an event has two, as a rule
 			clear(records)
 			buf = records
-			changed = nil            // more may come within a moment
+			changed = nil // more may come within a moment
 			pause.Reset(gather)
 		}
 	}

@@ -41,8 +41,9 @@ type Program interface {
 	// Broker is the bundled one; nil if there is none.
 	Broker() Bundled
 	// Subscribe gives messages of a filter to use, on one goroutine, until
-	// cancel returns.
-	Subscribe(filter string, use func(Received)) (cancel func(), err error)
+	// cancel returns. lost, if it is not nil, is closed when none will come
+	// any more.
+	Subscribe(ctx context.Context, filter string, use func(Received)) (lost <-chan struct{}, cancel func(), err error)
 
 	// Do has a thing do something, and returns what it says.
 	Do(ctx context.Context, device, command string, payload []byte, by string) (json.RawMessage, error)

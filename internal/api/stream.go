@@ -47,8 +47,7 @@ type feed struct {
 	err   error
 }
 
-// openFeed begins the answer to a stream, if there may be one more. close ends
-// its place among them.
+// openFeed makes a stream, if there may be one more. ended gives its place back.
 func (a *API) openFeed(w http.ResponseWriter, c call) (f *feed, ended func(), err error) {
 	count := -1
 	if text := c.FormValue("count"); text != "" {
@@ -74,15 +73,22 @@ func (a *API) openFeed(w http.ResponseWriter, c call) (f *feed, ended func(), er
 			Detail: fmt.Sprintf("there are %d streams, which is the most that is allowed; close a tab or a program that watches", maxStreams),
 		}
 	}
-	h := w.Header()
+	f = &feed{w: w, rc: http.NewResponseController(w), sse: sse, count: count}
+	return f, func() { a.streams.Add(-1) }, nil
+}
+
+// begin begins the answer: no error can be answered any more.
+func (f *feed) begin() {
+	h := f.w.Header()
 	h.Set("Content-Type", "application/x-ndjson")
-	if sse {
+	if f.sse {
 		h.Set("Content-Type", "text/event-stream")
 	}
 	h.Set("X-Accel-Buffering", "no") // nginx would keep it back
-	w.WriteHeader(http.StatusOK)
-	f = &feed{w: w, rc: http.NewResponseController(w), sse: sse, count: count}
-	return f, func() { a.streams.Add(-1) }, nil
+	f.w.WriteHeader(http.StatusOK)
+	if f.sse {
+		f.write("retry: 2000\n\n")
+	}
 }
 
 // Streams is how many there are.
@@ -244,11 +250,11 @@ func (a *API) getStream(w http.ResponseWriter, c call) error {
 	defer context.AfterFunc(a.ending, cancel)()
 	place, told := a.hub.attach(q)
 	defer place.leave()
+	f.begin()
 	if f.sse {
-		f.write("retry: 2000\n\n")
 		text, err := json.Marshal(a.state())
-		if err != nil {
-			return err
+		if err != nil { // it cannot fail
+			return nil
 		}
 		f.say("state", string(text))
 	}

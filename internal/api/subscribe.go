@@ -123,17 +123,13 @@ func (a *API) getSubscribe(w http.ResponseWriter, c call) error {
 	}
 	defer ended()
 	q := arrivals{changed: make(chan struct{}, 1), taken: make(chan struct{}, 1), ended: make(chan struct{})}
-	cancel, err := a.o.Program.Subscribe(filter, q.put)
+	lost, cancel, err := a.o.Program.Subscribe(c.Context(), filter, q.put)
 	if err != nil {
-		f.say("error", string(mustJSON(map[string]string{"detail": err.Error()})))
-		f.flush()
-		return nil
+		return err
 	}
 	defer cancel()
 	defer close(q.ended)
-	if f.sse {
-		f.write("retry: 2000\n\n")
-	}
+	f.begin()
 	f.say("open", string(mustJSON(map[string]string{"topic": filter})))
 	f.flush()
 	silent := time.NewTimer(pingEvery)
@@ -144,6 +140,8 @@ func (a *API) getSubscribe(w http.ResponseWriter, c call) error {
 			return nil
 		case <-a.ending.Done():
 			return nil
+		case <-lost:
+			return nil // who wants more comes again
 		case <-silent.C:
 			f.say("ping", "{}")
 		case <-q.changed:

@@ -19,6 +19,8 @@ import (
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/rules"
+	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/web/problem"
 )
 
@@ -376,13 +378,33 @@ func (o ownBroker) Unretain(ctx context.Context, topic string) (bool, error) {
 	return o.b.Unretain(ctx, topic)
 }
 
-// Subscribe implements api.Program.
-func (p program) Subscribe(filter string, use func(api.Received)) (cancel func(), err error) {
-	b := p.running().broker
-	if b == nil {
-		return nil, errors.New("events go to another broker, which has to be subscribed to itself")
+// listenPatience bounds how long another broker may take to be subscribed to.
+const listenPatience = 10 * time.Second
+
+// Subscribe implements api.Program. Another broker than the bundled one is
+// subscribed to over a connection for this alone.
+func (p program) Subscribe(ctx context.Context, filter string, use func(api.Received)) (lost <-chan struct{}, cancel func(), err error) {
+	now := p.running()
+	if now.broker != nil {
+		cancel, err = now.broker.Broker.Subscribe(filter, func(d brokerDelivery) { use(received(d)) })
+		if err != nil {
+			return nil, nil, problem.New(http.StatusUnprocessableEntity, err.Error())
+		}
+		return nil, cancel, nil
 	}
-	return b.Broker.Subscribe(filter, func(d brokerDelivery) { use(received(d)) })
+	id, err := clientID(p.stateDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, end := context.WithTimeout(ctx, listenPatience)
+	defer end()
+	lost, cancel, err = mqtt.Listen(ctx, now.plan.MQTT, now.plan.Publish, id, filter, func(m sinks.Incoming) {
+		use(api.Received{Topic: m.Topic, Payload: m.Payload, QoS: m.QoS, Stored: m.Retained, Received: time.Now()})
+	})
+	if err != nil {
+		return nil, nil, problem.New(http.StatusBadGateway, "the broker cannot be subscribed to: "+err.Error())
+	}
+	return lost, cancel, nil
 }
 
 func received(d brokerDelivery) api.Received {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/api"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
@@ -388,5 +389,42 @@ func TestSubscribeGivesWhatIsRetainedAndWhatComes(t *testing.T) {
 	h.want(202, "POST", "/publish/r/new", "hello")
 	if one := f.item(); one.Topic != "r/new" || string(one.Payload) != `"hello"` {
 		t.Errorf("%+v", one)
+	}
+}
+
+// TestSubscribeWorksWithAnotherBroker: over a connection for it alone, and the
+// stream ends with that.
+func TestSubscribeWorksWithAnotherBroker(t *testing.T) {
+	other := newRig(t, plain) // its broker is the other one
+	h := newAPIRig(t, "mqtt: {url: 'mqtt://"+other.mqtt+"'}\n"+strings.Replace(plain, "broker: {listen: MQTT}\n", "", 1))
+	for _, m := range []struct{ topic, payload string }{{"r/a", "1"}, {"r/b", "two"}} {
+		if _, err := other.now.broker.Publish(t.Context(), m.topic, []byte(m.payload), 0, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := h.stream("/subscribe?topic=r/%2B")
+	seen := map[string]string{}
+	for len(seen) < 2 {
+		if one := f.item(); one.Type == "message" {
+			seen[one.Topic] = string(one.Payload)
+		}
+	}
+	if seen["r/a"] != "1" || seen["r/b"] != `"two"` {
+		t.Errorf("%v", seen)
+	}
+	h.want(200, "POST", "/publish/r/c?wait=30s", "new")
+	if one := f.item(); one.Topic != "r/c" || string(one.Payload) != `"new"` {
+		t.Errorf("%+v", one)
+	}
+	h.want(404, "GET", "/clients", "", "only the bundled one")
+	var s api.State
+	if h.get("/state", &s); s.Broker.Kind != "external" || s.Broker.Address != other.mqtt || s.Broker.State != "up" {
+		t.Errorf("%+v", s.Broker)
+	}
+	for _, c := range other.now.broker.Clients() {
+		other.now.broker.Kick(c.ID, "")
+	}
+	for ok := true; ok; {
+		_, ok = f.line()
 	}
 }

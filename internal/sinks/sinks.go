@@ -70,6 +70,8 @@ type Broker interface {
 type Incoming struct {
 	Topic   string
 	Payload []byte // must not be changed
+	// QoS is that of the delivery. Only Listen of package mqtt tells.
+	QoS byte
 	// Retained is whether it may be an old one: it was retained before this
 	// connection subscribed to it (section 3.3.1.3 of MQTT 3.1.1). The bundled
 	// broker also says so of one that was published with the retain flag later;

@@ -94,6 +94,9 @@ var paths = map[string]methods{
 	"session":                   {"POST": (*API).postSession, "DELETE": (*API).deleteSession},
 }
 
+// forAccounts are the paths that accounts of the bundled broker may use.
+var forAccounts = map[string]bool{"publish": true, "publish/{topic...}": true, "subscribe": true}
+
 // open are the paths that serve those who have no right yet.
 var open = map[string]bool{"session": true}
 
@@ -103,7 +106,7 @@ func New(o Options) *API {
 	a.hub.a = a
 	a.ending, a.end = context.WithCancel(context.Background())
 	for path, m := range paths {
-		a.mux.HandleFunc(Prefix+path, func(w http.ResponseWriter, r *http.Request) { a.serve(w, r, m, open[path]) })
+		a.mux.HandleFunc(Prefix+path, func(w http.ResponseWriter, r *http.Request) { a.serve(w, r, m, path) })
 	}
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, problem.New(http.StatusNotFound, "there is nothing at this path; "+Prefix+"openapi.json says what there is"))
@@ -139,12 +142,16 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mux.ServeHTTP(w, r)
 }
 
-func (a *API) serve(w http.ResponseWriter, r *http.Request, m methods, open bool) {
+func (a *API) serve(w http.ResponseWriter, r *http.Request, m methods, path string) {
 	c := call{Request: r}
-	if !open {
+	if !open[path] {
 		who, why := a.o.Access.Admit(r)
 		if why != nil {
 			a.fail(w, r, why)
+			return
+		}
+		if who.Rights != nil && !forAccounts[path] {
+			a.fail(w, r, problem.New(http.StatusForbidden, "an account of the broker may publish and subscribe; this needs http.token"))
 			return
 		}
 		c.who = who

@@ -125,10 +125,11 @@ curl -H 'Authorization: Bearer TOKEN' http://printer.lan:8127/api/v1/state      
 
 - Programs on the same machine, and a browser there that shows this program's page by the name localhost, by an address of this machine, or by a name of ` + "`http.listen` or `http.hosts`" + `.
 - Who sends ` + "`http.token`" + ` as a bearer token, and browsers that have logged in with it. After five wrong tokens an address has to wait for a minute, then for longer; who has sent the right one from there before does not.
+- Accounts of the bundled broker, with HTTP basic authentication: they may publish and subscribe, as far as their rules go, and nothing else.
 - Home Assistant's ingress, where the Supervisor runs this program.
 
 Everybody else is answered 401, or 403 while no ` + "`http.token`" + ` is set. What is behind a proxy counts as elsewhere. Web pages of other origins are refused, unless ` + "`http.origins`" + ` names
-them; they need the token as well. Everyone who gets in may do everything. No answer holds a secret of the configuration.
+them; they need the token as well. Whoever else gets in may do everything. No answer holds a secret of the configuration.
 
 Errors are problem details (RFC 9457) with ` + "`status`, `title` and `detail`" + `, which says what would be right. Times are seconds since 1970, with milliseconds.
 `

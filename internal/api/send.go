@@ -253,9 +253,9 @@ func (a *API) publish(c call, r *messageRequest, wait time.Duration) (*accepted,
 	if err != nil {
 		return nil, 0, err
 	}
-	sent, err := a.o.Program.Publish(c.Context(), m)
+	sent, err := a.store(c, m)
 	if err != nil {
-		return nil, 0, sendError(err)
+		return nil, 0, err
 	}
 	status := a.await(c.Context(), &sent, wait)
 	out := sent.json()
@@ -286,10 +286,22 @@ func (a *API) postPublishTopic(w http.ResponseWriter, c call) error {
 	if !utf8.Valid(m.Payload) {
 		m.Encoding = event.EncodingBase64
 	}
-	sent, err := a.o.Program.Publish(c.Context(), m)
+	sent, err := a.store(c, m)
 	if err != nil {
-		return sendError(err)
+		return err
 	}
 	status := a.await(c.Context(), &sent, wait)
 	return answer(w, status, sent.json())
+}
+
+// store stores a message, if the caller may publish it.
+func (a *API) store(c call, m Message) (Emitted, error) {
+	if c.who.Rights != nil && !c.who.Rights.MayWrite(m.Topic) {
+		return Emitted{}, problem.New(http.StatusForbidden, "the account may not publish to this topic")
+	}
+	sent, err := a.o.Program.Publish(c.Context(), m)
+	if err != nil {
+		return Emitted{}, sendError(err)
+	}
+	return sent, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/topic"
+	"event2mqtt/internal/web/problem"
 )
 
 // This file is subscribing to MQTT over HTTP.
@@ -117,13 +118,21 @@ func (a *API) getSubscribe(w http.ResponseWriter, c call) error {
 	if !topic.ValidFilter(filter) {
 		return invalid("topic is not a topic filter; write for example ?topic=event2mqtt/%23 (that is #), with %2B for +")
 	}
+	rights := c.who.Rights
+	if rights != nil && !rights.MayReadSome(filter) {
+		return problem.New(http.StatusForbidden, "the account may not subscribe to this topic")
+	}
 	f, ended, err := a.openFeed(w, c)
 	if err != nil {
 		return err
 	}
 	defer ended()
 	q := arrivals{changed: make(chan struct{}, 1), taken: make(chan struct{}, 1), ended: make(chan struct{})}
-	lost, cancel, err := a.o.Program.Subscribe(c.Context(), filter, q.put)
+	lost, cancel, err := a.o.Program.Subscribe(c.Context(), filter, func(m Received) {
+		if rights == nil || rights.MayRead(m.Topic) {
+			q.put(m)
+		}
+	})
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,8 @@ import (
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
+	"event2mqtt/internal/web/access"
+	"event2mqtt/internal/web/peer"
 	"event2mqtt/internal/web/problem"
 )
 
@@ -36,6 +38,7 @@ func (b *Bridge) serveAPI() (end func()) {
 	b.api = api.New(api.Options{
 		Program: program{b}, Journal: b.journal, Trace: b.trace, Access: b.web.Access, Warn: b.web.Warn, Log: b.logs.part("http"),
 	})
+	b.web.Access.Account = b.login
 	b.web.HandleTree(api.Prefix, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if b.running().plan == nil {
 			p := problem.New(http.StatusServiceUnavailable, "the program is starting")
@@ -46,6 +49,15 @@ func (b *Bridge) serveAPI() (end func()) {
 		b.api.ServeHTTP(w, r)
 	}))
 	return b.api.Close
+}
+
+// login lets an account of the bundled broker use the API.
+func (b *Bridge) login(r *http.Request, user, password string) (access.Rights, error) {
+	broker := b.running().broker
+	if broker == nil {
+		return nil, errors.New("there are no accounts here: events go to another broker; send http.token as a bearer token")
+	}
+	return broker.Login(r.Context(), peer.Addr(r), user, password)
 }
 
 // running returns what runs now.

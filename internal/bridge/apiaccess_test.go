@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"encoding/base64"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -126,4 +127,43 @@ sources:
 	if strings.Contains(h.log.String(), secret) {
 		t.Error("the log has it")
 	}
+}
+
+// TestAnAccountOfTheBrokerPublishesAndSubscribes as far as its rules go, and does
+// nothing else.
+func TestAnAccountOfTheBrokerPublishesAndSubscribes(t *testing.T) {
+	h := newAPIRig(t, strings.Replace(plain, "listen: MQTT", "listen: MQTT, users: [{name: anna, password: 'pass word 1', allow: ['home/#:rw', 'home/secret:deny', 'read/+:r']}]", 1))
+	anna := func(password string) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte("anna:"+password))
+	}
+	call := func(want int, method, path, body, password string) {
+		t.Helper()
+		if got, text := h.call(method, path, body, "Authorization", anna(password)); got != want {
+			t.Errorf("%s %s: %d, want %d: %s", method, path, got, want, text)
+		}
+	}
+	const right = "pass word 1"
+	call(202, "POST", "/publish/home/lamp?retain=1", "ON", right)
+	call(403, "POST", "/publish/home/secret", "ON", right)
+	call(403, "POST", "/publish/read/a", "ON", right)
+	call(403, "POST", "/publish", `{"topic":"other","payload":1}`, right)
+	call(403, "GET", "/subscribe?topic=other/%23", "", right)
+	for _, path := range []string{"/state", "/events", "/config", "/clients", "/topics", "/stream"} {
+		call(403, "GET", path, "", right)
+	}
+	call(403, "POST", "/reload", "", right)
+	call(401, "POST", "/publish/home/lamp", "ON", "wrong")
+	call(401, "GET", "/state", "", "")
+
+	f := h.stream("/subscribe?topic=%23", "Authorization", anna(right))
+	f.until(func(one toldItem) bool { return one.Type == "open" })
+	for _, topic := range []string{"other/x", "home/secret", "home/lamp"} {
+		h.want(202, "POST", "/publish/"+topic, "1")
+	}
+	f.until(func(one toldItem) bool {
+		if one.Type == "message" && !strings.HasPrefix(one.Topic, "home/lamp") {
+			t.Errorf("got %s", one.Topic)
+		}
+		return string(one.Payload) == "1"
+	})
 }

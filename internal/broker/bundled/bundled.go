@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -207,6 +208,35 @@ func (b *Broker) Start(l *Listener) {
 		}
 	}()
 }
+
+// Login returns what an account may do, for who knows its password; from is
+// where the attempt came from.
+func (b *Broker) Login(ctx context.Context, from netip.Addr, user, password string) (Rights, error) {
+	if _, err := b.accounts.Login(ctx, accounts.Attempt{Address: from, User: user, HasUser: true, Password: password}); err != nil {
+		return Rights{}, err
+	}
+	return Rights{b, user}, nil
+}
+
+// Rights are what an account may do, as it is at each moment.
+type Rights struct {
+	b    *Broker
+	user string
+}
+
+func (r Rights) rules() accounts.Rules {
+	rules, _ := r.b.accounts.Rules(r.user, "")
+	return rules // none allow nothing
+}
+
+// MayRead reports whether messages of a topic may be received.
+func (r Rights) MayRead(topic string) bool { return r.rules().MayRead(topic) }
+
+// MayWrite reports whether messages may be published to a topic.
+func (r Rights) MayWrite(topic string) bool { return r.rules().MayWrite(topic) }
+
+// MayReadSome reports whether a subscription could ever receive anything.
+func (r Rights) MayReadSome(filter string) bool { return r.rules().MayReadSome(filter) }
 
 // AccountList is what is told of the accounts.
 func (b *Broker) AccountList() []accounts.Account { return b.accounts.List() }

@@ -43,6 +43,19 @@ type Access struct {
 	// Own is the token of this run of the program, for its own commands; empty
 	// is none. It is set before the first request.
 	Own string
+	// Account returns what an account of the bundled broker may do, for who
+	// knows its password. It counts failures, and answers them late. Nil is that
+	// there are no accounts. It is set before the first request.
+	Account func(r *http.Request, user, password string) (Rights, error)
+}
+
+// Rights are what an account may do with topics.
+type Rights interface {
+	MayRead(topic string) bool
+	MayWrite(topic string) bool
+	// MayReadSome reports whether a subscription to a filter could ever
+	// receive anything.
+	MayReadSome(filter string) bool
 }
 
 // maxSlow is how many wrong answers are delayed at a time. More are answered at
@@ -62,6 +75,9 @@ type Caller struct {
 	// Name says who it is, for the log: how it got in, and the user that Home
 	// Assistant names.
 	Name string
+	// Rights are those of an account of the bundled broker, which may publish
+	// and subscribe, and nothing else. Nil is everything.
+	Rights Rights
 }
 
 // Refusal says who may do what is refused while no http.token is set.
@@ -70,31 +86,46 @@ const Refusal = "only programs on this machine may do this, or such as send http
 // Admit returns who sent a request, or why it is refused. A wrong token is
 // answered late.
 func (a *Access) Admit(r *http.Request) (Caller, *problem.Details) {
+	if user, password, ok := r.BasicAuth(); ok {
+		return a.account(r, user, password)
+	}
 	if header := r.Header.Get("Authorization"); header != "" {
 		token, _ := strings.CutPrefix(header, "Bearer ")
 		if why := a.try(r, token); why != nil {
 			return Caller{}, why
 		}
-		return Caller{"token"}, nil
+		return Caller{Name: "token"}, nil
 	}
 	switch {
 	case a.opt.Guard().Ingress(r):
-		return Caller{"Home Assistant, " + printable(r.Header.Get("X-Remote-User-Name"))}, nil
+		return Caller{Name: "Home Assistant, " + printable(r.Header.Get("X-Remote-User-Name"))}, nil
 	case a.local(r):
-		return Caller{"this machine"}, nil
+		return Caller{Name: "this machine"}, nil
 	case sameOrigin(r) && a.sessions.has(r, a.opt.Configured()):
-		return Caller{"login"}, nil
+		return Caller{Name: "login"}, nil
 	case a.opt.Configured() == "":
 		return Caller{}, problem.New(http.StatusForbidden, Refusal)
 	}
 	return Caller{}, problem.New(http.StatusUnauthorized, "this needs http.token: send it as a bearer token, or log in")
 }
 
+// account admits who knows the password of an account of the bundled broker.
+func (a *Access) account(r *http.Request, user, password string) (Caller, *problem.Details) {
+	if a.Account == nil {
+		return Caller{}, problem.New(http.StatusUnauthorized, "there are no accounts here; send http.token as a bearer token")
+	}
+	rights, err := a.Account(r, user, password)
+	if err != nil {
+		return Caller{}, problem.New(http.StatusUnauthorized, err.Error())
+	}
+	return Caller{Name: "account " + printable(user), Rights: rights}, nil
+}
+
 // Inside reports whether the sender of a request may see addresses and paths.
 // Who sends a token that is wrong is answered as any stranger, and counted.
 func (a *Access) Inside(r *http.Request) bool {
-	_, why := a.Admit(r)
-	return why == nil
+	who, why := a.Admit(r)
+	return why == nil && who.Rights == nil
 }
 
 // Knows reports whether a request has a token, and it is the right one. A wrong

@@ -37,6 +37,7 @@ const (
 	points     = 60
 	maxCurves  = 500
 	maxHeldIDs = 4096
+	maxLate    = 500 * time.Millisecond
 )
 
 // kind is what an item tells.
@@ -85,7 +86,7 @@ type hub struct {
 	buffer  []journal.Entry
 	cameIn  map[uint64][]byte
 	known   uint64              // number of the newest event that was recorded as stored
-	late    []trace.Record      // what came of events before that was recorded
+	late    []trace.Record      // what came of events whose being stored is not recorded yet
 	heldIDs map[string][]heldID // what rules hold back, as it was told, by Detail.Hold
 	told    map[string][]byte   // the state
 	counted map[string]uint64   // events of sinks
@@ -198,6 +199,7 @@ func (h *hub) run(ctx context.Context, watch *trace.Watch, done chan<- struct{})
 			changed = watch.Changed()
 			if len(h.late) > 0 {
 				h.tell(ctx, nil, 0)
+				pause.Reset(gather)
 			}
 		case <-changed:
 			records, lost := watch.TakeInto(buf[:0], maxItems)
@@ -223,12 +225,16 @@ func (h *hub) tell(ctx context.Context, records []trace.Record, lost uint64) {
 			h.cameIn[r.Seq] = r.Detail.CameIn
 		}
 	}
-	// A sink may be done with an event before its source has recorded it, and
-	// what is to be told of both: it waits for one round.
+	// A sink may be done with an event before its source has recorded that it
+	// is stored, and what it was before: it waits for that, but not for ever.
 	late := h.late
 	h.late = nil
 	for i := range late {
-		out = h.record(ctx, out, &late[i])
+		if r := &late[i]; r.Seq > h.known && time.Since(r.Time) < maxLate {
+			h.late = append(h.late, *r)
+		} else {
+			out = h.record(ctx, out, r)
+		}
 	}
 	for i := range records {
 		if r := &records[i]; r.Seq > h.known && r.Verdict != trace.Stored {

@@ -26,7 +26,19 @@ type lessons struct {
 	// kinds are the messages, without their sizes, that were refused for
 	// another reason; the value is whether they were never acknowledged.
 	kinds map[messageKind]bool
+	// retained is set once a retained message was acknowledged; until then,
+	// unretained counts those that were refused.
+	retained   bool
+	unretained int
 }
+
+// noRetaining is how many retained messages, and no other, must have been
+// refused for it to be certain that the broker takes none. States are not sent
+// any more then: each that changes would cost connections again and again.
+const noRetaining = 2
+
+// takesNoStates is why a state is not sent.
+const takesNoStates = "the broker takes no retained messages, as it has shown with others"
 
 // maxLessons bounds the kinds that are remembered.
 const maxLessons = 256
@@ -39,6 +51,10 @@ func (s *Sink) mayBeTooLarge(size int) bool { return size > max(s.lessons.taken,
 func (s *Sink) learn(m *message) {
 	s.sameBroker()
 	k, silent := kindOf(m), s.doubt.blamed.silent
+	if l := &s.lessons; k.retain && !l.retained && !s.mayBeTooLarge(k.size) {
+		l.unretained++
+		s.stateless.Store(l.unretained >= noRetaining)
+	}
 	if s.mayBeTooLarge(k.size) {
 		if s.lessons.size == 0 || k.size < s.lessons.size {
 			s.lessons.size, s.lessons.sizeSilent = k.size, silent
@@ -58,6 +74,10 @@ func (s *Sink) took(k messageKind) {
 	s.sameBroker()
 	l := &s.lessons
 	l.taken = max(l.taken, k.size)
+	if k.retain {
+		l.retained, l.unretained = true, 0
+		s.stateless.Store(false)
+	}
 	if k.size >= l.size {
 		l.size = 0
 	}
@@ -89,5 +109,6 @@ func (s *Sink) enough(what thing, m *message, silent bool) int {
 func (s *Sink) sameBroker() {
 	if s.lessons.broker != s.next {
 		s.lessons = lessons{broker: s.next}
+		s.stateless.Store(false)
 	}
 }

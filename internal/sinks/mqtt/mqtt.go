@@ -94,6 +94,7 @@ type Sink struct {
 	will      will
 	states    refusedStates
 	lessons   lessons
+	stateless atomic.Bool // the broker takes no states; set with what lessons say
 	hearing   hearing
 	ledger    *ledger
 	listing   retry.Loop        // of the ledger's file

@@ -78,6 +78,10 @@ func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, t
 		now := time.Now()
 		again := o.look(now)
 		m, wait := o.next(now, o.hurry)
+		if m != nil && s.stateless.Load() {
+			o.refuse(m, takesNoStates)
+			continue
+		}
 		if m != nil || o.hurry {
 			return m, nil
 		}
@@ -184,6 +188,10 @@ func (s *Sink) sendStatesAlone(ctx context.Context, l link, o *outbox, f *flight
 		m, _ := o.next(time.Now(), true)
 		if m == nil {
 			return nil
+		}
+		if s.stateless.Load() {
+			o.refuse(m, takesNoStates)
+			continue
 		}
 		refused, err := s.alone(ctx, l, thing{kind: aState, state: m.topic}, m.message, f)
 		switch {

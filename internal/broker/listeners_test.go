@@ -264,6 +264,7 @@ func TestSystemTopicsTellHowTheBrokerDoes(t *testing.T) {
 	want := map[string]string{
 		"version": "event2mqtt version 1.2.3", "clients/connected": "1", "clients/maximum": "1", "subscriptions/count": "1", "retained messages/count": "",
 		"uptime": "", "messages/received": "", "publish/messages/dropped": "0", "bytes/sent": "", "load/messages/received/1min": "", "load/bytes/sent/15min": "",
+		"heap/current": "", "heap/maximum": "", "publish/bytes/received": "0", "publish/bytes/sent": "", "shared_subscriptions/count": "0",
 	}
 	for deadline := time.Now().Add(mqttest.Patience); len(want) > 0; {
 		m := next(t, c)

@@ -320,3 +320,33 @@ func TestNamesOfCommandsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestACommandMayComeByAnotherWay than MQTT: in its turn, if it is allowed, and
+// told of as any other.
+func TestACommandMayComeByAnotherWay(t *testing.T) {
+	r := newRig(t, "pause", "fail", "slow")
+	ask := func(name, payload string) (string, error) {
+		reply, err := r.Ask(t.Context(), event.Command{Source: "octo", Name: name, Payload: []byte(payload), From: "this machine"})
+		return string(reply), err
+	}
+	if _, err := ask("shutdown", ""); !errors.Is(err, commands.ErrNotAllowed) {
+		t.Errorf("what is not allowed: %v", err)
+	}
+	if _, err := ask("pause", strings.Repeat("x", 9<<10)); err == nil {
+		t.Error("a large payload was accepted")
+	}
+	if _, err := ask("pause", `{"a":1}`); err != nil {
+		t.Errorf("pause: %v", err)
+	}
+	testkit.Eventually(t, "it is answered over MQTT, and an event", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.answers) == 1 && len(r.events) == 1 && strings.Contains(r.events[0], "this machine")
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.Ask(ctx, event.Command{Source: "octo", Name: "slow"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("who gives up: %v", err)
+	}
+	close(r.release)
+}

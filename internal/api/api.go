@@ -47,7 +47,7 @@ type Options struct {
 // API serves. Make it with New, and Close it.
 type API struct {
 	o       Options
-	mux     *http.ServeMux
+	mux     func() *http.ServeMux // made when somebody asks first
 	hub     hub
 	streams atomic.Int32
 	replays replays
@@ -70,28 +70,30 @@ type handler func(a *API, w http.ResponseWriter, c call) error
 type methods map[string]handler
 
 // paths is what is served below Prefix.
-var paths = map[string]methods{
-	"state":                     {"GET": (*API).getState},
-	"stream":                    {"GET": (*API).getStream},
-	"subscribe":                 {"GET": (*API).getSubscribe},
-	"events":                    {"GET": (*API).getEvents, "POST": (*API).postEvent},
-	"events/{seq}":              {"GET": (*API).getEvent},
-	"publish":                   {"POST": (*API).postPublish},
-	"publish/{topic...}":        {"POST": (*API).postPublishTopic},
-	"replay":                    {"GET": (*API).getReplay, "POST": (*API).postReplay, "DELETE": (*API).deleteReplay},
-	"devices":                   {"GET": (*API).getDevices},
-	"devices/{device}/picture":  {"GET": (*API).getPicture},
-	"devices/{device}/{action}": {"POST": (*API).postCommand},
-	"topics":                    {"GET": (*API).getTopics},
-	"retained/{topic...}":       {"GET": (*API).getRetained, "DELETE": (*API).deleteRetained},
-	"clients":                   {"GET": (*API).getClients},
-	"clients/{client...}":       {"DELETE": (*API).deleteClient},
-	"config":                    {"GET": (*API).getConfig},
-	"schema":                    {"GET": (*API).getSchema},
-	"openapi.json":              {"GET": (*API).getOpenAPI},
-	"reload":                    {"POST": (*API).postReload},
-	"refused":                   {"GET": (*API).getRefused, "POST": (*API).postRefused},
-	"session":                   {"POST": (*API).postSession, "DELETE": (*API).deleteSession},
+func paths() map[string]methods {
+	return map[string]methods{
+		"state":                     {"GET": (*API).getState},
+		"stream":                    {"GET": (*API).getStream},
+		"subscribe":                 {"GET": (*API).getSubscribe},
+		"events":                    {"GET": (*API).getEvents, "POST": (*API).postEvent},
+		"events/{seq}":              {"GET": (*API).getEvent},
+		"publish":                   {"POST": (*API).postPublish},
+		"publish/{topic...}":        {"POST": (*API).postPublishTopic},
+		"replay":                    {"GET": (*API).getReplay, "POST": (*API).postReplay, "DELETE": (*API).deleteReplay},
+		"devices":                   {"GET": (*API).getDevices},
+		"devices/{device}/picture":  {"GET": (*API).getPicture},
+		"devices/{device}/{action}": {"POST": (*API).postCommand},
+		"topics":                    {"GET": (*API).getTopics},
+		"retained/{topic...}":       {"GET": (*API).getRetained, "DELETE": (*API).deleteRetained},
+		"clients":                   {"GET": (*API).getClients},
+		"clients/{client...}":       {"DELETE": (*API).deleteClient},
+		"config":                    {"GET": (*API).getConfig},
+		"schema":                    {"GET": (*API).getSchema},
+		"openapi.json":              {"GET": (*API).getOpenAPI},
+		"reload":                    {"POST": (*API).postReload},
+		"refused":                   {"GET": (*API).getRefused, "POST": (*API).postRefused},
+		"session":                   {"POST": (*API).postSession, "DELETE": (*API).deleteSession},
+	}
 }
 
 // forAccounts are the paths that accounts of the bundled broker may use.
@@ -102,16 +104,23 @@ var open = map[string]bool{"session": true}
 
 // New returns an API that serves nothing yet.
 func New(o Options) *API {
-	a := &API{o: o, mux: http.NewServeMux()}
+	a := &API{o: o}
+	a.mux = sync.OnceValue(a.routes)
 	a.hub.a = a
 	a.ending, a.end = context.WithCancel(context.Background())
-	for path, m := range paths {
-		a.mux.HandleFunc(Prefix+path, func(w http.ResponseWriter, r *http.Request) { a.serve(w, r, m, path) })
+	return a
+}
+
+// routes makes what finds the handler of a path.
+func (a *API) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	for path, m := range paths() {
+		mux.HandleFunc(Prefix+path, func(w http.ResponseWriter, r *http.Request) { a.serve(w, r, m, path) })
 	}
-	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, problem.New(http.StatusNotFound, "there is nothing at this path; "+Prefix+"openapi.json says what there is"))
 	})
-	return a
+	return mux
 }
 
 // Close ends all streams and what goes on without a request, and waits for the
@@ -139,7 +148,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Origin") != "" && w.Header().Get("Access-Control-Allow-Origin") != "" {
 		w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin") // the configuration allows its page
 	}
-	a.mux.ServeHTTP(w, r)
+	a.mux().ServeHTTP(w, r)
 }
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request, m methods, path string) {

@@ -71,7 +71,7 @@ func readDocument(t *testing.T) (d document) {
 func TestTheDescriptionHasEachPath(t *testing.T) {
 	d := readDocument(t)
 	served := map[string]bool{}
-	for path, m := range paths {
+	for path, m := range paths() {
 		for method := range m {
 			served["/"+strings.NewReplacer("...", "", "{action}", "{command}").Replace(path)+" "+strings.ToLower(method)] = true
 		}

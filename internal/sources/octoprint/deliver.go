@@ -22,9 +22,6 @@ const (
 // deliver stores events, waiting for as long as that is not possible, and
 // reports states.
 func (s *Source) deliver(ctx context.Context, r result) error {
-	if len(r.remove) > 0 {
-		s.out.Remove(r.remove...)
-	}
 	if len(r.states) > 0 {
 		s.out.Report(r.states...)
 	}

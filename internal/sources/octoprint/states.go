@@ -173,7 +173,7 @@ func (r *reporter) temperatures(s *snapshot, history bool, out *result) {
 	closed := s.State.Get("flags.closedOrError").Bool()
 	if closed && !r.closed && !r.topics.on { // what a printer had that is gone is no state
 		for key := range r.heaters {
-			out.remove = append(out.remove, keyTemperature+key)
+			out.states = append(out.states, event.State{Key: keyTemperature + key})
 		}
 		clear(r.heaters)
 	}

@@ -16,8 +16,7 @@ import (
 // result is what comes of a frame.
 type result struct {
 	events []event.Event
-	states []event.State
-	remove []string // keys of states
+	states []event.State // one without a payload is taken back
 	// describe is set when the device may be another than it was.
 	describe bool
 	// mark is set if the position is to be kept though no event carries it.
@@ -26,7 +25,7 @@ type result struct {
 
 // join adds what came later.
 func (r *result) join(more result) {
-	r.events, r.states, r.remove = append(r.events, more.events...), append(r.states, more.states...), append(r.remove, more.remove...)
+	r.events, r.states = append(r.events, more.events...), append(r.states, more.states...)
 	r.describe, r.mark = r.describe || more.describe, r.mark || more.mark
 }
 

@@ -20,7 +20,7 @@ import (
 type Options struct {
 	sources.Common `koanf:",squash"`
 	URL            string                   `koanf:"url" required:"it is where OctoPrint is" example:"http://octopi.local" doc:"The address of OctoPrint, with the path where a proxy puts it."`
-	APIKey         config.Secret            `koanf:"api_key" required:"OctoPrint lets nobody in without it" doc:"An API key of OctoPrint, of a user who may see the status, such as one made under Settings, Application Keys."`
+	APIKey         config.Secret            `koanf:"api_key" required:"OctoPrint lets nobody in without it" example:"A1B2C3D4E5F6" doc:"An API key of OctoPrint, of a user who may see the status, such as one made under Settings, Application Keys."`
 	Username       string                   `koanf:"username" doc:"The user name that a proxy in front of OctoPrint asks for; it is not that of OctoPrint."`
 	Password       config.Secret            `koanf:"password" doc:"The password of username at the proxy in front of OctoPrint."`
 	Headers        map[string]config.Secret `koanf:"headers" doc:"HTTP headers that are sent with each request, for a proxy in front of OctoPrint."`

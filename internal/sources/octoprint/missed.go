@@ -17,6 +17,8 @@ const (
 	// grace is how long a marking may be there before its event comes, or an
 	// end before it is told. OctoPrint makes both within a quarter of a second.
 	grace = 3 * time.Second
+	// apart is how far a marking and its event may be apart, to be of the same.
+	apart = time.Second
 	// expireAfter is how long an event may be there before its marking comes.
 	expireAfter = 10 * time.Second
 )
@@ -33,6 +35,7 @@ type missed struct {
 	hole      bool
 	holeTime  float64   // of the marking
 	holeSince time.Time // when it was seen first
+	holeJob   job       // what was printed then
 	restarted bool      // OctoPrint was, since the position
 
 	// Of the newest snapshot.
@@ -137,7 +140,7 @@ func (t *translator) catchUp(now time.Time) {
 		}
 		return
 	}
-	if ended && !slices.ContainsFunc(t.held, func(h heldEvent) bool { return ends[h.name] }) {
+	if ended && !slices.ContainsFunc(t.held, func(h heldEvent) bool { return ends[h.name] || h.name == "PrintStarted" }) {
 		t.end(now)
 		if t.active {
 			open := t.job
@@ -173,11 +176,11 @@ func (t *translator) settle(now time.Time) bool {
 	for _, m := range t.markings[t.after()+1:] {
 		name := eventOf[m.Type]
 		switch {
-		case name == "", t.pos.account(m.Type), t.heldFor(m.Type):
+		case name == "", t.pos.account(m.Type), t.heldFor(m):
 		case t.young(m, server, now):
 			return false
 		default:
-			t.makeUp(name, m, now)
+			t.makeUp(name, m)
 		}
 		t.pos.Marked = m.Time
 	}
@@ -187,26 +190,29 @@ func (t *translator) settle(now time.Time) bool {
 // young reports whether the event of a marking may still come.
 func (t *translator) young(m marking, server float64, now time.Time) bool {
 	if m.Time != t.holeTime {
-		t.holeTime, t.holeSince = m.Time, now
+		t.holeTime, t.holeSince, t.holeJob = m.Time, now, t.job
 	}
 	return server-m.Time < grace.Seconds() && now.Sub(t.holeSince) < grace
 }
 
 // makeUp tells an event that was missed.
-func (t *translator) makeUp(name string, m marking, now time.Time) {
+func (t *translator) makeUp(name string, m marking) {
 	more := map[string]any{}
 	last := !slices.ContainsFunc(t.markings, func(other marking) bool { return other.Type == "print" && other.Time > m.Time })
+	switch name {
+	case "Connected", "Disconnected", "PrintStarted":
+		if t.pos.Open != nil { // it has ended before, and left no marking
+			t.end(instant(m.Time))
+		}
+	}
 	switch name {
 	case "Connected", "Disconnected":
 		t.pos.Marked = m.Time
 		t.late(name, instant(m.Time), more)
 		return
 	case "PrintStarted":
-		if t.pos.Open != nil { // its end left no marking
-			t.end(now)
-		}
-		if last && t.job.Path != "" {
-			open := t.job
+		if last && t.holeJob.Path != "" {
+			open := t.holeJob
 			open.Since = m.Time
 			t.pos.Open = &open
 		} else {
@@ -255,10 +261,10 @@ func (t *translator) late(name string, at time.Time, payload map[string]any) {
 
 // end tells the end of the open print, of which there is no marking: an error
 // leaves none, and a restart of OctoPrint takes all away. The history of the
-// file knows how it ended.
-func (t *translator) end(now time.Time) {
+// file knows how it ended, and when; else it was at the latest at the time at.
+func (t *translator) end(at time.Time) {
 	j := t.pos.Open
-	name, at, more := "PrintFailed", now, map[string]any{"derived": true}
+	name, more := "PrintFailed", map[string]any{"derived": true}
 	j.describe(more)
 	last := gjson.Result{}
 	if t.file != nil && j.Path != "" {

@@ -196,6 +196,9 @@ func (t *translator) derive(name string, at time.Time, more map[string]any) {
 
 // emit passes an event on. live is set unless its marking was seen already.
 func (t *translator) emit(name string, payload []byte, at time.Time, live bool) {
+	if name == "PrintStarted" && t.pos.Open != nil { // the end of the one before was missed
+		t.end(at)
+	}
 	marked := t.apply(name, payload, at)
 	if kind := markingOf[name]; kind != "" && live {
 		t.pos.tell(kind, at)
@@ -291,10 +294,12 @@ var markingOf = func() map[string]string {
 	return all
 }()
 
-// heldFor reports whether a held event with that marking is there whose marking was
-// not seen, and notes that it is.
-func (t *translator) heldFor(kind string) bool {
-	i := slices.IndexFunc(t.held, func(h heldEvent) bool { return !h.seen && markingOf[h.name] == kind })
+// heldFor reports whether the event of a marking is held, and notes that its
+// marking was seen. One that came long after the marking was seen is another's.
+func (t *translator) heldFor(m marking) bool {
+	i := slices.IndexFunc(t.held, func(h heldEvent) bool {
+		return !h.seen && markingOf[h.name] == m.Type && (m.Time != t.holeTime || h.at.Sub(t.holeSince) < apart)
+	})
 	if i >= 0 {
 		t.held[i].seen = true
 	}

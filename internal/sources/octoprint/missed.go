@@ -176,7 +176,7 @@ func (t *translator) settle(now time.Time) bool {
 	for _, m := range t.markings[t.after()+1:] {
 		name := eventOf[m.Type]
 		switch {
-		case name == "", t.pos.account(m.Type), t.heldFor(m):
+		case name == "", t.pos.account(m.Type), t.passHeld(m):
 		case t.young(m, server, now):
 			return false
 		default:

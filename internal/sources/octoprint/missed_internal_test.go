@@ -194,7 +194,7 @@ func (c *client) connect() {
 // for a while. What happened is told, each once, in order, whatever was missed.
 func TestEachDoingOfThePrinterIsToldOnce(t *testing.T) {
 	late := 0
-	for seed := range uint64(2000) {
+	for seed := range uint64(100) {
 		m := &model{r: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1_700_000_000, 0), state: "Offline", last: map[string]string{}}
 		c := &client{m: m}
 		m.send = c.take
@@ -207,7 +207,7 @@ func TestEachDoingOfThePrinterIsToldOnce(t *testing.T) {
 				c.t = nil
 			}
 			m.happen()
-			m.pass(time.Duration(m.r.IntN(6000)) * time.Millisecond)
+			m.pass(time.Duration(1500+m.r.IntN(6000)) * time.Millisecond) // printers take their time
 			if c.t == nil && m.r.IntN(3) > 0 {
 				c.connect()
 			}
@@ -232,7 +232,64 @@ func TestEachDoingOfThePrinterIsToldOnce(t *testing.T) {
 		}
 		late += c.late
 	}
-	if late < 5000 {
+	if late < 300 {
 		t.Errorf("only %d were late", late)
+	}
+}
+
+// TestARestartOfOctoPrintLosesNoEndAndDoublesNone: it forgets its markings, and
+// the print that went on. Each print whose beginning was told gets one end.
+func TestARestartOfOctoPrintLosesNoEndAndDoublesNone(t *testing.T) {
+	restarts := 0
+	for seed := range uint64(100) {
+		m := &model{r: rand.New(rand.NewPCG(seed, 2)), now: time.Unix(1_700_000_000, 0), state: "Offline", last: map[string]string{}}
+		c := &client{m: m}
+		m.send = c.take
+		c.connect()
+		for range 40 {
+			if m.r.IntN(4) == 0 {
+				c.lost = m.r.IntN(3)
+			}
+			if m.r.IntN(6) == 0 {
+				if c.t != nil && m.r.IntN(2) == 0 { // the source sees it go
+					c.keep(c.t.away(m.now, true))
+				}
+				c.t = nil
+				m.markings, m.state, m.file = nil, "Offline", ""
+				restarts++
+				m.now = m.now.Add(10 * time.Second)
+			}
+			m.happen()
+			m.pass(time.Duration(1500+m.r.IntN(6000)) * time.Millisecond)
+			if c.t == nil && m.r.IntN(3) > 0 {
+				c.connect()
+			}
+		}
+		if m.state == "Printing" || m.state == "Paused" {
+			m.markings, m.state, m.file, c.t = nil, "Offline", "", nil
+		}
+		c.connect()
+		m.pass(10 * time.Second)
+		r, _ := c.t.tick(m.now)
+		c.keep(r)
+		starts, ended := map[string]int{}, map[string]int{}
+		for _, text := range c.told {
+			name, path, _ := strings.Cut(text, " ")
+			switch {
+			case path == "":
+			case name == "PrintStarted":
+				starts[path]++
+			case ends[name]:
+				ended[path]++
+			}
+		}
+		for path, n := range starts {
+			if n != 1 || ended[path] != 1 {
+				t.Fatalf("seed %d: %s began %d times and ended %d times:\n told %q\ntruth %q", seed, path, n, ended[path], c.told, m.truth)
+			}
+		}
+	}
+	if restarts < 100 {
+		t.Errorf("only %d restarts", restarts)
 	}
 }

@@ -138,10 +138,10 @@ func (t *translator) snapshot(s *snapshot, now time.Time, history bool) {
 		t.firstEver(s)
 	}
 	t.observe(s, now, history)
+	t.catchUp(now)
 	if !t.catching {
 		t.pos.expire(now.Add(-expireAfter))
 	}
-	t.catchUp(now)
 	if s.Waits && !history { // lines of history have no time
 		if now.After(t.mute) {
 			t.pass("PausedForUser", []byte("null"), now)
@@ -178,7 +178,7 @@ func (t *translator) pass(name string, payload []byte, at time.Time) {
 		t.held = append(t.held, heldEvent{name: name, payload: payload, at: at})
 		return
 	}
-	t.emit(name, payload, at, true)
+	t.emit(name, payload, at, 0)
 }
 
 // derive passes an event on that OctoPrint does not push.
@@ -194,16 +194,21 @@ func (t *translator) derive(name string, at time.Time, more map[string]any) {
 	t.put(name, text, at, true)
 }
 
-// emit passes an event on. live is set unless its marking was seen already.
-func (t *translator) emit(name string, payload []byte, at time.Time, live bool) {
-	if name == "PrintStarted" && t.pos.Open != nil { // the end of the one before was missed
-		t.end(at)
+// emit passes an event on. marked is the time of its marking if that was seen;
+// it is stored with the event, so that neither goes without the other.
+func (t *translator) emit(name string, payload []byte, at time.Time, marked float64) {
+	if t.pos.Open != nil && (name == "PrintStarted" || t.catching && name == "Disconnected" && !slices.ContainsFunc(t.held, heldEvent.ends)) {
+		t.end(at) // the end of the one before was missed
 	}
-	marked := t.apply(name, payload, at)
-	if kind := markingOf[name]; kind != "" && live {
+	changed := t.apply(name, payload, at)
+	kind := markingOf[name]
+	switch {
+	case marked > 0:
+		t.pos.Marked = marked
+	case kind != "":
 		t.pos.tell(kind, at)
 	}
-	t.put(name, payload, at, marked)
+	t.put(name, payload, at, changed)
 }
 
 // put adds an event to the result, with the position if it changed that.
@@ -266,16 +271,17 @@ type heldEvent struct {
 	name    string
 	payload []byte
 	at      time.Time
-	// seen is set if its marking was seen.
-	seen bool
 }
+
+// ends reports whether a print has ended.
+func (h heldEvent) ends() bool { return ends[h.name] }
 
 // release passes on what was held.
 func (t *translator) release() {
 	held := t.held
 	t.held = nil
 	for _, h := range held {
-		t.emit(h.name, h.payload, h.at, !h.seen)
+		t.emit(h.name, h.payload, h.at, 0)
 	}
 }
 
@@ -294,14 +300,21 @@ var markingOf = func() map[string]string {
 	return all
 }()
 
-// heldFor reports whether the event of a marking is held, and notes that its
-// marking was seen. One that came long after the marking was seen is another's.
-func (t *translator) heldFor(m marking) bool {
+// passHeld passes on what is held up to the event of a marking, and reports
+// whether that is there. One that came long after the marking was seen is
+// another's.
+func (t *translator) passHeld(m marking) bool {
 	i := slices.IndexFunc(t.held, func(h heldEvent) bool {
-		return !h.seen && markingOf[h.name] == m.Type && (m.Time != t.holeTime || h.at.Sub(t.holeSince) < apart)
+		return markingOf[h.name] == m.Type && (m.Time != t.holeTime || h.at.Sub(t.holeSince) < apart)
 	})
-	if i >= 0 {
-		t.held[i].seen = true
+	if i < 0 {
+		return false
 	}
-	return i >= 0
+	before, h := t.held[:i], t.held[i]
+	t.held = t.held[i+1:]
+	for _, b := range before {
+		t.emit(b.name, b.payload, b.at, 0)
+	}
+	t.emit(h.name, h.payload, h.at, m.Time)
+	return true
 }

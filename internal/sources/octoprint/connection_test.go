@@ -28,7 +28,9 @@ func TestTheConnectionIsMadeAsOctoPrintWantsIt(t *testing.T) {
 	}), out)
 	p := s.next()
 	p.send(snapshot("history", "Operational", "", 1000))
-	until(t, "it is up", func() bool { return out.status().Level == health.Up && out.status().Detail == "connected to OctoPrint 1.11.8" })
+	until(t, "it is up", func() bool {
+		return out.status().Level == health.Up && out.status().Detail == "connected to OctoPrint 1.11.8"
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.sent) != 2 || !strings.Contains(s.sent[0], `"events":true,"plugins":false,"state":{"logs":"^(Recv:|\u003c\u003c\u003c) echo:busy: paused for user","messages":false}`) ||

@@ -57,6 +57,7 @@ type snapshot struct {
 	Whole    gjson.Result
 	Readings []reading
 	Markings []marking
+	Marks    bool // there is a list of markings
 	// Waits is set if a line of the printer's says that it waits for its user.
 	Waits bool
 }
@@ -131,6 +132,7 @@ func decodeSnapshot(value gjson.Result) *snapshot {
 		Progress: value.Get("progress"), Z: value.Get("currentZ"), Whole: value,
 	}
 	s.Readings = decodeReadings(value.Get("temps"))
+	s.Marks = value.Get("markings").IsArray()
 	newest(value.Get("markings"), maxMarkings, func(m gjson.Result) {
 		if at := m.Get("time").Num; at > 0 && at < math.MaxInt32*2 {
 			s.Markings = append(s.Markings, marking{bounded(m.Get("type").Str, maxKey), at})

@@ -40,6 +40,7 @@ type missed struct {
 
 	// Of the newest snapshot.
 	markings []marking
+	marks    bool    // there are any, which OctoPrint has since 1.9
 	ahead    float64 // seconds that OctoPrint's clock is ahead of ours
 	active   bool    // a print goes on
 	busy     bool    // a printer is connected
@@ -54,12 +55,12 @@ func (m *missed) begin() {
 	m.markings = nil
 }
 
-// observe keeps what a snapshot tells.
-func (t *translator) observe(s *snapshot, now time.Time, history bool) {
+// observe keeps what a snapshot tells. first is set at the very first.
+func (t *translator) observe(s *snapshot, now time.Time, history, first bool) {
 	flag := func(names ...string) bool {
 		return slices.ContainsFunc(names, func(name string) bool { return s.State.Get("flags." + name).Bool() })
 	}
-	t.markings = s.Markings
+	t.markings, t.marks = s.Markings, s.Marks
 	t.ahead = s.Server - float64(now.UnixMilli())/1e3
 	t.active = flag("printing", "paused", "pausing", "resuming", "cancelling", "finishing")
 	t.busy = !flag("closedOrError")
@@ -69,7 +70,7 @@ func (t *translator) observe(s *snapshot, now time.Time, history bool) {
 	t.job = *jobOf([]byte(file.Raw), s.Server-s.Progress.Get("printTime").Num)
 	if history && t.catching && t.caught.IsZero() {
 		t.caught = now
-		t.restarted = t.pos.Marked > 0 && t.after() < 0 || t.pos.Marked == 0 && len(t.markings) == 0 && (t.pos.Connected || t.pos.Open != nil)
+		t.restarted = !first && s.Marks && (t.pos.Marked > 0 && t.after() < 0 || t.pos.Marked == 0 && len(t.markings) == 0 && (t.pos.Connected || t.pos.Open != nil))
 		if t.restarted {
 			t.pos.Told = nil // their markings are gone
 		}
@@ -147,8 +148,27 @@ func (t *translator) catchUp(now time.Time) {
 			t.pos.Open = &open
 		}
 	}
+	if !t.marks {
+		t.reconcile(now)
+	}
 	t.catching = false
 	t.release()
+}
+
+// reconcile tells by the state alone what was missed, of an OctoPrint that has
+// no markings. When it was is not known.
+func (t *translator) reconcile(now time.Time) {
+	held := func(name string) bool {
+		return slices.ContainsFunc(t.held, func(h heldEvent) bool { return h.name == name })
+	}
+	if t.busy != t.pos.Connected && !held("Connected") && !held("Disconnected") {
+		t.late(map[bool]string{true: "Connected", false: "Disconnected"}[t.busy], now, map[string]any{"derived": true})
+	}
+	if t.active && t.pos.Open == nil && t.job.Path != "" && !held("PrintStarted") {
+		more := map[string]any{"derived": true}
+		t.job.describe(more)
+		t.late("PrintStarted", instant(t.job.Since), more)
+	}
 }
 
 // ends are the events that end a print.
@@ -157,7 +177,7 @@ var ends = map[string]bool{"PrintDone": true, "PrintFailed": true, "PrintCancell
 // closeOld tells the end of what was going on when OctoPrint was restarted: its
 // list of markings began anew.
 func (t *translator) closeOld(now time.Time) {
-	if t.pos.Open != nil {
+	if t.pos.Open != nil && !(t.active && t.job.Path == t.pos.Open.Path) { // a print from the printer's card goes on
 		t.end(now)
 	}
 	if t.pos.Connected && (!t.busy || slices.ContainsFunc(t.markings, func(m marking) bool { return m.Type == "connected" })) {

@@ -134,10 +134,11 @@ func (t *translator) away(now time.Time, off bool) result {
 }
 
 func (t *translator) snapshot(s *snapshot, now time.Time, history bool) {
-	if !t.known {
+	first := !t.known
+	if first {
 		t.firstEver(s)
 	}
-	t.observe(s, now, history)
+	t.observe(s, now, history, first)
 	t.catchUp(now)
 	if !t.catching {
 		t.pos.expire(now.Add(-expireAfter))

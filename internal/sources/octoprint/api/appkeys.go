@@ -69,6 +69,9 @@ func (c *Client) AwaitKey(ctx context.Context, r KeyRequest) (string, error) {
 	for {
 		status, answer, err := c.send(ctx, http.MethodGet, r.poll, nil)
 		switch {
+		case ctx.Err() != nil:
+			return "", ctx.Err()
+		case err != nil && (KindOf(err) == Away || KindOf(err) == Busy): // may pass; what is lost meanwhile is not found later
 		case err != nil:
 			return "", c.explain(err)
 		case status == http.StatusNotFound:

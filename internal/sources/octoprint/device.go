@@ -52,13 +52,9 @@ func deviceID(o *Options, u *url.URL) string {
 	return "octoprint-" + hex.EncodeToString(sum[:6])
 }
 
-// describe is what is known of the printer. name is what people call it, or
-// empty.
+// describe is what is known of the printer. name is what people call it.
 func (t *translator) describe(u *url.URL, name string) device.Device {
 	d := device.Device{ID: deviceID(t.config, u), Name: name, Manufacturer: "OctoPrint", URL: u.String() + "/", Events: eventNames()}
-	if d.Name == "" {
-		d.Name = "OctoPrint"
-	}
 	d.Version = t.version
 	if f := t.pos.Firmware; f != nil {
 		d.Model = f.Model

@@ -56,7 +56,7 @@ func (m *missed) begin() {
 }
 
 // observe keeps what a snapshot tells. first is set at the very first.
-func (t *translator) observe(s *snapshot, now time.Time, history, first bool) {
+func (t *translator) observe(s *snapshot, now time.Time, first bool) {
 	flag := func(names ...string) bool {
 		return slices.ContainsFunc(names, func(name string) bool { return s.State.Get("flags." + name).Bool() })
 	}
@@ -68,7 +68,7 @@ func (t *translator) observe(s *snapshot, now time.Time, history, first bool) {
 	t.lastTime = s.Job.Get("lastPrintTime").Num
 	file := s.Job.Get("file")
 	t.job = *jobOf([]byte(file.Raw), s.Server-s.Progress.Get("printTime").Num)
-	if history && t.catching && t.caught.IsZero() {
+	if t.catching && t.caught.IsZero() {
 		t.caught = now
 		t.restarted = !first && s.Marks && (t.pos.Marked > 0 && t.after() < 0 || t.pos.Marked == 0 && len(t.markings) == 0 && (t.pos.Connected || t.pos.Open != nil))
 		if t.restarted {

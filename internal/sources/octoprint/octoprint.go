@@ -44,7 +44,9 @@ type Source struct {
 	again bool // there was a connection before
 	full  bool // events cannot be stored
 	last  health.Status
-	name  string // of the printer, for people
+	cause string // of the failure before
+	spoke bool   // the log says that there is no connection, or nothing yet
+	name  string // of the printer, for people; empty before the first connection
 }
 
 // New makes a source; the error is that of Check.
@@ -74,7 +76,7 @@ func (s *Source) Probe(ctx context.Context) (detail string, err error) {
 // more, is no error: it is waited for.
 func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	defer s.client.Close()
-	s.out, s.again, s.full = out, false, false
+	s.out, s.again, s.full, s.spoke = out, false, false, true
 	s.loop = retry.Loop{Min: minPause, Max: maxPause, Steady: maxPause}
 	s.t = newTranslator(&s.options, out.Positions()[positionKey], func(origin, path string) []byte {
 		raw, err := s.client.File(ctx, origin, path)
@@ -94,18 +96,43 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 		case errors.Is(err, sources.ErrClosed):
 			return err
 		}
-		pause, fresh := s.loop.Next(err, time.Since(began))
+		lasted := time.Since(began)
+		news := s.isNews(err, lasted)
+		pause, _ := s.loop.Next(err, lasted)
 		if api.KindOf(err) == api.Key {
 			pause = max(pause, wrongKeyPause)
 		}
 		s.tell(health.Trouble(err))
-		if fresh {
-			s.log.Warn().Msgf("octoprint: %s", err)
+		if news != zerolog.NoLevel {
+			s.log.WithLevel(news).Msgf("octoprint: %s", err)
+			s.spoke = true
 		}
 		if !retry.Sleep(ctx, pause) {
 			return nil
 		}
 	}
+}
+
+// isNews returns how loud a failure is to be said; NoLevel is not at all. What
+// follows from the same cause is said once: an OctoPrint that restarts refuses
+// connections first, then shows a page. That a connection has ended is no news
+// for its own: the next attempt tells why, if there is more to it.
+func (s *Source) isNews(err error, lasted time.Duration) zerolog.Level {
+	cause := err.Error()
+	kind, known := errors.AsType[*api.Error](err)
+	_, lost := errors.AsType[*lostError](err)
+	if known {
+		cause = kind.Kind.String()
+	}
+	fresh := s.loop.Failures() == 0 || lasted >= s.loop.Steady || cause != s.cause
+	s.cause = cause
+	switch {
+	case !fresh:
+		return zerolog.NoLevel
+	case lost:
+		return zerolog.InfoLevel
+	}
+	return zerolog.WarnLevel
 }
 
 // tell tells how the source is, if that is new.

@@ -1,6 +1,7 @@
 package octoprint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,10 +74,19 @@ func (s *Source) gone(ctx context.Context, err error) error {
 	return err
 }
 
-// lost is the error for a connection that has ended.
-func (s *Source) lost(err error) error {
-	return fmt.Errorf("the connection to OctoPrint at %s ended (%w); event2mqtt connects again", s.settings.url, err)
+// lostError is the error for a connection that has ended.
+type lostError struct {
+	at    string
+	cause error
 }
+
+func (e *lostError) Error() string {
+	return fmt.Sprintf("the connection to OctoPrint at %s ended (%s); event2mqtt connects again", e.at, e.cause)
+}
+
+func (e *lostError) Unwrap() error { return e.cause }
+
+func (s *Source) lost(err error) error { return &lostError{s.settings.url.String(), err} }
 
 // serving is what is known while a connection is worked on.
 type serving struct {
@@ -183,11 +193,11 @@ func (s *Source) login(ctx context.Context, c *serving) error {
 
 // up tells that the connection does what it is for.
 func (s *Source) up(ctx context.Context) {
-	if s.loop.Failures() > 0 {
+	if s.spoke {
+		s.spoke = false
 		s.log.Info().Msgf("octoprint: connected to OctoPrint %s at %s", s.t.version, s.settings.url)
 	}
-	s.loop.Reset()
-	s.name = s.client.Name(ctx)
+	s.name = cmp.Or(s.client.Name(ctx), "OctoPrint")
 	s.out.Describe(s.t.describe(s.settings.url, s.name))
 	s.tell(s.running())
 }

@@ -207,7 +207,9 @@ func (r *reporter) progress(s *snapshot, now time.Time, out *result) {
 		origin: bounded(s.Progress.Get("printTimeLeftOrigin").Str, maxKey), path: s.Job.Get("file.path").Str,
 	}
 	old := r.told
-	p.eta = r.eta(p.left, now)
+	if p.eta = r.eta(p.left, now); p.completion == 100 && p.path == old.path {
+		p.eta = old.eta // it is over: the end moves no more
+	}
 	step := r.config.TimeStep.Seconds()
 	edge := p.path != old.path || math.IsNaN(p.completion) != math.IsNaN(old.completion) || math.IsInf(old.completion, 0) ||
 		p.completion == 100 && old.completion != 100

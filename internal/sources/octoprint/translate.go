@@ -138,7 +138,7 @@ func (t *translator) snapshot(s *snapshot, now time.Time, history bool) {
 	if first {
 		t.firstEver(s)
 	}
-	t.observe(s, now, history, first)
+	t.observe(s, now, first)
 	t.catchUp(now)
 	if !t.catching {
 		t.pos.expire(now.Add(-expireAfter))

@@ -33,6 +33,11 @@ const (
 	Busy
 )
 
+// String names a kind.
+func (k Kind) String() string {
+	return [...]string{Away: "away", Key: "key", Proxy: "proxy", Certificate: "certificate", Foreign: "foreign", Busy: "busy"}[k]
+}
+
 // Error is what went wrong, in words for people.
 type Error struct {
 	Kind Kind

@@ -25,7 +25,7 @@ func BenchmarkFrame(b *testing.B) {
 			frames = append(frames, line.Frame)
 		}
 	}
-	t := newTranslator(Type.Options().(*Options), nil, nil)
+	t := newTranslator(Type.Options().(*Options), nil, asks{})
 	now := time.Unix(1_700_000_000, 0)
 	t.begin("admin", false, now)
 	b.ReportAllocs()

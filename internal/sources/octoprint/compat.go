@@ -97,7 +97,7 @@ func (r *reporter) metadata(j *job, file func(origin, path string) []byte, out *
 		return
 	}
 	var whole gjson.Result
-	if j != nil && j.Path != "" && file != nil {
+	if j != nil && j.Path != "" {
 		whole = gjson.ParseBytes(file(j.Origin, j.Path))
 	}
 	for _, key := range r.config.Plugin.MetadataKeys {

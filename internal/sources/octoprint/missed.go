@@ -2,6 +2,7 @@ package octoprint
 
 import (
 	"encoding/json"
+	"math"
 	"slices"
 	"time"
 
@@ -33,10 +34,11 @@ type missed struct {
 	// hole is set while there is a marking whose event has not come, and still
 	// may.
 	hole      bool
-	holeTime  float64   // of the marking
-	holeSince time.Time // when it was seen first
-	holeJob   job       // what was printed then
-	restarted bool      // OctoPrint was, since the position
+	holeTime  float64        // of the marking
+	holeSince time.Time      // when it was seen first
+	holeJob   job            // what was printed then
+	restarted bool           // OctoPrint was, since the position
+	library   []gjson.Result // the files, while what was missed is looked for
 
 	// Of the newest snapshot.
 	markings []marking
@@ -130,6 +132,7 @@ func (t *translator) catchUp(now time.Time) {
 		t.closeOld(now)
 	}
 	t.hole = !t.settle(now)
+	t.library = nil
 	if !t.catching {
 		return
 	}
@@ -231,15 +234,14 @@ func (t *translator) makeUp(name string, m marking) {
 		t.late(name, instant(m.Time), more)
 		return
 	case "PrintStarted":
-		if last && t.holeJob.Path != "" {
-			open := t.holeJob
-			open.Since = m.Time
-			t.pos.Open = &open
-		} else {
-			t.pos.Open = &job{Since: m.Time}
+		open := t.holeJob
+		if !last || open.Path == "" {
+			open = t.printed(m)
 		}
+		open.Since = m.Time
+		t.pos.Open = &open
 	case "PrintDone":
-		if last && t.lastTime > 0 && !t.active {
+		if t.lastTime > 0 && !t.active && t.pos.Open != nil && t.job.Path == t.pos.Open.Path && last {
 			more["time"] = t.lastTime
 		}
 	}
@@ -250,6 +252,36 @@ func (t *translator) makeUp(name string, m marking) {
 	}
 	t.pos.Marked = m.Time
 	t.late(name, instant(m.Time), more)
+}
+
+// printed is the print that began with a marking, as far as the histories of
+// files tell: it is the first that ended after that, and before anything that
+// only comes after its end.
+func (t *translator) printed(began marking) (found job) {
+	until := math.Inf(1)
+	for _, m := range t.markings {
+		if m.Time <= began.Time || m.Type != "done" && m.Type != "cancel" && m.Type != "print" && m.Type != "disconnected" {
+			continue
+		}
+		if until = m.Time; m.Type == "done" || m.Type == "cancel" {
+			until += grace.Seconds() // the file learns of it later
+		}
+		break
+	}
+	if t.library == nil { // is asked for once for all that was missed
+		t.library = append([]gjson.Result{}, gjson.ParseBytes(t.files()).Get("files").Array()...)
+	}
+	var walk func(entries []gjson.Result)
+	walk = func(entries []gjson.Result) {
+		for _, f := range entries {
+			if ended := f.Get("prints.last.date").Num; ended > began.Time && ended <= until {
+				until, found = ended, *jobOf([]byte(f.Raw), 0)
+			}
+			walk(f.Get("children").Array())
+		}
+	}
+	walk(t.library)
+	return found
 }
 
 // describe puts what is known of a print into a payload, under the keys that
@@ -287,7 +319,7 @@ func (t *translator) end(at time.Time) {
 	name, more := "PrintFailed", map[string]any{"derived": true}
 	j.describe(more)
 	last := gjson.Result{}
-	if t.file != nil && j.Path != "" {
+	if j.Path != "" {
 		last = gjson.GetBytes(t.file(j.Origin, j.Path), "prints.last")
 	}
 	switch date := last.Get("date").Num; {

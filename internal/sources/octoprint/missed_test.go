@@ -68,6 +68,30 @@ func TestWhatWasMissedIsToldOnceLateAndBeforeAnythingNewer(t *testing.T) {
 	}
 }
 
+// TestWhichPrintsWereMissedIsFoundInTheHistoriesOfFiles: nothing is selected any
+// more.
+func TestWhichPrintsWereMissedIsFoundInTheHistoriesOfFiles(t *testing.T) {
+	s, out := newServer(t), newOutput()
+	s.files["a.gcode"] = `{"prints":{"last":{"date":2500.5,"success":true}}}`
+	s.files["b.gcode"] = `{"prints":{"last":{"date":3100.1,"success":false}}}`
+	s.files["c.gcode"] = `{"prints":{"last":{"date":1999,"success":true}}}`
+	s.files["d.gcode"] = `{}`
+	marks := []string{mark("connected", 1000)}
+	stop := run(t, options(s.url()), out)
+	s.next().send(snapshot("history", "Operational", "", 1500, marks...))
+	until(t, "the position is kept", func() bool { return len(out.Positions()) == 1 })
+	stop()
+	marks = append(marks, mark("print", 2000), mark("done", 2500), mark("print", 3000), mark("cancel", 3100), mark("disconnected", 4000))
+	run(t, options(s.url()), out)
+	s.next().send(snapshot("history", "Offline", "", 9000, marks...))
+	wantNames(t, out, "PrintStarted", "PrintDone", "PrintStarted", "PrintCancelled", "Disconnected")
+	for i, want := range []any{"a.gcode", "a.gcode", "b.gcode", "b.gcode", nil} {
+		if got := object(t, string(out.events[i].Payload))["path"]; got != want {
+			t.Errorf("%s of %v, want %v", out.events[i].Name, got, want)
+		}
+	}
+}
+
 // TestAnEndWithoutAMarkingIsAskedFor: an error leaves no marking, and the file
 // knows how its last print went.
 func TestAnEndWithoutAMarkingIsAskedFor(t *testing.T) {

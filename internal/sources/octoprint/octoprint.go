@@ -78,13 +78,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	defer s.client.Close()
 	s.out, s.again, s.full, s.spoke = out, false, false, true
 	s.loop = retry.Loop{Min: minPause, Max: maxPause, Steady: maxPause}
-	s.t = newTranslator(&s.options, out.Positions()[positionKey], func(origin, path string) []byte {
-		raw, err := s.client.File(ctx, origin, path)
-		if err != nil {
-			s.log.Debug().Err(err).Str("path", path).Msg("octoprint: the metadata of a file cannot be had")
-		}
-		return raw
-	})
+	s.t = newTranslator(&s.options, out.Positions()[positionKey], s.asks(ctx))
 	out.Ready()
 	s.tell(health.Lacking("connecting to OctoPrint at " + s.settings.url.String()))
 	for {
@@ -110,6 +104,21 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 		if !retry.Sleep(ctx, pause) {
 			return nil
 		}
+	}
+}
+
+// asks are the questions that the translator may ask.
+func (s *Source) asks(ctx context.Context) asks {
+	answer := func(raw []byte, err error) []byte {
+		if err != nil {
+			s.log.Debug().Err(err).Msg("octoprint: what is known of files cannot be had")
+			return nil
+		}
+		return raw
+	}
+	return asks{
+		file:  func(origin, path string) []byte { return answer(s.client.File(ctx, origin, path)) },
+		files: func() []byte { return answer(s.client.Files(ctx)) },
 	}
 }
 

@@ -79,6 +79,18 @@ func (s *server) start() {
 		fmt.Fprint(w, `{"api":"0.1","server":"1.11.8","text":"OctoPrint 1.11.8"}`)
 	})
 	s.mux.HandleFunc("GET /api/settings", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"appearance":{"name":"Ender"}}`) })
+	s.mux.HandleFunc("GET /api/files", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		var all []string
+		for path, text := range s.files {
+			all = append(all, fmt.Sprintf(`{"name":%q,"path":%q,"origin":"local",%s`, path, path, text[1:]))
+		}
+		if r.URL.RawQuery != "recursive=true" {
+			all = nil
+		}
+		fmt.Fprintf(w, `{"files":[{"type":"folder","children":[%s]}]}`, strings.Join(all, ","))
+	})
 	s.mux.HandleFunc("GET /api/files/local/{path...}", func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		text, ok := s.files[r.PathValue("path")]

@@ -33,8 +33,7 @@ func (r *result) join(more result) {
 // connections to it. One goroutine uses it.
 type translator struct {
 	config *Options
-	// file asks OctoPrint for the metadata of a file; nil if it does not tell.
-	file func(origin, path string) []byte
+	asks
 	reporter
 	pos   position
 	known bool // whether there is a position: it has run before
@@ -50,6 +49,13 @@ type translator struct {
 	missed
 }
 
+// asks are questions to OctoPrint. The answers are JSON, or nothing if it does
+// not tell.
+type asks struct {
+	file  func(origin, path string) []byte // the metadata of a file
+	files func() []byte                    // all files
+}
+
 // ownFor is how long after the login an event may be one that it caused.
 const ownFor = 3 * time.Second
 
@@ -60,8 +66,8 @@ const muteFor = 10 * time.Second
 // maxHeld bounds the events that wait for what was missed.
 const maxHeld = 1000
 
-func newTranslator(config *Options, stored []byte, file func(origin, path string) []byte) *translator {
-	t := &translator{config: config, file: file, reporter: newReporter(config)}
+func newTranslator(config *Options, stored []byte, ask asks) *translator {
+	t := &translator{config: config, asks: ask, reporter: newReporter(config)}
 	t.pos, t.known = parsePosition(stored)
 	return t
 }

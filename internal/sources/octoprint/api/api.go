@@ -142,6 +142,14 @@ func (c *Client) File(ctx context.Context, origin, path string) (json.RawMessage
 	return raw, c.explain(err)
 }
 
+// Files asks for all files, with their metadata. The answer is JSON as OctoPrint
+// wrote it; one that is too large is an error.
+func (c *Client) Files(ctx context.Context) (json.RawMessage, error) {
+	var raw json.RawMessage
+	err := c.call(ctx, http.MethodGet, "/api/files?recursive=true", nil, &raw)
+	return raw, c.explain(err)
+}
+
 // Dial opens the WebSocket of the push API. Nothing was authenticated on it.
 func (c *Client) Dial(ctx context.Context) (*websocket.Conn, error) {
 	dialer := websocket.Dialer{

@@ -75,7 +75,7 @@ func TestWhichPrintsWereMissedIsFoundInTheHistoriesOfFiles(t *testing.T) {
 	s.files["a.gcode"] = `{"prints":{"last":{"date":2500.5,"success":true}}}`
 	s.files["b.gcode"] = `{"prints":{"last":{"date":3100.1,"success":false}}}`
 	s.files["c.gcode"] = `{"prints":{"last":{"date":1999,"success":true}}}`
-	s.files["d.gcode"] = `{}`
+	s.files["d.gcode"] = `{"hash":"x"}`
 	marks := []string{mark("connected", 1000)}
 	stop := run(t, options(s.url()), out)
 	s.next().send(snapshot("history", "Operational", "", 1500, marks...))

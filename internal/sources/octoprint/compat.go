@@ -114,8 +114,8 @@ func (r *reporter) metadata(j *job, file func(origin, path string) []byte, out *
 		case gjson.Null: // nothing is known: what is retained goes
 		case gjson.String:
 			st.Payload = []byte(value.Str)
-		default:
-			st.Payload = []byte(value.Raw)
+		default: // OctoPrint's answer is indented
+			st.Payload = []byte(value.Get("@ugly").Raw)
 		}
 		out.states = append(out.states, st)
 	}

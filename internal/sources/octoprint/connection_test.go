@@ -3,8 +3,11 @@ package octoprint_test
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -45,6 +48,28 @@ func TestTheConnectionIsMadeAsOctoPrintWantsIt(t *testing.T) {
 	if out.ready != 1 {
 		t.Errorf("%d times ready", out.ready)
 	}
+}
+
+// TestACertificateOfOnesOwnIsTrustedWhenToldSo, and not else.
+func TestACertificateOfOnesOwnIsTrustedWhenToldSo(t *testing.T) {
+	s := newServer(t, func(s *server) { s.tls = true })
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.http.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, trust := range map[string]func(*octoprint.Options){
+		"ca": func(o *octoprint.Options) { o.TLS.CA = ca }, "insecure": func(o *octoprint.Options) { o.TLS.Insecure = true },
+	} {
+		out := newOutput()
+		run(t, options(s.url(), trust), out)
+		s.next().send(snapshot("history", "Operational", "", 1000))
+		until(t, name, func() bool { return out.status().Level == health.Up })
+	}
+	out := newOutput()
+	run(t, options(s.url()), out)
+	until(t, "it says so", func() bool {
+		return strings.Contains(out.status().Detail, "cannot be trusted") && strings.Contains(out.status().Detail, "set tls.ca")
+	})
 }
 
 // TestAnAbsentOctoPrintIsWaitedForAndSaidOnceInWords: whatever stands in the

@@ -46,7 +46,7 @@ func object(t *testing.T, text string) (m map[string]any) {
 var metadataOf = map[string]string{
 	"small print.gcode": `{"hash":"d577a2f7bf97c515d47fb4e1997b5aadb61e53c0","gcodeAnalysis":{"estimatedPrintTime":36.144372260139534,"filament":{"tool0": {"length": 6.0, "volume": 0.0},
     "tool1": {"length": 0.0, "volume": 0.0}}}}`,
-	"cancel.gcode":      `{"hash":"ec14ff5703e96b2e6d08e8053e577d8f4c406e88","gcodeAnalysis":{"estimatedPrintTime":91.63372285648485,"filament":{"tool0": {"length": 15.0, "volume": 0.0}}}}`,
+	"cancel.gcode": `{"hash":"ec14ff5703e96b2e6d08e8053e577d8f4c406e88","gcodeAnalysis":{"estimatedPrintTime":91.63372285648485,"filament":{"tool0": {"length": 15.0, "volume": 0.0}}}}`,
 }
 
 // replay runs a source with compat through the whole recording, over a real

@@ -51,7 +51,7 @@ type server struct {
 	sent    []string // what clients sent over the WebSocket
 	headers []http.Header
 	prefix  string
-	hello   string
+	tls     bool
 }
 
 // peer is a connection of a client.
@@ -63,9 +63,12 @@ type peer struct {
 
 const hello = `{"connected":{"version":"1.11.8","display_version":"1.11.8","safe_mode":null,"permissions":[]}}`
 
-func newServer(t *testing.T) *server {
+func newServer(t *testing.T, change ...func(*server)) *server {
 	t.Helper()
-	s := &server{t: t, logins: make(chan struct{}, 100), conns: make(chan *peer, 100), files: map[string]string{}, session: "aa11", hello: hello}
+	s := &server{t: t, logins: make(chan struct{}, 100), conns: make(chan *peer, 100), files: map[string]string{}, session: "aa11"}
+	for _, c := range change {
+		c(s)
+	}
 	s.start()
 	t.Cleanup(s.stop)
 	return s
@@ -118,7 +121,11 @@ func (s *server) start() {
 		h.Listener = l
 	}
 	s.address = h.Listener.Addr().String()
-	h.Start()
+	if s.tls {
+		h.StartTLS()
+	} else {
+		h.Start()
+	}
 	s.mu.Lock()
 	s.http = h
 	s.mu.Unlock()
@@ -139,7 +146,12 @@ func (s *server) stop() {
 	}
 }
 
-func (s *server) url() string { return "http://" + s.address }
+func (s *server) url() string {
+	if s.tls {
+		return "https://" + s.address
+	}
+	return "http://" + s.address
+}
 
 func (s *server) handleLogin(w http.ResponseWriter, r *http.Request) {
 	select {
@@ -170,7 +182,7 @@ func (s *server) handleSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := &peer{t: s.t, conn: conn}
-	p.send(s.hello)
+	p.send(hello)
 	for {
 		_, message, err := conn.ReadMessage()
 		if err != nil {

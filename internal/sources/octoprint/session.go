@@ -52,7 +52,7 @@ func (s *Source) connect(ctx context.Context) error {
 	if err != nil {
 		return s.gone(ctx, err)
 	}
-	l := &link{conn: conn, frames: make(chan []byte, queued), done: make(chan struct{})}
+	l := newLink(conn)
 	l.start(ctx)
 	defer l.stop()
 	if err := l.send(subscription, map[string]string{"auth": login.Auth()}); err != nil {
@@ -214,14 +214,20 @@ type link struct {
 	err    error // why frames was closed; set before that
 	done   chan struct{}
 	wg     sync.WaitGroup
-	mu     sync.Mutex // guards writing to conn
+	mu     sync.Mutex    // guards writing to conn
+	every  time.Duration // pings
+	silent time.Duration // is too long
+}
+
+func newLink(conn *websocket.Conn) *link {
+	return &link{conn: conn, frames: make(chan []byte, queued), done: make(chan struct{}), every: pingEvery, silent: silence}
 }
 
 // start starts the reader and the pinger. When ctx ends the connection is
 // closed.
 func (l *link) start(ctx context.Context) {
 	l.conn.SetReadLimit(maxFrame)
-	l.conn.SetPongHandler(func(string) error { return l.conn.SetReadDeadline(time.Now().Add(silence)) })
+	l.conn.SetPongHandler(func(string) error { return l.conn.SetReadDeadline(time.Now().Add(l.silent)) })
 	l.wg.Go(l.read)
 	l.wg.Go(func() { l.ping(ctx) })
 }
@@ -238,7 +244,7 @@ func (l *link) read() {
 	defer close(l.frames)
 	for {
 		// Anew for each frame: the time that nobody took one does not count.
-		if l.err = l.conn.SetReadDeadline(time.Now().Add(silence)); l.err != nil {
+		if l.err = l.conn.SetReadDeadline(time.Now().Add(l.silent)); l.err != nil {
 			return
 		}
 		kind, raw, err := l.conn.ReadMessage()
@@ -260,7 +266,7 @@ func (l *link) read() {
 
 // ping asks whether OctoPrint is there, until the connection ends.
 func (l *link) ping(ctx context.Context) {
-	ticker := time.NewTicker(pingEvery)
+	ticker := time.NewTicker(l.every)
 	defer ticker.Stop()
 	for {
 		select {

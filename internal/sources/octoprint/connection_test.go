@@ -24,7 +24,7 @@ import (
 // refuse, the subscription before authentication, and both at once.
 func TestTheConnectionIsMadeAsOctoPrintWantsIt(t *testing.T) {
 	s, out := newServer(t), newOutput()
-	s.prefix = "/printer"
+	s.set(func() { s.prefix = "/printer" })
 	run(t, options(s.url()+"/printer/", func(o *octoprint.Options) {
 		o.Username, o.Password = "proxy", "secret"
 		o.Headers = map[string]config.Secret{"X-Gate": "open"}
@@ -45,8 +45,8 @@ func TestTheConnectionIsMadeAsOctoPrintWantsIt(t *testing.T) {
 			t.Errorf("headers %v", h)
 		}
 	}
-	if out.ready != 1 {
-		t.Errorf("%d times ready", out.ready)
+	if out.begun() != 1 {
+		t.Errorf("%d times ready", out.begun())
 	}
 }
 
@@ -104,7 +104,7 @@ func TestAnAbsentOctoPrintIsWaitedForAndSaidOnceInWords(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, out, log := newServer(t), newOutput(), &bytes.Buffer{}
-			s.login = c.login
+			s.set(func() { s.login = c.login })
 			stop := run(t, options(s.url()), out, log)
 			until(t, "it says so", func() bool { return strings.Contains(out.status().Detail, c.says) })
 			if out.status().Level != health.Waiting {
@@ -151,7 +151,7 @@ func TestItComesBackByItself(t *testing.T) {
 func TestALoginThatGivesNothingIsNotTakenForOne(t *testing.T) {
 	t.Parallel()
 	s, out := newServer(t), newOutput()
-	s.silent = true
+	s.set(func() { s.silent = true })
 	run(t, options(s.url()), out)
 	until(t, "it says so", func() bool {
 		return strings.Contains(out.status().Detail, "takes the login and then tells nothing; the user admin of the API key needs the permission Status")
@@ -213,7 +213,7 @@ func TestAFullJournalStopsTheReadingAndLosesNothing(t *testing.T) {
 		p.send(happened(name, `{"text":"`+strings.Repeat("x", 1000)+`"}`))
 		want = append(want, name)
 	}
-	until(t, "it was tried again", func() bool { return out.status().Level == health.Waiting && out.attempts > 2 })
+	until(t, "it was tried again", func() bool { return out.status().Level == health.Waiting && out.tried() > 2 })
 	out.set(func() { out.full = false })
 	wantNames(t, out, want...)
 	until(t, "it is up", func() bool { return out.status().Level == health.Up })
@@ -226,7 +226,7 @@ func TestAFullJournalStopsTheReadingAndLosesNothing(t *testing.T) {
 // TestARefusedEventIsSkippedAndTheOthersGoOn.
 func TestARefusedEventIsSkippedAndTheOthersGoOn(t *testing.T) {
 	s, out, log := newServer(t), newOutput(), &bytes.Buffer{}
-	out.refuse = "PrintStarted"
+	out.set(func() { out.refuse = "PrintStarted" })
 	stop := run(t, options(s.url()), out, log)
 	p := s.next()
 	p.send(snapshot("history", "Operational", "", 1000))

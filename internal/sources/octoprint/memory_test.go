@@ -14,7 +14,6 @@ func TestMemoryIsFlat(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	t.Parallel()
 	s, out := newServer(t), newOutput()
 	run(t, options(s.url()), out)
 	p := s.next()

@@ -19,7 +19,7 @@ const (
 	// end before it is told. OctoPrint makes both within a quarter of a second.
 	grace = 3 * time.Second
 	// apart is how far a marking and its event may be apart, to be of the same.
-	apart = time.Second
+	apart = 2 * time.Second
 	// expireAfter is how long an event may be there before its marking comes.
 	expireAfter = 10 * time.Second
 )

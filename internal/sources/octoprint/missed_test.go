@@ -50,7 +50,7 @@ func TestWhatWasMissedIsToldOnceLateAndBeforeAnythingNewer(t *testing.T) {
 		if i == 0 {
 			continue
 		}
-		e := out.events[i]
+		e := out.all()[i]
 		payload := object(t, string(e.Payload))
 		if payload["late"] != true || payload["path"] != want.path || e.Time.UnixMilli() != int64(want.at*1000) || payload["_timestamp"] != float64(int64(want.at)) {
 			t.Errorf("%s at %s: %s", e.Name, e.Time, e.Payload)
@@ -72,10 +72,10 @@ func TestWhatWasMissedIsToldOnceLateAndBeforeAnythingNewer(t *testing.T) {
 // more.
 func TestWhichPrintsWereMissedIsFoundInTheHistoriesOfFiles(t *testing.T) {
 	s, out := newServer(t), newOutput()
-	s.files["a.gcode"] = `{"prints":{"last":{"date":2500.5,"success":true}}}`
-	s.files["b.gcode"] = `{"prints":{"last":{"date":3100.1,"success":false}}}`
-	s.files["c.gcode"] = `{"prints":{"last":{"date":1999,"success":true}}}`
-	s.files["d.gcode"] = `{"hash":"x"}`
+	s.set(func() { s.files["a.gcode"] = `{"prints":{"last":{"date":2500.5,"success":true}}}` })
+	s.set(func() { s.files["b.gcode"] = `{"prints":{"last":{"date":3100.1,"success":false}}}` })
+	s.set(func() { s.files["c.gcode"] = `{"prints":{"last":{"date":1999,"success":true}}}` })
+	s.set(func() { s.files["d.gcode"] = `{"hash":"x"}` })
 	marks := []string{mark("connected", 1000)}
 	stop := run(t, options(s.url()), out)
 	s.next().send(snapshot("history", "Operational", "", 1500, marks...))
@@ -86,8 +86,8 @@ func TestWhichPrintsWereMissedIsFoundInTheHistoriesOfFiles(t *testing.T) {
 	s.next().send(snapshot("history", "Offline", "", 9000, marks...))
 	wantNames(t, out, "PrintStarted", "PrintDone", "PrintStarted", "PrintCancelled", "Disconnected")
 	for i, want := range []any{"a.gcode", "a.gcode", "b.gcode", "b.gcode", nil} {
-		if got := object(t, string(out.events[i].Payload))["path"]; got != want {
-			t.Errorf("%s of %v, want %v", out.events[i].Name, got, want)
+		if got := object(t, string(out.all()[i].Payload))["path"]; got != want {
+			t.Errorf("%s of %v, want %v", out.all()[i].Name, got, want)
 		}
 	}
 }
@@ -105,7 +105,7 @@ func TestAnEndWithoutAMarkingIsAskedFor(t *testing.T) {
 			t.Parallel()
 			s, out := newServer(t), newOutput()
 			if c.file != "" {
-				s.files["a.gcode"] = c.file
+				s.set(func() { s.files["a.gcode"] = c.file })
 			}
 			stop := run(t, options(s.url()), out)
 			s.next().send(snapshot("history", "Printing", "a.gcode", 1500, mark("connected", 1000), mark("print", 1400)))
@@ -116,9 +116,9 @@ func TestAnEndWithoutAMarkingIsAskedFor(t *testing.T) {
 			until(t, "the end is told", func() bool { return len(out.names()) == 1 })
 			p := out.payload(c.event)
 			if p == nil || p["late"] != true || p["derived"] != true || p["path"] != "a.gcode" || (p["reason"] != c.reason && c.reason != "") {
-				t.Errorf("%v", string(out.events[0].Payload))
+				t.Errorf("%v", string(out.all()[0].Payload))
 			}
-			if at := out.events[0].Time.UnixMilli(); c.file != "" && c.reason != "unknown" && at != 1800500 {
+			if at := out.all()[0].Time.UnixMilli(); c.file != "" && c.reason != "unknown" && at != 1800500 {
 				t.Errorf("at %d", at)
 			}
 		})
@@ -248,6 +248,6 @@ func TestAnOctoPrintWithoutMarkingsTellsByItsState(t *testing.T) {
 		until(t, "it is up", func() bool { return out.status().Level == health.Up })
 		wantNames(t, out, each.want...)
 		stop()
-		out.statuses = nil
+		out.set(func() { out.statuses = nil })
 	}
 }

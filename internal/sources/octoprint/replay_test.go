@@ -54,7 +54,7 @@ var metadataOf = map[string]string{
 func replay(t *testing.T) *output {
 	t.Helper()
 	s := newServer(t)
-	s.files = metadataOf
+	s.set(func() { s.files = metadataOf })
 	out := newOutput()
 	run(t, options(s.url(), func(o *octoprint.Options) {
 		o.Compat, o.ProgressInterval = "octoprint-mqtt", 0
@@ -93,7 +93,7 @@ func TestARecordingGivesExactlyThePluginsMessages(t *testing.T) {
 		for _, p := range theirs {
 			known[p.topic] = true
 		}
-		for _, st := range out.states {
+		for _, st := range out.reported() {
 			if !known[st.Topic] {
 				t.Errorf("%s is no topic of the plugin's", st.Topic)
 			}
@@ -103,7 +103,7 @@ func TestARecordingGivesExactlyThePluginsMessages(t *testing.T) {
 
 // payloads are those of the states with a topic.
 func payloads(out *output, topic string) (all []string) {
-	for _, st := range out.states {
+	for _, st := range out.reported() {
 		if st.Topic == topic {
 			all = append(all, string(st.Payload))
 		}
@@ -150,7 +150,7 @@ func compareEvents(t *testing.T, out *output, theirs []published) {
 		}
 	}
 	var got []message
-	for _, e := range out.events {
+	for _, e := range out.all() {
 		if e.Name != "FileDeselected" { // the plugin fails of it, its issue 147
 			got = append(got, clean(message{e.Route.Topic, e.Route.Retain, object(t, string(e.Payload))}))
 		}
@@ -277,7 +277,7 @@ func TestPayloadsAreByteForByte(t *testing.T) {
 	p.send(`{"event":{"type":"E5"}}`)
 	wantNames(t, out, "E0", "E1", "E2", "E3", "E4", "E5")
 	for i, want := range []string{`,"b": 1.50,"a":[1,2 , 3],"c":"\u00e4\/","big":12345678901234567890}`, `}`, `}`, `,"value":"text"}`, `,"value":[1, 2]}`, `}`} {
-		e := out.events[i]
+		e := out.all()[i]
 		begin := fmt.Sprintf(`{"_event":"E%d","_timestamp":%d`, i, e.Time.Unix())
 		if string(e.Payload) != begin+want {
 			t.Errorf("%s, want %s", e.Payload, begin+want)

@@ -74,6 +74,12 @@ func newServer(t *testing.T, change ...func(*server)) *server {
 	return s
 }
 
+func (s *server) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
 // start lets the server listen, at the address it had.
 func (s *server) start() {
 	s.mux = http.NewServeMux()
@@ -352,6 +358,41 @@ func (o *output) Positions() map[string][]byte {
 }
 
 func (o *output) Forget(string) {}
+
+// all are the events so far.
+func (o *output) all() (all []event.Event) {
+	o.set(func() { all = slices.Clone(o.events) })
+	return all
+}
+
+// reported are the changes of states so far.
+func (o *output) reported() (all []event.State) {
+	o.set(func() { all = slices.Clone(o.states) })
+	return all
+}
+
+// told is how often the source told how it is.
+func (o *output) told() (n int) {
+	o.set(func() { n = len(o.statuses) })
+	return n
+}
+
+// tried is how often events were offered.
+func (o *output) tried() (n int) {
+	o.set(func() { n = o.attempts })
+	return n
+}
+
+// begun is how often the source was ready.
+func (o *output) begun() (n int) {
+	o.set(func() { n = o.ready })
+	return n
+}
+
+func (o *output) described() (d device.Device) {
+	o.set(func() { d = o.device })
+	return d
+}
 
 // names are those of the events so far.
 func (o *output) names() (all []string) {

@@ -114,9 +114,9 @@ func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
 			if !c.ready {
 				return fmt.Errorf("OctoPrint at %s takes the login and then tells nothing; the user %s of the API key needs the permission Status", s.settings.url, c.user)
 			}
-		case raw, open := <-l.frames:
-			for ; open; raw, open = <-l.frames {
-				if err := s.work(ctx, c, raw, &r); err != nil {
+		case in, open := <-l.frames:
+			for ; open; in, open = <-l.frames {
+				if err := s.work(ctx, c, in, &r); err != nil {
 					return err
 				}
 				if len(l.frames) == 0 || len(r.events) >= maxBatch {
@@ -142,10 +142,10 @@ func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
 }
 
 // work works on a frame, and adds to r what comes of it.
-func (s *Source) work(ctx context.Context, c *serving, raw []byte, r *result) error {
-	f, err := decode(raw)
+func (s *Source) work(ctx context.Context, c *serving, in received, r *result) error {
+	f, err := decode(in.raw)
 	if err != nil {
-		s.log.Debug().Err(err).Int("bytes", len(raw)).Msg("octoprint: a frame that cannot be read is skipped")
+		s.log.Debug().Err(err).Int("bytes", len(in.raw)).Msg("octoprint: a frame that cannot be read is skipped")
 		return nil
 	}
 	if f.Reauth != "" {
@@ -158,7 +158,7 @@ func (s *Source) work(ctx context.Context, c *serving, raw []byte, r *result) er
 		c.lastAuth = time.Now()
 		return s.login(ctx, c)
 	}
-	r.join(s.t.frame(f, time.Now()))
+	r.join(s.t.frame(f, in.at))
 	if f.History != nil || f.Current != nil {
 		c.reauths = 0
 		if !c.ready {
@@ -207,10 +207,16 @@ func (s *Source) running() health.Status {
 	return health.Running(fmt.Sprintf("connected to OctoPrint %s", s.t.version))
 }
 
+// received is a frame as it came.
+type received struct {
+	raw []byte
+	at  time.Time // however late it is worked on
+}
+
 // link is a connection. Its reader and its pinger end with stop.
 type link struct {
 	conn   *websocket.Conn
-	frames chan []byte
+	frames chan received
 	err    error // why frames was closed; set before that
 	done   chan struct{}
 	wg     sync.WaitGroup
@@ -220,7 +226,7 @@ type link struct {
 }
 
 func newLink(conn *websocket.Conn) *link {
-	return &link{conn: conn, frames: make(chan []byte, queued), done: make(chan struct{}), every: pingEvery, silent: silence}
+	return &link{conn: conn, frames: make(chan received, queued), done: make(chan struct{}), every: pingEvery, silent: silence}
 }
 
 // start starts the reader and the pinger. When ctx ends the connection is
@@ -256,7 +262,7 @@ func (l *link) read() {
 			continue
 		}
 		select {
-		case l.frames <- raw:
+		case l.frames <- received{raw, time.Now()}:
 		case <-l.done:
 			l.err = context.Canceled
 			return

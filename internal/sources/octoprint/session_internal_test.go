@@ -40,7 +40,7 @@ func dial(t *testing.T, answers bool, frames <-chan string) *link {
 		t.Fatal(err)
 	}
 	l := newLink(conn)
-	l.every, l.silent = 20*time.Millisecond, 400*time.Millisecond
+	l.every, l.silent = 20*time.Millisecond, 2*time.Second
 	l.start(t.Context())
 	t.Cleanup(l.stop)
 	return l
@@ -48,6 +48,7 @@ func dial(t *testing.T, answers bool, frames <-chan string) *link {
 
 // TestAPeerThatIsGoneWithoutAWordIsNoticed by its silence.
 func TestAPeerThatIsGoneWithoutAWordIsNoticed(t *testing.T) {
+	t.Parallel()
 	frames := make(chan string)
 	defer close(frames)
 	l := dial(t, false, frames)
@@ -59,6 +60,7 @@ func TestAPeerThatIsGoneWithoutAWordIsNoticed(t *testing.T) {
 // TestAQuietPeerIsKept: one that answers pings is there, and so is one whose
 // frames nobody takes for a while, pongs behind them.
 func TestAQuietPeerIsKept(t *testing.T) {
+	t.Parallel()
 	frames := make(chan string)
 	l := dial(t, true, frames)
 	time.Sleep(3 * l.silent / 2)
@@ -73,7 +75,7 @@ func TestAQuietPeerIsKept(t *testing.T) {
 	}
 	frames <- "y"
 	close(frames)
-	if raw := <-l.frames; string(raw) != "y" {
+	if in := <-l.frames; string(in.raw) != "y" {
 		t.Error(l.err)
 	}
 }

@@ -52,13 +52,13 @@ func TestStatesSayWhatIsTrueNow(t *testing.T) {
 	if got := out.state("progress"); got != `{"completion":null,"printTime":null,"printTimeLeft":null,"printTimeLeftOrigin":null,"eta":null}` {
 		t.Error(got)
 	}
-	for _, st := range out.states {
+	for _, st := range out.reported() {
 		if st.Topic != "" || strings.HasPrefix(st.Key, "available") {
 			t.Errorf("%s goes to %q", st.Key, st.Topic)
 		}
 	}
 	n := 0
-	for _, st := range out.states {
+	for _, st := range out.reported() {
 		if st.Key == "progress" {
 			n++
 		}
@@ -88,7 +88,7 @@ func TestProgressIsReportedByStepsAndTheEndDoesNotJitter(t *testing.T) {
 	p.send(happened("End", "null"))
 	until(t, "all was worked on", func() bool { return slices.Contains(out.names(), "End") })
 	var completions []float64
-	for _, st := range out.states {
+	for _, st := range out.reported() {
 		if st.Key == "progress" {
 			var progress struct {
 				Completion *float64
@@ -122,14 +122,14 @@ func TestAnIdlePrinterSaysNothing(t *testing.T) {
 	until(t, "it is up", func() bool { return out.status().Level == health.Up })
 	p.send(happened("Begin", "null"))
 	until(t, "all was worked on", func() bool { return slices.Contains(out.names(), "Begin") })
-	n, statuses := len(out.states), len(out.statuses)
+	n, statuses := len(out.reported()), out.told()
 	for i := range 120 { // a minute
 		p.send(snapshot("current", "Operational", "", 1000+float64(i)/2))
 	}
 	p.send(happened("End", "null"))
 	until(t, "all was worked on", func() bool { return slices.Contains(out.names(), "End") })
-	if len(out.states) != n || len(out.statuses) != statuses || len(out.names()) != 2 {
-		t.Errorf("%v, %v", out.states[n:], out.names())
+	if len(out.reported()) != n || out.told() != statuses || len(out.names()) != 2 {
+		t.Errorf("%v, %v", out.reported()[n:], out.names())
 	}
 }
 
@@ -183,14 +183,16 @@ func TestTheDeviceDescribesItself(t *testing.T) {
 			return slices.ContainsFunc(out.device.Entities, func(e device.Entity) bool { return e.Key == "bed_target" })
 		})
 		reported := map[string]bool{}
-		for _, st := range out.states {
+		for _, st := range out.reported() {
 			reported[st.Key] = true
 		}
-		for _, e := range out.device.Entities {
+		for _, e := range out.described().Entities {
 			if !reported[e.State] {
 				t.Errorf("entity %s shows the state %s, which is never reported", e.Key, e.State)
 			}
 		}
+		out.mu.Lock()
+		defer out.mu.Unlock()
 		return out.device
 	}
 	a, b := newServer(t), newServer(t)

@@ -57,7 +57,7 @@ type asks struct {
 }
 
 // ownFor is how long after the login an event may be one that it caused.
-const ownFor = 3 * time.Second
+const ownFor = 10 * time.Second
 
 // muteFor is how long after a line that says that the printer waits for its
 // user the next is the same waiting: firmware repeats it every 2 s.

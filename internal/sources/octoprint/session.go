@@ -94,7 +94,8 @@ type serving struct {
 	user     string // whose key it is
 	ready    bool   // a snapshot came: it is authenticated
 	lastAuth time.Time
-	reauths  int // since the last snapshot
+	reauths  int       // since the last snapshot
+	came     time.Time // when the newest frame did that was worked on
 }
 
 // maxBatch bounds the events that are stored together.
@@ -102,7 +103,7 @@ const maxBatch = 64
 
 // serve works on frames until the connection ends.
 func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
-	c := &serving{link: l, user: login.Name, lastAuth: time.Now()}
+	c := &serving{link: l, user: login.Name, lastAuth: time.Now(), came: time.Now()}
 	timer := time.NewTimer(authPatience)
 	defer timer.Stop()
 	for {
@@ -130,7 +131,11 @@ func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
 				return s.lost(l.err)
 			}
 		}
-		more, next := s.t.tick(time.Now())
+		now := time.Now()
+		if len(l.frames) > 0 { // what is about to come has come already
+			now = c.came
+		}
+		more, next := s.t.tick(now)
 		r.join(more)
 		if err := s.deliver(ctx, r); err != nil {
 			return err
@@ -143,6 +148,7 @@ func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
 
 // work works on a frame, and adds to r what comes of it.
 func (s *Source) work(ctx context.Context, c *serving, in received, r *result) error {
+	c.came = in.at
 	f, err := decode(in.raw)
 	if err != nil {
 		s.log.Debug().Err(err).Int("bytes", len(in.raw)).Msg("octoprint: a frame that cannot be read is skipped")

@@ -119,7 +119,7 @@ func (t *translator) online(now time.Time) {
 			at = first
 		}
 	}
-	t.derive("Startup", at, nil)
+	t.derive("Startup", at)
 }
 
 // catchUp tells what was missed, as far as that is sure.

@@ -156,6 +156,32 @@ func TestStartupAndShutdownAreDerived(t *testing.T) {
 	stop()
 }
 
+// TestWhatWaitsForTheMissedIsNotLostWithTheConnection, nor with the program.
+func TestWhatWaitsForTheMissedIsNotLostWithTheConnection(t *testing.T) {
+	for name, end := range map[string]func(p *peer, stop func()){
+		"connection": func(p *peer, _ func()) { _ = p.conn.Close() },
+		"program":    func(_ *peer, stop func()) { stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, out := newServer(t), newOutput()
+			stop := run(t, options(s.url()), out)
+			p := s.next()
+			p.send(snapshot("history", "Operational", "", 1000, mark("connected", 900)))
+			until(t, "the position is kept", func() bool { return len(out.Positions()) == 1 })
+			_ = p.conn.Close()
+			p = s.next()
+			// The event of the last marking may still come, so what comes waits.
+			p.send(snapshot("history", "Printing", "a.gcode", 2000, mark("connected", 900), mark("print", 2000)))
+			until(t, "it is worked on", func() bool { return strings.Contains(out.state("state"), "Printing") })
+			p.send(happened("Alert", "null"))
+			p.send(snapshot("current", "Paused", "a.gcode", 2000, mark("connected", 900), mark("print", 2000)))
+			until(t, "it is worked on", func() bool { return strings.Contains(out.state("state"), "Paused") })
+			end(p, stop)
+			until(t, "it is told", func() bool { return slices.Contains(out.names(), "Alert") })
+		})
+	}
+}
+
 // TestALostConnectionAloneIsNoShutdown: the login works at once.
 func TestALostConnectionAloneIsNoShutdown(t *testing.T) {
 	t.Parallel()

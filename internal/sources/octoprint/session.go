@@ -31,6 +31,9 @@ const (
 	// reauthPause is how long after a new login a wish for another one is of
 	// the same cause: OctoPrint utters some four times.
 	reauthPause = 2 * time.Second
+	// lastPatience is how long storing may take of what is left at the end of a
+	// connection.
+	lastPatience = 2 * time.Second
 	// maxReauth bounds the logins that follow each other without a snapshot.
 	maxReauth = 3
 )
@@ -60,7 +63,14 @@ func (s *Source) connect(ctx context.Context) error {
 	}
 	s.t.begin(login.Name, s.again, time.Now())
 	s.again = true
-	return s.serve(ctx, l, login)
+	err = s.serve(ctx, l, login)
+	// Also when the program ends: what was held came, and is in order.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastPatience)
+	defer cancel()
+	if storeErr := s.deliver(last, s.t.finish()); storeErr != nil && err == nil {
+		err = storeErr
+	}
+	return err
 }
 
 // gone notes that OctoPrint does not answer, and returns why.

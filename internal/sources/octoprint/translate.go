@@ -1,7 +1,6 @@
 package octoprint
 
 import (
-	"encoding/json"
 	"slices"
 	"time"
 
@@ -126,14 +125,20 @@ func (t *translator) tick(now time.Time) (result, time.Time) {
 	return t.take(), next
 }
 
+// finish notes that the connection has ended. What was held is passed on: only
+// the next connection can tell what was missed before.
+func (t *translator) finish() result {
+	t.catching, t.hole = false, false
+	t.release()
+	return t.take()
+}
+
 // away notes that there is no way to OctoPrint. off is set if that is since it
 // does not answer.
 func (t *translator) away(now time.Time, off bool) result {
-	t.release() // what was held
-	t.catching, t.hole = false, false
 	if off && t.pos.Online {
 		t.pos.Online = false
-		t.derive("Shutdown", now, nil)
+		t.derive("Shutdown", now)
 	}
 	t.reporter.away(&t.out)
 	return t.take()
@@ -185,20 +190,16 @@ func (t *translator) pass(name string, payload []byte, at time.Time) {
 		t.held = append(t.held, heldEvent{name: name, payload: payload, at: at})
 		return
 	}
+	if t.catching { // there are too many to wait any longer
+		t.catching = false
+		t.release()
+	}
 	t.emit(name, payload, at, 0)
 }
 
 // derive passes an event on that OctoPrint does not push.
-func (t *translator) derive(name string, at time.Time, more map[string]any) {
-	payload := map[string]any{"derived": true}
-	for key, value := range more {
-		payload[key] = value
-	}
-	text, err := json.Marshal(payload)
-	if err != nil {
-		return // there is nothing in it that could fail
-	}
-	t.put(name, text, at, true)
+func (t *translator) derive(name string, at time.Time) {
+	t.put(name, []byte(`{"derived":true}`), at, true)
 }
 
 // emit passes an event on. marked is the time of its marking if that was seen;

@@ -328,14 +328,14 @@ func (t *translator) end(at time.Time) {
 		if elapsed := last.Get("printTime"); elapsed.Type == gjson.Number {
 			more["time"] = elapsed.Num
 		}
-	case last.Exists() && date > j.Since:
+	case last.Exists() && date > j.Since: // an error, or somebody cancelled it
 		at = instant(date)
-		more["reason"] = "error"
-	default:
-		more["reason"] = "unknown"
 	}
-	if name == "PrintFailed" && t.failure != "" {
-		more["reason"], more["error"] = "error", t.failure
+	if name == "PrintFailed" {
+		more["reason"] = "unknown"
+		if t.failure != "" {
+			more["reason"], more["error"] = "error", t.failure
+		}
 	}
 	t.late(name, at, more)
 }

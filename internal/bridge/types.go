@@ -14,6 +14,7 @@ import (
 	"event2mqtt/internal/sinks/file"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/sources/octoprint"
 	"event2mqtt/internal/sources/tail"
 	"event2mqtt/internal/sources/webhook"
 	"event2mqtt/internal/topic"
@@ -21,7 +22,7 @@ import (
 
 // sourceTypes are the kinds of source that exist. A new one is one folder and
 // one line here.
-var sourceTypes = []sources.Type{webhook.Type, tail.Type}
+var sourceTypes = []sources.Type{webhook.Type, tail.Type, octoprint.Type}
 
 // sinkTypes are the kinds of sink that can stand below sinks. A new one is one
 // folder and one line here.

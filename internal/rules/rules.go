@@ -60,11 +60,11 @@ type Config struct {
 
 // Groups are OctoPrint's classes of events, as its MQTT plugin has them.
 var groups = map[string][]string{
-	"@server":    {"Startup", "Shutdown", "ClientOpened", "ClientClosed", "ClientAuthed", "ClientDeauthed", "ConnectivityChanged", "UserLoggedIn", "UserLoggedOut"},
-	"@comm":      {"Connecting", "Connected", "Disconnecting", "Disconnected", "Error", "PrinterStateChanged", "PrinterReset", "FirmwareData"},
-	"@files":     {"Upload", "File*", "Folder*", "UpdatedFiles", "MetadataAnalysis*", "Transfer*"},
-	"@printjob":  {"Print{Started,Failed,Done,Cancelling,Cancelled,Paused,Resumed}", "ChartMarked"},
-	"@gcode":     {"PowerOn", "PowerOff", "Home", "Dwelling", "Waiting", "Cooling", "Alert", "Conveyor", "Eject", "EStop", "ToolChange", "CommandSuppressed", "InvalidToolReported", "FilamentChange", "GcodeScript*"},
+	"@server":    {"Startup", "Shutdown", "ClientOpened", "ClientClosed", "ClientAuthed", "ClientDeauthed", "ConnectivityChanged", "ConnectionsAutorefreshed", "UserLoggedIn", "UserLoggedOut"},
+	"@comm":      {"Connecting", "Connected", "Disconnecting", "Disconnected", "Error", "PrinterStateChanged", "PrinterReset", "PrinterControlsChanged", "FirmwareData"},
+	"@files":     {"Upload", "File*", "Folder*", "UpdatedFiles", "Metadata*", "Transfer*"},
+	"@printjob":  {"Print{Started,Failed,Done,Cancelling,Cancelled,Paused,Resumed}", "PausedForUser", "ChartMarked"},
+	"@gcode":     {"PowerOn", "PowerOff", "Home", "Dwelling", "Waiting", "Cooling", "Alert", "Conveyor", "Eject", "EStop", "ToolChange", "CommandSuppressed", "InvalidToolReported", "FilamentChange", "RegisteredMessageReceived", "GcodeScript*"},
 	"@position":  {"ZChange", "PositionUpdate"},
 	"@timelapse": {"CaptureStart", "CaptureFailed", "CaptureDone", "Movie*", "PostRoll*"},
 	"@slicing":   {"Slicing*"},

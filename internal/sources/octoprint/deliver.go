@@ -1,0 +1,98 @@
+package octoprint
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
+	"event2mqtt/internal/retry"
+	"event2mqtt/internal/sources"
+)
+
+// This file hands over what comes of frames.
+
+// Bounds of the pause until events are offered again that could not be stored.
+const (
+	minRefill = 50 * time.Millisecond
+	maxRefill = 5 * time.Second
+)
+
+// deliver stores events, waiting for as long as that is not possible, and
+// reports states.
+func (s *Source) deliver(ctx context.Context, r result) error {
+	if len(r.states) > 0 {
+		s.out.Report(r.states...)
+	}
+	if r.describe {
+		s.out.Describe(s.t.describe(s.settings.url, s.name))
+	}
+	if err := s.emit(ctx, r.events); err != nil {
+		return err
+	}
+	if r.mark {
+		return s.store(ctx, func() error { return s.out.Mark(ctx, s.t.pos.stored()) })
+	}
+	return nil
+}
+
+// emit stores events together, and one by one if one of them is refused.
+func (s *Source) emit(ctx context.Context, events []event.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	err := s.store(ctx, func() error {
+		_, err := s.out.Emit(ctx, events...)
+		return err
+	})
+	refused, is := errors.AsType[*event.Refused](err)
+	switch {
+	case !is:
+		return err
+	case len(events) > 1:
+		for i := range events {
+			if err := s.emit(ctx, events[i:i+1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	s.log.Error().Str("event", events[0].Name).Str("reason", refused.Reason).Msg("octoprint: this event cannot be accepted and is skipped")
+	if p := events[0].Position; p.Key != "" {
+		return s.store(ctx, func() error { return s.out.Mark(ctx, p) })
+	}
+	return nil
+}
+
+// store calls put until it works, ctx ends, or what is stored is refused for
+// good. Meanwhile nothing is read.
+func (s *Source) store(ctx context.Context, put func() error) error {
+	again := retry.Loop{Min: minRefill, Max: maxRefill}
+	for {
+		err := put()
+		_, refused := errors.AsType[*event.Refused](err)
+		switch {
+		case err == nil, refused:
+			if s.full {
+				s.full = false
+				s.log.Info().Msg("octoprint: events are stored again")
+				s.tell(s.running())
+			}
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, sources.ErrClosed):
+			return err
+		}
+		if !s.full {
+			s.full = true
+			s.log.Warn().Err(err).Msg("octoprint: events cannot be stored; reading pauses until they can")
+			s.tell(health.Trouble(err))
+		}
+		pause, _ := again.Next(err, 0)
+		if !retry.Sleep(ctx, pause) {
+			return ctx.Err()
+		}
+	}
+}

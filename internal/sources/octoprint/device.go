@@ -1,0 +1,122 @@
+package octoprint
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/url"
+	"strings"
+
+	"event2mqtt/internal/device"
+)
+
+// This file describes the printer.
+
+// classes are the events that the push API may tell of, by the classes that
+// OctoPrint-MQTT has for them.
+var classes = []struct {
+	name   string
+	events []string
+}{
+	{"server", []string{"Startup", "Shutdown", "ClientOpened", "ClientClosed", "ClientAuthed", "ClientDeauthed", "ConnectivityChanged", "UserLoggedIn", "UserLoggedOut", "ConnectionsAutorefreshed"}},
+	{"comm", []string{"Connecting", "Connected", "Disconnecting", "Disconnected", "Error", "PrinterStateChanged", "PrinterReset", "PrinterControlsChanged", "FirmwareData"}},
+	{"files", []string{"Upload", "FileAdded", "FileRemoved", "FileMoved", "FolderAdded", "FolderRemoved", "FolderMoved", "UpdatedFiles", "MetadataAnalysisStarted", "MetadataAnalysisFinished", "MetadataStatisticsUpdated", "FileSelected", "FileDeselected", "TransferStarted", "TransferDone", "TransferFailed"}},
+	{"printjob", []string{"PrintStarted", "PrintFailed", "PrintDone", "PrintCancelling", "PrintCancelled", "PrintPaused", "PrintResumed", "PausedForUser", "ChartMarked"}},
+	{"gcode", []string{"PowerOn", "PowerOff", "Home", "Dwelling", "Waiting", "Cooling", "Alert", "Conveyor", "Eject", "EStop", "FilamentChange", "ToolChange", "CommandSuppressed", "InvalidToolReported", "RegisteredMessageReceived"}},
+	{"position", []string{"ZChange", "PositionUpdate"}},
+	{"timelapse", []string{"CaptureStart", "CaptureDone", "CaptureFailed", "PostRollStart", "PostRollEnd", "MovieRendering", "MovieDone", "MovieFailed"}},
+	{"slicing", []string{"SlicingStarted", "SlicingDone", "SlicingCancelled", "SlicingFailed", "SlicingProfileAdded", "SlicingProfileModified", "SlicingProfileDeleted"}},
+	{"settings", []string{"SettingsUpdated", "PrinterProfileAdded", "PrinterProfileModified", "PrinterProfileDeleted"}},
+	{"plugin", []string{"plugin_pluginmanager_install_plugin", "plugin_pluginmanager_uninstall_plugin", "plugin_pluginmanager_enable_plugin", "plugin_pluginmanager_disable_plugin", "plugin_softwareupdate_update_succeeded", "plugin_softwareupdate_update_failed", "plugin_backup_backup_created", "plugin_achievements_achievement_unlocked"}},
+}
+
+// eventNames are the names of all these events.
+func eventNames() (all []string) {
+	for _, c := range classes {
+		all = append(all, c.events...)
+	}
+	return all
+}
+
+// deviceID is an identifier of the printer at an address: it stays when the
+// source, OctoPrint or the printer is renamed, and no two have one, as an
+// identifier in OctoPrint's own files may be copied with the card it is on.
+func deviceID(o *Options, u *url.URL) string {
+	if o.DeviceID != "" {
+		return o.DeviceID
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	sum := sha256.Sum256([]byte(strings.ToLower(u.Hostname()) + "\n" + port + "\n" + u.Path))
+	return "octoprint-" + hex.EncodeToString(sum[:6])
+}
+
+// describe is what is known of the printer. name is what people call it.
+func (t *translator) describe(u *url.URL, name string) device.Device {
+	d := device.Device{ID: deviceID(t.config, u), Name: name, Manufacturer: "OctoPrint", URL: u.String() + "/", Events: eventNames()}
+	d.Version = t.version
+	if f := t.pos.Firmware; f != nil {
+		d.Model = f.Model
+		switch {
+		case d.Model == "":
+			d.Model = f.Name
+		case f.Name != "":
+			d.Version = strings.TrimSpace(d.Version + " (" + f.Name + ")")
+		}
+	}
+	if t.topics.on {
+		d.Entities = t.compatEntities()
+	} else {
+		d.Entities = entities()
+	}
+	for _, key := range t.order {
+		if t.topics.on && t.topics.temperature == "" {
+			break
+		}
+		title := heaterName(key)
+		d.Entities = append(d.Entities,
+			device.Entity{Key: key, Name: title, State: keyTemperature + key, Value: "actual", Kind: device.Number, Unit: "°C", Class: "temperature"},
+			device.Entity{Key: key + "_target", Name: title + " target", State: keyTemperature + key, Value: "target", Kind: device.Number, Unit: "°C", Class: "temperature"})
+	}
+	return d
+}
+
+// heaterName is a heater's name for people.
+func heaterName(key string) string {
+	if n, ok := strings.CutPrefix(key, "tool"); ok {
+		return "Tool " + n
+	}
+	return strings.ToUpper(key[:1]) + key[1:]
+}
+
+// entities are the values that each OctoPrint has.
+func entities() []device.Entity {
+	return []device.Entity{
+		{Key: "status", Name: "Status", State: keyState, Value: "text", Kind: device.Text},
+		{Key: "printing", Name: "Printing", State: keyState, Value: "flags.printing", Kind: device.Binary, Class: "running"},
+		{Key: "paused", Name: "Paused", State: keyState, Value: "flags.paused", Kind: device.Binary},
+		{Key: "error", Name: "Error", State: keyState, Value: "error", Kind: device.Text, Diagnostic: true},
+		{Key: "connection", Name: "Printer connection", State: keyConnection, Value: "state", Kind: device.Enum, Options: []string{"connected", "connecting", "disconnected", "error"}, Diagnostic: true},
+		{Key: "progress", Name: "Progress", State: keyProgress, Value: "completion", Kind: device.Number, Unit: "%"},
+		{Key: "print_time", Name: "Print time", State: keyProgress, Value: "printTime", Kind: device.Number, Unit: "s", Class: "duration"},
+		{Key: "print_time_left", Name: "Print time left", State: keyProgress, Value: "printTimeLeft", Kind: device.Number, Unit: "s", Class: "duration"},
+		{Key: "eta", Name: "Print ends", State: keyProgress, Value: "eta", Kind: device.Timestamp, Class: "timestamp"},
+		{Key: "file", Name: "File", State: keyJob, Value: "file.name", Kind: device.Text},
+		{Key: "z", Name: "Z", State: keyPosition, Value: "z", Kind: device.Number, Unit: "mm", Class: "distance", Hidden: true},
+		{Key: "version", Name: "OctoPrint version", State: keyVersion, Value: "version", Kind: device.Text, Diagnostic: true},
+	}
+}
+
+// compatEntities are the values that there are with compat.
+func (t *translator) compatEntities() (all []device.Entity) {
+	if t.topics.progress != "" {
+		all = append(all,
+			device.Entity{Key: "progress", Name: "Progress", State: "progress/printing", Value: "progress", Kind: device.Number, Unit: "%"},
+			device.Entity{Key: "file", Name: "File", State: "progress/printing", Value: "path", Kind: device.Text})
+	}
+	if t.topics.will != "" {
+		all = append(all, device.Entity{Key: "octoprint", Name: "OctoPrint", State: "mqtt", Kind: device.Binary, On: "connected", Off: "disconnected", Class: "connectivity", Diagnostic: true})
+	}
+	return all
+}

@@ -1,0 +1,341 @@
+package octoprint
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/tidwall/gjson"
+)
+
+// This file finds what was missed. OctoPrint keeps a list of markings for its
+// graph, each with a time: the printer was connected, a print began, paused,
+// ended. It sends the list with each snapshot. Whatever stands in it behind the
+// last marking that is accounted for, and came as no event, was missed.
+
+const (
+	// grace is how long a marking may be there before its event comes, or an
+	// end before it is told. OctoPrint makes both within a quarter of a second.
+	grace = 3 * time.Second
+	// apart is how far a marking and its event may be apart, to be of the same.
+	apart = 2 * time.Second
+	// expireAfter is how long an event may be there before its marking comes.
+	expireAfter = 10 * time.Second
+)
+
+// missed is what is known of what was missed.
+type missed struct {
+	// catching is set from when a connection begins until what was missed
+	// before it was told. Events that come meanwhile are held.
+	catching bool
+	caught   time.Time // when catching began, with the first snapshot
+	held     []heldEvent
+	// hole is set while there is a marking whose event has not come, and still
+	// may.
+	hole      bool
+	holeTime  float64        // of the marking
+	holeSince time.Time      // when it was seen first
+	holeJob   job            // what was printed then
+	restarted bool           // OctoPrint was, since the position
+	library   []gjson.Result // the files, while what was missed is looked for
+
+	// Of the newest snapshot.
+	markings []marking
+	marks    bool    // there are any, which OctoPrint has since 1.9
+	ahead    float64 // seconds that OctoPrint's clock is ahead of ours
+	active   bool    // a print goes on
+	busy     bool    // a printer is connected
+	job      job
+	failure  string // what state.error says
+	lastTime float64
+}
+
+// begin notes that a connection begins.
+func (m *missed) begin() {
+	m.catching, m.caught, m.held, m.hole = true, time.Time{}, nil, false
+	m.markings = nil
+}
+
+// observe keeps what a snapshot tells. first is set at the very first.
+func (t *translator) observe(s *snapshot, now time.Time, first bool) {
+	flag := func(names ...string) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return s.State.Get("flags." + name).Bool() })
+	}
+	t.markings, t.marks = s.Markings, s.Marks
+	t.ahead = s.Server - float64(now.UnixMilli())/1e3
+	t.active = flag("printing", "paused", "pausing", "resuming", "cancelling", "finishing")
+	t.busy = !flag("closedOrError")
+	t.failure = bounded(s.State.Get("error").Str, maxPosition)
+	t.lastTime = s.Job.Get("lastPrintTime").Num
+	file := s.Job.Get("file")
+	t.job = *jobOf([]byte(file.Raw), s.Server-s.Progress.Get("printTime").Num)
+	if t.catching && t.caught.IsZero() {
+		t.caught = now
+		t.restarted = !first && s.Marks && (t.pos.Marked > 0 && t.after() < 0 || t.pos.Marked == 0 && len(t.markings) == 0 && (t.pos.Connected || t.pos.Open != nil))
+		if t.restarted {
+			t.pos.Told = nil // their markings are gone
+		}
+		t.online(now)
+	}
+}
+
+// firstEver takes what is there at the very first run for told.
+func (t *translator) firstEver(s *snapshot) {
+	t.known = true
+	if n := len(s.Markings); n > 0 {
+		t.pos.Marked = s.Markings[n-1].Time
+	}
+	flags := s.State.Get("flags")
+	if flags.Get("printing").Bool() || flags.Get("paused").Bool() || flags.Get("pausing").Bool() || flags.Get("resuming").Bool() {
+		t.pos.Open = jobOf([]byte(s.Job.Get("file").Raw), s.Server-s.Progress.Get("printTime").Num)
+		t.metadata(t.pos.Open, t.file, &t.out)
+	}
+	t.pos.Connected = !flags.Get("closedOrError").Bool()
+	t.pos.Online = true
+	t.out.mark = true
+}
+
+// after is the index of the marking up to which all are accounted for, or -1.
+func (t *translator) after() int {
+	for i := len(t.markings) - 1; i >= 0; i-- {
+		if t.markings[i].Time == t.pos.Marked {
+			return i
+		}
+	}
+	return -1
+}
+
+// online says that OctoPrint is there again, if it was said to be gone. After a
+// restart that comes before all that it has marked since.
+func (t *translator) online(now time.Time) {
+	if t.pos.Online {
+		return
+	}
+	t.pos.Online = true
+	at := now
+	if t.restarted && len(t.markings) > 0 {
+		if first := instant(t.markings[0].Time); first.Before(at) {
+			at = first
+		}
+	}
+	t.derive("Startup", at)
+}
+
+// catchUp tells what was missed, as far as that is sure.
+func (t *translator) catchUp(now time.Time) {
+	if t.catching && t.caught.IsZero() {
+		return // nothing is known yet
+	}
+	if t.restarted {
+		t.restarted = false
+		t.closeOld(now)
+	}
+	t.hole = !t.settle(now)
+	t.library = nil
+	if !t.catching {
+		return
+	}
+	waited := now.Sub(t.caught)
+	ended := t.pos.Open != nil && (!t.active || t.job.Path != t.pos.Open.Path)
+	if (t.hole || ended) && waited < grace || t.hole && waited < 2*grace {
+		if ended {
+			t.hole = true // to be looked at again
+		}
+		return
+	}
+	if ended && !slices.ContainsFunc(t.held, func(h heldEvent) bool { return ends[h.name] || h.name == "PrintStarted" }) {
+		t.end(now)
+		if t.active {
+			open := t.job
+			t.pos.Open = &open
+		}
+	}
+	if !t.marks {
+		t.reconcile(now)
+	}
+	t.catching = false
+	t.release()
+}
+
+// reconcile tells by the state alone what was missed, of an OctoPrint that has
+// no markings. When it was is not known.
+func (t *translator) reconcile(now time.Time) {
+	held := func(name string) bool {
+		return slices.ContainsFunc(t.held, func(h heldEvent) bool { return h.name == name })
+	}
+	if t.busy != t.pos.Connected && !held("Connected") && !held("Disconnected") {
+		t.late(map[bool]string{true: "Connected", false: "Disconnected"}[t.busy], now, map[string]any{"derived": true})
+	}
+	if t.active && t.pos.Open == nil && t.job.Path != "" && !held("PrintStarted") {
+		more := map[string]any{"derived": true}
+		t.job.describe(more)
+		t.late("PrintStarted", instant(t.job.Since), more)
+	}
+}
+
+// ends are the events that end a print.
+var ends = map[string]bool{"PrintDone": true, "PrintFailed": true, "PrintCancelled": true}
+
+// closeOld tells the end of what was going on when OctoPrint was restarted: its
+// list of markings began anew.
+func (t *translator) closeOld(now time.Time) {
+	if t.pos.Open != nil && !(t.active && t.job.Path == t.pos.Open.Path) { // a print from the printer's card goes on
+		t.end(now)
+	}
+	if t.pos.Connected && (!t.busy || slices.ContainsFunc(t.markings, func(m marking) bool { return m.Type == "connected" })) {
+		at := now
+		if len(t.markings) > 0 {
+			at = instant(t.markings[0].Time)
+		}
+		t.late("Disconnected", at, map[string]any{"derived": true})
+	}
+}
+
+// settle goes through the markings that are not accounted for. It returns false
+// if it stopped at one whose event may still come.
+func (t *translator) settle(now time.Time) bool {
+	server := float64(now.UnixMilli())/1e3 + t.ahead
+	for _, m := range t.markings[t.after()+1:] {
+		name := eventOf[m.Type]
+		switch {
+		case name == "", t.pos.account(m.Type), t.passHeld(m):
+		case t.young(m, server, now):
+			return false
+		default:
+			t.makeUp(name, m)
+		}
+		t.pos.Marked = m.Time
+	}
+	return true
+}
+
+// young reports whether the event of a marking may still come.
+func (t *translator) young(m marking, server float64, now time.Time) bool {
+	if m.Time != t.holeTime {
+		t.holeTime, t.holeSince, t.holeJob = m.Time, now, t.job
+	}
+	return server-m.Time < grace.Seconds() && now.Sub(t.holeSince) < grace
+}
+
+// makeUp tells an event that was missed.
+func (t *translator) makeUp(name string, m marking) {
+	more := map[string]any{}
+	last := !slices.ContainsFunc(t.markings, func(other marking) bool { return other.Type == "print" && other.Time > m.Time })
+	switch name {
+	case "Connected", "Disconnected", "PrintStarted":
+		if t.pos.Open != nil { // it has ended before, and left no marking
+			t.end(instant(m.Time))
+		}
+	}
+	switch name {
+	case "Connected", "Disconnected":
+		t.pos.Marked = m.Time
+		t.late(name, instant(m.Time), more)
+		return
+	case "PrintStarted":
+		open := t.holeJob
+		if !last || open.Path == "" {
+			open = t.printed(m)
+		}
+		open.Since = m.Time
+		t.pos.Open = &open
+	case "PrintDone":
+		if t.lastTime > 0 && !t.active && t.pos.Open != nil && t.job.Path == t.pos.Open.Path && last {
+			more["time"] = t.lastTime
+		}
+	}
+	if j := t.pos.Open; j != nil {
+		j.describe(more)
+	} else if last {
+		t.job.describe(more)
+	}
+	t.pos.Marked = m.Time
+	t.late(name, instant(m.Time), more)
+}
+
+// printed is the print that began with a marking, as far as the histories of
+// files tell: it is the first that ended after that, and before anything that
+// only comes after its end.
+func (t *translator) printed(began marking) (found job) {
+	until := math.Inf(1)
+	for _, m := range t.markings {
+		if m.Time <= began.Time || m.Type != "done" && m.Type != "cancel" && m.Type != "print" && m.Type != "disconnected" {
+			continue
+		}
+		if until = m.Time; m.Type == "done" || m.Type == "cancel" {
+			until += grace.Seconds() // the file learns of it later
+		}
+		break
+	}
+	if t.library == nil { // is asked for once for all that was missed
+		t.library = append([]gjson.Result{}, gjson.ParseBytes(t.files()).Get("files").Array()...)
+	}
+	var walk func(entries []gjson.Result)
+	walk = func(entries []gjson.Result) {
+		for _, f := range entries {
+			if ended := f.Get("prints.last.date").Num; ended > began.Time && ended <= until {
+				until, found = ended, *jobOf([]byte(f.Raw), 0)
+			}
+			walk(f.Get("children").Array())
+		}
+	}
+	walk(t.library)
+	return found
+}
+
+// describe puts what is known of a print into a payload, under the keys that
+// OctoPrint uses.
+func (j *job) describe(payload map[string]any) {
+	if j.Path == "" {
+		return
+	}
+	payload["name"], payload["path"], payload["origin"] = j.Name, j.Path, j.Origin
+	if j.Size > 0 {
+		payload["size"] = j.Size
+	}
+}
+
+// late passes an event on that was missed.
+func (t *translator) late(name string, at time.Time, payload map[string]any) {
+	payload["late"] = true
+	text, err := json.Marshal(payload)
+	if err != nil {
+		return // there is nothing in it that could fail
+	}
+	open := t.pos.Open
+	t.apply(name, text, at)
+	if name == "PrintStarted" && open != nil {
+		t.pos.Open = open // with its time by OctoPrint's clock
+	}
+	t.put(name, text, at, true)
+}
+
+// end tells the end of the open print, of which there is no marking: an error
+// leaves none, and a restart of OctoPrint takes all away. The history of the
+// file knows how it ended, and when; else it was at the latest at the time at.
+func (t *translator) end(at time.Time) {
+	j := t.pos.Open
+	name, more := "PrintFailed", map[string]any{"derived": true}
+	j.describe(more)
+	last := gjson.Result{}
+	if j.Path != "" {
+		last = gjson.GetBytes(t.file(j.Origin, j.Path), "prints.last")
+	}
+	switch date := last.Get("date").Num; {
+	case last.Exists() && date > j.Since && last.Get("success").Bool():
+		name, at = "PrintDone", instant(date)
+		if elapsed := last.Get("printTime"); elapsed.Type == gjson.Number {
+			more["time"] = elapsed.Num
+		}
+	case last.Exists() && date > j.Since: // an error, or somebody cancelled it
+		at = instant(date)
+	}
+	if name == "PrintFailed" {
+		more["reason"] = "unknown"
+		if t.failure != "" {
+			more["reason"], more["error"] = "error", t.failure
+		}
+	}
+	t.late(name, at, more)
+}

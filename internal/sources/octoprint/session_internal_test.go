@@ -1,0 +1,81 @@
+package octoprint
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// dial opens a link to a server that may answer pings, and sends what it is
+// given.
+func dial(t *testing.T, answers bool, frames <-chan string) *link {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := (&websocket.Upgrader{}).Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		if !answers {
+			conn.SetPingHandler(func(string) error { return nil })
+		}
+		go func() {
+			for frame := range frames {
+				_ = conn.WriteMessage(websocket.TextMessage, []byte(frame))
+			}
+		}()
+		for {
+			if _, _, err := conn.ReadMessage(); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(s.Close)
+	conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(s.URL, "http"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLink(conn)
+	l.every, l.silent = 20*time.Millisecond, 2*time.Second
+	l.start(t.Context())
+	t.Cleanup(l.stop)
+	return l
+}
+
+// TestAPeerThatIsGoneWithoutAWordIsNoticed by its silence.
+func TestAPeerThatIsGoneWithoutAWordIsNoticed(t *testing.T) {
+	t.Parallel()
+	frames := make(chan string)
+	defer close(frames)
+	l := dial(t, false, frames)
+	if _, open := <-l.frames; open || !strings.Contains(l.err.Error(), "nothing came for too long") {
+		t.Error(l.err)
+	}
+}
+
+// TestAQuietPeerIsKept: one that answers pings is there, and so is one whose
+// frames nobody takes for a while, pongs behind them.
+func TestAQuietPeerIsKept(t *testing.T) {
+	t.Parallel()
+	frames := make(chan string)
+	l := dial(t, true, frames)
+	time.Sleep(3 * l.silent / 2)
+	for range queued + 10 { // the reader waits for somebody to take them
+		frames <- "x"
+	}
+	time.Sleep(3 * l.silent / 2)
+	for range queued + 10 {
+		if _, open := <-l.frames; !open {
+			t.Fatal(l.err)
+		}
+	}
+	frames <- "y"
+	close(frames)
+	if in := <-l.frames; string(in.raw) != "y" {
+		t.Error(l.err)
+	}
+}

@@ -53,6 +53,9 @@ func (b *Bridge) forgetCursors() time.Duration {
 		if m.Open || wanted[m.Name] {
 			continue
 		}
+		// Also one that was removed while the program did not run, or that a
+		// reload made which was refused.
+		b.journal.SetWhenFull(m.Name, journal.DropOldest)
 		if left := keep - time.Since(m.Used); left > 0 {
 			next = min(next, left)
 			continue

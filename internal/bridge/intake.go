@@ -79,6 +79,9 @@ func (o output) Emit(ctx context.Context, events ...event.Event) (sources.Receip
 	story := o.b.trace.Story()
 	for i := range events {
 		events[i].Source = o.source
+		if events[i].Time.IsZero() {
+			events[i].Time = time.Now()
+		}
 		if err := pipeline.Normalise(&events[i]); err != nil {
 			story.Refused(o.source, events, i, err)
 			return nil, err

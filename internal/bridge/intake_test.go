@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
@@ -250,5 +252,27 @@ func TestAFullStoreOfRetainedMessagesHoldsUpNobody(t *testing.T) {
 		if want := "event2mqtt/event/" + map[bool]string{true: "Last", false: fmt.Sprint("N", i)}[i == 10]; m.Topic != want {
 			t.Errorf("got %s, want %s", m.Topic, want)
 		}
+	}
+}
+
+// TestAnEventWithoutATimeHappensNow: its source need not know when that is.
+func TestAnEventWithoutATimeHappensNow(t *testing.T) {
+	h := newRig(t, plain)
+	c, err := mqttest.Dial(h.mqtt, mqttest.Options{})
+	testkit.OK(t, err)
+	defer c.Close()
+	_, err = c.Subscribe("event2mqtt/event/A", 1)
+	testkit.OK(t, err)
+	before := time.Now().Unix()
+	_, err = output{b: h.Bridge, source: "hooks"}.Emit(t.Context(), event.Event{Name: "A"})
+	testkit.OK(t, err)
+	m, err := c.Next()
+	testkit.OK(t, err)
+	var got struct {
+		At int64 `json:"_timestamp"`
+	}
+	testkit.OK(t, json.Unmarshal(m.Payload, &got))
+	if now := time.Now().Unix(); got.At < before || got.At > now {
+		t.Errorf("it happened at %d, between %d and %d", got.At, before, now)
 	}
 }

@@ -48,13 +48,6 @@ func TestEachPartHasALevelOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestEveryTypeOfSourceHasALevel(t *testing.T) {
-	l := newLogs(zerolog.Nop(), Defaults().Log)
-	for _, s := range sourceTypes {
-		l.part(s.Name)
-	}
-}
-
 // TestLevelsChangeByReload: a part falls silent and speaks again, and others do
 // not notice.
 func TestLevelsChangeByReload(t *testing.T) {

@@ -72,6 +72,7 @@ func (b *Bridge) apply(plan *Plan) (report []string, err error) {
 			for _, undo := range slices.Backward(c.undoing) {
 				undo()
 			}
+			b.wakeCursors() // of sinks that would have been added
 			return nil, err
 		}
 	}

@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"event2mqtt/internal/journal"
 	"event2mqtt/internal/testkit"
 )
 
@@ -164,4 +166,33 @@ func TestRespondDeliveredWaitsForRequiredSinks(t *testing.T) {
 	if status := <-answer; status != http.StatusOK {
 		t.Errorf("and all is well again: %d", status)
 	}
+}
+
+// TestThePlaceOfASinkThatIsNotConfiguredHoldsUpNobody: neither that of a sink
+// which a refused reload would have added, nor that of one which was removed
+// while the program did not run.
+func TestThePlaceOfASinkThatIsNotConfiguredHoldsUpNobody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events")
+	yaml := plain + "sinks: [{name: log, type: file, path: " + path + ", when_full: refuse}]\n"
+	yields := func(h *rig) bool {
+		marks := h.journal.Marks()
+		i := slices.IndexFunc(marks, func(m journal.Mark) bool { return m.Name == "log" })
+		return i >= 0 && !marks[i].Open && marks[i].WhenFull == journal.DropOldest
+	}
+	h := newRig(t, plain, func(component string) error {
+		if component == "source late" {
+			return errors.New("not today")
+		}
+		return nil
+	})
+	late := strings.Replace(yaml, "sources:\n", "sources:\n  - {name: late, type: webhook}\n", 1)
+	if o := h.reload(late); o.OK || !strings.Contains(fmt.Sprint(o.Problems), "not today") {
+		t.Fatalf("the reload was not refused: %+v", o)
+	}
+	testkit.Eventually(t, "its place holds up nobody", func() bool { return yields(h) })
+
+	state := t.TempDir()
+	t.Run("before", func(t *testing.T) { newRigIn(t, yaml, state) })
+	h = newRigIn(t, plain, state)
+	testkit.Eventually(t, "its place holds up nobody", func() bool { return yields(h) })
 }

@@ -13,7 +13,8 @@ type Event struct {
 	Name string
 	// Source is the configured name of the source that saw it.
 	Source string
-	// Time is when it happened, as far as the source can tell.
+	// Time is when it happened, as far as the source can tell; zero is when it
+	// is stored.
 	Time time.Time
 	// Payload is JSON. Before Normalise it may be any JSON value or nothing;
 	// after it, always an object that begins with the event's name and time.

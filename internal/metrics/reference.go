@@ -45,7 +45,7 @@ event2mqtt_component_up == 0                                  # a peer is away, 
 histogram_quantile(0.99, rate(event2mqtt_journal_sync_duration_seconds_bucket[5m]))
 ` + "```" + `
 
-Labels are names from the configuration, HTTP statuses, and the words below; a rule's label is its number, from 0. Names of events and
+Labels are names from the configuration, HTTP statuses, and the words below; a rule's label is its name, or else its number, from 0. Names of events and
 clients are never labels, so the page is as large as the configuration.
 
 | Name | Kind | Labels | Meaning |

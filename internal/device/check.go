@@ -2,6 +2,7 @@ package device
 
 import (
 	"fmt"
+	"math"
 	"net/url"
 	"slices"
 	"strings"
@@ -132,7 +133,44 @@ func (c *Command) check() error {
 	if err := checkKey("key", c.Key, false); err != nil {
 		return err
 	}
-	return checkText("name", c.Name)
+	if err := checkKey("call", c.Call, true); err != nil {
+		return err
+	}
+	for _, f := range []struct{ field, text string }{
+		{"name", c.Name}, {"payload", c.Payload}, {"unit", c.Unit}, {"class", c.Class}, {"state", c.State}, {"value", c.Value},
+	} {
+		if err := checkText(f.field, f.text); err != nil {
+			return err
+		}
+	}
+	switch c.Kind {
+	case "", Button:
+		if bare := (Command{Key: c.Key, Name: c.Name, Call: c.Call, Kind: c.Kind, Payload: c.Payload}); *c != bare {
+			return fmt.Errorf("min, max, step, unit, class, state and value are for kind %s", Setting)
+		}
+	case Setting:
+		return c.checkNumber()
+	default:
+		return fmt.Errorf("kind %q does not exist; there are %s, %s", shortened(string(c.Kind)), Button, Setting)
+	}
+	return nil
+}
+
+// checkNumber checks what a Setting has.
+func (c *Command) checkNumber() error {
+	if !(c.Min < c.Max) || math.IsInf(c.Max-c.Min, 0) {
+		return fmt.Errorf("min %v must be less than max %v", c.Min, c.Max)
+	}
+	if !(c.Step > 0 && c.Step <= c.Max-c.Min) {
+		return fmt.Errorf("step %v must be more than 0, and at most max less min", c.Step)
+	}
+	if !strings.Contains(c.Payload, "{value}") {
+		return fmt.Errorf("payload %q has no {value}, which is where the number stands", c.Payload)
+	}
+	if c.Value != "" && c.State == "" {
+		return fmt.Errorf("value is of use only with state, the key of the state that holds it")
+	}
+	return nil
 }
 
 // checkEvent checks the name of an event, which keeps its exact spelling.

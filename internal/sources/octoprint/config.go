@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bmatcuk/doublestar/v4"
+
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/sources"
@@ -18,20 +20,26 @@ import (
 
 // Options are the options of an octoprint source.
 type Options struct {
-	sources.Common `koanf:",squash"`
-	URL            string                   `koanf:"url" required:"it is where OctoPrint is" example:"http://octopi.local" doc:"The address of OctoPrint, with the path where a proxy puts it."`
-	APIKey         config.Secret            `koanf:"api_key" required:"OctoPrint lets nobody in without it" example:"A1B2C3D4E5F6" doc:"An API key of OctoPrint, of a user who may see the status, such as one made under Settings, Application Keys."`
-	Username       string                   `koanf:"username" doc:"The user name that a proxy in front of OctoPrint asks for; it is not that of OctoPrint."`
-	Password       config.Secret            `koanf:"password" doc:"The password of username at the proxy in front of OctoPrint."`
-	Headers        map[string]config.Secret `koanf:"headers" doc:"HTTP headers that are sent with each request, for a proxy in front of OctoPrint."`
-	TLS            TLSConfig                `koanf:"tls" doc:"How OctoPrint's certificate is checked where url begins with https://."`
-	Timeout        time.Duration            `koanf:"timeout" default:"10s" min:"1s" max:"5m" doc:"How long OctoPrint may take to answer a request."`
+	sources.Common   `koanf:",squash"`
+	sources.Commands `koanf:",squash"`
+	URL              string                   `koanf:"url" required:"it is where OctoPrint is" example:"http://octopi.local" doc:"The address of OctoPrint, with the path where a proxy puts it."`
+	APIKey           config.Secret            `koanf:"api_key" required:"OctoPrint lets nobody in without it" example:"A1B2C3D4E5F6" doc:"An API key of OctoPrint, of a user who may see the status, such as one made under Settings, Application Keys."`
+	Username         string                   `koanf:"username" doc:"The user name that a proxy in front of OctoPrint asks for; it is not that of OctoPrint."`
+	Password         config.Secret            `koanf:"password" doc:"The password of username at the proxy in front of OctoPrint."`
+	Headers          map[string]config.Secret `koanf:"headers" doc:"HTTP headers that are sent with each request, for a proxy in front of OctoPrint."`
+	TLS              TLSConfig                `koanf:"tls" doc:"How OctoPrint's certificate is checked where url begins with https://."`
+	Timeout          time.Duration            `koanf:"timeout" default:"10s" min:"1s" max:"5m" doc:"How long OctoPrint may take to answer a request."`
 
 	TemperatureThreshold float64       `koanf:"temperature_threshold" default:"0.1" min:"0" max:"1000" doc:"By how many degrees a temperature must differ from the one last reported to be reported."`
 	ProgressStep         float64       `koanf:"progress_step" default:"1" min:"0" max:"100" doc:"By how many percent a print's progress must differ from the one last reported to be reported."`
 	TimeStep             time.Duration `koanf:"time_step" default:"1m" min:"1s" max:"24h" doc:"By how much the times of a print must differ from those last reported to be reported, and its expected end from the one last told to move."`
 	ProgressInterval     time.Duration `koanf:"progress_interval" default:"5s" min:"0s" max:"24h" doc:"The shortest time between two reports of progress; the beginning and the end of a print do not wait."`
 	DeviceID             string        `koanf:"device_id" example:"printer-1" doc:"An identifier of the printer that stays when its address changes; left out, one is made of url."`
+
+	MaxTemperature map[string]float64  `koanf:"max_temperature" example:"{tool0: 250, bed: 100}" doc:"The highest target in degrees that the command temperature may set, by heater: tool0, tool1 and so on, bed, chamber; it sets no others."`
+	Gcode          map[string][]string `koanf:"gcode" example:"{home: [G28]}" doc:"The lines that the command gcode may send to the printer, by the name that it is given; it sends no others."`
+	Snapshot       SnapshotConfig      `koanf:"snapshot" doc:"When a picture of the webcam is published, as the state snapshot."`
+	Thumbnail      bool                `koanf:"thumbnail" default:"false" doc:"Whether the picture that a slicer put into the selected file is published, as the state thumbnail; OctoPrint needs a plugin for that, such as Slicer Thumbnails."`
 
 	Compat string       `koanf:"compat" oneof:"octoprint-mqtt" doc:"Publish what the plugin OctoPrint-MQTT published: octoprint-mqtt takes over its topics and payloads, as plugin says."`
 	Plugin PluginConfig `koanf:"plugin" doc:"The settings of the plugin OctoPrint-MQTT that compat takes the place of."`
@@ -96,6 +104,7 @@ func (o *Options) Check() error {
 type settings struct {
 	url    *url.URL
 	client api.Options
+	camera *api.Camera // nil if OctoPrint is asked for pictures
 	topics topics
 }
 
@@ -128,6 +137,17 @@ func (o *Options) settings() (s settings, err error) {
 	}
 	if o.Compat == "" && len(o.Plugin.MetadataKeys) > 0 {
 		errs.Relation("plugin.metadata_keys", "compat", "is of use only with compat: octoprint-mqtt")
+	}
+	o.checkCommands(&errs)
+	for i, pattern := range o.Snapshot.Events {
+		if !doublestar.ValidatePattern(pattern) || pattern == "" {
+			errs.Bad(fmt.Sprintf("snapshot.events[%d]", i), "%q is no pattern of names, such as PrintDone or Print*", pattern)
+		}
+	}
+	if o.Snapshot.URL != "" {
+		if s.camera, err = api.NewCamera(string(o.Snapshot.URL), o.Timeout); err != nil {
+			errs.Bad("snapshot.url", "%w", err)
+		}
 	}
 	if s.topics, err = o.topics(); err != nil {
 		errs.Add(err)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/url"
+	"slices"
 	"strings"
 
 	"event2mqtt/internal/device"
@@ -69,6 +70,13 @@ func (t *translator) describe(u *url.URL, name string) device.Device {
 		d.Entities = t.compatEntities()
 	} else {
 		d.Entities = entities()
+	}
+	d.Commands = t.config.describeCommands(!t.topics.on || t.topics.temperature != "")
+	if t.config.Snapshot.on() || slices.Contains(t.config.Commands.Commands, commandSnapshot) {
+		d.Entities = append(d.Entities, device.Entity{Key: "snapshot", Name: "Webcam", State: keySnapshot, Kind: device.Image})
+	}
+	if t.config.Thumbnail {
+		d.Entities = append(d.Entities, device.Entity{Key: "thumbnail", Name: "Thumbnail", State: keyThumbnail, Kind: device.Image})
 	}
 	for _, key := range t.order {
 		if t.topics.on && t.topics.temperature == "" {

@@ -45,6 +45,7 @@ type missed struct {
 	marks    bool    // there are any, which OctoPrint has since 1.9
 	ahead    float64 // seconds that OctoPrint's clock is ahead of ours
 	active   bool    // a print goes on
+	printing bool    // and is not paused
 	busy     bool    // a printer is connected
 	job      job
 	failure  string // what state.error says
@@ -65,6 +66,7 @@ func (t *translator) observe(s *snapshot, now time.Time, first bool) {
 	t.markings, t.marks = s.Markings, s.Marks
 	t.ahead = s.Server - float64(now.UnixMilli())/1e3
 	t.active = flag("printing", "paused", "pausing", "resuming", "cancelling", "finishing")
+	t.printing = flag("printing", "resuming", "finishing")
 	t.busy = !flag("closedOrError")
 	t.failure = bounded(s.State.Get("error").Str, maxPosition)
 	t.lastTime = s.Job.Get("lastPrintTime").Num

@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -36,6 +38,8 @@ type Source struct {
 	settings settings
 	client   *api.Client
 	log      zerolog.Logger
+	gallery  *gallery
+	absent   atomic.Pointer[string] // why commands cannot be passed on; nil if they can
 
 	// Of Run, which alone uses them.
 	out   sources.Output
@@ -47,6 +51,9 @@ type Source struct {
 	cause string // of the failure before
 	spoke bool   // the log says that there is no connection, or nothing yet
 	name  string // of the printer, for people; empty before the first connection
+	// When the webcam's picture was wished for last, and whose thumbnail was.
+	shotAt time.Time
+	shown  job
 }
 
 // New makes a source; the error is that of Check.
@@ -55,8 +62,17 @@ func New(o Options, log zerolog.Logger) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{options: o, settings: settings, client: api.New(settings.client), log: log}, nil
+	s := &Source{options: o, settings: settings, client: api.New(settings.client), log: log}
+	s.gallery = newGallery(&s.options, &s.settings, s.client, log)
+	s.away("event2mqtt does not connect to OctoPrint just now")
+	return s, nil
 }
+
+// away has commands fail.
+func (s *Source) away(why string) { s.absent.Store(&why) }
+
+// present has commands passed on.
+func (s *Source) present() { s.absent.Store(nil) }
 
 // Probe implements sources.Prober: it logs in.
 func (s *Source) Probe(ctx context.Context) (detail string, err error) {
@@ -79,11 +95,22 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	s.out, s.again, s.full, s.spoke = out, false, false, true
 	s.loop = retry.Loop{Min: minPause, Max: maxPause, Steady: maxPause}
 	s.t = newTranslator(&s.options, out.Positions()[positionKey], s.asks(ctx))
+	s.shotAt, s.shown = time.Time{}, job{}
+	ctx, end := context.WithCancel(ctx)
+	var pictures sync.WaitGroup
+	defer pictures.Wait()
+	defer end()
+	pictures.Go(func() { s.gallery.run(ctx, out) })
+	defer s.away("event2mqtt does not connect to OctoPrint just now")
 	out.Ready()
+	s.away("event2mqtt has not connected to OctoPrint yet")
 	s.tell(health.Lacking("connecting to OctoPrint at " + s.settings.url.String()))
 	for {
 		began := time.Now()
 		err := s.connect(ctx)
+		if err != nil {
+			s.away(err.Error())
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -150,6 +150,7 @@ func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
 		if err := s.deliver(ctx, r); err != nil {
 			return err
 		}
+		s.watch(&r, time.Now())
 		if c.ready {
 			timer.Reset(until(next))
 		}
@@ -214,6 +215,7 @@ func (s *Source) up(ctx context.Context) {
 		s.log.Info().Msgf("octoprint: connected to OctoPrint %s at %s", s.t.version, s.settings.url)
 	}
 	s.name = cmp.Or(s.client.Name(ctx), "OctoPrint")
+	s.present()
 	s.out.Describe(s.t.describe(s.settings.url, s.name))
 	s.tell(s.running())
 }

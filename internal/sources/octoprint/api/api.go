@@ -1,6 +1,7 @@
 // Package api speaks to OctoPrint over HTTP, as its docs/api has it: it logs in,
-// asks for the version, for a file's metadata and for a key, and opens the
-// WebSocket of the push API. It says in words what is wrong with an answer. It
+// asks for the version, for a file's metadata, for pictures and for a key, gives
+// commands, and opens the WebSocket of the push API. It says in words what is
+// wrong with an answer. It
 // does not know what the push API sends, nor keep a connection alive.
 package api
 
@@ -212,33 +213,48 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any) 
 // send sends a request. Statuses that mean the same whatever was asked are
 // errors.
 func (c *Client) send(ctx context.Context, method, address string, body any) (status int, answer []byte, err error) {
-	var content io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return 0, nil, fmt.Errorf("write the request: %w", err)
-		}
-		content = bytes.NewReader(text)
-	}
-	request, err := http.NewRequestWithContext(ctx, method, address, content)
-	if err != nil {
-		return 0, nil, fmt.Errorf("make the request: %w", err)
-	}
-	request.Header = c.header()
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	response, err := c.http.Do(request)
+	response, answer, err := c.exchange(ctx, method, address, body)
 	if err != nil {
 		return 0, nil, err
+	}
+	return response.StatusCode, answer, refusal(response, answer)
+}
+
+// exchange sends a request and reads the answer, whatever its status is. The
+// response's body is closed.
+func (c *Client) exchange(ctx context.Context, method, address string, body any) (response *http.Response, answer []byte, err error) {
+	response, err = c.do(ctx, method, address, body)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer response.Body.Close()
 	answer, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return 0, nil, err
+		return nil, nil, err
 	case len(answer) > maxAnswer:
-		return 0, nil, &Error{Kind: Foreign, Text: fmt.Sprintf("its answer has more than %d bytes", maxAnswer)}
+		return nil, nil, &Error{Kind: Foreign, Text: fmt.Sprintf("its answer has more than %d bytes", maxAnswer)}
 	}
-	return response.StatusCode, answer, refusal(response, answer)
+	return response, answer, nil
+}
+
+// do sends a request. Whoever calls it closes the response's body.
+func (c *Client) do(ctx context.Context, method, address string, body any) (*http.Response, error) {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("write the request: %w", err)
+		}
+		content = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, address, content)
+	if err != nil {
+		return nil, fmt.Errorf("make the request: %w", err)
+	}
+	request.Header = c.header()
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	return c.http.Do(request)
 }

@@ -31,11 +31,25 @@ const (
 	Foreign
 	// Busy is an OctoPrint that was asked too often.
 	Busy
+	// Refused is what OctoPrint does not do, and says why; or that the key's user
+	// may not do.
+	Refused
+)
+
+// Permission is what a user of OctoPrint may do, by its name there.
+type Permission string
+
+// Permissions that are needed beside Status.
+const (
+	MayPrint   Permission = "Print"
+	MayConnect Permission = "Connection"
+	MayControl Permission = "Control"
+	MayWatch   Permission = "Webcam"
 )
 
 // String names a kind.
 func (k Kind) String() string {
-	return [...]string{Away: "away", Key: "key", Proxy: "proxy", Certificate: "certificate", Foreign: "foreign", Busy: "busy"}[k]
+	return [...]string{Away: "away", Key: "key", Proxy: "proxy", Certificate: "certificate", Foreign: "foreign", Busy: "busy", Refused: "refused"}[k]
 }
 
 // Error is what went wrong, in words for people.

@@ -52,6 +52,7 @@ type server struct {
 	headers []http.Header
 	prefix  string
 	tls     bool
+	more    map[string]http.HandlerFunc // by pattern; beside what every OctoPrint answers
 }
 
 // peer is a connection of a client.
@@ -111,6 +112,9 @@ func (s *server) start() {
 		fmt.Fprint(w, text)
 	})
 	s.mux.HandleFunc("/sockjs/websocket", s.handleSocket)
+	for pattern, answer := range s.more {
+		s.mux.HandleFunc(pattern, answer)
+	}
 	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.headers = append(s.headers, r.Header.Clone())

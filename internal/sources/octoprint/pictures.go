@@ -38,7 +38,8 @@ type SnapshotConfig struct {
 func (c *SnapshotConfig) on() bool { return len(c.Events) > 0 || c.Every > 0 }
 
 const (
-	// snapshotPause is the shortest time between two pictures, whatever happens.
+	// snapshotPause is the shortest time after a picture that an event or the
+	// time asked for, until the next: a burst of events makes few.
 	snapshotPause = time.Second
 	// Bounds of the pause after one that could not be had, unless a command asks
 	// for it: a webcam that hangs holds OctoPrint up while it is asked.
@@ -147,15 +148,13 @@ func (g *gallery) run(ctx context.Context, out sources.Output) {
 			if wantsFile != nil {
 				g.thumbnail(ctx, out, *wantsFile)
 			}
-			if !wantsShot {
+			if !wantsShot || time.Now().Before(g.webcam.next) {
 				continue
 			}
-			if !time.Now().Before(g.webcam.next) {
-				g.take(ctx, out)
+			g.take(ctx, out)
+			if !retry.Sleep(ctx, snapshotPause) {
+				return
 			}
-		}
-		if !retry.Sleep(ctx, snapshotPause) {
-			return
 		}
 	}
 }

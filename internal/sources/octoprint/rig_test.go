@@ -550,3 +550,10 @@ func frames(t testing.TB, name string) (all []string) {
 	}
 	return all
 }
+
+// text is what the log has.
+func (l *locked) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

@@ -63,6 +63,17 @@ func (r *running) commandsOf(source string) []string {
 	return nil
 }
 
+// allowedCommands are those that a plan allows, by source.
+func (p *Plan) allowedCommands() map[string][]string {
+	all := map[string][]string{}
+	for _, o := range p.sources {
+		if names := allowedBy(o); len(names) > 0 {
+			all[o.Base().Name] = names
+		}
+	}
+	return all
+}
+
 // checkCommands tells of sources that would get each other's commands.
 func (p *Plan) checkCommands(note func(path string, err error)) {
 	taken := map[string]string{}

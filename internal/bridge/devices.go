@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -18,6 +17,7 @@ type devices struct {
 	learned learned.Kept // in the journal
 	mu      sync.Mutex
 	by      map[string]device.Device // by source
+	allowed map[string][]string      // by source: its commands that may be given
 	bad     map[string][]string      // by source: what was wrong with descriptions, and was logged
 	changed chan struct{}            // cap 1
 }
@@ -58,6 +58,16 @@ func (d *devices) set(source string, fresh device.Device) {
 	d.wake()
 }
 
+// allow replaces which commands may be given to sources.
+func (d *devices) allow(commands map[string][]string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !reflect.DeepEqual(d.allowed, commands) {
+		d.allowed = commands
+		d.wake()
+	}
+}
+
 // remove forgets the thing of a source that is no more.
 func (d *devices) remove(source string) {
 	d.mu.Lock()
@@ -84,12 +94,17 @@ func (d *devices) wake() {
 	}
 }
 
-// all returns what is known, by source. One that does not say which events it
-// has, or says nothing at all, has those that it was seen to send.
+// all returns what is known, by source, with the commands that may be given. One
+// that does not say which events it has, or says nothing at all, has those that
+// it was seen to send.
 func (d *devices) all() map[string]device.Device {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all := maps.Clone(d.by)
+	all := make(map[string]device.Device, len(d.by))
+	for source, is := range d.by {
+		is.Commands = slices.DeleteFunc(slices.Clone(is.Commands), func(c device.Command) bool { return !slices.Contains(d.allowed[source], c.Called()) })
+		all[source] = is
+	}
 	for _, source := range d.learned.Sources() {
 		is, known := all[source]
 		if !known {

@@ -423,6 +423,7 @@ func (c *change) adjust(to *running) {
 	}
 	c.web.Handle(broker.WebSocketPath, overWebSocket)
 	c.commands.Configure(to.commands())
+	c.devices.allow(plan.allowedCommands())
 }
 
 // finish ends what has been replaced. The next change waits for that, but not

@@ -89,7 +89,8 @@ type Output interface {
 	// Tell replaces the source's health, which is up when it is ready. A
 	// source does not tell of Failed: it returns the error.
 	Tell(health.Status)
-	// Describe replaces what is known of the thing that the source watches.
+	// Describe replaces what is known of the thing that the source watches. Its
+	// commands are all that it takes; those that are not allowed are left out.
 	Describe(device.Device)
 	// Emit returns when the events are durable. On error none was kept: a
 	// *event.Refused means that an event cannot be accepted as it is, ever;

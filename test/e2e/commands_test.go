@@ -23,8 +23,8 @@ import (
 )
 
 // This file gives commands with mosquitto_pub, through the bundled broker and
-// an external one. The program runs in this process, since no source that is
-// built in takes commands yet.
+// an external one. The program runs in this process, with a source that needs no
+// printer.
 
 // robotOptions are those of a source that can be told what to do.
 type robotOptions struct {

@@ -106,6 +106,27 @@ type serving struct {
 	lastAuth time.Time
 	reauths  int       // since the last snapshot
 	came     time.Time // when the newest frame did that was worked on
+	stirred  time.Time // when the newest event came
+	throttle int       // as OctoPrint was told last
+	armed    bool      // the timer runs
+}
+
+const (
+	// calm is how long after an event OctoPrint is left to send snapshots as fast
+	// as it likes, every half a second; idle is how many such times are between
+	// those of a printer that does nothing. Events come at once in any case, and
+	// no temperature is left out.
+	calm = 10 * time.Second
+	idle = 4
+)
+
+// pace returns how OctoPrint is to be throttled. Each snapshot wakes the program
+// up, also one that says nothing new.
+func (c *serving) pace(t *translator, now time.Time) int {
+	if t.active || t.catching || t.hole || now.Sub(c.stirred) < calm {
+		return 1
+	}
+	return idle
 }
 
 // maxBatch bounds the events that are stored together.
@@ -113,7 +134,7 @@ const maxBatch = 64
 
 // serve works on frames until the connection ends.
 func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
-	c := &serving{link: l, user: login.Name, lastAuth: time.Now(), came: time.Now()}
+	c := &serving{link: l, user: login.Name, lastAuth: time.Now(), came: time.Now(), stirred: time.Now(), throttle: 1, armed: true}
 	timer := time.NewTimer(authPatience)
 	defer timer.Stop()
 	for {
@@ -151,8 +172,18 @@ func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
 			return err
 		}
 		s.watch(&r, time.Now())
-		if c.ready {
+		if !c.ready {
+			continue
+		}
+		if c.armed || !next.IsZero() { // each change of a timer is work
+			c.armed = !next.IsZero()
 			timer.Reset(until(next))
+		}
+		if want := c.pace(s.t, now); want != c.throttle {
+			c.throttle = want
+			if err := l.send(map[string]int{"throttle": want}); err != nil {
+				return s.lost(err)
+			}
 		}
 	}
 }
@@ -174,6 +205,9 @@ func (s *Source) work(ctx context.Context, c *serving, in received, r *result) e
 		}
 		c.lastAuth = time.Now()
 		return s.login(ctx, c)
+	}
+	if f.Event != nil {
+		c.stirred = in.at
 	}
 	r.join(s.t.frame(f, in.at))
 	if f.History != nil || f.Current != nil {

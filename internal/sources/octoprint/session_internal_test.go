@@ -46,6 +46,29 @@ func dial(t *testing.T, answers bool, frames <-chan string) *link {
 	return l
 }
 
+// TestSnapshotsComeRarelyWhileNothingHappens, and as fast as they can while
+// something is printed, after an event, and while what was missed is looked for.
+func TestSnapshotsComeRarelyWhileNothingHappens(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		stirred time.Duration // before now
+		change  func(*translator)
+		want    int
+	}{
+		"nothing happens":     {time.Hour, func(*translator) {}, 4},
+		"something happened":  {9 * time.Second, func(*translator) {}, 1},
+		"a print goes on":     {time.Hour, func(t *translator) { t.active = true }, 1},
+		"it catches up":       {time.Hour, func(t *translator) { t.catching = true }, 1},
+		"an event is awaited": {time.Hour, func(t *translator) { t.hole = true }, 1},
+	} {
+		tr := newTranslator(Type.Options().(*Options), nil, asks{})
+		c.change(tr)
+		if got := (&serving{stirred: now.Add(-c.stirred)}).pace(tr, now); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
 // TestAPeerThatIsGoneWithoutAWordIsNoticed by its silence.
 func TestAPeerThatIsGoneWithoutAWordIsNoticed(t *testing.T) {
 	t.Parallel()

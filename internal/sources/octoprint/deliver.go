@@ -3,21 +3,13 @@ package octoprint
 import (
 	"context"
 	"errors"
-	"time"
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
-	"event2mqtt/internal/retry"
 	"event2mqtt/internal/sources"
 )
 
 // This file hands over what comes of frames.
-
-// Bounds of the pause until events are offered again that could not be stored.
-const (
-	minRefill = 50 * time.Millisecond
-	maxRefill = 5 * time.Second
-)
 
 // deliver stores events, waiting for as long as that is not possible, and
 // reports states.
@@ -68,31 +60,13 @@ func (s *Source) emit(ctx context.Context, events []event.Event) error {
 // store calls put until it works, ctx ends, or what is stored is refused for
 // good. Meanwhile nothing is read.
 func (s *Source) store(ctx context.Context, put func() error) error {
-	again := retry.Loop{Min: minRefill, Max: maxRefill}
-	for {
-		err := put()
-		_, refused := errors.AsType[*event.Refused](err)
-		switch {
-		case err == nil, refused:
-			if s.full {
-				s.full = false
-				s.log.Info().Msg("octoprint: events are stored again")
-				s.tell(s.running())
-			}
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, sources.ErrClosed):
-			return err
+	return sources.Store(ctx, put, func(err error) {
+		if err == nil {
+			s.log.Info().Msg("octoprint: events are stored again")
+			s.tell(s.running())
+			return
 		}
-		if !s.full {
-			s.full = true
-			s.log.Warn().Err(err).Msg("octoprint: events cannot be stored; reading pauses until they can")
-			s.tell(health.Trouble(err))
-		}
-		pause, _ := again.Next(err, 0)
-		if !retry.Sleep(ctx, pause) {
-			return ctx.Err()
-		}
-	}
+		s.log.Warn().Err(err).Msg("octoprint: events cannot be stored; reading pauses until they can")
+		s.tell(health.Trouble(err))
+	})
 }

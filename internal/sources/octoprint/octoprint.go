@@ -46,11 +46,11 @@ type Source struct {
 	t     *translator
 	loop  retry.Loop
 	again bool // there was a connection before
-	full  bool // events cannot be stored
 	last  health.Status
-	cause string // of the failure before
-	spoke bool   // the log says that there is no connection, or nothing yet
-	name  string // of the printer, for people; empty before the first connection
+	cause string    // of the failure before
+	spoke bool      // the log says that there is no connection, or nothing yet
+	name  string    // of the printer, for people; empty before the first connection
+	came  time.Time // when the connection came up; zero while it has not
 	// When the webcam's picture was wished for last, and whose thumbnail was.
 	shotAt time.Time
 	shown  job
@@ -90,9 +90,15 @@ func (s *Source) Probe(ctx context.Context) (detail string, err error) {
 
 // Run implements sources.Source. An OctoPrint that is away, or takes the key no
 // more, is no error: it is waited for.
+//
+// It does not leave that to sources.Connection: how long to wait depends on the
+// cause, since OctoPrint locks out whoever comes three times a minute with a
+// wrong key; a cause is said once though its words change, since a restart
+// refuses connections, then shows a page, then answers 501; and its errors say
+// by themselves what to do.
 func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	defer s.client.Close()
-	s.out, s.again, s.full, s.spoke = out, false, false, true
+	s.out, s.again, s.spoke = out, false, true
 	s.loop = retry.Loop{Min: minPause, Max: maxPause, Steady: maxPause}
 	s.t = newTranslator(&s.options, out.Positions()[positionKey], s.asks(ctx))
 	s.shotAt, s.shown = time.Time{}, job{}
@@ -106,7 +112,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	s.away("event2mqtt has not connected to OctoPrint yet")
 	s.tell(health.Lacking("connecting to OctoPrint at " + s.settings.url.String()))
 	for {
-		began := time.Now()
+		s.came = time.Time{}
 		err := s.connect(ctx)
 		if err != nil {
 			s.away(err.Error())
@@ -117,7 +123,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 		case errors.Is(err, sources.ErrClosed):
 			return err
 		}
-		lasted := time.Since(began)
+		lasted := s.lasted()
 		news := s.isNews(err, lasted)
 		pause, _ := s.loop.Next(err, lasted)
 		if api.KindOf(err) == api.Key {
@@ -132,6 +138,14 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 			return nil
 		}
 	}
+}
+
+// lasted is how long there was a connection. An attempt that takes long is none.
+func (s *Source) lasted() time.Duration {
+	if s.came.IsZero() {
+		return 0
+	}
+	return time.Since(s.came)
 }
 
 // asks are the questions that the translator may ask.

@@ -7,7 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/retry"
+	"event2mqtt/internal/sources/octoprint/api"
+
 	"github.com/gorilla/websocket"
+	"github.com/rs/zerolog"
 )
 
 // dial opens a link to a server that may answer pings, and sends what it is
@@ -44,6 +48,23 @@ func dial(t *testing.T, answers bool, frames <-chan string) *link {
 	l.start(t.Context())
 	t.Cleanup(l.stop)
 	return l
+}
+
+// TestAnAttemptThatTakesLongIsNoConnection: what it failed of is no news for
+// that, however long the timeout is.
+func TestAnAttemptThatTakesLongIsNoConnection(t *testing.T) {
+	s := &Source{loop: retry.Loop{Steady: maxPause}}
+	failure := &api.Error{Kind: api.Away, Text: "no answer"}
+	for i, want := range []zerolog.Level{zerolog.WarnLevel, zerolog.NoLevel, zerolog.NoLevel} {
+		if got := s.isNews(failure, s.lasted()); got != want {
+			t.Errorf("attempt %d: %s, want %s", i, got, want)
+		}
+		s.loop.Next(failure, s.lasted())
+	}
+	s.came = time.Now().Add(-time.Hour)
+	if got := s.isNews(failure, s.lasted()); got != zerolog.WarnLevel {
+		t.Errorf("after an hour's connection: %s", got)
+	}
 }
 
 // TestSnapshotsComeRarelyWhileNothingHappens, and as fast as they can while

@@ -74,8 +74,8 @@ func boundMemory() (stop func()) {
 // tellOfCollections sends after each collection, if there is room, until end is
 // closed.
 func tellOfCollections(collected chan<- struct{}, end <-chan struct{}) {
-	type garbage struct{ itself *garbage } // with a pointer, or it would share its memory with others
-	runtime.AddCleanup(&garbage{}, func(struct{}) {
+	garbage := new(*byte) // holds a pointer, or it would share its memory with others
+	runtime.AddCleanup(garbage, func(struct{}) {
 		select {
 		case <-end:
 			return

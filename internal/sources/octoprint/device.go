@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/url"
-	"slices"
 	"strings"
 
 	"event2mqtt/internal/device"
@@ -72,7 +71,7 @@ func (t *translator) describe(u *url.URL, name string) device.Device {
 		d.Entities = entities()
 	}
 	d.Commands = t.config.describeCommands(!t.topics.on || t.topics.temperature != "")
-	if t.config.Snapshot.on() || slices.Contains(t.config.Commands.Commands, commandSnapshot) {
+	if t.pictured {
 		d.Entities = append(d.Entities, device.Entity{Key: "snapshot", Name: "Webcam", State: keySnapshot, Kind: device.Image})
 	}
 	if t.config.Thumbnail {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -56,6 +57,7 @@ type gallery struct {
 	log       zerolog.Logger
 	asked     chan chan<- shot
 	wishes    chan struct{} // cap 1: there is something to do
+	taken     atomic.Bool   // there is a picture of the webcam
 	mu        sync.Mutex    // guards what follows
 	running   context.Context
 	wantsShot bool
@@ -174,6 +176,7 @@ func (g *gallery) take(ctx context.Context, out sources.Output) shot {
 		return shot{err: err}
 	}
 	out.Report(event.State{Key: keySnapshot, Payload: picture})
+	g.taken.Store(true)
 	return shot{size: len(picture)}
 }
 
@@ -225,6 +228,10 @@ func (a *attempts) note(err error, log zerolog.Logger, what string) {
 
 // watch wishes for the pictures that what was just told asks for.
 func (s *Source) watch(r *result, now time.Time) {
+	if !s.t.pictured && s.gallery.taken.Load() { // the command was allowed later on
+		s.t.pictured = true
+		s.out.Describe(s.t.describe(s.settings.url, s.name))
+	}
 	c := &s.options.Snapshot
 	for i := range r.events {
 		e := &r.events[i]

@@ -159,6 +159,12 @@ func TestPicturesComeWhilePrinting(t *testing.T) {
 // none.
 func TestACommandTakesAPicture(t *testing.T) {
 	c := newStudio(t, commandOptions, nil)
+	pictured := func() bool {
+		return slices.ContainsFunc(c.out.described().Entities, func(e device.Entity) bool { return e.Key == "snapshot" })
+	}
+	if !pictured() {
+		t.Error("the device has no picture")
+	}
 	if reply, err := c.ask(); err != nil || reply != `{"bytes":16}` || c.out.state("snapshot") != jpeg+"1" {
 		t.Errorf("%s, %v, %q", reply, err, c.out.state("snapshot"))
 	}
@@ -166,6 +172,18 @@ func TestACommandTakesAPicture(t *testing.T) {
 	if _, err := c.ask(); err == nil || !strings.Contains(err.Error(), "does not connect to OctoPrint just now") {
 		t.Error(err)
 	}
+}
+
+// TestACommandThatIsAllowedLaterShowsItsPicture: that does not restart the source.
+func TestACommandThatIsAllowedLaterShowsItsPicture(t *testing.T) {
+	c := newStudio(t, func(*octoprint.Options) {}, nil)
+	if _, err := c.ask(); err != nil {
+		t.Fatal(err)
+	}
+	c.peer.send(snapshot("current", "Operational", "", 1001))
+	until(t, "the device has a picture", func() bool {
+		return slices.ContainsFunc(c.out.described().Entities, func(e device.Entity) bool { return e.Key == "snapshot" })
+	})
 }
 
 // TestWhatIsNoPictureIsNotPublished: too large, a page, a stream, a lie. The

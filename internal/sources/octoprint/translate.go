@@ -36,6 +36,8 @@ type translator struct {
 	reporter
 	pos   position
 	known bool // whether there is a position: it has run before
+	// pictured is whether there are pictures of the webcam, or will be.
+	pictured bool
 
 	out   result
 	user  string // whose key it is
@@ -68,6 +70,7 @@ const maxHeld = 1000
 func newTranslator(config *Options, stored []byte, ask asks) *translator {
 	t := &translator{config: config, asks: ask, reporter: newReporter(config)}
 	t.pos, t.known = parsePosition(stored)
+	t.pictured = config.Snapshot.on() || slices.Contains(config.Commands.Commands, commandSnapshot)
 	return t
 }
 

@@ -387,6 +387,25 @@ func TestASnapshotKeepsTheNewestOfUnsavedTopics(t *testing.T) {
 	}
 }
 
+// TestWhatComesAfterARestIsSaved: while nothing changes the store is looked at
+// rarely, and again as soon as something does.
+func TestWhatComesAfterARestIsSaved(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	_, addr := startWith(t, broker.Options{Folder: journal.DirFS(dir), SaveInterval: 50 * time.Millisecond})
+	p := dial(t, addr, mqttest.Options{})
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "before", Payload: []byte("x"), Retain: true}))
+	time.Sleep(11 * time.Second) // it rests after 10
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "after", Payload: []byte("x"), Retain: true}))
+	testkit.Eventually(t, "both are on disk", func() bool {
+		b, _ := reborn(t, dir)
+		return b.Stats().Retained == 2
+	})
+}
+
 // TestWhatIsInFlightCounts: absent clients that never answered hold memory,
 // too.
 func TestWhatIsInFlightCounts(t *testing.T) {

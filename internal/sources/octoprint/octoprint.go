@@ -51,9 +51,10 @@ type Source struct {
 	spoke bool      // the log says that there is no connection, or nothing yet
 	name  string    // of the printer, for people; empty before the first connection
 	came  time.Time // when the connection came up; zero while it has not
-	// When the webcam's picture was wished for last, and whose thumbnail was.
+	// When the webcam's picture was wished for last, and the thumbnail of which
+	// file; an empty one is none.
 	shotAt time.Time
-	shown  job
+	shown  *job // nil is not known
 }
 
 // New makes a source; the error is that of Check.
@@ -101,7 +102,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	s.out, s.again, s.spoke = out, false, true
 	s.loop = retry.Loop{Min: minPause, Max: maxPause, Steady: maxPause}
 	s.t = newTranslator(&s.options, out.Positions()[positionKey], s.asks(ctx))
-	s.shotAt, s.shown = time.Time{}, job{}
+	s.shotAt = time.Time{}
 	ctx, end := context.WithCancel(ctx)
 	var pictures sync.WaitGroup
 	defer pictures.Wait()

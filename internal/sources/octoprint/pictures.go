@@ -198,6 +198,9 @@ func (g *gallery) thumbnail(ctx context.Context, out sources.Output, of job) {
 // fetch fetches the thumbnail of a file; it is empty if there is none.
 func (g *gallery) fetch(ctx context.Context, of job) ([]byte, error) {
 	whole, err := g.client.File(ctx, of.Origin, of.Path)
+	if api.KindOf(err) == api.Foreign { // the file is gone, or OctoPrint knows no more than its name
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -239,16 +242,16 @@ func (s *Source) watch(r *result, now time.Time) {
 			s.gallery.shoot()
 			s.shotAt = now
 		}
-		if s.options.Thumbnail && e.Name == "MetadataAnalysisFinished" && gjson.GetBytes(e.Payload, "path").Str == s.shown.Path {
-			s.shown = job{} // its plugin may have come to it only now
+		if s.options.Thumbnail && e.Name == "MetadataAnalysisFinished" && gjson.GetBytes(e.Payload, "path").Str == s.t.job.Path {
+			s.shown = nil // its plugin may have come to it only now
 		}
 	}
 	if c.Every > 0 && s.t.printing && now.Sub(s.shotAt) >= c.Every {
 		s.gallery.shoot()
 		s.shotAt = now
 	}
-	if now := (job{Path: s.t.job.Path, Origin: s.t.job.Origin, Size: s.t.job.Size}); s.options.Thumbnail && !s.t.caught.IsZero() && now != s.shown {
-		s.shown = now
+	if now := (job{Path: s.t.job.Path, Origin: s.t.job.Origin, Size: s.t.job.Size}); s.options.Thumbnail && !s.t.caught.IsZero() && (s.shown == nil || now != *s.shown) {
+		s.shown = &now
 		s.gallery.show(now)
 	}
 }

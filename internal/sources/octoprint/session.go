@@ -249,7 +249,7 @@ func (s *Source) up(ctx context.Context) {
 		s.log.Info().Msgf("octoprint: connected to OctoPrint %s at %s", s.t.version, s.settings.url)
 	}
 	s.name = cmp.Or(s.client.Name(ctx), "OctoPrint")
-	s.came = time.Now()
+	s.came, s.shown = time.Now(), nil
 	s.present()
 	s.out.Describe(s.t.describe(s.settings.url, s.name))
 	s.tell(s.running())

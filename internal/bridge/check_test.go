@@ -129,3 +129,14 @@ func TestASourceThatReadsWhatASinkWritesIsWarnedOf(t *testing.T) {
 		}
 	}
 }
+
+// TestGroupsOfNamesArePrintedAsInAFile, and a secret in one is hidden.
+func TestGroupsOfNamesArePrintedAsInAFile(t *testing.T) {
+	plan := load(t, "sources: [{name: octo, type: octoprint, url: http://octopi.local, api_key: k, gcode: {park: [G91, G0 Z10], home: [G28]}, max_temperature: {tool0: 250, bed: 100}, headers: {X-Token: geheim}}]\n")
+	all := fmt.Sprint(plan.Values())
+	for _, want := range []string{"gcode {home: [G28], park: [G91, G0 Z10]}", "max_temperature {bed: 100, tool0: 250}", "headers {X-Token: ***}"} {
+		if !strings.Contains(all, "sources[0]."+want) {
+			t.Errorf("%s is missing: %s", want, all)
+		}
+	}
+}

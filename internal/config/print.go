@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -96,9 +97,12 @@ func show(v reflect.Value) string {
 		}
 		return "[" + strings.Join(parts, ", ") + "]"
 	case reflect.Map:
-		if v.Len() == 0 {
-			return "{}"
+		parts := make([]string, 0, v.Len())
+		for key, value := range v.Seq2() {
+			parts = append(parts, show(key)+": "+show(value))
 		}
+		slices.Sort(parts)
+		return "{" + strings.Join(parts, ", ") + "}"
 	}
 	return fmt.Sprint(v.Interface())
 }

@@ -47,7 +47,7 @@ func checkCommand(f *flags) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&print, "print", false, "print every option as it would be used, and where it comes from; secrets are masked")
-	cmd.Flags().BoolVar(&probe, "probe", false, "also try out brokers (connect, publish a message and read it back), files and addresses; a line each")
+	cmd.Flags().BoolVar(&probe, "probe", false, "also try out the state folder, brokers (connect, publish a message and read it back), files and addresses; a line each")
 	return cmd
 }
 

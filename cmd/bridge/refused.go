@@ -7,9 +7,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"event2mqtt/internal/control"
-
 	"github.com/spf13/cobra"
+
+	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/control"
 )
 
 // refusedCommand looks after events that the destination has refused.
@@ -33,13 +34,24 @@ again. They come behind all events that wait.`,
 			}
 			list, err := control.Refused(cmd.Context(), dir)
 			if err != nil {
-				return err
+				return whyNotAsked(dir, err)
 			}
 			return printRefused(cmd, list)
 		},
 	}
 	cmd.AddCommand(refusedDo(f, "send", "sent again"), refusedDo(f, "drop", "dropped"))
 	return cmd
+}
+
+// whyNotAsked is why the program that uses a folder could not be asked: none runs
+// there, which may be since the folder is not for this version.
+func whyNotAsked(dir string, err error) error {
+	if errors.Is(err, control.ErrNotRunning) {
+		if newer := bridge.CheckFolder(dir); newer != nil {
+			return newer
+		}
+	}
+	return err
 }
 
 func printRefused(cmd *cobra.Command, list control.RefusedList) error {
@@ -87,7 +99,7 @@ func refusedDo(f *flags, do, done string) *cobra.Command {
 			}
 			o, err := control.DoRefused(cmd.Context(), dir, control.RefusedRequest{Do: do, IDs: ids, All: all})
 			if err != nil {
-				return err
+				return whyNotAsked(dir, err)
 			}
 			if len(o.Done) > 0 || o.Problems == nil {
 				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", counted(len(o.Done), "event"), done); err != nil {

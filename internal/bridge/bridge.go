@@ -136,11 +136,15 @@ func (b *Bridge) Run(ctx context.Context) error {
 	if err := b.openJournal(b.opt.Plan.Journal); err != nil {
 		return err
 	}
+	stopping := false
 	defer func() {
 		if err := b.journal.Close(); err != nil {
 			b.log.Error().Err(err).Msg("journal was not closed cleanly; some events may be sent twice after the next start")
 		}
 		b.unlockJournal()
+		if stopping {
+			b.log.Info().Msg("stopped")
+		}
 	}()
 	if err := b.enterFormat(); err != nil {
 		return err
@@ -169,6 +173,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 
 	b.takeReloads(ctx)
 
+	stopping = true
 	b.log.Info().Msg("stopping")
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	control.Remove(b.stateDir)

@@ -38,6 +38,10 @@ type (
 	preparer interface{ Prepare() }
 	// hinter knows keys that belong elsewhere, and what to write instead.
 	hinter interface{ Hints() map[string]string }
+	// valueHinter does so for what is written as the values of its own keys.
+	valueHinter interface {
+		HintsOf(written map[string]any) map[string]string
+	}
 	// trier tells how people can send an event, if anybody can, over HTTP at
 	// an address.
 	trier interface{ Try(address string) string }
@@ -79,6 +83,7 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 		if first, taken := names[name]; taken && name != "" {
 			note(path, config.Errorf("name", "%q is the name of %s[%d] already", name, key, first))
 		}
+		note(path, config.CheckName(name))
 		note(path, checkName(name))
 		names[name] = i
 		if c, ok := any(options).(clasher[O]); ok {
@@ -112,6 +117,26 @@ func checkSourceName() func(name string) error {
 		levels[level] = name
 		return nil
 	}
+}
+
+// checkStateTopics tells of sources whose states would share topics because of
+// what publish.state_topic makes of names.
+func (p *Plan) checkStateTopics() error {
+	template, err := topic.ParseState(p.Publish.StateTopic, p.Publish.BaseTopic)
+	if err != nil {
+		return nil // it is told by who has the option
+	}
+	taken := map[string]string{}
+	for _, o := range p.sources {
+		name := o.Base().Name
+		at, err := template.Render(topic.Values{Source: name, Key: event.KeyAvailable})
+		other, there := taken[at]
+		if err == nil && there && topic.Safe(other) != topic.Safe(name) { // else it is told already
+			return config.Errorf("publish.state_topic", "with %q, the sources %q and %q would publish their states to the same topics; rename one of them, or change the template", p.Publish.StateTopic, other, name)
+		}
+		taken[at] = name
+	}
+	return nil
 }
 
 func checkSinkName(name string) error {
@@ -169,13 +194,18 @@ func (k kinds[O]) decode(doc *config.Document, path string, item any) (options O
 	}
 	options = make()
 	var misplaced []error
+	hints := map[string]string{}
 	if h, ok := any(options).(hinter); ok {
-		for key, hint := range h.Hints() {
-			if raw[key] != nil {
-				misplaced = append(misplaced, config.Errorf(key, "%s", hint))
-				raw = maps.Clone(raw) // without what is told of already
-				delete(raw, key)
-			}
+		hints = h.Hints()
+	}
+	if h, ok := any(options).(valueHinter); ok {
+		hints = h.HintsOf(raw)
+	}
+	for key, hint := range hints {
+		if raw[key] != nil {
+			misplaced = append(misplaced, config.Errorf(key, "%s", hint))
+			raw = maps.Clone(raw) // without what is told of already
+			delete(raw, key)
 		}
 	}
 	err = doc.DecodeValue(path, raw, options)
@@ -193,7 +223,11 @@ func (k kinds[O]) unknown(kind string, missing bool) error {
 	if missing {
 		return config.Errorf("type", "is missing; write type: %s", strings.Join(k.names, ", or type: "))
 	}
-	text := fmt.Sprintf("%q is not a type of %s; there are %s", kind, k.what, strings.Join(k.names, ", "))
+	verb := "are"
+	if len(k.names) == 1 {
+		verb = "is"
+	}
+	text := fmt.Sprintf("%q is not a type of %s; there %s %s", kind, k.what, verb, strings.Join(k.names, ", "))
 	if near := config.Near(kind, k.names...); near != "" && kind != "" {
 		text += fmt.Sprintf("; did you mean %s?", near)
 	}

@@ -196,10 +196,10 @@ func (k kinds[O]) decode(doc *config.Document, path string, item any) (options O
 	var misplaced []error
 	hints := map[string]string{}
 	if h, ok := any(options).(hinter); ok {
-		hints = h.Hints()
+		maps.Copy(hints, h.Hints())
 	}
 	if h, ok := any(options).(valueHinter); ok {
-		hints = h.HintsOf(raw)
+		maps.Copy(hints, h.HintsOf(raw))
 	}
 	for key, hint := range hints {
 		if raw[key] != nil {

@@ -102,6 +102,7 @@ const (
 type Set struct {
 	rules []*rule
 	log   zerolog.Logger
+	watch func(by *Rule, e *event.Event, failed error) // may be nil
 
 	timestamp string // the key of an event's time
 	maxHeld   int    // bytes
@@ -126,6 +127,9 @@ type Options struct {
 	// Before is the set that this one follows: what its rules remember goes
 	// over to those that stay the same. May be nil.
 	Before *Set
+	// Watch is told of each rule that has changed an event, which is as it is
+	// then, and of each whose expression failed, with why. May be nil.
+	Watch func(by *Rule, e *event.Event, failed error)
 	// Place tells where the rule of an index is written, as Rule has it. May
 	// be nil.
 	Place func(index int) (file string, line int)
@@ -141,6 +145,7 @@ type rule struct {
 	when   *vm.Program
 	topic  topic.Template
 	add    []addition
+	edits  bool // it changes events
 	warned atomic.Bool // that its expression has failed
 	*memory
 	*counters
@@ -177,7 +182,7 @@ func Check(list []Config, base string) error {
 
 // New makes a set of rules.
 func New(list []Config, o Options) (*Set, error) {
-	s := &Set{log: o.Log, timestamp: cmp.Or(o.Timestamp, event.DefaultTimestampField), maxHeld: cmp.Or(o.MaxHeld, 256<<10), shared: &shared{}}
+	s := &Set{log: o.Log, watch: o.Watch, timestamp: cmp.Or(o.Timestamp, event.DefaultTimestampField), maxHeld: cmp.Or(o.MaxHeld, 256<<10), shared: &shared{}}
 	var errs []error
 	for i, c := range list {
 		r, err := compile(c, o.Base)
@@ -271,14 +276,14 @@ func compile(c Config, base string) (*rule, error) {
 			bad("topic", "%w", err)
 		}
 	}
-	edits := c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || len(c.Pick)+len(c.Remove)+len(c.Add) > 0
+	r.edits = c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || len(c.Pick)+len(c.Remove)+len(c.Add) > 0
 	thins := c.MinInterval != 0 || c.Dedupe
 	switch {
 	case c.Keep && c.Drop:
 		relation("drop", "keep", "keep is set already; leave one of them out")
-	case (c.Keep || c.Drop) && (edits || thins):
+	case (c.Keep || c.Drop) && (r.edits || thins):
 		bad("", "keep and drop end what the rules do with an event; put the other actions into a rule before")
-	case !c.Keep && !c.Drop && !edits && !thins:
+	case !c.Keep && !c.Drop && !r.edits && !thins:
 		bad("", "the rule does nothing; set one of keep, drop, rename, topic, qos, retain, pick, remove, add, min_interval, dedupe")
 	}
 	if len(c.Per) > 0 && c.MinInterval == 0 {
@@ -375,6 +380,9 @@ func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bo
 	}
 	result, err := expr.Run(r.when, environment{e.Name, e.Source, payload()})
 	if err != nil {
+		if s.watch != nil {
+			s.watch(r.is, e, errors.New(expressionError(err)))
+		}
 		if r.failed.Add(1); !r.warned.Swap(true) {
 			s.log.Warn().Str("when", r.When).Str("event", e.Name).Str("source", e.Source).Str("error", expressionError(err)).Msgf("%s: the expression failed; the rule does not apply to this event", r.is)
 		}

@@ -145,7 +145,7 @@ type rule struct {
 	when   *vm.Program
 	topic  topic.Template
 	add    []addition
-	edits  bool // it changes events
+	edits  bool        // it changes events
 	warned atomic.Bool // that its expression has failed
 	*memory
 	*counters

@@ -140,7 +140,6 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(t.Sources), note, checkSourceName())
 	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, sinkKinds(t.Sinks), note, checkSinkName)...)
 	p.checkCommands(note)
-	note("", p.checkStateTopics())
 	if len(p.Sources) == 0 {
 		hook := webhook.Defaults()
 		hook.Name, hook.Type = "default", webhook.Type.Name

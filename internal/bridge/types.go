@@ -119,26 +119,6 @@ func checkSourceName() func(name string) error {
 	}
 }
 
-// checkStateTopics tells of sources whose states would share topics because of
-// what publish.state_topic makes of names.
-func (p *Plan) checkStateTopics() error {
-	template, err := topic.ParseState(p.Publish.StateTopic, p.Publish.BaseTopic)
-	if err != nil {
-		return nil // it is told by who has the option
-	}
-	taken := map[string]string{}
-	for _, o := range p.sources {
-		name := o.Base().Name
-		at, err := template.Render(topic.Values{Source: name, Key: event.KeyAvailable})
-		other, there := taken[at]
-		if err == nil && there && topic.Safe(other) != topic.Safe(name) { // else it is told already
-			return config.Errorf("publish.state_topic", "with %q, the sources %q and %q would publish their states to the same topics; rename one of them, or change the template", p.Publish.StateTopic, other, name)
-		}
-		taken[at] = name
-	}
-	return nil
-}
-
 func checkSinkName(name string) error {
 	if name == mainSink {
 		return config.Errorf("name", "%q is the sink of the section mqtt; choose another name", name)

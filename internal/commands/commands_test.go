@@ -263,6 +263,23 @@ func TestOneIsDoneAtATime(t *testing.T) {
 	r.await(t, 2)
 }
 
+// TestACommandThatWaitedTooLongIsAnswered, and not done as a surprise.
+func TestACommandThatWaitedTooLongIsAnswered(t *testing.T) {
+	r := newRig(t, "stubborn", "pause")
+	r.take("stubborn", "")
+	received := time.Now().Add(300*time.Millisecond - commands.MaxAge)
+	r.take("pause", "", func(in *sinks.Incoming) { in.Received = received })
+	testkit.Eventually(t, "it is too old", func() bool { return time.Since(received) > commands.MaxAge })
+	close(r.release)
+	testkit.Eventually(t, "it is answered", func() bool {
+		_, answers, _, _ := r.lists()
+		return len(answers) == 2 && strings.Contains(answers[1], "it is older than 10s, since the source was busy with others")
+	})
+	if done, _, _, _ := r.lists(); len(done) != 1 {
+		t.Errorf("done %q", done)
+	}
+}
+
 // TestOtherCommandsAreAllowedInPlace: what is being done goes on, and what
 // waits is looked at again.
 func TestOtherCommandsAreAllowedInPlace(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"event2mqtt/internal/config"
 	"event2mqtt/internal/journal"
 )
 
@@ -66,7 +67,7 @@ func (b *Bridge) forgetCursors() time.Duration {
 			continue
 		}
 		b.log.Info().Str("sink", m.Name).Uint64("not_delivered", m.Lag).
-			Msgf("the sink was removed more than journal.keep (%s) ago and is forgotten; %s not delivered there", keep, was(m.Lag, "event"))
+			Msgf("the sink was removed more than journal.keep (%s) ago and is forgotten; %s not delivered there", config.DurationText(keep), was(m.Lag, "event"))
 	}
 	return next
 }

@@ -1,8 +1,10 @@
 package bridge
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
+	"path/filepath"
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/bundled"
@@ -12,23 +14,41 @@ import (
 
 // This file keeps the program out of a state folder that a newer version wrote.
 
-// checkFormat returns an error if a newer version wrote the state folder. It
-// comes before anything is changed there.
-func (b *Bridge) checkFormat() error {
-	if err := format.Check(b.stateDir); errors.Is(err, format.ErrNewer) {
+// CheckFolder returns format.ErrNewer if a newer version wrote a state folder,
+// which this one must then neither use nor change. A folder that is not there,
+// or that tells nothing, is fine. It changes nothing.
+func CheckFolder(dir string) error {
+	if err := format.Check(dir); errors.Is(err, format.ErrNewer) {
 		return err
 	} // else it is Enter's to tell
 	return nil
 }
 
-// checkStore does the same for the broker's store, if that is to be used: it is
-// opened later than the journal, which is then changed already.
-func (b *Bridge) checkStore() error {
-	plan := b.opt.Plan
-	if len(plan.MQTT.URL) > 0 || !plan.Broker.Persistence {
+// checkFolder does the same for all that the plan uses of the folder: the
+// journal and the broker's store know by their records, too.
+func (p *Plan) checkFolder(dir string) error {
+	if err := CheckFolder(dir); err != nil {
+		return err
+	}
+	err := journal.Check(journal.DirFS(p.journalIn(dir)), nil)
+	if errors.Is(err, journal.ErrNewer) {
+		return err
+	}
+	return p.checkStore(dir)
+}
+
+// journalIn is the folder of the journal.
+func (p *Plan) journalIn(stateDir string) string {
+	return cmp.Or(p.Journal.Path, filepath.Join(stateDir, "journal"))
+}
+
+// checkStore checks the broker's store, if that is to be used: it is opened
+// later than the journal, which is then changed already.
+func (p *Plan) checkStore(stateDir string) error {
+	if len(p.MQTT.URL) > 0 || !p.Broker.Persistence {
 		return nil
 	}
-	err := broker.CheckFolder(journal.DirFS(bundled.Folder(b.stateDir)))
+	err := broker.CheckFolder(journal.DirFS(bundled.Folder(stateDir)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -2,7 +2,10 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/rs/zerolog"
 
@@ -19,9 +22,10 @@ type Probed struct {
 	Err    error // what is wrong
 }
 
-// Probe tries out what a configuration names: brokers, files, addresses. It
-// calls tell with each as soon as it is known.
+// Probe tries out what a configuration names: the state folder, brokers, files,
+// addresses. It calls tell with each as soon as it is known.
 func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) error {
+	tell(p.probeFolder(stateDir))
 	if len(p.MQTT.URL) > 0 {
 		err := mqtt.Probe(ctx, p.MQTT, p.Publish, func(broker string, err error) {
 			tell(Probed{"broker " + broker, "connected; a message came back", err})
@@ -55,4 +59,13 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 		tell(probed)
 	}
 	return nil
+}
+
+// probeFolder tells whether this version can use the state folder.
+func (p *Plan) probeFolder(dir string) Probed {
+	probed := Probed{What: "state folder " + dir, Detail: "this version can use it", Err: p.checkFolder(dir)}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		probed.Detail = "is not there yet; the program makes it"
+	}
+	return probed
 }

@@ -30,7 +30,7 @@ func TestProbesTryOutWhatIsNamed(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"connected; a message came back", "FAIL the broker does not answer (time-out)", "FAIL cannot listen on", "1 file can be read"}
+	want := []string{"this version can use it", "connected; a message came back", "FAIL the broker does not answer (time-out)", "FAIL cannot listen on", "1 file can be read"}
 	if len(got) != len(want) {
 		t.Fatalf("got %q", got)
 	}

@@ -307,7 +307,7 @@ func (c *change) remove(part *component) {
 	plan := c.new.plan
 	switch part.part.(type) {
 	case sinks.Sink:
-		c.say("%s: removed; %s not delivered there yet; its place is kept for %s", part.title, was(part.lag(), "event"), plan.Journal.Keep)
+		c.say("%s: removed; %s not delivered there yet; its place is kept for %s", part.title, was(part.lag(), "event"), config.DurationText(plan.Journal.Keep))
 		c.end(func() {
 			part.stop()
 			c.leaveCursor(part)

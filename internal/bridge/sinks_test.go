@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -195,4 +196,26 @@ func TestThePlaceOfASinkThatIsNotConfiguredHoldsUpNobody(t *testing.T) {
 	t.Run("before", func(t *testing.T) { newRigIn(t, yaml, state) })
 	h = newRigIn(t, plain, state)
 	testkit.Eventually(t, "its place holds up nobody", func() bool { return yields(h) })
+}
+
+// TestAnAnswerNamesTheSinkThatIsWaitedFor, which need not be the broker.
+func TestAnAnswerNamesTheSinkThatIsWaitedFor(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "gone")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h := newRig(t, strings.Replace(plain, "type: webhook", "type: webhook, respond: delivered, respond_timeout: 100ms", 1)+
+		fmt.Sprintf("sinks: [{name: log, type: file, path: %s/events, required: true, match: [Print]}]\n", dir))
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.Post("http://"+h.http+"/hooks/hooks/Print", "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, _ := io.ReadAll(r.Body)
+	if r.StatusCode != http.StatusGatewayTimeout || !strings.Contains(string(text), "but the sink log has not acknowledged them within 100ms; do not send them again") {
+		t.Errorf("%d %s", r.StatusCode, text)
+	}
 }

@@ -38,6 +38,10 @@ type (
 	preparer interface{ Prepare() }
 	// hinter knows keys that belong elsewhere, and what to write instead.
 	hinter interface{ Hints() map[string]string }
+	// valueHinter does so for what is written as the values of its own keys.
+	valueHinter interface {
+		HintsOf(written map[string]any) map[string]string
+	}
 	// trier tells how people can send an event, if anybody can, over HTTP at
 	// an address.
 	trier interface{ Try(address string) string }
@@ -79,6 +83,7 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 		if first, taken := names[name]; taken && name != "" {
 			note(path, config.Errorf("name", "%q is the name of %s[%d] already", name, key, first))
 		}
+		note(path, config.CheckName(name))
 		note(path, checkName(name))
 		names[name] = i
 		if c, ok := any(options).(clasher[O]); ok {
@@ -169,13 +174,18 @@ func (k kinds[O]) decode(doc *config.Document, path string, item any) (options O
 	}
 	options = make()
 	var misplaced []error
+	hints := map[string]string{}
 	if h, ok := any(options).(hinter); ok {
-		for key, hint := range h.Hints() {
-			if raw[key] != nil {
-				misplaced = append(misplaced, config.Errorf(key, "%s", hint))
-				raw = maps.Clone(raw) // without what is told of already
-				delete(raw, key)
-			}
+		maps.Copy(hints, h.Hints())
+	}
+	if h, ok := any(options).(valueHinter); ok {
+		maps.Copy(hints, h.HintsOf(raw))
+	}
+	for key, hint := range hints {
+		if raw[key] != nil {
+			misplaced = append(misplaced, config.Errorf(key, "%s", hint))
+			raw = maps.Clone(raw) // without what is told of already
+			delete(raw, key)
 		}
 	}
 	err = doc.DecodeValue(path, raw, options)
@@ -193,7 +203,11 @@ func (k kinds[O]) unknown(kind string, missing bool) error {
 	if missing {
 		return config.Errorf("type", "is missing; write type: %s", strings.Join(k.names, ", or type: "))
 	}
-	text := fmt.Sprintf("%q is not a type of %s; there are %s", kind, k.what, strings.Join(k.names, ", "))
+	verb := "are"
+	if len(k.names) == 1 {
+		verb = "is"
+	}
+	text := fmt.Sprintf("%q is not a type of %s; there %s %s", kind, k.what, verb, strings.Join(k.names, ", "))
 	if near := config.Near(kind, k.names...); near != "" && kind != "" {
 		text += fmt.Sprintf("; did you mean %s?", near)
 	}

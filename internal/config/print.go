@@ -3,8 +3,10 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Value is an option as it is in use.
@@ -82,13 +84,17 @@ func show(v reflect.Value) string {
 	case Secret:
 		return x.String()
 	case time.Duration:
-		return x.String()
+		return DurationText(x)
 	case Size:
 		return x.String()
 	}
 	switch v.Kind() {
 	case reflect.String:
-		return v.String()
+		text := v.String()
+		if strings.ContainsFunc(text, unicode.IsControl) {
+			text = strconv.Quote(text) // as in YAML, between double quotes
+		}
+		return text
 	case reflect.Slice:
 		parts := make([]string, v.Len())
 		for i := range parts {

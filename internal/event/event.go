@@ -26,6 +26,9 @@ type Event struct {
 	Position Position
 	// Route is where rules send the event.
 	Route Route
+	// Only is the name of the one sink that gets the event; empty is all that
+	// want it. It is for an event that this sink alone has refused.
+	Only string
 }
 
 // Route is how an event is published where that is other than configured for

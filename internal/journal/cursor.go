@@ -132,6 +132,16 @@ func (c *Cursor) Rewind() {
 	signal(c.reader.wake)
 }
 
+// Name is the cursor's.
+func (c *Cursor) Name() string { return c.mark.name }
+
+// Acked returns up to where events are acknowledged.
+func (c *Cursor) Acked() uint64 {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	return c.mark.acked
+}
+
 // Lag returns how many events wait to be acknowledged.
 func (c *Cursor) Lag() uint64 {
 	c.j.mu.Lock()

@@ -108,6 +108,9 @@ func (p *Batch) apply(e *event.Event, rules []*rule) Verdict {
 		if edit(r, e) {
 			decoded = nil
 		}
+		if p.set.watch != nil && r.edits {
+			p.set.watch(r.is, e, nil)
+		}
 		if r.Dedupe && p.repeated(r, e) {
 			p.counts = append(p.counts, &r.dropped)
 			return Verdict{Repeat, r.is}

@@ -147,7 +147,7 @@ type Connector interface {
 type Common struct {
 	Name     string             `koanf:"name" required:"it names the sink's place in the journal" doc:"The sink's name, in messages and in the journal."`
 	Type     string             `koanf:"type" required:"it tells which options there are" doc:"The kind of sink, such as file."`
-	Match    []string           `koanf:"match" example:"Print*" doc:"The names of the events that the sink gets, with * and ? as in rules; left out, all."`
+	Match    []string           `koanf:"match" example:"Print*" doc:"Patterns of the names of events that the sink gets, or OctoPrint's classes such as @printjob, as in rules; left out, it gets all."`
 	Required bool               `koanf:"required" default:"false" doc:"Whether a webhook with respond: delivered waits for this sink, too."`
 	WhenFull journal.FullPolicy `koanf:"when_full" default:"drop_oldest" oneof:"refuse,drop_oldest" doc:"What becomes of events that this sink has not got while the journal is full: drop_oldest gives up the oldest of them for this sink alone; refuse keeps them, and new events are refused."`
 }

@@ -9,6 +9,7 @@ package file
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -91,6 +92,16 @@ func regular(path string, mode fs.FileMode) error {
 		return errors.New(path + " is a symbolic link; write the path that it leads to")
 	case !mode.IsRegular():
 		return errors.New(path + " is " + file.Kind(mode) + ", not a file")
+	}
+	return nil
+}
+
+// HintsOf tells what people take keep for.
+func (o *Options) HintsOf(written map[string]any) map[string]string {
+	if text, ok := written["keep"].(string); ok {
+		if _, err := config.ParseDuration(text); err == nil {
+			return map[string]string{"keep": fmt.Sprintf("is how many renamed files are kept, such as 5, and not %q; how long the place of a removed sink is kept is journal.keep", text)}
+		}
 	}
 	return nil
 }

@@ -250,12 +250,12 @@ func (s *Sink) sendEventsAlone(ctx context.Context, l link, in *journal.Cursor, 
 	}()
 	defer func() { cancel(nil); <-stopped }()
 	buf := make([]journal.Entry, 0, 1)
-	for last := uint64(0); last < s.doubt.until && in.Lag() > 0; {
+	for in.Acked() < s.doubt.until { // it was sent, so it is one that this sink gets
 		entries, err := in.Next(ctx, buf)
 		if err != nil {
 			return context.Cause(ctx)
 		}
-		last = entries[0].Seq
+		last := entries[0].Seq
 		if err := s.sendEventAlone(ctx, l, &entries[0], f); err != nil {
 			if errors.Is(err, errSkipped) {
 				s.ack(in, last)

@@ -2,12 +2,52 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks"
 )
 
 // This file is what becomes of the place that a removed sink had in the journal.
+
+// cursorOf is the place of a sink in the journal, which it takes over from the one
+// before. If there is none, place says in words where the sink begins. An undone
+// change leaves the place as it was.
+func (c *change) cursorOf(base sinks.Common, old *component) (cursor *journal.Cursor, place string, err error) {
+	if old != nil {
+		return old.cursor, "", nil
+	}
+	cursor, err = c.journal.CursorWith(base.Name, base.WhenFull)
+	if err != nil {
+		return nil, "", fmt.Errorf("find the place of sink %s in the journal: %w", base.Name, err)
+	}
+	c.undo(cursor.Cancel)
+	place = "begins with the next event"
+	if !cursor.Fresh() {
+		place = "goes on where it was; waiting: " + counted(cursor.Lag(), "event")
+	}
+	return cursor, place, nil
+}
+
+// greetSinks says which sinks there are and where each begins. The main one is
+// told of as where events go.
+func (b *Bridge) greetSinks() {
+	const most = 20 // lines
+	for i, part := range b.now.parts[:len(b.now.plan.sinks)] {
+		switch {
+		case i > most:
+			b.log.Info().Msgf("and %s more", counted(len(b.now.plan.sinks)-i, "sink"))
+			return
+		case i > 0:
+			b.log.Info().Msgf("%s (%s): %s", part.title, b.now.plan.sinks[i].Base().Type, part.place)
+		case !part.cursor.Fresh():
+			b.log.Info().Msgf("%s: %s", part.title, part.place)
+		}
+	}
+}
 
 // leaveCursor closes the cursor of a sink that is no longer configured. It is
 // kept for a while, but not at the cost of new events.
@@ -65,7 +105,11 @@ func (b *Bridge) forgetCursors() time.Duration {
 			next = min(next, time.Minute)
 			continue
 		}
-		b.log.Info().Str("sink", m.Name).Uint64("not_delivered", m.Lag).
+		level := zerolog.InfoLevel
+		if m.Lag > 0 {
+			level = zerolog.WarnLevel
+		}
+		b.log.WithLevel(level).Str("sink", m.Name).Uint64("not_delivered", m.Lag).
 			Msgf("the sink was removed more than journal.keep (%s) ago and is forgotten; %s not delivered there", keep, was(m.Lag, "event"))
 	}
 	return next

@@ -112,7 +112,7 @@ func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
 	p.idle()
 	testkit.OK(t, os.Rename(dir, dir+".away"))
 	p.numbered(101, 50)
-	testkit.Eventually(t, "the sink waits", func() bool { return strings.Contains(p.get("/readyz"), "no such file or directory") })
+	testkit.Eventually(t, "the sink waits", func() bool { return strings.Contains(p.get("/readyz"), "does not exist; make it") })
 	if status := p.status("/readyz"); status != http.StatusOK {
 		t.Errorf("a sink that waits makes the program unready: %d", status)
 	}

@@ -232,11 +232,11 @@ func TestASinksOwnPolicyGoesBeforeTheJournals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMemFS(1)
 			opt := journal.Options{FS: m, MaxSize: 32 << 10, SegmentSize: 4 << 10, WhenFull: c.journal}
-			j, log := logged(t, opt)
+			j := open(t, opt)
 			_, err := j.CursorWith("slow", c.own)
 			must(0, err)
 			must(0, j.Close())
-			j, log = logged(t, opt) // it survives a restart
+			j, log := logged(t, opt) // it survives a restart
 			refused := 0
 			for i := range 400 {
 				if _, err := j.Append(context.Background(), numbered(i)); err != nil {

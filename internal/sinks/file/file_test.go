@@ -353,7 +353,7 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 	for path, want := range map[string]string{
 		at("pipe"): "is a named pipe, not a file", dir: "is a folder, not a file", dir + "/": "write the name of a file", "/dev/full": "/dev/full is a device, not a file",
 		at("link"): "is a symbolic link; write the path that it leads to", "events.jsonl": "must begin with /",
-		at("file/events.jsonl"): "is no folder",
+		at("file/events.jsonl"):      "is no folder",
 		at(strings.Repeat("x", 241)): "241 bytes; at most 240", at("file"): "", at("new"): "", at("none/events.jsonl"): "",
 	} {
 		o := file.Type.Options().(*file.Options)

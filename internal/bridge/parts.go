@@ -96,7 +96,10 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 	}
 	w := wanted{title: "sink " + base.Name, name: base.Name, spec: spec, added: "added", changed: "changed"}
 	if i == 0 {
-		w.added, w.changed = "publishes to "+to, "publishes to "+to
+		w.added = "publishes to " + to
+		if !c.starting() && c.old.plan.destination() != to {
+			w.changed = w.added
+		}
 	}
 	w.build = func(old *component) (*component, error) {
 		told, deps := c.watchSink(base, deps)

@@ -84,11 +84,6 @@ func (j *Journal) openCursor(name string, whenFull *FullPolicy) (c *Cursor, know
 	} else if m.cursor != nil {
 		return nil, false, fmt.Errorf("cursor %q is already open", name)
 	}
-	// What went by order from behind a closed cursor does not wait for it. Other
-	// events that are missing are reported when it comes to them.
-	if len(j.segments) > 0 {
-		m.acked = max(m.acked, min(j.removed, j.segments[0].first-1))
-	}
 	// What a lost mark says cannot be forgotten: it would begin at the end then.
 	c = &Cursor{j: j, mark: m, fresh: !known && !j.unmarked, before: *m}
 	if whenFull != nil {

@@ -274,11 +274,14 @@ func (j *Journal) loadMarks(fallback map[string]uint64, known uint64) error {
 
 // takeMarks makes the marks of what was saved.
 func (j *Journal) takeMarks(content *marksContent) {
-	now := time.Now()
+	now, removed := time.Now(), j.orderly()
 	for name, acked := range content.Cursors {
 		if acked > maxSeq { // of a checkpoint
 			continue
 		}
+		// What went by order waits for nobody. Other events that are missing are
+		// reported when the cursor comes to them.
+		acked = max(acked, removed)
 		m := &mark{name: name, acked: acked, lost: content.Given[name]}
 		m.close(now) // it was open until now, as far as anybody knows
 		switch ms, ok := content.Closed[name]; {
@@ -309,10 +312,7 @@ const firstClock = 1577836800_000
 // skipRemoved has cursors give up what went by order from behind them, as far as
 // nothing told of that yet: a version went by that knows nothing of them.
 func (j *Journal) skipRemoved(content *marksContent) {
-	if len(j.segments) == 0 || content.Last == 0 {
-		return
-	}
-	to := min(j.removed, j.segments[0].first-1)
+	to := j.orderly()
 	for name, acked := range content.Cursors {
 		if acked >= to {
 			continue
@@ -324,6 +324,14 @@ func (j *Journal) skipRemoved(content *marksContent) {
 		j.moved()
 		j.opt.Log.Error().Str("sink", name).Uint64("events", lost).Msg("journal: events that this sink had not got were removed while an older version ran, which did not know it; it goes on behind them")
 	}
+}
+
+// orderly is the newest event that is not on disk, and rightly so.
+func (j *Journal) orderly() uint64 {
+	if len(j.segments) == 0 {
+		return 0
+	}
+	return min(j.removed, j.segments[0].first-1)
 }
 
 // putBack puts marks that are ahead of all that is stored back to where the

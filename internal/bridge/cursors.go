@@ -11,10 +11,11 @@ import (
 	"event2mqtt/internal/sinks"
 )
 
-// This file is what becomes of the place that a removed sink had in the journal.
+// This file is the places of sinks in the journal: where each begins, and what
+// becomes of that of a removed one.
 
 // cursorOf is the place of a sink in the journal, which it takes over from the one
-// before. If there is none, place says in words where the sink begins. An undone
+// before. If there was none, place says in words where the sink begins. An undone
 // change leaves the place as it was.
 func (c *change) cursorOf(base sinks.Common, old *component) (cursor *journal.Cursor, place string, err error) {
 	if old != nil {
@@ -93,8 +94,7 @@ func (b *Bridge) forgetCursors() time.Duration {
 		if m.Open || wanted[m.Name] {
 			continue
 		}
-		// Also one that was removed while the program did not run, or that a
-		// reload made which was refused.
+		// Also one that was removed while the program did not run.
 		b.journal.SetWhenFull(m.Name, journal.DropOldest)
 		if left := keep - time.Since(m.Used); left > 0 {
 			next = min(next, left)

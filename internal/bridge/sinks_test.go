@@ -374,9 +374,9 @@ func TestASinkThatFillsTheJournalIsNamed(t *testing.T) {
 	yaml := plain + "max_payload: 16KiB\njournal: {max_size: 64KiB, when_full: drop_oldest}\n" +
 		"sinks: [{name: small, type: file, path: " + t.TempDir() + "/none/events, when_full: refuse}]\n"
 	h := newRig(t, yaml)
-	if got := h.lines("sinks[0].when_full: new events are refused while the journal is full"); len(got) != 1 {
-		t.Errorf("check warns: %s", got)
-	}
+	testkit.Eventually(t, "it is warned of", func() bool { // soon after HTTP answers
+		return len(h.lines("sinks[0].when_full: new events are refused while the journal is full")) == 1
+	})
 	body := `{"event":"X","x":"` + strings.Repeat("x", 10<<10) + `"}`
 	testkit.Eventually(t, "it is full", func() bool {
 		r, err := http.Post("http://"+h.http+"/hooks/hooks", "application/json", strings.NewReader(body))

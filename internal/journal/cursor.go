@@ -84,7 +84,8 @@ func (j *Journal) openCursor(name string, whenFull *FullPolicy) (c *Cursor, know
 	} else if m.cursor != nil {
 		return nil, false, fmt.Errorf("cursor %q is already open", name)
 	}
-	// What a lost mark says cannot be forgotten: it would begin at the end then.
+	// Where all marks were lost it begins with the oldest event. Cancel must not
+	// forget that: made anew, it would begin at the end.
 	c = &Cursor{j: j, mark: m, fresh: !known && !j.unmarked, before: *m}
 	if whenFull != nil {
 		m.whenFull = *whenFull
@@ -122,7 +123,7 @@ func (c *Cursor) Cancel() {
 	case c.fresh:
 		delete(j.marks, c.mark.name)
 		j.dropped = true
-	case c.before.closed.IsZero(): // its mark was not known, and cannot be told again
+	case c.before.closed.IsZero(): // it was never closed before
 		c.mark.close(time.Now())
 	default:
 		c.mark.closed, c.mark.closedAt, c.mark.whenFull = c.before.closed, c.before.closedAt, c.before.whenFull

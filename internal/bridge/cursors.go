@@ -33,20 +33,29 @@ func (c *change) cursorOf(base sinks.Common, old *component) (cursor *journal.Cu
 	return cursor, place, nil
 }
 
-// greetSinks says which sinks there are and where each begins. The main one is
-// told of as where events go.
+// greetSinks says which sinks there are and where each begins, and whose place is
+// kept though it is not configured. The main one is told of as where events go.
 func (b *Bridge) greetSinks() {
 	const most = 20 // lines
+	var lines []string
 	for i, part := range b.now.parts[:len(b.now.plan.sinks)] {
-		switch {
-		case i > most:
-			b.log.Info().Msgf("and %s more", counted(len(b.now.plan.sinks)-i, "sink"))
-			return
-		case i > 0:
-			b.log.Info().Msgf("%s (%s): %s", part.title, b.now.plan.sinks[i].Base().Type, part.place)
-		case !part.cursor.Fresh():
-			b.log.Info().Msgf("%s: %s", part.title, part.place)
+		if i > 0 {
+			lines = append(lines, fmt.Sprintf("%s (%s): %s", part.title, b.now.plan.sinks[i].Base().Type, part.place))
+		} else if !part.cursor.Fresh() {
+			lines = append(lines, fmt.Sprintf("%s: %s", part.title, part.place))
 		}
+	}
+	for _, m := range b.journal.Marks() {
+		if until := m.Used.Add(b.now.plan.Journal.Keep); !m.Open && time.Until(until) > 0 {
+			lines = append(lines, fmt.Sprintf("sink %s: is not configured; %s not delivered there; its place is kept until %s",
+				m.Name, was(m.Lag, "event"), until.Format(time.DateTime)))
+		}
+	}
+	for _, line := range lines[:min(len(lines), most)] {
+		b.log.Info().Msg(line)
+	}
+	if n := len(lines) - most; n > 0 {
+		b.log.Info().Msgf("and %s more", counted(n, "sink"))
 	}
 }
 

@@ -255,6 +255,10 @@ func TestThePlaceOfASinkThatIsNotConfiguredHoldsUpNobody(t *testing.T) {
 		got, known := h.mark("log")
 		return known && !got.Open && got.WhenFull == journal.DropOldest
 	})
+	testkit.Eventually(t, "the start tells of it", func() bool {
+		lines := h.lines("sink log: is not configured; ")
+		return len(lines) == 1 && strings.Contains(lines[0], " not delivered there; its place is kept until ")
+	})
 }
 
 // TestASinkWhoseFolderIsMissingWaits: neither the start is refused nor any reload,

@@ -246,6 +246,7 @@ func (b *Bridge) greet() {
 		b.log.Warn().Msg("MQTT broker listens nowhere, so nobody gets the events; set broker.listen, or mqtt.url for another broker")
 	}
 	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", b.listening(plan.listeners()[:1]), b.stateDir)
+	b.greetSinks()
 	for _, o := range plan.sources {
 		if t, ok := o.(trier); ok {
 			if text := t.Try(b.httpAddress()); text != "" {

@@ -58,12 +58,15 @@ func (p *Plan) checkStore(stateDir string) error {
 // enterFormat notes how the state folder is written from now on. On a full disk
 // that may fail; what is kept in the folder works all the same.
 func (b *Bridge) enterFormat() error {
+	damaged := format.Check(b.stateDir)
 	err := format.Enter(b.stateDir, b.opt.Plan.Version)
 	if errors.Is(err, format.ErrNewer) {
 		return err
 	}
 	if err != nil {
 		b.log.Warn().Err(err).Msg("the format of the state folder could not be noted; this is tried again at the next start")
+	} else if errors.Is(damaged, format.ErrDamaged) {
+		b.log.Warn().AnErr("was", damaged).Msg("the file that tells the format of the state folder was damaged, and is written anew; what else is in the folder was not written by a newer version, as far as that can be seen")
 	}
 	return nil
 }

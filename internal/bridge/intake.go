@@ -195,6 +195,9 @@ func (r receipt) Delivered(ctx context.Context) error {
 	}
 	for _, cursor := range r.required {
 		err := cursor.Delivered(ctx, r.seq)
+		if errors.Is(err, journal.ErrCursorClosed) {
+			continue // a sink that was removed meanwhile is not waited for
+		}
 		if err != nil && ctx.Err() != nil {
 			return &sources.Undelivered{Sinks: r.missing(), Cause: err}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"event2mqtt/internal/control"
 	"event2mqtt/internal/listen"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 )
@@ -46,17 +47,13 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 		}
 		tell(Probed{fmt.Sprintf("%s %s", l.Key, l.At.Text), detail, err})
 	}
+	for _, options := range p.sinks[1:] {
+		sink, err := options.Build(sinks.Deps{Log: zerolog.Nop()})
+		probe(ctx, "sink "+options.Base().Name, sink, err, tell)
+	}
 	for _, options := range p.sources {
 		source, err := options.Build(sources.Deps{Log: zerolog.Nop()})
-		probed := Probed{What: "source " + options.Base().Name, Err: err}
-		if err == nil {
-			prober, ok := source.(sources.Prober)
-			if !ok {
-				continue // there is nothing to try
-			}
-			probed.Detail, probed.Err = prober.Probe(ctx)
-		}
-		tell(probed)
+		probe(ctx, "source "+options.Base().Name, source, err, tell)
 	}
 	return nil
 }
@@ -68,4 +65,22 @@ func (p *Plan) probeFolder(dir string) Probed {
 		probed.Detail = "is not there yet; the program makes it"
 	}
 	return probed
+}
+
+// prober is a sources.Prober, or a sinks.Prober.
+type prober interface {
+	Probe(ctx context.Context) (detail string, err error)
+}
+
+// probe tries out a part, unless it could not be built or there is nothing to try.
+func probe(ctx context.Context, what string, part any, err error, tell func(Probed)) {
+	probed := Probed{What: what, Err: err}
+	if err == nil {
+		p, ok := part.(prober)
+		if !ok {
+			return
+		}
+		probed.Detail, probed.Err = p.Probe(ctx)
+	}
+	tell(probed)
 }

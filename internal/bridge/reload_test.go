@@ -45,7 +45,7 @@ func TestAReloadTouchesOnlyWhatHasChanged(t *testing.T) {
 			return strings.Replace(s, "MQTT}", "MQTT, max_queued: 77, allow_anonymous: true, users: [{name: ann, password: secret}]}", 1)
 		}, "", "bundled broker: accounts and limits changed"},
 		{"connections", func(s string) string { return strings.Replace(s, "HTTP}", "HTTP, max_connections: 99}", 1) }, "", "http.max_connections: changed"},
-		{"the client id", func(s string) string { return s + "mqtt: {client_id: other}\n" }, "sink mqtt", "sink mqtt: publishes to the bundled broker"},
+		{"the client id", func(s string) string { return s + "mqtt: {client_id: other}\n" }, "sink mqtt", "sink mqtt: changed"},
 	}
 	yaml := plain
 	for _, step := range steps {

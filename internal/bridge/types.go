@@ -50,6 +50,9 @@ type (
 	clasher[O any] interface {
 		Clash(other O, name string) error
 	}
+	// warner tells, as KeyErrors, what is allowed and may be otherwise than it is
+	// meant, such as a folder that is not there yet.
+	warner interface{ Warn() error }
 	// writer tells which files a sink writes, and reader which a source reads.
 	writer interface{ Writes() []string }
 	reader interface{ Reads(path string) bool }

@@ -89,12 +89,12 @@ var table = [count]Metric{
 
 	JournalEvents:    {"event2mqtt_journal_events_total", "Events that were stored.", Counter, nil},
 	JournalRefused:   {"event2mqtt_journal_refused_total", "Events that could not be stored, by reason: full (journal.max_size or the disk) or error (of the disk).", Counter, []string{"reason"}},
-	JournalDropped:   {"event2mqtt_journal_dropped_total", "Events that were given up before they were delivered, as when_full says.", Counter, nil},
+	JournalDropped:   {"event2mqtt_journal_dropped_total", "Events that were given up before every sink had them, as when_full says; those that were kept only for a removed sink count as well.", Counter, nil},
 	JournalLost:      {"event2mqtt_journal_lost_total", "About how many events were lost to damage of the journal's files.", Counter, nil},
 	JournalDamaged:   {"event2mqtt_journal_damaged_total", "Damaged stretches of the journal that were set aside.", Counter, nil},
 	JournalBytes:     {"event2mqtt_journal_bytes", "Size of the journal on disk.", Gauge, nil},
 	JournalSegments:  {"event2mqtt_journal_segments", "Files of the journal.", Gauge, nil},
-	JournalFailing:   {"event2mqtt_journal_failing", "Whether events cannot be stored now.", Gauge, nil},
+	JournalFailing:   {"event2mqtt_journal_failing", "Whether events cannot be stored now, or there is still no room for those that were refused last.", Gauge, nil},
 	JournalDiskReads: {"event2mqtt_journal_disk_reads_total", "Times that a file of the journal was read for a sink that fell behind.", Counter, nil},
 	JournalSync:      {"event2mqtt_journal_sync_duration_seconds", "How long the disk took to sync events.", Histogram, nil},
 

@@ -133,6 +133,12 @@ type Adjuster interface {
 	Adjust(Options) error
 }
 
+// Prober is a sink that can be tried out without running it. The detail says what
+// was found; the error is what is wrong, in words for people.
+type Prober interface {
+	Probe(ctx context.Context) (detail string, err error)
+}
+
 // Counter is a sink that counts the events it has skipped since the start.
 type Counter interface {
 	Skipped() uint64
@@ -149,7 +155,7 @@ type Common struct {
 	Type     string             `koanf:"type" required:"it tells which options there are" doc:"The kind of sink, such as file."`
 	Match    []string           `koanf:"match" example:"Print*" doc:"Patterns of the names of events that the sink gets, or OctoPrint's classes such as @printjob, as in rules; left out, it gets all."`
 	Required bool               `koanf:"required" default:"false" doc:"Whether a webhook with respond: delivered waits for this sink, too."`
-	WhenFull journal.FullPolicy `koanf:"when_full" default:"drop_oldest" oneof:"refuse,drop_oldest" doc:"What becomes of events that this sink has not got while the journal is full: drop_oldest gives up the oldest of them for this sink alone; refuse keeps them, and new events are refused."`
+	WhenFull journal.FullPolicy `koanf:"when_full" default:"drop_oldest" oneof:"refuse,drop_oldest" doc:"What becomes of events that this sink has not got while the journal is full: drop_oldest gives up the oldest of them for this sink alone; refuse keeps them, and new events are refused, whatever journal.when_full says."`
 }
 
 // Base implements Options.

@@ -2,12 +2,8 @@ package bridge
 
 import (
 	"errors"
-	"io/fs"
 
-	"event2mqtt/internal/broker"
-	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/format"
-	"event2mqtt/internal/journal"
 )
 
 // This file keeps the program out of a state folder that a newer version wrote.
@@ -21,18 +17,21 @@ func (b *Bridge) checkFormat() error {
 	return nil
 }
 
-// checkStore does the same for the broker's store, if that is to be used: it is
-// opened later than the journal, which is then changed already.
-func (b *Bridge) checkStore() error {
+// checkParts does the same for what parts keep there: they read it later than
+// the journal is opened, which is then changed already.
+func (b *Bridge) checkParts() error {
 	plan := b.opt.Plan
-	if len(plan.MQTT.URL) > 0 || !plan.Broker.Persistence {
+	for _, o := range plan.sinks {
+		if k, ok := o.(keeper); ok {
+			if err := k.CheckState(b.stateDir); err != nil {
+				return err
+			}
+		}
+	}
+	if len(plan.MQTT.URL) > 0 {
 		return nil
 	}
-	err := broker.CheckFolder(journal.DirFS(bundled.Folder(b.stateDir)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return plan.Broker.CheckState(b.stateDir)
 }
 
 // enterFormat notes how the state folder is written from now on. On a full disk

@@ -52,6 +52,7 @@ type thingOptions struct {
 	sources.Common `koanf:",squash"`
 	Keys           []string `koanf:"keys"`
 	Value          string   `koanf:"value"`
+	Back           []string `koanf:"back"` // keys that it takes back at once
 
 	things *things
 }
@@ -75,6 +76,9 @@ func (s *thing) Run(ctx context.Context, out sources.Output) error {
 	out.Ready()
 	for _, key := range s.options.Keys {
 		out.Report(event.State{Key: key, Payload: []byte(s.options.Value)})
+	}
+	if len(s.options.Back) > 0 {
+		out.Remove(s.options.Back...)
 	}
 	s.out = out
 	all := s.options.things
@@ -241,7 +245,9 @@ func TestStatesProcess(t *testing.T) {
 		t.Skip("runs as a process of another test")
 	}
 	file, state, _ := strings.Cut(given, "|")
-	plan, err := (&things{}).types().Load(file, nil, state)
+	types := (&things{}).types()
+	load := func() (*Plan, error) { return types.Load(file, nil, state) }
+	plan, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +257,7 @@ func TestStatesProcess(t *testing.T) {
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		cancel()
 	}()
-	if err := New(Options{Plan: plan, StateDir: state, Log: zerolog.New(os.Stderr)}).Run(ctx); err != nil {
+	if err := New(Options{Plan: plan, Load: load, StateDir: state, Log: zerolog.New(os.Stderr)}).Run(ctx); err != nil {
 		t.Error(err)
 	}
 }

@@ -49,6 +49,9 @@ type (
 	// writer tells which files a sink writes, and reader which a source reads.
 	writer interface{ Writes() []string }
 	reader interface{ Reads(path string) bool }
+	// keeper tells whether a newer version wrote what a sink keeps in a state
+	// folder, and changes nothing there.
+	keeper interface{ CheckState(stateDir string) error }
 	// opener reports whether the source takes events from whoever reaches it.
 	opener interface{ Open() bool }
 )

@@ -286,6 +286,8 @@ func compile(c Config, base string) (*rule, error) {
 		var err error
 		if r.topic, err = topic.Parse(c.Topic, base); err != nil {
 			bad("topic", "%w", err)
+		} else if place := event.OwnPlace(base, r.topic.Sample(), event.OwnSource); place != "" && r.topic.Outside() {
+			bad("topic", "%q: topics below %s are the program's own, and no event may choose one", c.Topic, place)
 		}
 	}
 	edits := c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || len(c.Pick)+len(c.Remove)+len(c.Add) > 0

@@ -216,6 +216,22 @@ func (t Template) Literal() (string, bool) {
 	return "", false
 }
 
+// Outside reports whether what an event says has a part in its topic: its name,
+// or what is in its payload.
+func (t Template) Outside() bool {
+	return slices.ContainsFunc(t.parts, func(p part) bool { return p.field == "event" || p.field == "payload" })
+}
+
+// Sample returns a topic of the template in which no placeholder's value means
+// anything: a level of it that does is one of every topic.
+func (t Template) Sample() string {
+	var b strings.Builder
+	for _, p := range t.parts {
+		b.WriteString(p.render(Values{}))
+	}
+	return b.String()
+}
+
 // String returns the template as it was written.
 func (t Template) String() string { return t.text }
 

@@ -5,6 +5,7 @@ package bundled
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/format"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/web/origin"
 )
@@ -101,7 +103,9 @@ func (c Config) Check(file accounts.File) error {
 		errs.Relation("max_sessions", "max_clients", "%d is less than max_clients, %d; every client has a session", c.MaxSessions, c.MaxClients)
 	}
 	users, err := file.Load()
-	if err != nil {
+	if errors.Is(err, format.ErrNewer) {
+		errs.Bad("", "%w", err)
+	} else if err != nil {
 		errs.Bad("", "%v; repair it, or restore it from a backup", err)
 	}
 	guarded := len(users)+len(c.Users) > 0 || c.AllowAnonymous

@@ -136,11 +136,13 @@ func check(c Config, p PublishConfig) (settings, error) {
 			bad("publish.event_topic", "%w", err)
 		} else if _, fixed := s.template.Literal(); fixed {
 			bad("publish.event_topic", "%q has no {event}: every event would go to one topic", p.EventTopic)
+		} else if place := event.OwnPlace(p.BaseTopic, s.template.Sample(), event.OwnSource); place != "" {
+			bad("publish.event_topic", "%q: topics below %s are the program's own", p.EventTopic, place)
 		}
 		if s.stateTemplate, err = topic.ParseState(p.StateTopic, p.BaseTopic); err != nil {
 			bad("publish.state_topic", "%w", err)
-		} else if err := checkStatePlace(s.stateTemplate.Prefix(), p.BaseTopic); err != nil {
-			bad("publish.state_topic", "%q: %w", p.StateTopic, err)
+		} else if place := event.OwnPlace(p.BaseTopic, s.stateTemplate.Sample(), event.OwnLevels...); place != "" {
+			bad("publish.state_topic", "%q: topics below %s are the program's own", p.StateTopic, place)
 		}
 		if c.Will.Enabled {
 			t, err := topic.Parse(c.Will.Topic, p.BaseTopic)
@@ -162,16 +164,6 @@ func check(c Config, p PublishConfig) (settings, error) {
 		bad("publish.id_field", "%q is taken already", p.IDField)
 	}
 	return s, errors.Join(errs...)
-}
-
-// checkStatePlace refuses a template of which all topics, by what they begin
-// with, would be the program's own.
-func checkStatePlace(prefix, base string) error {
-	below, inside := strings.CutPrefix(prefix, base+"/")
-	if first, _, whole := strings.Cut(below, "/"); inside && whole && slices.Contains(event.OwnLevels, first) {
-		return fmt.Errorf("topics below {base}/%s are the program's own", first)
-	}
-	return nil
 }
 
 // brokerURL reads a broker's URL and adds the port that goes without saying.

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/format"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/refused"
@@ -57,6 +57,15 @@ func (o *Options) Fingerprint() any {
 		f.files[i], _ = config.SumOf(file) // what cannot be read is told by Check
 	}
 	return f
+}
+
+// CheckState returns format.ErrNewer if a newer version wrote what the sink keeps
+// in a state folder. It changes nothing there.
+func (o *Options) CheckState(stateDir string) error {
+	if _, err := readLedger(ledgerPath(stateDir, o.Name)); errors.Is(err, format.ErrNewer) {
+		return err
+	}
+	return nil // else it is Run's to tell
 }
 
 // Build implements sinks.Options.
@@ -106,7 +115,7 @@ type link interface {
 	// publish hands a message over. The ticket is done when the broker has
 	// acknowledged it as its QoS asks.
 	// It may wait for the broker to take the message, until ctx ends.
-	publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket
+	publish(ctx context.Context, m message) ticket
 	// subscribe has the sink hear what matches a filter, one message at a time,
 	// until the link ends or unsubscribe is called. The error wraps
 	// errNotGranted if the broker refuses. Both have one user at a time.
@@ -220,7 +229,10 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 	s.tell = tell
 	s.tellHealth()
 	if s.ledger == nil {
-		s.ledger = s.openLedger()
+		var err error
+		if s.ledger, err = s.openLedger(); err != nil {
+			return err
+		}
 	}
 	watch := states.Watch()
 	defer watch.Close()
@@ -236,17 +248,21 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 	}
 }
 
-// openLedger reads what brokers keep for the sink, from its file.
-func (s *Sink) openLedger() *ledger {
+// openLedger reads what brokers keep for the sink, from its file. The error is
+// format.ErrNewer.
+func (s *Sink) openLedger() (*ledger, error) {
 	path := ""
 	if s.opt.StateDir != "" {
-		path = filepath.Join(s.opt.StateDir, topic.Safe(s.opt.Name)+".retained.json")
+		path = ledgerPath(s.opt.StateDir, s.opt.Name)
 	}
 	l, err := openLedger(path)
+	if errors.Is(err, format.ErrNewer) {
+		return nil, err
+	}
 	if err != nil {
 		s.opt.Log.Error().Err(err).Msg("mqtt: which topics are retained at the broker is not known any more; what is no longer configured may stay there")
 	}
-	return l
+	return l, nil
 }
 
 // session is the life of one connection.
@@ -310,8 +326,13 @@ func (s *Sink) announce(ctx context.Context, l link, payload string) error {
 	if !s.announces() {
 		return nil
 	}
+	return s.wait(ctx, l, l.publish(ctx, s.presence(payload)), thing{kind: aBirth})
+}
+
+// presence is the message that tells whether the bridge is there.
+func (s *Sink) presence(payload string) message {
 	w := s.opt.Config.Will
-	return s.wait(ctx, l, l.publish(ctx, s.willTopic, byte(w.QoS), w.Retain, []byte(payload)), thing{kind: aBirth})
+	return message{topic: s.willTopic, qos: byte(w.QoS), retain: w.Retain, payload: []byte(payload), again: true}
 }
 
 // announces reports whether the broker is told that the bridge is there.
@@ -487,7 +508,7 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) (sent, error) {
 	m, err := s.message(e)
 	if err == nil {
-		t := l.publish(ctx, m.topic, m.qos, m.retain, m.payload)
+		t := l.publish(ctx, m)
 		if d, known := t.(done); !known || !errors.Is(d.error, sinks.ErrNeverTaken) {
 			return sent{e.Seq, kindOf(&m), t}, nil
 		}

@@ -226,6 +226,27 @@ func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
 	}
 }
 
+// TestWhatTheProgramItselfRetainsSurvivesACrash once its receipt says so, and
+// what it has cleared does not come back; but for what it will save later.
+func TestWhatTheProgramItselfRetainsSurvivesACrash(t *testing.T) {
+	dir := t.TempDir()
+	b, _ := startWith(t, broker.Options{Folder: journal.DirFS(dir), SaveInterval: time.Hour})
+	for _, m := range []broker.Message{
+		{Topic: "kept", Payload: []byte("1")}, {Topic: "cleared", Payload: []byte("1")}, {Topic: "cleared"},
+		{Topic: "later", Payload: []byte("1"), SaveLater: true},
+	} {
+		m.QoS, m.Retain = 1, true
+		r, err := b.Publish(t.Context(), &m)
+		testkit.OK(t, err)
+		testkit.OK(t, r.Wait())
+	}
+	_, addr := reborn(t, dir)
+	kept, err := mqttest.Retained(addr, "#")
+	if err != nil || len(kept) != 1 || kept["kept"] != "1" {
+		t.Errorf("after a crash it retains %q, %v", kept, err)
+	}
+}
+
 // brokenDisk is a folder whose files fail on demand.
 type brokenDisk struct {
 	journal.FS

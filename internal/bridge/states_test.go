@@ -218,9 +218,15 @@ func TestNamesOfSourcesAreNotTheProgramsOwn(t *testing.T) {
 	for names, want := range map[string]string{
 		"event": "is taken", "mqtt": "is taken", "bridge": "is taken", "Event": "is taken",
 		"a b,a_b": `"a_b" is a_b in topics, as is "a b"`, "a/b,a_b": "in topics",
-		"events,a,b,A": "",
+		"events,a,b,A":                                "",
+		"{base}/{source|lower}/{key}: Ab,ab":          `"ab" has the topics of "Ab": publish.state_topic is "{base}/{source|lower}/{key}"`,
+		"{base}/{source|snake}/{key}: HTTP,http,ab":   `"http" has the topics of "HTTP"`,
+		"{base}/{source|lower}/{key|lower}: Ab,Abc,b": "",
 	} {
 		yaml := "sources:\n"
+		if at, rest, ok := strings.Cut(names, ": "); ok {
+			names, yaml = rest, fmt.Sprintf("publish: {state_topic: %q}\n%s", at, yaml)
+		}
 		for name := range strings.SplitSeq(names, ",") {
 			yaml += fmt.Sprintf("  - {name: %q, type: webhook}\n", name)
 		}

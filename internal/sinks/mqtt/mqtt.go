@@ -68,6 +68,12 @@ func (o *Options) CheckState(stateDir string) error {
 	return nil // else it is Run's to tell
 }
 
+// Changed returns the keys of what differs in other options of the sink.
+func (o *Options) Changed(before sinks.Options) []string {
+	old := before.(*Options)
+	return append(config.Changed("mqtt", old.Config, o.Config), config.Changed("publish", old.Publish, o.Publish)...)
+}
+
 // Build implements sinks.Options.
 func (o *Options) Build(d sinks.Deps) (sinks.Sink, error) { return New(*o, d) }
 

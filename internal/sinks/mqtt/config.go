@@ -63,7 +63,7 @@ type WillConfig struct {
 // PublishConfig are the options of the publish section: what messages look like.
 type PublishConfig struct {
 	BaseTopic       string        `koanf:"base_topic" default:"event2mqtt" doc:"The text that {base} stands for in topics."`
-	EventTopic      string        `koanf:"event_topic" default:"{base}/event/{event}" doc:"The topic of events, with the placeholders {base}, {event}, {source} and {payload.KEY}; each may be followed by |lower or |snake."`
+	EventTopic      string        `koanf:"event_topic" default:"{base}/event/{event}" doc:"The topic of events, with the placeholders {base}, {event}, {source} and {payload.KEY}; each but {base} may be followed by |lower or |snake."`
 	StateTopic      string        `koanf:"state_topic" default:"{base}/{source}/{key}" doc:"The topic of states, which are retained, with the placeholders {base}, {source} and {key}; the last two are needed, and each may be followed by |lower or |snake."`
 	StateInterval   time.Duration `koanf:"state_interval" default:"250ms" min:"0s" max:"1h" doc:"How often one state is published at most, with its newest value; 0s is at each change."`
 	QoS             int           `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events and states; with 0 nobody acknowledges, and events can be lost."`

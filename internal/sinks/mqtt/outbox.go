@@ -35,11 +35,12 @@ type outbox struct {
 	// namedBy is what names were made with.
 	namedBy *publishing
 
+	woken chan struct{} // cap 1: again is another, which who publishes may not know
+
 	// Of the goroutine that publishes:
-	woken   chan struct{} // cap 1: again was set
-	changed bool          // something is newer than the last refresh
-	rest    time.Time     // no refresh before
-	hurry   bool          // the sink ends: what is due is sent at once, and nothing is looked at again
+	changed bool      // something is newer than the last refresh
+	rest    time.Time // no refresh before
+	hurry   bool      // the sink ends: what is due is sent at once, and nothing is looked at again
 }
 
 // sentState is what was last published to a topic on this connection.

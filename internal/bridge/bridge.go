@@ -130,7 +130,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	defer unlock()
 	defer b.dropRequests()
 	defer b.dropIdle()
-	if err := b.opt.Plan.checkStore(b.stateDir); err != nil {
+	if err := b.opt.Plan.checkParts(b.stateDir); err != nil {
 		return err
 	}
 	if err := b.openJournal(b.opt.Plan.Journal); err != nil {

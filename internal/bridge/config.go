@@ -137,7 +137,7 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 	}
 	note("", p.checkPaths())
 	note("", atMost("rules", len(p.Rules), maxRules))
-	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(t.Sources), note, checkSourceName())
+	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(t.Sources), note, p.checkSourceName())
 	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, sinkKinds(t.Sinks), note, checkSinkName)...)
 	p.checkCommands(note)
 	if len(p.Sources) == 0 {

@@ -3,11 +3,8 @@ package bridge
 import (
 	"cmp"
 	"errors"
-	"io/fs"
 	"path/filepath"
 
-	"event2mqtt/internal/broker"
-	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/format"
 	"event2mqtt/internal/journal"
 )
@@ -25,7 +22,7 @@ func CheckFolder(dir string) error {
 }
 
 // checkFolder does the same for all that the plan uses of the folder: the
-// journal and the broker's store know by their records, too.
+// journal knows by its records, too.
 func (p *Plan) checkFolder(dir string) error {
 	if err := CheckFolder(dir); err != nil {
 		return err
@@ -34,7 +31,7 @@ func (p *Plan) checkFolder(dir string) error {
 	if errors.Is(err, journal.ErrNewer) {
 		return err
 	}
-	return p.checkStore(dir)
+	return p.checkParts(dir)
 }
 
 // journalIn is the folder of the journal.
@@ -42,17 +39,20 @@ func (p *Plan) journalIn(stateDir string) string {
 	return cmp.Or(p.Journal.Path, filepath.Join(stateDir, "journal"))
 }
 
-// checkStore checks the broker's store, if that is to be used: it is opened
-// later than the journal, which is then changed already.
-func (p *Plan) checkStore(stateDir string) error {
-	if len(p.MQTT.URL) > 0 || !p.Broker.Persistence {
+// checkParts checks what parts keep in the state folder: they read it later than
+// the journal is opened, which is then changed already.
+func (p *Plan) checkParts(stateDir string) error {
+	for _, o := range p.sinks {
+		if k, ok := o.(keeper); ok {
+			if err := k.CheckState(stateDir); err != nil {
+				return err
+			}
+		}
+	}
+	if len(p.MQTT.URL) > 0 {
 		return nil
 	}
-	err := broker.CheckFolder(journal.DirFS(bundled.Folder(stateDir)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return p.Broker.CheckState(stateDir)
 }
 
 // enterFormat notes how the state folder is written from now on. On a full disk

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -95,9 +96,15 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 		deps.Log = deps.Log.With().Str("sink", base.Name).Logger()
 	}
 	w := wanted{title: "sink " + base.Name, name: base.Name, spec: spec, added: "added", changed: "changed"}
+	before := c.old.options(base.Name)
+	keys := "" // that have changed, if the sink can tell
+	if d, ok := options.(differ); ok && before != nil {
+		keys = strings.Join(d.Changed(before), ", ")
+		w.changed = cmp.Or(keys, "the files that it reads") + " changed"
+	}
 	if i == 0 {
 		w.added = "publishes to " + to
-		if !c.starting() && c.old.plan.destination() != to {
+		if before != nil && c.old.plan.destination() != to {
 			w.changed = w.added
 		}
 	}
@@ -116,7 +123,6 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 		part.place = place
 		return part, nil
 	}
-	before := c.old.options(base.Name)
 	w.adjust = func(part *component) (string, func(), error) {
 		adjuster, ok := part.part.(sinks.Adjuster)
 		if !ok || reflect.DeepEqual(before, options) {
@@ -125,11 +131,7 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 		if err := adjuster.Adjust(options); err != nil {
 			return "", nil, c.new.plan.explain(path, err)
 		}
-		what := w.title + ": changed"
-		if i == 0 {
-			what = "publish: changed"
-		}
-		return what, func() { _ = adjuster.Adjust(before) }, nil
+		return cmp.Or(keys, w.title) + ": changed", func() { _ = adjuster.Adjust(before) }, nil
 	}
 	return w, nil
 }

@@ -56,6 +56,14 @@ type (
 	// writer tells which files a sink writes, and reader which a source reads.
 	writer interface{ Writes() []string }
 	reader interface{ Reads(path string) bool }
+	// keeper tells whether a newer version wrote what a sink keeps in a state
+	// folder, and changes nothing there.
+	keeper interface{ CheckState(stateDir string) error }
+	// differ names the options in which a sink differs from what it was, by their
+	// whole keys.
+	differ interface {
+		Changed(before sinks.Options) []string
+	}
 	// opener reports whether the source takes events from whoever reaches it.
 	opener interface{ Open() bool }
 )
@@ -103,9 +111,11 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 }
 
 // checkSourceName returns what refuses names whose topics would be those of
-// others: states are published below {base}/NAME.
-func checkSourceName() func(name string) error {
-	levels := map[string]string{}
+// others: whether the source's thing is there is published below {base}/NAME, its
+// states where publish.state_topic says.
+func (p *Plan) checkSourceName() func(name string) error {
+	levels, topics := map[string]string{}, map[string]string{}
+	states, _ := topic.ParseState(p.Publish.StateTopic, p.Publish.BaseTopic) // what is wrong with it is told of there
 	return func(name string) error {
 		level := topic.Safe(name)
 		for _, taken := range event.OwnLevels {
@@ -118,6 +128,14 @@ func checkSourceName() func(name string) error {
 			return config.Errorf("name", "%q is %s in topics, as is %q; choose another name", name, level, other)
 		}
 		levels[level] = name
+		at, err := states.Render(topic.Values{Source: name, Key: "key"})
+		if err != nil {
+			return nil
+		}
+		if other, taken = topics[at]; taken && other != name && name != "" {
+			return config.Errorf("name", "%q has the topics of %q: publish.state_topic is %q, which gives both the same; choose another name, or another filter there", name, other, p.Publish.StateTopic)
+		}
+		topics[at] = name
 		return nil
 	}
 }

@@ -97,7 +97,8 @@ func appendEvent(buf []byte, salt, seq, unsynced uint64, e *event.Event) []byte 
 	})
 }
 
-// routeFlags are the QoS, plus one if there is one, and the retain flag.
+// routeFlags are the QoS, plus one if there is one, the retain flag, and whether
+// the topic is from outside, which older versions do not look at.
 func routeFlags(r event.Route) (flags byte) {
 	if r.QoS != nil {
 		flags = *r.QoS + 1
@@ -105,11 +106,14 @@ func routeFlags(r event.Route) (flags byte) {
 	if r.Retain {
 		flags |= 4
 	}
+	if r.Outside {
+		flags |= 8
+	}
 	return flags
 }
 
 func readRoute(flags byte, topic []byte) event.Route {
-	r := event.Route{Topic: string(topic), Retain: flags&4 != 0}
+	r := event.Route{Topic: string(topic), Retain: flags&4 != 0, Outside: flags&8 != 0}
 	if qos := flags & 3; qos > 0 {
 		qos--
 		r.QoS = &qos

@@ -24,6 +24,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/format"
 )
 
 // Event is an event that was refused.
@@ -50,6 +51,15 @@ type Event struct {
 func (e *Event) Event() event.Event {
 	return event.Event{Name: e.Name, Source: e.Source, Time: e.Time, Payload: e.Payload, Route: e.Route, Only: e.Sink}
 }
+
+// content is what a file holds.
+type content struct {
+	Format int `json:"format,omitempty"` // 0 is as 1
+	Event
+}
+
+// fileFormat is the newest that this version reads.
+const fileFormat = 1
 
 // Bounds of a folder. The newest event is kept in any case.
 const (
@@ -91,7 +101,7 @@ func (f *Folder) Keep(e Event) error {
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
 	e.Bytes = len(e.Payload)
-	err := encoder.Encode(e)
+	err := encoder.Encode(content{fileFormat, e})
 	if err == nil {
 		err = os.MkdirAll(f.dir, 0o700)
 	}
@@ -301,7 +311,14 @@ func (f *Folder) read(key string) (e Event, err error) {
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxFile))
+	var is struct{ Format int }
 	if err == nil {
+		err = json.Unmarshal(text, &is)
+	}
+	if err == nil {
+		if err := format.CheckFile(path, is.Format, fileFormat); err != nil {
+			return e, err
+		}
 		err = json.Unmarshal(text, &e)
 	}
 	if err == nil && (e.ID != id || e.Name == "") {

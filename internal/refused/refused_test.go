@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/format"
 )
 
 func keep(t *testing.T, f *Folder, id string, bytes int) Event {
@@ -22,7 +23,7 @@ func keep(t *testing.T, f *Folder, id string, bytes int) Event {
 	two := byte(2)
 	e := Event{
 		ID: id, Sink: "mqtt", Refused: time.Now().UTC().Round(0), Reason: "too large", Topic: "t/x", Name: "N", Source: "s", Time: time.Unix(1700000000, 5).UTC(),
-		Route: event.Route{Topic: "t/x", QoS: &two, Retain: true}, Payload: []byte(`{"p":"<&\u2028` + strings.Repeat("x", bytes) + `"}`),
+		Route: event.Route{Topic: "t/x", Outside: true, QoS: &two, Retain: true}, Payload: []byte(`{"p":"<&\u2028` + strings.Repeat("x", bytes) + `"}`),
 	}
 	if err := f.Keep(e); err != nil {
 		t.Fatal(err)
@@ -64,6 +65,20 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 	}
 	if err := f.Remove("j-1"); err != nil || len(ids(t, f)) != 0 {
 		t.Fatalf("it is still there: %v", err)
+	}
+}
+
+// TestAnEventOfANewerVersionIsLeftAlone: it is told of, and not sent in part.
+func TestAnEventOfANewerVersionIsLeftAlone(t *testing.T) {
+	f := Open(t.TempDir(), zerolog.Nop())
+	if err := os.WriteFile(filepath.Join(f.dir, "j-1.json"), []byte(`{"format":2,"id":"j-1","event":{"name":"N"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Get("j-1"); !errors.Is(err, format.ErrNewer) {
+		t.Errorf("got %v", err)
+	}
+	if list, err := f.List(); len(list) != 0 || !errors.Is(err, format.ErrNewer) {
+		t.Errorf("listed %v, %v", list, err)
 	}
 }
 

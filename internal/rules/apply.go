@@ -143,7 +143,7 @@ func edit(r *rule, e *event.Event) (changed bool) {
 	if r.Topic != "" {
 		// One that cannot be rendered leaves the topic as it is.
 		if name, err := r.topic.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload}); err == nil {
-			e.Route.Topic = name
+			e.Route.Topic, e.Route.Outside = name, r.topic.Outside()
 		}
 	}
 	if r.QoS != nil {

@@ -45,7 +45,7 @@ type Config struct {
 	Keep   bool   `koanf:"keep" default:"false" doc:"End the rules for the event, which is sent as it is then."`
 	Drop   bool   `koanf:"drop" default:"false" doc:"Do not send the event."`
 	Rename string `koanf:"rename" doc:"The new name of the event."`
-	Topic  string `koanf:"topic" doc:"The topic of the event's message, instead of publish.event_topic."`
+	Topic  string `koanf:"topic" doc:"The topic of the event's message, instead of publish.event_topic and with the same placeholders."`
 	QoS    *int   `koanf:"qos" oneof:"0,1,2" doc:"The QoS of the event's message, instead of publish.qos."`
 	Retain bool   `koanf:"retain" default:"false" doc:"Whether the event's message is retained."`
 
@@ -274,6 +274,8 @@ func compile(c Config, base string) (*rule, error) {
 		var err error
 		if r.topic, err = topic.Parse(c.Topic, base); err != nil {
 			bad("topic", "%w", err)
+		} else if place := event.OwnPlace(base, r.topic.Sample(), event.OwnSource); place != "" && r.topic.Outside() {
+			bad("topic", "%q: topics below %s are the program's own, and no event may choose one", c.Topic, place)
 		}
 	}
 	r.edits = c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || len(c.Pick)+len(c.Remove)+len(c.Add) > 0

@@ -59,11 +59,22 @@ type Deps struct {
 type Broker interface {
 	// Publish returns when every subscriber's queue has the message. The error
 	// wraps ErrNeverTaken if it would be the same the next time.
-	Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (Receipt, error)
+	Publish(ctx context.Context, m Outgoing) (Receipt, error)
 	// Subscribe gives what is retained for a filter, and what is published from
 	// then on, to use on one goroutine, until cancel returns. What use does
 	// not take in time is dropped. The error says what is wrong with the filter.
 	Subscribe(filter string, use func(Incoming)) (cancel func(), err error)
+}
+
+// Outgoing is a message that a sink publishes. Its payload is not changed.
+type Outgoing struct {
+	Topic   string
+	Payload []byte
+	QoS     byte
+	Retain  bool
+	// SaveLater says that the sink retains the message again after a crash, so
+	// that a broker need not have it on disk before it acknowledges it.
+	SaveLater bool
 }
 
 // Incoming is a message that others have published for this program.

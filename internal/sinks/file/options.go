@@ -32,7 +32,7 @@ var Type = sinks.Type{Name: "file", Options: func() sinks.Options {
 type Options struct {
 	sinks.Common `koanf:",squash"`
 	Path         string      `koanf:"path" required:"the file to write to" example:"/var/log/events.jsonl" doc:"The file that events are written to; its folder is waited for if it does not exist."`
-	Template     string      `koanf:"template" default:"{payload}" doc:"What a line looks like: {payload}, {payload.KEY}, {event}, {source}, {time} and {id} are replaced, and each may be followed by |lower, |snake or |json."`
+	Template     string      `koanf:"template" default:"{payload}" doc:"What a line looks like: {payload}, {payload.KEY}, {event}, {source}, {time} and {id} are replaced, and each but {payload} may be followed by |lower, |snake or |json."`
 	MaxSize      config.Size `koanf:"max_size" default:"100MiB" min:"4KiB" max:"1TiB" off:"0B" doc:"The size at which the file is renamed to PATH.1, and a new one is begun; 0B is never."`
 	Keep         int         `koanf:"keep" default:"5" min:"1" max:"1000" doc:"How many renamed files are kept, PATH.1 being the newest; older ones are removed."`
 }

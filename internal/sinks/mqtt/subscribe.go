@@ -97,11 +97,11 @@ type deafLink struct {
 	heard func(topic string) bool
 }
 
-func (l deafLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
-	if l.heard(topic) {
+func (l deafLink) publish(ctx context.Context, m message) ticket {
+	if l.heard(m.topic) {
 		return done{errOwn}
 	}
-	return l.link.publish(ctx, topic, qos, retain, payload)
+	return l.link.publish(ctx, m)
 }
 
 // errOwn says that a message would come back as one for this program.
@@ -114,7 +114,7 @@ func (s *Sink) Say(ctx context.Context, topic string, payload []byte) error {
 		return errNotConnected
 	}
 	l := *at
-	t := l.publish(ctx, topic, byte(s.publish.Load().QoS), false, payload)
+	t := l.publish(ctx, message{topic: topic, qos: byte(s.publish.Load().QoS), payload: payload})
 	select {
 	case <-t.Done():
 		return t.Error()

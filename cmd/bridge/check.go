@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -19,13 +18,9 @@ func checkCommand(f *flags) *cobra.Command {
 		Short: "Check the configuration and tell everything that is wrong with it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := lookedAt(f.stateDir, cmd.ErrOrStderr())
+			plan, dir, err := f.plan(cmd)
 			if err != nil {
 				return err
-			}
-			plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...)
-			if err != nil {
-				return explain(err)
 			}
 			for _, text := range plan.Warnings() {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+text)
@@ -47,7 +42,7 @@ func checkCommand(f *flags) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&print, "print", false, "print every option as it would be used, and where it comes from; secrets are masked")
-	cmd.Flags().BoolVar(&probe, "probe", false, "also try out brokers (connect, publish a message and read it back), files and addresses; a line each")
+	cmd.Flags().BoolVar(&probe, "probe", false, "also try out the state folder, brokers (connect, publish a message and read it back), files and addresses; a line each")
 	return cmd
 }
 

@@ -89,6 +89,18 @@ func run(ctx context.Context, f flags) error {
 	return b.Run(ctx)
 }
 
+// plan reads the configuration for a command that only looks at it, together
+// with the accounts of a state folder, which need not be there.
+func (f *flags) plan(cmd *cobra.Command) (plan *bridge.Plan, stateDir string, err error) {
+	if stateDir, err = lookedAt(f.stateDir, cmd.ErrOrStderr()); err != nil {
+		return nil, "", err
+	}
+	if plan, err = bridge.Load(f.config, os.Environ(), stateDir, f.set...); err != nil {
+		return nil, "", explain(err)
+	}
+	return plan, stateDir, nil
+}
+
 // explain puts several problems on lines of their own.
 func explain(err error) error {
 	if text := err.Error(); strings.Contains(text, "\n") {

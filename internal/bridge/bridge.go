@@ -117,7 +117,7 @@ func New(o Options) *Bridge {
 // deliver what is stored for at most the shutdown time-out, and stops the
 // rest. The error is why it could not start.
 func (b *Bridge) Run(ctx context.Context) error {
-	if err := b.checkFormat(); err != nil {
+	if err := CheckFolder(b.stateDir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(b.stateDir, 0o700); err != nil {
@@ -130,17 +130,21 @@ func (b *Bridge) Run(ctx context.Context) error {
 	defer unlock()
 	defer b.dropRequests()
 	defer b.dropIdle()
-	if err := b.checkStore(); err != nil {
+	if err := b.opt.Plan.checkParts(b.stateDir); err != nil {
 		return err
 	}
 	if err := b.openJournal(b.opt.Plan.Journal); err != nil {
 		return err
 	}
+	stopping := false
 	defer func() {
 		if err := b.journal.Close(); err != nil {
 			b.log.Error().Err(err).Msg("journal was not closed cleanly; some events may be sent twice after the next start")
 		}
 		b.unlockJournal()
+		if stopping {
+			b.log.Info().Msg("stopped")
+		}
 	}()
 	if err := b.enterFormat(); err != nil {
 		return err
@@ -169,6 +173,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 
 	b.takeReloads(ctx)
 
+	stopping = true
 	b.log.Info().Msg("stopping")
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	control.Remove(b.stateDir)
@@ -207,10 +212,7 @@ func (b *Bridge) stop() {
 }
 
 func (b *Bridge) openJournal(c JournalConfig) (err error) {
-	dir := c.Path
-	if dir == "" {
-		dir = filepath.Join(b.stateDir, "journal")
-	}
+	dir := b.opt.Plan.journalIn(b.stateDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the journal's folder: %w", err)
 	}
@@ -244,6 +246,7 @@ func (b *Bridge) greet() {
 		b.log.Warn().Msg("MQTT broker listens nowhere, so nobody gets the events; set broker.listen, or mqtt.url for another broker")
 	}
 	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", b.listening(plan.listeners()[:1]), b.stateDir)
+	b.greetSinks()
 	for _, o := range plan.sources {
 		if t, ok := o.(trier); ok {
 			if text := t.Try(b.httpAddress()); text != "" {

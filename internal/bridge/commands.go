@@ -41,11 +41,13 @@ func (b *Bridge) newDesk() *commands.Desk {
 func (r *running) commands() commands.Config {
 	c := commands.Config{Base: r.plan.Publish.BaseTopic, TimestampField: r.plan.Publish.TimestampField, Millis: r.plan.Publish.TimestampMillis}
 	c.Link, _ = r.part("sink " + mainSink).part.(sinks.Talker)
+	if r.broker != nil {
+		c.Broker = r.broker
+	}
 	for _, o := range r.plan.sources {
 		name := o.Base().Name
-		if to, ok := r.part("source " + name).part.(sources.Commander); ok {
-			c.Sources = append(c.Sources, commands.Source{Name: name, To: to, Allowed: allowedBy(o)})
-		}
+		to, _ := r.part("source " + name).part.(sources.Commander)
+		c.Sources = append(c.Sources, commands.Source{Name: name, To: to, Allowed: allowedBy(o)})
 	}
 	return c
 }

@@ -41,7 +41,7 @@ type JournalConfig struct {
 	Sync         journal.SyncMode   `koanf:"sync" default:"always" oneof:"always,interval,never" doc:"When stored events are synced to the disk: always is before they count as stored and safe against power cuts; interval is every sync_interval; never leaves it to the system."`
 	SyncInterval time.Duration      `koanf:"sync_interval" default:"1s" min:"1ms" max:"1h" doc:"How often stored events are synced to the disk if journal.sync is interval."`
 	Keep         time.Duration      `koanf:"keep" default:"24h" min:"0s" doc:"How long the place of a sink that is no longer configured is kept, so that it goes on where it was when it comes back."`
-	WhenFull     journal.FullPolicy `koanf:"when_full" default:"refuse" oneof:"refuse,drop_oldest" doc:"What becomes of new events when the journal is full: refuse has their senders try again; drop_oldest drops the oldest instead."`
+	WhenFull     journal.FullPolicy `koanf:"when_full" default:"refuse" oneof:"refuse,drop_oldest" doc:"What becomes of new events when the journal is full: refuse has their senders try again; drop_oldest drops the oldest that the main sink has not got instead. Each of sinks has a when_full of its own."`
 }
 
 // LogConfig are the options of the log section.
@@ -137,7 +137,7 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 	}
 	note("", p.checkPaths())
 	note("", atMost("rules", len(p.Rules), maxRules))
-	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(t.Sources), note, checkSourceName())
+	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(t.Sources), note, p.checkSourceName())
 	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, sinkKinds(t.Sinks), note, checkSinkName)...)
 	p.checkCommands(note)
 	if len(p.Sources) == 0 {

@@ -194,11 +194,34 @@ func (r receipt) Delivered(ctx context.Context) error {
 		return nil
 	}
 	for _, cursor := range r.required {
-		if err := cursor.Delivered(ctx, r.seq); err != nil {
+		err := cursor.Delivered(ctx, r.seq)
+		if errors.Is(err, journal.ErrCursorClosed) {
+			continue // a sink that was removed meanwhile is not waited for
+		}
+		if err != nil && ctx.Err() != nil {
+			return &sources.Undelivered{Sinks: r.missing(), Cause: err}
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// missing are the sinks that have not acknowledged the events; all that are
+// waited for, if they have by now.
+func (r receipt) missing() []string {
+	var names, all []string
+	for _, cursor := range r.required {
+		all = append(all, cursor.Name())
+		if cursor.Acked() < r.seq {
+			names = append(names, cursor.Name())
+		}
+	}
+	if names == nil {
+		return all
+	}
+	return names
 }
 
 // heldSource is under whose name the journal keeps what rules hold back: as

@@ -164,6 +164,11 @@ func (c *change) build() error {
 		what := w.added
 		if old != nil {
 			what = w.changed
+		} else if fresh.place != "" && !c.starting() {
+			what += "; " + fresh.place
+		}
+		if _, ok := fresh.part.(sources.Source); ok && old == nil && !c.starting() {
+			c.undo(func() { c.dropSource(w.name, c.old.plan) })
 		}
 		if what != "" {
 			c.say("%s: %s", w.title, what)
@@ -307,7 +312,7 @@ func (c *change) remove(part *component) {
 	plan := c.new.plan
 	switch part.part.(type) {
 	case sinks.Sink:
-		c.say("%s: removed; %s not delivered there yet; its place is kept for %s", part.title, was(part.lag(), "event"), plan.Journal.Keep)
+		c.say("%s: removed; %s not delivered there yet; its place is kept for %s, as far as the journal has room", part.title, was(part.lag(), "event"), config.DurationText(plan.Journal.Keep))
 		c.end(func() {
 			part.stop()
 			c.leaveCursor(part)
@@ -316,11 +321,16 @@ func (c *change) remove(part *component) {
 		c.say("%s: removed", part.title)
 		c.end(func() {
 			part.stop()
-			c.forgetSource(part.name)
-			c.keepNames(plan)
-			c.counts.forget(part.name)
+			c.dropSource(part.name, plan)
 		})
 	}
+}
+
+// dropSource forgets a source that a plan does not have.
+func (b *Bridge) dropSource(name string, plan *Plan) {
+	b.forgetSource(name)
+	b.keepNames(plan)
+	b.counts.forget(name)
 }
 
 func (c *change) swapListeners() {
@@ -374,7 +384,12 @@ func (c *change) swapInPlace() error {
 		c.keepNames(plan)
 		return nil
 	}
-	c.undo(func() { c.adjust(c.old); c.pipeline.Store(before) })
+	c.undo(func() {
+		c.adjust(c.old)
+		c.pipeline.Store(before)
+		before.rules.Adopt(pipeline.rules) // what its rules held meanwhile
+		c.wakeHeld()
+	})
 	c.end(func() { c.keepNames(plan) })
 	c.end(func() { // what rules hold that are no more is sent
 		pipeline.rules.Adopt(before.rules)

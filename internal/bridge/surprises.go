@@ -9,6 +9,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/journal"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/sources"
 )
@@ -52,6 +53,25 @@ func (p *Plan) warnOfSurprises() {
 	}
 	p.warnOfOpenSources()
 	p.warnOfCircles()
+	p.warnOfSinks()
+}
+
+// warnOfSinks tells what sinks know themselves, and of one whose events fill a
+// journal that is to take all.
+func (p *Plan) warnOfSinks() {
+	for i, sink := range p.sinks[1:] {
+		path := fmt.Sprintf("sinks[%d]", i)
+		if w, ok := sink.(warner); ok {
+			if err := w.Warn(); err != nil {
+				for _, problem := range p.doc.Explain(path, err) {
+					p.doc.Warnings = append(p.doc.Warnings, problem.String())
+				}
+			}
+		}
+		if p.Journal.WhenFull == journal.DropOldest && sink.Base().WhenFull == journal.Refuse {
+			p.warn(path+".when_full", "new events are refused while the journal is full of those that this sink has not got, although journal.when_full is drop_oldest; that holds for the main sink alone")
+		}
+	}
 }
 
 // warnOfCircles tells of files that a sink writes and a source reads.

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Value is an option as it is in use.
@@ -83,13 +85,17 @@ func show(v reflect.Value) string {
 	case Secret:
 		return x.String()
 	case time.Duration:
-		return x.String()
+		return DurationText(x)
 	case Size:
 		return x.String()
 	}
 	switch v.Kind() {
 	case reflect.String:
-		return v.String()
+		text := v.String()
+		if strings.ContainsFunc(text, unicode.IsControl) {
+			text = strconv.Quote(text) // as in YAML, between double quotes
+		}
+		return text
 	case reflect.Slice:
 		parts := make([]string, v.Len())
 		for i := range parts {

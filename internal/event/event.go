@@ -26,14 +26,20 @@ type Event struct {
 	Position Position
 	// Route is where rules send the event.
 	Route Route
+	// Only is the name of the one sink that gets the event; empty is all that
+	// want it. It is for an event that this sink alone has refused.
+	Only string
 }
 
 // Route is how an event is published where that is other than configured for
 // all. The zero value changes nothing.
 type Route struct {
-	Topic  string // instead of what the template gives
-	QoS    *byte
-	Retain bool
+	Topic string // instead of what the template gives
+	// Outside says that Topic has a part that the event's sender chose, such as
+	// its name: it may then not be one of the program's own.
+	Outside bool `json:",omitempty"`
+	QoS     *byte
+	Retain  bool
 }
 
 // IsZero reports whether the route changes nothing.

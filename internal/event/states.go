@@ -25,7 +25,7 @@ const OwnSource = "bridge"
 
 // OwnLevels are the levels below the base topic that are the program's own, so
 // that no source has their names.
-var OwnLevels = []string{"event", "mqtt", OwnSource}
+var OwnLevels = []string{EventLevel, "mqtt", OwnSource}
 
 // reservedKeys are the first levels of keys below which there is something
 // other than a source's states.

@@ -59,11 +59,22 @@ type Deps struct {
 type Broker interface {
 	// Publish returns when every subscriber's queue has the message. The error
 	// wraps ErrNeverTaken if it would be the same the next time.
-	Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (Receipt, error)
+	Publish(ctx context.Context, m Outgoing) (Receipt, error)
 	// Subscribe gives what is retained for a filter, and what is published from
 	// then on, to use on one goroutine, until cancel returns. What use does
 	// not take in time is dropped. The error says what is wrong with the filter.
 	Subscribe(filter string, use func(Incoming)) (cancel func(), err error)
+}
+
+// Outgoing is a message that a sink publishes. Its payload is not changed.
+type Outgoing struct {
+	Topic   string
+	Payload []byte
+	QoS     byte
+	Retain  bool
+	// SaveLater says that the sink retains the message again after a crash, so
+	// that a broker need not have it on disk before it acknowledges it.
+	SaveLater bool
 }
 
 // Incoming is a message that others have published for this program.
@@ -133,6 +144,12 @@ type Adjuster interface {
 	Adjust(Options) error
 }
 
+// Prober is a sink that can be tried out without running it. The detail says what
+// was found; the error is what is wrong, in words for people.
+type Prober interface {
+	Probe(ctx context.Context) (detail string, err error)
+}
+
 // Counter is a sink that counts the events it has skipped since the start.
 type Counter interface {
 	Skipped() uint64
@@ -147,9 +164,9 @@ type Connector interface {
 type Common struct {
 	Name     string             `koanf:"name" required:"it names the sink's place in the journal" doc:"The sink's name, in messages and in the journal."`
 	Type     string             `koanf:"type" required:"it tells which options there are" doc:"The kind of sink, such as file."`
-	Match    []string           `koanf:"match" example:"Print*" doc:"The names of the events that the sink gets, with * and ? as in rules; left out, all."`
+	Match    []string           `koanf:"match" example:"Print*" doc:"Patterns of the names of events that the sink gets, or OctoPrint's classes such as @printjob, as in rules; left out, it gets all."`
 	Required bool               `koanf:"required" default:"false" doc:"Whether a webhook with respond: delivered waits for this sink, too."`
-	WhenFull journal.FullPolicy `koanf:"when_full" default:"drop_oldest" oneof:"refuse,drop_oldest" doc:"What becomes of events that this sink has not got while the journal is full: drop_oldest gives up the oldest of them for this sink alone; refuse keeps them, and new events are refused."`
+	WhenFull journal.FullPolicy `koanf:"when_full" default:"drop_oldest" oneof:"refuse,drop_oldest" doc:"What becomes of events that this sink has not got while the journal is full: drop_oldest gives up the oldest of them for this sink alone; refuse keeps them, and new events are refused, whatever journal.when_full says."`
 }
 
 // Base implements Options.

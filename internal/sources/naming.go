@@ -21,7 +21,7 @@ type Naming struct {
 	// Default is the name of events that have none.
 	Default string `koanf:"default" doc:"The name of events that have none."`
 	// Names maps labels to names.
-	Names map[string]string `koanf:"names" doc:"The names that events are given in place of those they come with, by the latter."`
+	Names map[string]string `koanf:"names" doc:"New names for events, each under the name that the event comes with."`
 }
 
 // Check tells what is wrong with the naming, as KeyErrors below path.

@@ -6,7 +6,9 @@ package sources
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -66,8 +68,9 @@ type Prober interface {
 }
 
 // Commander is a source whose thing can be told what to do. It is asked only
-// for commands that its options allow. Do may be called while Run does not run,
-// by several goroutines at a time. The reply is published; it may be empty.
+// for commands that its options allow. Do is called for one command at a time,
+// and may be called while Run does not run. Its context ends after 30 s. The
+// reply is published; it may be empty.
 type Commander interface {
 	Do(ctx context.Context, c event.Command) (reply []byte, err error)
 }
@@ -122,8 +125,30 @@ var (
 type Receipt interface {
 	// Delivered returns when the destinations that are required have
 	// acknowledged the events, with ErrHeld if a rule holds some of them back
-	// for now, with ErrDropped if they were given up, or with ctx's error.
+	// for now, with ErrDropped if they were given up, or with ctx's error in an
+	// *Undelivered.
 	Delivered(ctx context.Context) error
+}
+
+// Undelivered says which sinks were waited for in vain.
+type Undelivered struct {
+	Sinks []string // by name, at least one
+	Cause error    // why it was not waited longer
+}
+
+func (u *Undelivered) Error() string {
+	return fmt.Sprintf("%s not acknowledged the events: %v", u.Who(), u.Cause)
+}
+
+// Unwrap implements errors.Unwrap.
+func (u *Undelivered) Unwrap() error { return u.Cause }
+
+// Who names the sinks, as in "the sink mqtt has".
+func (u *Undelivered) Who() string {
+	if len(u.Sinks) == 1 {
+		return "the sink " + u.Sinks[0] + " has"
+	}
+	return "the sinks " + strings.Join(u.Sinks, " and ") + " have"
 }
 
 // ErrHeld is for events that are stored, and that a rule holds back: they are

@@ -50,6 +50,8 @@ func TestBadTemplatesSayWhatIsWrong(t *testing.T) {
 		"{base}/{payload.}": "payload key",
 		"x/{payload.a#b}":   "payload key",
 		"x\x00/{event}":     "control",
+		"{evnt}/{event|up|lower|down}/{payload.}//x}": "unknown placeholder {evnt}; there are {base}, {event}, {source} and {payload.KEY}; {event|up|lower|down}: unknown filter \"up\", \"down\"; there are lower and snake; " +
+			"{payload.}: a payload key may hold letters, digits, '_' and '-', with dots between levels; '}' without '{'; it must begin with a fixed text such as {base}/, so that no event can choose its own place; has a level without a name",
 	} {
 		if _, err := topic.Parse(template, "b"); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%q: error %v does not say %q", template, err, reason)

@@ -120,6 +120,13 @@ func giveAll(t *testing.T, addr string, known bool) {
 	t.Helper()
 	next := hear(t, addr, "event2mqtt/robot/result", "event2mqtt/event/#")
 	give(t, addr, "-t", "event2mqtt/robot/set/jump", "-m", `{"id":"bad"}`)
+	got := next()
+	for strings.Contains(got, "awaited") || !strings.Contains(got, `"id"`) { // of awaitWave
+		got = next()
+	}
+	if !strings.HasPrefix(got, "event2mqtt/robot/result {") || !strings.Contains(got, `"command":"jump","id":"bad","ok":false`) {
+		t.Errorf("what is not allowed is answered with %s", got)
+	}
 	give(t, addr, "-t", "event2mqtt/robot/set/wave", "-m", fmt.Sprintf(`{"id":"bad","timestamp":%d}`, time.Now().Add(-time.Minute).Unix()))
 	give(t, addr, "-t", "event2mqtt/robot/set/wave", "-m", `{"id":"42"}`)
 	for _, want := range []string{"event2mqtt/robot/result {", "event2mqtt/event/Command {"} {

@@ -90,8 +90,9 @@ func TestAnEventThatIsNeverTakenIsSkippedAndKept(t *testing.T) {
 			if n := strings.Count(r.log.String(), `"level":"error","event":"bad","source":"s"`); n != 1 || r.sink.Skipped() != 1 {
 				t.Errorf("said %d times, counted %d:\n%s", n, r.sink.Skipped(), r.log)
 			}
-			whole, err := r.refused.Get(kept[0].ID)
+			all, err := r.refused.Get(kept[0].ID)
 			testkit.OK(t, err)
+			whole := all[0]
 			if string(whole.Payload) != c.payload || whole.Route.Retain != c.route.Retain || whole.Route.Topic != c.route.Topic {
 				t.Errorf("kept %+v", whole)
 			}

@@ -1,17 +1,22 @@
 package mqtt
 
 import (
+	"fmt"
+
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/topic"
 )
 
-// message is an event as it is published.
+// message is what is published.
 type message struct {
 	topic   string
 	qos     byte
 	retain  bool
 	payload []byte
+	// again says that it is published again on each connection, so that it does
+	// not matter if the broker loses it in a crash.
+	again bool
 }
 
 // message makes one of an event. The error says why that cannot be.
@@ -29,8 +34,8 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	case err != nil:
 	case s.heard(m.topic):
 		err = errOwn
-	case e.Route.Topic == "" && !p.apart && s.reserved(p.BaseTopic, m.topic, event.OwnSource):
-		err = errOwnTopic
+	case (e.Route.Outside || e.Route.Topic == "" && !p.apart) && s.reserved(p.BaseTopic, m.topic, event.OwnSource):
+		err = fmt.Errorf("%w, and no event may choose it; change publish.event_topic, or the topic of the rule", errOwnTopic)
 	}
 	return m, err
 }

@@ -9,14 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/format"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/refused"
@@ -24,43 +23,6 @@ import (
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/topic"
 )
-
-// Options are those of the main sink, from the sections mqtt and publish.
-type Options struct {
-	sinks.Common
-	Config  Config
-	Publish PublishConfig
-	// Calm is how long a connection must have lasted without a message before
-	// its end is blamed on one. Zero is 2 s.
-	Calm time.Duration
-	// Pause is the first pause after a failure; it doubles each time. Zero is
-	// that of retry.Loop.
-	Pause time.Duration
-}
-
-// Check implements sinks.Options. Keys begin with mqtt and publish.
-func (o *Options) Check() error {
-	_, err := check(o.Config, o.Publish)
-	return errors.Join(err, o.CheckMatch())
-}
-
-// Fingerprint implements sinks.Options: what PublishConfig says of single
-// messages changes in place.
-func (o *Options) Fingerprint() any {
-	type fingerprint struct {
-		Config
-		base  string
-		files [3]config.Sum // a certificate may be another in the same file
-	}
-	f := fingerprint{Config: o.Config, base: o.Publish.BaseTopic}
-	for i, file := range []string{o.Config.TLS.CA, o.Config.TLS.Cert, o.Config.TLS.Key} {
-		f.files[i], _ = config.SumOf(file) // what cannot be read is told by Check
-	}
-	return f
-}
-
-// Build implements sinks.Options.
-func (o *Options) Build(d sinks.Deps) (sinks.Sink, error) { return New(*o, d) }
 
 // Sink publishes to one broker, or to the first of several that answers.
 type Sink struct {
@@ -106,7 +68,7 @@ type link interface {
 	// publish hands a message over. The ticket is done when the broker has
 	// acknowledged it as its QoS asks.
 	// It may wait for the broker to take the message, until ctx ends.
-	publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket
+	publish(ctx context.Context, m message) ticket
 	// subscribe has the sink hear what matches a filter, one message at a time,
 	// until the link ends or unsubscribe is called. The error wraps
 	// errNotGranted if the broker refuses. Both have one user at a time.
@@ -220,7 +182,10 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 	s.tell = tell
 	s.tellHealth()
 	if s.ledger == nil {
-		s.ledger = s.openLedger()
+		var err error
+		if s.ledger, err = s.openLedger(); err != nil {
+			return err
+		}
 	}
 	watch := states.Watch()
 	defer watch.Close()
@@ -236,17 +201,21 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 	}
 }
 
-// openLedger reads what brokers keep for the sink, from its file.
-func (s *Sink) openLedger() *ledger {
+// openLedger reads what brokers keep for the sink, from its file. The error is
+// format.ErrNewer.
+func (s *Sink) openLedger() (*ledger, error) {
 	path := ""
 	if s.opt.StateDir != "" {
-		path = filepath.Join(s.opt.StateDir, topic.Safe(s.opt.Name)+".retained.json")
+		path = ledgerPath(s.opt.StateDir, s.opt.Name)
 	}
 	l, err := openLedger(path)
+	if errors.Is(err, format.ErrNewer) {
+		return nil, err
+	}
 	if err != nil {
 		s.opt.Log.Error().Err(err).Msg("mqtt: which topics are retained at the broker is not known any more; what is no longer configured may stay there")
 	}
-	return l
+	return l, nil
 }
 
 // session is the life of one connection.
@@ -310,8 +279,13 @@ func (s *Sink) announce(ctx context.Context, l link, payload string) error {
 	if !s.announces() {
 		return nil
 	}
+	return s.wait(ctx, l, l.publish(ctx, s.presence(payload)), thing{kind: aBirth})
+}
+
+// presence is the message that tells whether the bridge is there.
+func (s *Sink) presence(payload string) message {
 	w := s.opt.Config.Will
-	return s.wait(ctx, l, l.publish(ctx, s.willTopic, byte(w.QoS), w.Retain, []byte(payload)), thing{kind: aBirth})
+	return message{topic: s.willTopic, qos: byte(w.QoS), retain: w.Retain, payload: []byte(payload), again: true}
 }
 
 // announces reports whether the broker is told that the bridge is there.
@@ -487,7 +461,7 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) (sent, error) {
 	m, err := s.message(e)
 	if err == nil {
-		t := l.publish(ctx, m.topic, m.qos, m.retain, m.payload)
+		t := l.publish(ctx, m)
 		if d, known := t.(done); !known || !errors.Is(d.error, sinks.ErrNeverTaken) {
 			return sent{e.Seq, kindOf(&m), t}, nil
 		}

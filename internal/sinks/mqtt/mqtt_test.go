@@ -497,6 +497,6 @@ func (b bundled) Subscribe(filter string, use func(sinks.Incoming)) (cancel func
 	return (&bundledbroker.Broker{Broker: b.Broker}).Subscribe(filter, use)
 }
 
-func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (sinks.Receipt, error) {
-	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
+func (b bundled) Publish(ctx context.Context, o sinks.Outgoing) (sinks.Receipt, error) {
+	return b.Broker.Publish(ctx, &broker.Message{Topic: o.Topic, Payload: o.Payload, QoS: o.QoS, Retain: o.Retain, SaveLater: o.SaveLater})
 }

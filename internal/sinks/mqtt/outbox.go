@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +35,8 @@ type outbox struct {
 	// namedBy is what names were made with.
 	namedBy *publishing
 
+	woken chan struct{} // cap 1: again is another, which who publishes may not know
+
 	// Of the goroutine that publishes:
 	changed bool      // something is newer than the last refresh
 	rest    time.Time // no refresh before
@@ -56,7 +57,7 @@ type stateMessage struct {
 }
 
 func (s *Sink) newOutbox(watch *event.StateWatch) *outbox {
-	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, queued: map[string]struct{}{}, names: map[owned]named{}}
+	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, queued: map[string]struct{}{}, names: map[owned]named{}, woken: make(chan struct{}, 1)}
 	select { // seen by the refresh below
 	case <-watch.Changed():
 	default:
@@ -247,7 +248,7 @@ func (o *outbox) next(now time.Time, hurry bool) (m *stateMessage, wait time.Dur
 func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*stateMessage, time.Time) {
 	st, wanted := o.want[name]
 	sent, before := o.sent[name]
-	m := stateMessage{message{name, byte(p.QoS), true, st.Payload}, owner{st.Source, st.Key, st.Topic != ""}}
+	m := stateMessage{message{name, byte(p.QoS), true, st.Payload, wanted}, owner{st.Source, st.Key, st.Topic != ""}}
 	switch {
 	case wanted && sent.version == st.Version:
 		return nil, time.Time{}
@@ -283,6 +284,24 @@ func (o *outbox) taken(m *stateMessage, certain bool) {
 	if _, wanted := o.want[m.topic]; len(m.payload) == 0 && !wanted {
 		o.shelf.forget(m.topic)
 		delete(o.sent, m.topic)
+	}
+}
+
+// clearAgain is the pause until a topic that could not be cleared is tried again.
+const clearAgain = time.Second
+
+// notCleared notes that a topic has to be cleared once more: the ledger forgets
+// only what is gone for good.
+func (o *outbox) notCleared(m *stateMessage) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.sent, m.topic)
+	if at := time.Now().Add(clearAgain); o.again.IsZero() || at.Before(o.again) {
+		o.again = at
+	}
+	select {
+	case o.woken <- struct{}{}:
+	default:
 	}
 }
 
@@ -327,17 +346,9 @@ func (s *Sink) stateTopic(p *publishing, st *event.State) (name string, err erro
 var errOwnTopic = errors.New("this topic is the program's own")
 
 // reserved reports whether a topic is one that no source may write to: that of
-// the will, one below some levels, or one that is not a state's below a source.
+// the will, or one of event.OwnPlace.
 func (s *Sink) reserved(base, name string, below ...string) bool {
-	if name == s.willTopic {
-		return true
-	}
-	rest, ok := strings.CutPrefix(name, base+"/")
-	if !ok {
-		return false
-	}
-	levels := strings.SplitN(rest, "/", 3)
-	return slices.Contains(below, levels[0]) || len(levels) > 1 && event.ReservedLevel(levels[1])
+	return name == s.willTopic || event.OwnPlace(base, name, below...) != ""
 }
 
 // unfit says once that a state has no topic of its own.

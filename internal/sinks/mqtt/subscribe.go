@@ -12,8 +12,8 @@ import (
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
-	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/loglimit"
 	"event2mqtt/internal/sinks"
 )
 
@@ -26,9 +26,8 @@ import (
 // incomingSize is the remaining length of a QoS 0 packet of it, in bytes.
 func incomingSize(in *sinks.Incoming) int { return 2 + len(in.Topic) + len(in.Payload) }
 
-// incomingQueue is how many messages from a broker may wait for
-// who hears them; each has
-// at most maxIncoming bytes.
+// incomingQueue is how many messages from a broker may wait for whoever hears
+// them; each has at most maxIncoming bytes.
 const incomingQueue = 64
 
 // hearing is what a Sink knows of its subscriptions.
@@ -47,7 +46,7 @@ type hearing struct {
 	said   string          // what was logged last
 
 	missed      atomic.Uint64 // messages, for any reason
-	large, fast rarely
+	large, fast loglimit.Limit
 }
 
 // Hear implements sinks.Talker.
@@ -98,11 +97,11 @@ type deafLink struct {
 	heard func(topic string) bool
 }
 
-func (l deafLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
-	if l.heard(topic) {
+func (l deafLink) publish(ctx context.Context, m message) ticket {
+	if l.heard(m.topic) {
 		return done{errOwn}
 	}
-	return l.link.publish(ctx, topic, qos, retain, payload)
+	return l.link.publish(ctx, m)
 }
 
 // errOwn says that a message would come back as one for this program.
@@ -115,7 +114,7 @@ func (s *Sink) Say(ctx context.Context, topic string, payload []byte) error {
 		return errNotConnected
 	}
 	l := *at
-	t := l.publish(ctx, topic, byte(s.publish.Load().QoS), false, payload)
+	t := l.publish(ctx, message{topic: topic, qos: byte(s.publish.Load().QoS), payload: payload})
 	select {
 	case <-t.Done():
 		return t.Error()
@@ -243,7 +242,7 @@ func (s *Sink) Missed() uint64 { return s.hearing.missed.Load() }
 // call it.
 func (s *Sink) tooLarge(topic string, bytes int) {
 	s.hearing.missed.Add(1)
-	if e := s.hearing.large.line(&s.opt.Log); e != nil {
+	if e := s.hearing.large.Line(s.opt.Log.Warn); e != nil {
 		e.Str("topic", shorten(topic)).Int("bytes", bytes).Int("most", maxIncoming).Msg("mqtt: a message for event2mqtt is too large and is skipped")
 	}
 }
@@ -252,32 +251,9 @@ func (s *Sink) tooLarge(topic string, bytes int) {
 // may call it.
 func (s *Sink) tooFast(topic string) {
 	s.hearing.missed.Add(1)
-	if e := s.hearing.fast.line(&s.opt.Log); e != nil {
+	if e := s.hearing.fast.Line(s.opt.Log.Warn); e != nil {
 		e.Str("topic", shorten(topic)).Msg("mqtt: messages for event2mqtt come faster than it takes them; the newest are skipped")
 	}
-}
-
-// rarely lets one line through a minute: others must not be able to fill the log.
-type rarely struct {
-	mu      sync.Mutex
-	last    time.Time
-	leftOut int // since then
-}
-
-// line begins a line, or returns nil.
-func (r *rarely) line(log *zerolog.Logger) *zerolog.Event {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.last.IsZero() && time.Since(r.last) < time.Minute {
-		r.leftOut++
-		return nil
-	}
-	e := log.Warn()
-	if r.leftOut > 0 {
-		e = e.Int("lines_left_out", r.leftOut)
-	}
-	r.last, r.leftOut = time.Now(), 0
-	return e
 }
 
 // subscribe implements link. The broker has a queue of its own.

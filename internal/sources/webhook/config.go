@@ -33,9 +33,9 @@ type Config struct {
 	Lift           string        `koanf:"lift" doc:"A key of the payload that holds an object whose keys come to the top, in exchange for the others, which go under the preset's or the source's name; off turns a preset's off."`
 	Numbers        []string      `koanf:"numbers" doc:"Keys of the payload whose texts are numbers, such as those of forms, which cannot tell the two apart."`
 	Auth           AuthConfig    `koanf:"auth" doc:"Who may send; all that is set must hold."`
-	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"When to answer: accepted is 202 when stored; delivered is 200 when the broker has it, and 202 if a rule holds it back."`
+	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"When to answer: accepted is 202 when stored; delivered is 200 when the broker and every required sink have it, and 202 if a rule holds it back."`
 	RespondStatus  int           `koanf:"respond_status" default:"202" oneof:"200,202" doc:"The status that means stored, for senders that take only 200 for success."`
-	RespondTimeout time.Duration `koanf:"respond_timeout" default:"10s" min:"1ms" max:"50s" doc:"How long respond: delivered waits for the broker before the answer is 504."`
+	RespondTimeout time.Duration `koanf:"respond_timeout" default:"10s" min:"1ms" max:"50s" doc:"How long respond: delivered waits for the broker and the required sinks before the answer is 504."`
 	MaxBody        config.Size   `koanf:"max_body" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest body of a request, files of forms not counted."`
 	MaxUnpacked    config.Size   `koanf:"max_unpacked" default:"8MiB" min:"1B" max:"1GiB" doc:"The largest body once unpacked, and the most that the events of one request may hold together."`
 	MaxUpload      config.Size   `koanf:"max_upload" default:"32MiB" min:"1B" max:"1GiB" doc:"The largest multipart form with its files, which are skipped."`

@@ -1,0 +1,533 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"event2mqtt/internal/testkit"
+	"event2mqtt/test/mqttest"
+)
+
+// octoPrintVersions are those that scripts/install-octoprint installs.
+var octoPrintVersions = []string{"1.11.8", "2.0.0rc7"}
+
+// TestTheRealOctoPrint connects the program to OctoPrint with its virtual
+// printer, and compares what comes with what OctoPrint says happened.
+func TestTheRealOctoPrint(t *testing.T) {
+	for _, version := range octoPrintVersions {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			r := prepareReal(t, version)
+			for _, phase := range []struct {
+				name string
+				run  func(*testing.T)
+			}{
+				{"everything is told as OctoPrint says it", r.session},
+				{"no end of a print is lost or told twice", r.kills},
+				{"OctoPrint is restarted in the middle of a print", r.restarts},
+				{"an idle printer is quiet", r.idle},
+				{"a print takes little", r.printing},
+			} {
+				began := time.Now()
+				ok := t.Run(phase.name, func(t *testing.T) {
+					r.octo.t, r.bridge.t = t, t
+					phase.run(t)
+				})
+				r.octo.t, r.bridge.t = t, t
+				if !ok {
+					return // the next begin where it ends
+				}
+				t.Logf("%s: %s", phase.name, time.Since(began).Round(time.Second))
+			}
+		})
+	}
+}
+
+// real is an OctoPrint, the program that is connected to it, and who watches.
+type real struct {
+	octo    *octoPrint
+	bridge  *program
+	watcher *watcher
+	began   int // of OctoPrint's events, those before are not looked at
+	linked  int // how often the program was connected, as its log says
+}
+
+func prepareReal(t *testing.T, version string) *real {
+	r := &real{octo: prepareOctoPrint(t, version)}
+	broker := ownBroker(t)
+	r.watcher = watch(t, broker)
+	r.bridge = configure(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\npublish: {id_field: _id}\n", broker))
+	began := time.Now()
+	r.octo.start()
+	t.Logf("OctoPrint %s started within %s", version, time.Since(began).Round(time.Second/10))
+	r.octo.connect(r.bridge)
+	r.began = len(r.octo.all())
+	r.start(t)
+	return r
+}
+
+// start starts the program and waits until it is connected.
+func (r *real) start(t *testing.T) {
+	t.Helper()
+	r.bridge.start()
+	r.linked++
+	r.awaitLink(t)
+}
+
+func (r *real) awaitLink(t *testing.T) {
+	t.Helper()
+	said := "connected to OctoPrint " + r.octo.version
+	testkit.Eventually(t, "the program is connected to OctoPrint", func() bool { return strings.Count(r.bridge.log.String(), said) >= r.linked })
+}
+
+// gcode is a print of so many layers, of half a second each.
+func gcode(layers int, heat string) string {
+	var b strings.Builder
+	b.WriteString("G28\n" + heat)
+	for i := range layers {
+		fmt.Fprintf(&b, "G1 X%d Y10 Z%.1f F3000 E%d\nG4 P500\n", 10+i, 0.2*float64(i+1), i+1)
+	}
+	return b.String()
+}
+
+// session is a print with a pause, one that is cancelled, and a printer that is
+// disconnected.
+func (r *real) session(t *testing.T) {
+	o := r.octo
+	r.began = len(o.all())
+	o.connectPrinter()
+	o.put("whole.gcode", gcode(8, ""))
+	from := o.print("whole.gcode")
+	o.await("ZChange", from)
+	o.job(pauseJob, "PrintPaused")
+	o.job(resumeJob, "PrintResumed")
+	o.await("PrintDone", from)
+	o.put("an odd name's Größe & 100%.gcode", gcode(60, "M300 S440 P20\n"))
+	from = o.print("an%20odd%20name's%20Größe%20&%20100%25.gcode")
+	o.await("ZChange", from)
+	o.job(cancelJob, "PrintFailed")
+	o.do("/api/printer/command", `{"command":"!!DEBUG:send echo:busy: paused for user"}`)
+	r.watcher.await(t, "PausedForUser")
+	o.disconnectPrinter()
+	r.compare(t)
+}
+
+// notPushed are events that OctoPrint keeps to itself, and those that the
+// program's own connection causes.
+var notPushed = regexp.MustCompile(`^(GcodeScript.*|Startup|Shutdown|Client(Opened|Authed|Closed)|UserLoggedIn)$`)
+
+// pushed are OctoPrint's events from one on that it tells others of.
+func (r *real) pushed(from int) (all []logged) {
+	for _, e := range r.octo.all()[from:] {
+		if !notPushed.MatchString(e.Event) {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// envelope is what the program puts first in each payload.
+var envelope = regexp.MustCompile(`^\{"_event":"([^"]*)","_timestamp":\d+,"_id":"[^"]*",?`)
+
+// compare compares all events since the session began with OctoPrint's own log,
+// in their order and byte for byte. Two differences are allowed: PausedForUser
+// is none of OctoPrint's events, and OctoPrint adds the reason to the payload of
+// PrintCancelled while it is on its way.
+func (r *real) compare(t *testing.T) {
+	t.Helper()
+	var want []string
+	for _, e := range r.pushed(r.began) {
+		payload := string(e.Payload)
+		if payload == "null" {
+			payload = "{}"
+		}
+		want = append(want, e.Event+" "+payload)
+	}
+	var got []string
+	testkit.Eventually(t, "all events have come", func() bool {
+		got = nil
+		for _, m := range r.watcher.events() {
+			prefix := envelope.FindSubmatch(m.payload)
+			if prefix == nil {
+				t.Fatalf("%s: %s", m.topic, m.payload)
+			}
+			if name := string(prefix[1]); name != "PausedForUser" {
+				got = append(got, name+" {"+string(m.payload[len(prefix[0]):]))
+			}
+		}
+		return len(got) >= len(want)
+	})
+	cancelled := func(text string) string {
+		if strings.HasPrefix(text, "PrintCancelled ") {
+			text = strings.Replace(text, `,"reason":"cancelled"`, "", 1)
+		}
+		return text
+	}
+	for i := range max(len(got), len(want)) {
+		g, w := "nothing", "nothing"
+		if i < len(got) {
+			g = got[i]
+		}
+		if i < len(want) {
+			w = want[i]
+		}
+		if cancelled(g) != cancelled(w) {
+			t.Fatalf("event %d of %d:\n got %s\nwant %s", i+1, len(want), g, w)
+		}
+	}
+	t.Logf("%d events, equal to those of OctoPrint's own log", len(want))
+}
+
+// ofPrints are the events that must come whatever is killed.
+var ofPrints = []string{"Connected", "Disconnected", "PrintStarted", "PrintPaused", "PrintResumed", "PrintDone", "PrintCancelled", "PrintFailed"}
+
+// kills kills the program at five moments of prints and leaves it dead for more
+// or less of them, and at last for a whole day's work.
+func (r *real) kills(t *testing.T) {
+	o := r.octo
+	o.connectPrinter()
+	for i := range 8 {
+		o.put(fmt.Sprintf("kill%d.gcode", i+1), gcode(6, ""))
+	}
+	r.watcher.awaitCount(t, "Connected", 2)
+	r.began = len(o.all())
+	r.watcher.forget()
+	kill := func(what string) {
+		t.Log("killed " + what)
+		r.bridge.kill()
+	}
+
+	kill("before a print; back in the middle")
+	from := o.print("kill1.gcode")
+	o.await("ZChange", from)
+	r.start(t)
+	o.await("PrintDone", from)
+
+	from = o.print("kill2.gcode")
+	kill("as a print starts; back when it is done")
+	o.await("PrintDone", from)
+	r.start(t)
+
+	from = o.print("kill3.gcode")
+	o.job(pauseJob, "PrintPaused")
+	kill("while it is paused; back when it goes on")
+	o.job(resumeJob, "PrintResumed")
+	r.start(t)
+	o.await("PrintDone", from)
+	kill("as it is done; back at once")
+	r.start(t)
+
+	from = o.print("kill4.gcode")
+	o.await("ZChange", from)
+	kill("in the middle; back when it is cancelled")
+	o.job(cancelJob, "PrintFailed")
+	r.start(t)
+
+	kill("while idle; back after two prints, one of them cancelled, and a printer that was disconnected")
+	from = o.print("kill5.gcode")
+	o.await("PrintDone", from)
+	from = o.print("kill6.gcode")
+	o.await("ZChange", from)
+	o.job(cancelJob, "PrintFailed")
+	o.disconnectPrinter()
+	o.connectPrinter()
+	r.start(t)
+	from = o.print("kill7.gcode")
+	o.await("PrintDone", from)
+	r.comparePrints(t)
+}
+
+// told is an event of a print as it was told.
+type told struct {
+	Event     string `json:"_event"`
+	Timestamp int64  `json:"_timestamp"`
+	Path      string
+	Late      bool
+	Derived   bool
+}
+
+func (e told) String() string { return strings.TrimSpace(e.Event + " " + e.Path) }
+
+// ofPrints are the events of prints that were told.
+func (r *real) ofPrints(t *testing.T) (all []told) {
+	t.Helper()
+	for _, m := range r.watcher.events() {
+		var e told
+		testkit.OK(t, json.Unmarshal(m.payload, &e))
+		if slices.Contains(ofPrints, e.Event) {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// comparePrints compares the events of prints with OctoPrint's own log: the
+// same, in the same order, with the same file and at the same time. Only the
+// PrintFailed that follows a PrintCancelled may be missing.
+func (r *real) comparePrints(t *testing.T) {
+	t.Helper()
+	var want, got []told
+	for _, e := range r.pushed(r.began) {
+		if slices.Contains(ofPrints, e.Event) {
+			w := told{Event: e.Event, Timestamp: int64(math.Round(e.Time))}
+			_ = json.Unmarshal(e.Payload, &w) // Path; null for some
+			want = append(want, w)
+		}
+	}
+	late := 0
+	defer func() {
+		t.Logf("%d events of prints, %d of them were missed and told later", len(got), late)
+		if t.Failed() {
+			t.Logf("\n got %v\nwant %v", got, want)
+		}
+	}()
+	equal := func() bool {
+		got, late = r.ofPrints(t), 0
+		i := 0
+		for _, w := range want {
+			switch {
+			case i < len(got) && got[i].String() == w.String():
+				if i++; got[i-1].Late {
+					late++
+				}
+			case w.Event != "PrintFailed":
+				return false
+			}
+		}
+		return i == len(got)
+	}
+	testkit.Eventually(t, "all events of prints have come once and in order", equal)
+	if late == 0 {
+		t.Error("nothing was missed: this test shows nothing")
+	}
+	for i, g := range got {
+		j := slices.IndexFunc(want, func(w told) bool { return w.String() == g.String() && w.Path != "" })
+		if j >= 0 && g.Late && (g.Timestamp < want[j].Timestamp-2 || g.Timestamp > want[j].Timestamp+2) {
+			t.Errorf("event %d, %s, is of %d, and was told to be of %d", i+1, g, want[j].Timestamp, g.Timestamp)
+		}
+	}
+}
+
+// restarts restarts OctoPrint in the middle of a print, as systemd does, and
+// then by a power cut.
+func (r *real) restarts(t *testing.T) {
+	o := r.octo
+	for _, how := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		file := fmt.Sprintf("restart%d.gcode", how)
+		o.put(file, gcode(60, ""))
+		r.watcher.forget()
+		from := o.print(file)
+		o.await("ZChange", from)
+		r.watcher.await(t, "ZChange")
+		o.stop(how)
+		r.watcher.await(t, "Shutdown")
+		o.start()
+		r.linked++
+		r.awaitLink(t)
+		o.connectPrinter()
+		from = o.print("kill7.gcode")
+		o.await("PrintDone", from)
+		r.watcher.await(t, "PrintDone")
+
+		var names []string
+		for _, e := range r.ofPrints(t) {
+			names = append(names, e.String())
+		}
+		text := strings.Join(names, ", ")
+		began, ended := "PrintStarted "+file, regexp.MustCompile(`(PrintFailed|PrintCancelled) `+regexp.QuoteMeta(file))
+		after := []string{"Connected", "PrintStarted kill7.gcode", "PrintDone kill7.gcode"}
+		t.Logf("%s: %s", how, text)
+		if ends := ended.FindAllString(text, -1); strings.Count(text, began) != 1 || len(ends) != 1 && (len(ends) != 2 || ends[0] == ends[1]) ||
+			!strings.HasPrefix(text, began) || !strings.HasSuffix(text, strings.Join(after, ", ")) {
+			t.Errorf("after %s: %s", how, text)
+		}
+		for _, name := range []string{"Startup", "Shutdown"} {
+			if n := r.watcher.count(name); n != 1 {
+				t.Errorf("after %s: %s was told %d times", how, name, n)
+			}
+		}
+	}
+}
+
+// idle looks for a minute at a printer that does nothing: what is published is
+// what has changed.
+func (r *real) idle(t *testing.T) {
+	const long = time.Minute
+	time.Sleep(2 * time.Second) // what the print before has changed is told
+	from := len(r.octo.all())
+	r.watcher.forget()
+	before, began := r.bridge.cpu(), time.Now()
+	time.Sleep(long)
+	share := float64(r.bridge.cpu()-before) / float64(time.Since(began))
+	t.Logf("OctoPrint %s, idle for %s: %d messages, %.2f %% of a core", r.octo.version, long, len(r.watcher.all()), 100*share)
+	if share > 0.02 {
+		t.Errorf("the program takes %.2f %% of a core", 100*share)
+	}
+	var events []string
+	for _, e := range r.pushed(from) {
+		events = append(events, e.Event)
+	}
+	newest := map[string]string{}
+	for _, m := range r.watcher.all() {
+		switch {
+		case strings.HasPrefix(m.topic, eventTopic):
+			name := strings.TrimPrefix(m.topic, eventTopic)
+			i := slices.Index(events, name)
+			if i < 0 {
+				t.Errorf("%s was told, of which OctoPrint knows nothing", name)
+				continue
+			}
+			events = slices.Delete(events, i, i+1)
+		case newest[m.topic] == string(m.payload) && newest[m.topic] != "", r.watcher.before(m.topic) == string(m.payload):
+			t.Errorf("%s was published again, unchanged: %s", m.topic, m.payload)
+		default:
+			t.Logf("changed: %s %s", m.topic, m.payload)
+		}
+		newest[m.topic] = string(m.payload)
+	}
+}
+
+// printing measures what a print takes.
+func (r *real) printing(t *testing.T) {
+	const long = 20 * time.Second
+	o := r.octo
+	o.put("long.gcode", gcode(200, "M104 S200\nM140 S60\n"))
+	from := o.print("long.gcode")
+	o.await("ZChange", from)
+	r.watcher.forget()
+	before, began := r.bridge.cpu(), time.Now()
+	time.Sleep(long)
+	share := float64(r.bridge.cpu()-before) / float64(time.Since(began))
+	all := len(r.watcher.all())
+	o.job(cancelJob, "PrintFailed")
+	t.Logf("OctoPrint %s, printing and heating for %s: %d messages, %.2f %% of a core", o.version, long, all, 100*share)
+	if share > 0.1 {
+		t.Errorf("the program takes %.2f %% of a core", 100*share)
+	}
+}
+
+// cpu is what the program has taken of the processors so far.
+func (p *program) cpu() time.Duration {
+	p.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Skip("there is no /proc here that tells what a process takes")
+	}
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+2:])
+	user, _ := strconv.ParseInt(string(fields[11]), 10, 64)
+	system, _ := strconv.ParseInt(string(fields[12]), 10, 64)
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
+	return time.Duration(user+system) * tick
+}
+
+const eventTopic = "event2mqtt/event/"
+
+// message is what a watcher got.
+type message struct {
+	topic   string
+	payload []byte
+}
+
+// watcher collects all messages, in a session that outlives nothing. An event
+// that is sent again after a kill has the id that it had, and counts once.
+type watcher struct {
+	mu       sync.Mutex
+	messages []message // since forget
+	ids      map[string]bool
+	newest   map[string]string // payload by topic, before forget
+}
+
+func watch(t *testing.T, broker string) *watcher {
+	t.Helper()
+	c, _, _, err := mqttest.Connect(broker, mqttest.Options{ID: "watcher"})
+	testkit.OK(t, err)
+	_, err = c.Subscribe("event2mqtt/#", 1)
+	testkit.OK(t, err)
+	w := &watcher{ids: map[string]bool{}, newest: map[string]string{}}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			m, err := c.Next()
+			if err != nil {
+				return
+			}
+			w.take(message{m.Topic, m.Payload})
+		}
+	})
+	t.Cleanup(func() { _ = c.Close(); wg.Wait() })
+	return w
+}
+
+func (w *watcher) take(m message) {
+	var id struct {
+		ID string `json:"_id"`
+	}
+	if strings.HasPrefix(m.topic, eventTopic) {
+		_ = json.Unmarshal(m.payload, &id)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id.ID != "" && w.ids[id.ID] {
+		return
+	}
+	w.ids[id.ID] = true
+	w.messages = append(w.messages, m)
+}
+
+// forget begins anew.
+func (w *watcher) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.messages {
+		w.newest[m.topic] = string(m.payload)
+	}
+	w.messages = nil
+}
+
+// before is the payload that a topic had when forget was called.
+func (w *watcher) before(topic string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.newest[topic]
+}
+
+func (w *watcher) all() []message {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.messages)
+}
+
+// events are the messages that tell events.
+func (w *watcher) events() []message {
+	return slices.DeleteFunc(w.all(), func(m message) bool { return !strings.HasPrefix(m.topic, eventTopic) })
+}
+
+func (w *watcher) count(name string) (n int) {
+	for _, m := range w.events() {
+		if m.topic == eventTopic+name {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *watcher) await(t *testing.T, name string) {
+	t.Helper()
+	w.awaitCount(t, name, 1)
+}
+
+func (w *watcher) awaitCount(t *testing.T, name string, n int) {
+	t.Helper()
+	testkit.Eventually(t, fmt.Sprintf("%s has come %d times", name, n), func() bool { return w.count(name) >= n })
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,7 +82,7 @@ admin:
 	testkit.Write(t, filepath.Join(o.dir, "config.yaml"), `accessControl: {autologinLocal: false, enabled: true}
 appearance: {name: Test printer}
 plugins:
-  _disabled: [announcements, discovery, errortracking, firmware_check, pluginmanager, softwareupdate, tracking]
+  _disabled: [announcements, discovery, errortracking, firmware_check, health_check, pluginmanager, softwareupdate, tracking]
   virtual_printer: {enabled: true}
 serial: {autoconnect: false, port: VIRTUAL}
 server:
@@ -188,6 +189,7 @@ func (o *octoPrint) ask(method, path string, body io.Reader, into any) int {
 	r.Header.Set("Content-Type", "application/json")
 	if m, ok := body.(*upload); ok {
 		r.Header.Set("Content-Type", m.kind)
+		r.ContentLength = int64(m.Len())
 	}
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -245,11 +247,16 @@ func (o *octoPrint) connectPrinter() {
 	from := len(o.all())
 	o.do("/api/connection", `{"command":"connect","port":"VIRTUAL","baudrate":115200}`)
 	o.await("Connected", from)
-	testkit.Eventually(o.t, "the printer is operational", func() bool {
+}
+
+// ready waits until the printer takes a print.
+func (o *octoPrint) ready() {
+	o.t.Helper()
+	testkit.Eventually(o.t, "the printer is ready", func() bool {
 		var printer struct {
-			State struct{ Flags struct{ Operational bool } }
+			State struct{ Flags struct{ Ready bool } }
 		}
-		return o.ask(http.MethodGet, "/api/printer", nil, &printer) == http.StatusOK && printer.State.Flags.Operational
+		return o.ask(http.MethodGet, "/api/printer", nil, &printer) == http.StatusOK && printer.State.Flags.Ready
 	})
 }
 
@@ -260,11 +267,13 @@ func (o *octoPrint) disconnectPrinter() {
 	o.await("Disconnected", from)
 }
 
-// print starts a print, and returns how many events were logged before.
+// print starts a print as soon as one can be, and returns how many events were
+// logged before.
 func (o *octoPrint) print(file string) (from int) {
 	o.t.Helper()
+	o.ready()
 	from = len(o.all())
-	o.do("/api/files/local/"+file, `{"command":"select","print":true}`)
+	o.do("/api/files/local/"+url.PathEscape(file), `{"command":"select","print":true}`)
 	o.await("PrintStarted", from)
 	return from
 }

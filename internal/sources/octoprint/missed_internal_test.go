@@ -216,7 +216,7 @@ func TestEachDoingOfThePrinterIsToldOnce(t *testing.T) {
 				c.t = nil
 			}
 			m.happen()
-			m.pass(time.Duration(2500+m.r.IntN(6000)) * time.Millisecond) // printers take their time
+			m.pass(time.Duration(600+m.r.IntN(6000)) * time.Millisecond) // printers take their time
 			if c.t == nil && m.r.IntN(3) > 0 {
 				c.connect()
 			}
@@ -297,7 +297,7 @@ func TestARestartOfOctoPrintLosesNoEndAndDoublesNone(t *testing.T) {
 				m.now = m.now.Add(10 * time.Second)
 			}
 			m.happen()
-			m.pass(time.Duration(2500+m.r.IntN(6000)) * time.Millisecond)
+			m.pass(time.Duration(600+m.r.IntN(6000)) * time.Millisecond)
 			if c.t == nil && m.r.IntN(3) > 0 {
 				c.connect()
 			}

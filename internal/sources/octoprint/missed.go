@@ -291,33 +291,47 @@ func (t *translator) makeUp(name string, m marking) {
 }
 
 // printed is the print that began with a marking, as far as the histories of
-// files tell: it is the first that ended after that, and before anything that
-// only comes after its end.
-func (t *translator) printed(began marking) (found job) {
-	until := math.Inf(1)
-	for _, m := range t.markings {
-		if m.Time <= began.Time || !isJob(m) {
-			continue
-		}
-		if until = m.Time; m.Type == "done" || m.Type == "cancel" {
-			until += grace.Seconds() // the file learns of it later
-		}
-		break
+// files tell: it is the first that ended after that as its next marking says,
+// and before anything that only comes after its end.
+func (t *translator) printed(began marking) job {
+	next := marking{Time: math.Inf(1)}
+	if i := slices.IndexFunc(t.markings, func(m marking) bool { return m.Time > began.Time && isJob(m) }); i >= 0 {
+		next = t.markings[i]
+	}
+	until := next.Time
+	if next.Type == "done" || next.Type == "cancel" {
+		until += grace.Seconds() // the file learns of it later
 	}
 	if t.library == nil { // is asked for once for all that was missed
 		t.library = append([]gjson.Result{}, gjson.ParseBytes(t.files()).Get("files").Array()...)
 	}
-	var walk func(entries []gjson.Result)
-	walk = func(entries []gjson.Result) {
-		for _, f := range entries {
-			if ended := f.Get("prints.last.date").Num; ended > began.Time && ended <= until {
-				until, found = ended, *jobOf([]byte(f.Raw), 0)
-			}
-			walk(f.Get("children").Array())
+	// OctoPrint 2 tells whole seconds: what seems to have ended in the second
+	// before counts only if nothing else does.
+	found, _ := first(t.library, began.Time, until, next.Type)
+	if found == nil {
+		found, _ = first(t.library, math.Floor(began.Time)-1e-3, until, next.Type)
+	}
+	if found == nil {
+		return job{}
+	}
+	return *found
+}
+
+// first is the file whose last print ended first after a time and not after
+// another, the way that a marking says, and when.
+func first(entries []gjson.Result, after, until float64, kind string) (found *job, when float64) {
+	when = until
+	for _, f := range entries {
+		last := f.Get("prints.last")
+		ended, success := last.Get("date").Num, last.Get("success").Bool()
+		if ended > after && ended <= when && (kind != "done" || success) && (kind != "cancel" || !success) {
+			found, when = jobOf([]byte(f.Raw), 0), ended
+		}
+		if inner, at := first(f.Get("children").Array(), after, when, kind); inner != nil {
+			found, when = inner, at
 		}
 	}
-	walk(t.library)
-	return found
+	return found, when
 }
 
 // describe puts what is known of a print into a payload, under the keys that

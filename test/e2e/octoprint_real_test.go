@@ -91,11 +91,22 @@ func (r *real) awaitLink(t *testing.T) {
 	testkit.Eventually(t, "the program is connected to OctoPrint", func() bool { return strings.Count(r.bridge.log.String(), said) >= r.linked })
 }
 
-// gcode is a print of so many layers, of half a second each.
-func gcode(layers int, heat string) string {
+// Layers of a print, of half a second each: one that is waited for, and one that
+// does not end before it is cancelled, however slow this machine is.
+const (
+	short   = 6
+	endless = 200
+)
+
+// gcode is a print. At pauseAt, if it is a layer, it pauses until somebody
+// resumes it.
+func gcode(layers, pauseAt int, first ...string) string {
 	var b strings.Builder
-	b.WriteString("G28\n" + heat)
+	b.WriteString("G28\n" + strings.Join(first, "\n") + "\n")
 	for i := range layers {
+		if i > 0 && i == pauseAt {
+			b.WriteString("@pause\n")
+		}
 		fmt.Fprintf(&b, "G1 X%d Y10 Z%.1f F3000 E%d\nG4 P500\n", 10+i, 0.2*float64(i+1), i+1)
 	}
 	return b.String()
@@ -107,14 +118,13 @@ func (r *real) session(t *testing.T) {
 	o := r.octo
 	r.began = len(o.all())
 	o.connectPrinter()
-	o.put("whole.gcode", gcode(8, ""))
+	o.put("whole.gcode", gcode(short, 3))
 	from := o.print("whole.gcode")
-	o.await("ZChange", from)
-	o.job(pauseJob, "PrintPaused")
+	o.await("PrintPaused", from)
 	o.job(resumeJob, "PrintResumed")
 	o.await("PrintDone", from)
 	const odd = "it's 100% Größe +1.gcode"
-	o.put(odd, gcode(60, "M300 S440 P20\n"))
+	o.put(odd, gcode(endless, 0, "M300 S440 P20"))
 	from = o.print(odd)
 	o.await("ZChange", from)
 	o.job(cancelJob, "PrintFailed")
@@ -214,8 +224,8 @@ var ofPrints = []string{"Connected", "Disconnected", "PrintStarted", "PrintPause
 func (r *real) kills(t *testing.T) {
 	o := r.octo
 	o.connectPrinter()
-	for i := range 8 {
-		o.put(fmt.Sprintf("kill%d.gcode", i+1), gcode(6, ""))
+	for i, text := range []string{gcode(short, 0), gcode(short, 0), gcode(short, 3), gcode(endless, 0), gcode(short, 0), gcode(endless, 0), gcode(short, 0)} {
+		o.put(fmt.Sprintf("kill%d.gcode", i+1), text)
 	}
 	r.watcher.awaitCount(t, "Connected", 2)
 	r.began = len(o.all())
@@ -237,7 +247,7 @@ func (r *real) kills(t *testing.T) {
 	r.start(t)
 
 	from = o.print("kill3.gcode")
-	o.job(pauseJob, "PrintPaused")
+	o.await("PrintPaused", from)
 	kill("while it is paused; back when it goes on")
 	o.job(resumeJob, "PrintResumed")
 	r.start(t)
@@ -342,7 +352,7 @@ func (r *real) restarts(t *testing.T) {
 	o := r.octo
 	for _, how := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		file := fmt.Sprintf("restart%d.gcode", how)
-		o.put(file, gcode(60, ""))
+		o.put(file, gcode(endless, 0))
 		r.watcher.forget()
 		from := o.print(file)
 		o.await("ZChange", from)
@@ -381,8 +391,6 @@ func (r *real) restarts(t *testing.T) {
 // what has changed.
 func (r *real) idle(t *testing.T) {
 	const long = time.Minute
-	time.Sleep(2 * time.Second) // what the print before has changed is told
-	from := len(r.octo.all())
 	r.watcher.forget()
 	before, began := r.bridge.cpu(), time.Now()
 	time.Sleep(long)
@@ -392,8 +400,10 @@ func (r *real) idle(t *testing.T) {
 		t.Errorf("the program takes %.2f %% of a core", 100*share)
 	}
 	var events []string
-	for _, e := range r.pushed(from) {
-		events = append(events, e.Event)
+	for _, e := range r.pushed(0) { // also those that were on their way when it began
+		if e.Time > float64(began.Add(-testkit.Patience).Unix()) {
+			events = append(events, e.Event)
+		}
 	}
 	newest := map[string]string{}
 	for _, m := range r.watcher.all() {
@@ -419,7 +429,7 @@ func (r *real) idle(t *testing.T) {
 func (r *real) printing(t *testing.T) {
 	const long = 20 * time.Second
 	o := r.octo
-	o.put("long.gcode", gcode(200, "M104 S200\nM140 S60\n"))
+	o.put("long.gcode", gcode(endless, 0, "M104 S200", "M140 S60"))
 	from := o.print("long.gcode")
 	o.await("ZChange", from)
 	r.watcher.forget()

@@ -112,18 +112,25 @@ func (o *octoPrint) start() {
 	o.cmd = exec.Command(o.program, "serve", "--iknowwhatimdoing", "--basedir", o.dir)
 	o.cmd.Env = append(os.Environ(), "EVENT_LOG="+o.logFile())
 	o.cmd.Stdout, o.cmd.Stderr = &o.out, &o.out
+	o.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it starts processes of its own
 	testkit.OK(o.t, o.cmd.Start())
 	o.within(startup, "OctoPrint has started", func() bool {
 		return o.count("Startup", from) > 0 && o.ask(http.MethodGet, "/api/version", nil, nil) == http.StatusOK
 	})
 }
 
-// stop ends OctoPrint with a signal.
+// stop ends OctoPrint with a signal, and whatever it has started.
 func (o *octoPrint) stop(how syscall.Signal) {
+	group := -o.cmd.Process.Pid
+	kill := func() { _ = syscall.Kill(group, syscall.SIGKILL) }
 	_ = o.cmd.Process.Signal(how)
-	killed := time.AfterFunc(startup, func() { _ = o.cmd.Process.Kill() })
-	defer killed.Stop()
+	if how == syscall.SIGKILL {
+		kill()
+	}
+	late := time.AfterFunc(startup, kill)
+	defer late.Stop()
 	_ = o.cmd.Wait()
+	kill()
 	o.cmd = nil
 }
 
@@ -280,7 +287,6 @@ func (o *octoPrint) print(file string) (from int) {
 
 // Commands that change a print.
 const (
-	pauseJob  = `{"command":"pause","action":"pause"}`
 	resumeJob = `{"command":"pause","action":"resume"}`
 	cancelJob = `{"command":"cancel"}`
 )

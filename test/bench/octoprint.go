@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	octoprintHour  = time.Hour // of the printer's time
-	octoprintSpeed = 10
+	octoprintHour  = 3 * time.Hour // of the printer's time
+	octoprintSpeed = 100
 	// octoprintKeeps is how long OctoPrint keeps markings.
 	octoprintKeeps = 30 * time.Minute
 )

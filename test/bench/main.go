@@ -4,7 +4,7 @@
 // ratios count: figures of different runs or machines do not compare.
 //
 //	go run ./test/bench            all
-//	go run ./test/bench webhook    or tail, broker, size, reload, octoprint (six minutes)
+//	go run ./test/bench webhook    or tail, broker, size, reload, octoprint (7 minutes)
 //	go run ./test/bench broker idle    or throughput, latency, safety, retained
 package main
 

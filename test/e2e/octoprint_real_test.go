@@ -5,18 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"event2mqtt/internal/testkit"
-	"event2mqtt/test/mqttest"
 )
 
 // octoPrintVersions are those that scripts/install-octoprint installs.
@@ -177,6 +173,12 @@ func (r *real) compare(t *testing.T) {
 	t.Logf("%d events, equal to those of OctoPrint's own log", len(want))
 }
 
+// sinceConnecting leaves out what happened before the session.
+func sinceConnecting(all []string) []string {
+	i := slices.IndexFunc(all, func(text string) bool { return strings.HasPrefix(text, "Connecting ") })
+	return all[max(0, i):]
+}
+
 // asText is an event for comparison.
 func asText(t *testing.T, name, payload string) string {
 	t.Helper()
@@ -198,7 +200,7 @@ func (r *real) logged(t *testing.T) (all []string) {
 		}
 		all = append(all, asText(t, e.Event, payload))
 	}
-	return all
+	return sinceConnecting(all)
 }
 
 // came are the events that came, without what the program adds.
@@ -213,7 +215,7 @@ func (r *real) came(t *testing.T) (all []string) {
 			all = append(all, asText(t, name, fmt.Sprintf("{%s}", parts[2])))
 		}
 	}
-	return all
+	return sinceConnecting(all)
 }
 
 // ofPrints are the events that must come whatever is killed.
@@ -442,119 +444,4 @@ func (r *real) printing(t *testing.T) {
 	if share > 0.1 {
 		t.Errorf("the program takes %.2f %% of a core", 100*share)
 	}
-}
-
-// cpu is what the program has taken of the processors so far.
-func (p *program) cpu() time.Duration {
-	p.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		p.t.Skip("there is no /proc here that tells what a process takes")
-	}
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+2:])
-	user, _ := strconv.ParseInt(string(fields[11]), 10, 64)
-	system, _ := strconv.ParseInt(string(fields[12]), 10, 64)
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
-	return time.Duration(user+system) * tick
-}
-
-const eventTopic = "event2mqtt/event/"
-
-// message is what a watcher got.
-type message struct {
-	topic   string
-	payload []byte
-}
-
-// watcher collects all messages, in a session that outlives nothing. An event
-// that is sent again after a kill has the id that it had, and counts once.
-type watcher struct {
-	mu       sync.Mutex
-	messages []message // since forget
-	ids      map[string]bool
-	newest   map[string]string // payload by topic, before forget
-}
-
-func watch(t *testing.T, broker string) *watcher {
-	t.Helper()
-	c, _, _, err := mqttest.Connect(broker, mqttest.Options{ID: "watcher"})
-	testkit.OK(t, err)
-	_, err = c.Subscribe("event2mqtt/#", 1)
-	testkit.OK(t, err)
-	w := &watcher{ids: map[string]bool{}, newest: map[string]string{}}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			m, err := c.Next()
-			if err != nil {
-				return
-			}
-			w.take(message{m.Topic, m.Payload})
-		}
-	})
-	t.Cleanup(func() { _ = c.Close(); wg.Wait() })
-	return w
-}
-
-func (w *watcher) take(m message) {
-	var id struct {
-		ID string `json:"_id"`
-	}
-	if strings.HasPrefix(m.topic, eventTopic) {
-		_ = json.Unmarshal(m.payload, &id)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if id.ID != "" && w.ids[id.ID] {
-		return
-	}
-	w.ids[id.ID] = true
-	w.messages = append(w.messages, m)
-}
-
-// forget begins anew.
-func (w *watcher) forget() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, m := range w.messages {
-		w.newest[m.topic] = string(m.payload)
-	}
-	w.messages = nil
-}
-
-// before is the payload that a topic had when forget was called.
-func (w *watcher) before(topic string) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.newest[topic]
-}
-
-func (w *watcher) all() []message {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.messages)
-}
-
-// events are the messages that tell events.
-func (w *watcher) events() []message {
-	return slices.DeleteFunc(w.all(), func(m message) bool { return !strings.HasPrefix(m.topic, eventTopic) })
-}
-
-func (w *watcher) count(name string) (n int) {
-	for _, m := range w.events() {
-		if m.topic == eventTopic+name {
-			n++
-		}
-	}
-	return n
-}
-
-func (w *watcher) await(t *testing.T, name string) {
-	t.Helper()
-	w.awaitCount(t, name, 1)
-}
-
-func (w *watcher) awaitCount(t *testing.T, name string, n int) {
-	t.Helper()
-	testkit.Eventually(t, fmt.Sprintf("%s has come %d times", name, n), func() bool { return w.count(name) >= n })
 }

@@ -18,7 +18,8 @@ import (
 )
 
 // fakePrinter is an OctoPrint whose printer prints all the time, and faster than
-// any does. An event and its marking come together, and the time of snapshots is
+// any does, so that the program can be killed while forty prints go by: the real
+// one (octoprint_real_test.go) takes a minute for eight. An event and its marking come together, and the time of snapshots is
 // ahead of that of markings: none is so young that its event may still come.
 type fakePrinter struct {
 	mu       sync.Mutex

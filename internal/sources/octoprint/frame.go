@@ -3,6 +3,7 @@ package octoprint
 import (
 	"math"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -109,7 +110,8 @@ func decode(b []byte) (f frame, err error) {
 		case "event":
 			name := value.Get("type").Str
 			if name != "" && len(name) <= maxType {
-				f.Event = &happening{name, []byte(value.Get("payload").Raw)}
+				// Both are copies: an event is kept longer than its frame.
+				f.Event = &happening{strings.Clone(name), []byte(value.Get("payload").Raw)}
 			}
 		case "reauthRequired":
 			f.Reauth = bounded(value.Get("reason").Str, maxKey)

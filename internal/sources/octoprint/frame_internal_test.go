@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -64,4 +66,28 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestAnEventKeepsNothingOfItsFrame: the journal has many in memory.
+func TestAnEventKeepsNothingOfItsFrame(t *testing.T) {
+	const size, count = 100 << 10, 50
+	used := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := used()
+	var kept []*happening
+	for range count {
+		f, err := decode([]byte(`{"event":{"type":"Alert","payload":{"a":1}},"other":"` + strings.Repeat("x", size) + `"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, f.Event)
+	}
+	if after := used(); after > before+size*count/2 {
+		t.Errorf("%d events keep %d bytes", count, after-before)
+	}
+	runtime.KeepAlive(kept)
 }

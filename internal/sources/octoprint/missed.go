@@ -20,6 +20,9 @@ const (
 	grace = 3 * time.Second
 	// apart is how far a marking and its event may be apart, to be of the same.
 	apart = 2 * time.Second
+	// fresh is how young an event may be for its marking not to be there yet:
+	// OctoPrint sends a snapshot each half second.
+	fresh = time.Second
 	// expireAfter is how long an event may be there before its marking comes.
 	expireAfter = 10 * time.Second
 )
@@ -36,7 +39,6 @@ type missed struct {
 	hole      bool
 	holeTime  float64        // of the marking
 	holeSince time.Time      // when it was seen first
-	holeJob   job            // what was printed then
 	restarted bool           // OctoPrint was, since the position
 	library   []gjson.Result // the files, while what was missed is looked for
 
@@ -48,7 +50,9 @@ type missed struct {
 	printing bool    // and is not paused
 	busy     bool    // a printer is connected
 	job      job
-	failure  string // what state.error says
+	running  float64 // time of the marking of the newest print that was seen to go on
+	runs     job     // that print
+	failure  string  // what state.error says
 	lastTime float64
 }
 
@@ -72,8 +76,14 @@ func (t *translator) observe(s *snapshot, now time.Time, first bool) {
 	t.lastTime = s.Job.Get("lastPrintTime").Num
 	file := s.Job.Get("file")
 	t.job = *jobOf([]byte(file.Raw), s.Server-s.Progress.Get("printTime").Num)
+	if i := lastOf(s.Markings, isJob); i >= 0 && s.Markings[i].Type == "print" {
+		t.running, t.runs = s.Markings[i].Time, t.job
+	}
 	if t.catching && t.caught.IsZero() {
 		t.caught = now
+		for i := range t.held {
+			t.held[i].server = t.server(t.held[i].at)
+		}
 		t.restarted = !first && s.Marks && (t.pos.Marked > 0 && t.after() < 0 || t.pos.Marked == 0 && len(t.markings) == 0 && (t.pos.Connected || t.pos.Open != nil))
 		if t.restarted {
 			t.pos.Told = nil // their markings are gone
@@ -98,14 +108,28 @@ func (t *translator) firstEver(s *snapshot) {
 	t.out.mark = true
 }
 
-// after is the index of the marking up to which all are accounted for, or -1.
-func (t *translator) after() int {
-	for i := len(t.markings) - 1; i >= 0; i-- {
-		if t.markings[i].Time == t.pos.Marked {
+// isJob reports whether a marking is of the beginning or the end of a print.
+func isJob(m marking) bool {
+	switch m.Type {
+	case "print", "done", "cancel", "disconnected":
+		return true
+	}
+	return false
+}
+
+// lastOf is the index of the last marking that is, or -1.
+func lastOf(all []marking, is func(marking) bool) int {
+	for i := len(all) - 1; i >= 0; i-- {
+		if is(all[i]) {
 			return i
 		}
 	}
 	return -1
+}
+
+// after is the index of the marking up to which all are accounted for, or -1.
+func (t *translator) after() int {
+	return lastOf(t.markings, func(m marking) bool { return m.Time == t.pos.Marked })
 }
 
 // online says that OctoPrint is there again, if it was said to be gone. After a
@@ -194,14 +218,23 @@ func (t *translator) closeOld(now time.Time) {
 	}
 }
 
+// server is a time by OctoPrint's clock, in seconds since 1970.
+func (t *translator) server(at time.Time) float64 { return float64(at.UnixMilli())/1e3 + t.ahead }
+
 // settle goes through the markings that are not accounted for. It returns false
 // if it stopped at one whose event may still come.
 func (t *translator) settle(now time.Time) bool {
-	server := float64(now.UnixMilli())/1e3 + t.ahead
+	server := t.server(now)
 	for _, m := range t.markings[t.after()+1:] {
 		name := eventOf[m.Type]
 		switch {
-		case name == "", t.pos.account(m.Type), t.passHeld(m):
+		case name == "", t.pos.account(m.Type):
+		case t.heldFor(m) >= 0:
+			i := t.heldFor(m)
+			if now.Sub(t.held[i].at) < fresh {
+				return false // it may be of a marking that is still to come
+			}
+			t.passHeld(i, m)
 		case t.young(m, server, now):
 			return false
 		default:
@@ -215,7 +248,7 @@ func (t *translator) settle(now time.Time) bool {
 // young reports whether the event of a marking may still come.
 func (t *translator) young(m marking, server float64, now time.Time) bool {
 	if m.Time != t.holeTime {
-		t.holeTime, t.holeSince, t.holeJob = m.Time, now, t.job
+		t.holeTime, t.holeSince = m.Time, now
 	}
 	return server-m.Time < grace.Seconds() && now.Sub(t.holeSince) < grace
 }
@@ -236,9 +269,12 @@ func (t *translator) makeUp(name string, m marking) {
 		t.late(name, instant(m.Time), more)
 		return
 	case "PrintStarted":
-		open := t.holeJob
-		if !last || open.Path == "" {
+		open := t.runs
+		if m.Time != t.running { // it is over, and another file may be selected since
 			open = t.printed(m)
+		}
+		if open.Path == "" && last {
+			open = t.job
 		}
 		open.Since = m.Time
 		t.pos.Open = &open
@@ -257,33 +293,47 @@ func (t *translator) makeUp(name string, m marking) {
 }
 
 // printed is the print that began with a marking, as far as the histories of
-// files tell: it is the first that ended after that, and before anything that
-// only comes after its end.
-func (t *translator) printed(began marking) (found job) {
-	until := math.Inf(1)
-	for _, m := range t.markings {
-		if m.Time <= began.Time || m.Type != "done" && m.Type != "cancel" && m.Type != "print" && m.Type != "disconnected" {
-			continue
-		}
-		if until = m.Time; m.Type == "done" || m.Type == "cancel" {
-			until += grace.Seconds() // the file learns of it later
-		}
-		break
+// files tell: it is the first that ended after that as its next marking says,
+// and before anything that only comes after its end.
+func (t *translator) printed(began marking) job {
+	next := marking{Time: math.Inf(1)}
+	if i := slices.IndexFunc(t.markings, func(m marking) bool { return m.Time > began.Time && isJob(m) }); i >= 0 {
+		next = t.markings[i]
+	}
+	until := next.Time
+	if next.Type == "done" || next.Type == "cancel" {
+		until += grace.Seconds() // the file learns of it later
 	}
 	if t.library == nil { // is asked for once for all that was missed
 		t.library = append([]gjson.Result{}, gjson.ParseBytes(t.files()).Get("files").Array()...)
 	}
-	var walk func(entries []gjson.Result)
-	walk = func(entries []gjson.Result) {
-		for _, f := range entries {
-			if ended := f.Get("prints.last.date").Num; ended > began.Time && ended <= until {
-				until, found = ended, *jobOf([]byte(f.Raw), 0)
-			}
-			walk(f.Get("children").Array())
+	// OctoPrint 2 tells whole seconds: what seems to have ended in the second
+	// before counts only if nothing else does.
+	found, _ := first(t.library, began.Time, until, next.Type)
+	if found == nil {
+		found, _ = first(t.library, math.Floor(began.Time)-1e-3, until, next.Type)
+	}
+	if found == nil {
+		return job{}
+	}
+	return *found
+}
+
+// first is the file whose last print ended first after a time and not after
+// another, the way that a marking says, and when.
+func first(entries []gjson.Result, after, until float64, kind string) (found *job, when float64) {
+	when = until
+	for _, f := range entries {
+		last := f.Get("prints.last")
+		ended, success := last.Get("date").Num, last.Get("success").Bool()
+		if ended > after && ended <= when && (kind != "done" || success) && (kind != "cancel" || !success) {
+			found, when = jobOf([]byte(f.Raw), 0), ended
+		}
+		if inner, at := first(f.Get("children").Array(), after, when, kind); inner != nil {
+			found, when = inner, at
 		}
 	}
-	walk(t.library)
-	return found
+	return found, when
 }
 
 // describe puts what is known of a print into a payload, under the keys that

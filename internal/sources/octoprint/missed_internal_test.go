@@ -216,7 +216,7 @@ func TestEachDoingOfThePrinterIsToldOnce(t *testing.T) {
 				c.t = nil
 			}
 			m.happen()
-			m.pass(time.Duration(2500+m.r.IntN(6000)) * time.Millisecond) // printers take their time
+			m.pass(time.Duration(600+m.r.IntN(6000)) * time.Millisecond) // printers take their time
 			if c.t == nil && m.r.IntN(3) > 0 {
 				c.connect()
 			}
@@ -245,6 +245,35 @@ func TestEachDoingOfThePrinterIsToldOnce(t *testing.T) {
 	}
 }
 
+// TestAMissedPrintIsNotTakenForTheOneThatFollows: the next file is selected, and
+// printed, before it is sure that the one before was missed.
+func TestAMissedPrintIsNotTakenForTheOneThatFollows(t *testing.T) {
+	m := &model{r: rand.New(rand.NewPCG(1, 3)), now: time.Unix(1_700_000_000, 0), state: "Operational", last: map[string]string{}}
+	c := &client{m: m}
+	m.send = c.take
+	m.mark("connected")
+	c.connect()
+	c.t = nil
+	print := func(file, kind string) {
+		m.file = file
+		m.mark("print")
+		m.pass(2 * time.Second)
+		m.last[file] = fmt.Sprintf(`{"prints":{"last":{"date":%f,"success":%v}}}`, m.seconds(), kind == "done")
+		m.mark(kind)
+	}
+	print("a.gcode", "done")
+	print("b.gcode", "cancel")
+	m.file = ""
+	c.connect()
+	m.file, m.state = "c.gcode", "Printing"
+	m.event("PrintStarted", `{"name":"c.gcode","path":"c.gcode"}`)
+	m.mark("print")
+	m.pass(10 * time.Second)
+	if want := []string{"PrintStarted a.gcode", "PrintDone a.gcode", "PrintStarted b.gcode", "PrintCancelled b.gcode", "PrintStarted c.gcode"}; !slices.Equal(c.told, want) {
+		t.Errorf("\n got %q\nwant %q", c.told, want)
+	}
+}
+
 // TestARestartOfOctoPrintLosesNoEndAndDoublesNone: it forgets its markings, and
 // the print that went on. Each print whose beginning was told gets one end.
 func TestARestartOfOctoPrintLosesNoEndAndDoublesNone(t *testing.T) {
@@ -268,7 +297,7 @@ func TestARestartOfOctoPrintLosesNoEndAndDoublesNone(t *testing.T) {
 				m.now = m.now.Add(10 * time.Second)
 			}
 			m.happen()
-			m.pass(time.Duration(2500+m.r.IntN(6000)) * time.Millisecond)
+			m.pass(time.Duration(600+m.r.IntN(6000)) * time.Millisecond)
 			if c.t == nil && m.r.IntN(3) > 0 {
 				c.connect()
 			}

@@ -92,6 +92,32 @@ func TestWhichPrintsWereMissedIsFoundInTheHistoriesOfFiles(t *testing.T) {
 	}
 }
 
+// TestHistoriesOfWholeSecondsAreUnderstood: OctoPrint 2 cuts the rest off, and a
+// print may end in the second in which it began, or in which another did.
+func TestHistoriesOfWholeSecondsAreUnderstood(t *testing.T) {
+	s, out := newServer(t), newOutput()
+	s.set(func() {
+		s.files["a.gcode"] = `{"prints":{"last":{"date":2000.0,"success":false}}}`
+		s.files["b.gcode"] = `{"prints":{"last":{"date":2500.0,"success":true}}}`
+		s.files["c.gcode"] = `{"prints":{"last":{"date":2500.0,"success":false}}}`
+		s.files["d.gcode"] = `{"prints":{"last":{"date":2502.0,"success":true}}}`
+	})
+	marks := []string{mark("connected", 1000)}
+	stop := run(t, options(s.url()), out)
+	s.next().send(snapshot("history", "Operational", "", 1500, marks...))
+	until(t, "the position is kept", func() bool { return len(out.Positions()) == 1 })
+	stop()
+	marks = append(marks, mark("print", 2000.1), mark("cancel", 2000.3), mark("print", 2100), mark("done", 2500.2), mark("print", 2500.4), mark("cancel", 2500.8), mark("print", 2500.9), mark("done", 2502.2))
+	run(t, options(s.url()), out)
+	s.next().send(snapshot("history", "Operational", "", 9000, marks...))
+	wantNames(t, out, "PrintStarted", "PrintCancelled", "PrintStarted", "PrintDone", "PrintStarted", "PrintCancelled", "PrintStarted", "PrintDone")
+	for i, want := range []string{"a.gcode", "a.gcode", "b.gcode", "b.gcode", "c.gcode", "c.gcode", "d.gcode", "d.gcode"} {
+		if got := object(t, string(out.all()[i].Payload))["path"]; got != want {
+			t.Errorf("%s of %v, want %v", out.all()[i].Name, got, want)
+		}
+	}
+}
+
 // TestAnEndWithoutAMarkingIsAskedFor: an error leaves no marking, and the file
 // knows how its last print went.
 func TestAnEndWithoutAMarkingIsAskedFor(t *testing.T) {

@@ -25,11 +25,12 @@ import (
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/octoprint"
+	"event2mqtt/internal/testkit"
 )
 
 // patience bounds waiting for what comes at once but on a machine that is very
 // busy.
-const patience = 30 * time.Second
+const patience = testkit.Patience
 
 const key = "0123456789ABCDEF"
 
@@ -494,11 +495,7 @@ func (l *locked) Write(p []byte) (int, error) {
 // until waits for a condition.
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !condition(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
+	testkit.Eventually(t, what, condition)
 }
 
 // wantNames waits for exactly these events.

@@ -190,7 +190,7 @@ func (t *translator) isOwn(h happening, now time.Time) bool {
 // known.
 func (t *translator) pass(name string, payload []byte, at time.Time) {
 	if t.catching && len(t.held) < maxHeld {
-		t.held = append(t.held, heldEvent{name: name, payload: payload, at: at})
+		t.held = append(t.held, heldEvent{name: name, payload: payload, at: at, server: t.server(at)})
 		return
 	}
 	if t.catching { // there are too many to wait any longer
@@ -237,7 +237,7 @@ func (t *translator) put(name string, payload []byte, at time.Time, marked bool)
 func (t *translator) apply(name string, payload []byte, at time.Time) bool {
 	switch name {
 	case "PrintStarted":
-		t.pos.Open = jobOf(payload, float64(at.UnixMilli())/1e3+t.ahead)
+		t.pos.Open = jobOf(payload, t.server(at))
 		t.metadata(t.pos.Open, t.file, &t.out)
 	case "PrintDone", "PrintFailed", "PrintCancelled":
 		t.pos.Open = nil
@@ -282,6 +282,7 @@ type heldEvent struct {
 	name    string
 	payload []byte
 	at      time.Time
+	server  float64 // at, by OctoPrint's clock
 }
 
 // ends reports whether a print has ended.
@@ -311,21 +312,35 @@ var markingOf = func() map[string]string {
 	return all
 }()
 
-// passHeld passes on what is held up to the event of a marking, and reports
-// whether that is there. One that came long after the marking was seen is
-// another's.
-func (t *translator) passHeld(m marking) bool {
-	i := slices.IndexFunc(t.held, func(h heldEvent) bool {
-		return markingOf[h.name] == m.Type && (m.Time != t.holeTime || h.at.Sub(t.holeSince) < apart)
-	})
-	if i < 0 {
-		return false
+// heldFor is the index of the held event of a marking, or -1. One that came long
+// after it is another's; and where there are more markings of a kind than events,
+// the events are those of the last.
+func (t *translator) heldFor(m marking) int {
+	first, events, markings := -1, 0, 0
+	for i, h := range t.held {
+		if markingOf[h.name] == m.Type {
+			if events++; first < 0 && h.server-m.Time < apart.Seconds() {
+				first = i
+			}
+		}
 	}
+	for _, other := range t.markings {
+		if other.Type == m.Type && other.Time >= m.Time {
+			markings++
+		}
+	}
+	if markings > events {
+		return -1
+	}
+	return first
+}
+
+// passHeld passes on what is held up to the event of a marking.
+func (t *translator) passHeld(i int, m marking) {
 	before, h := t.held[:i], t.held[i]
 	t.held = t.held[i+1:]
 	for _, b := range before {
 		t.emit(b.name, b.payload, b.at, 0)
 	}
 	t.emit(h.name, h.payload, h.at, m.Time)
-	return true
 }

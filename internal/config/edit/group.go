@@ -30,6 +30,9 @@ func (g Group) String() string {
 	return b.String()
 }
 
+// Flow writes a group as YAML on one line, in braces.
+func (g Group) Flow() string { return flow(g) }
+
 // line is KEY: VALUE.
 func (p Pair) line() string { return scalar(p.Key) + ": " + flow(p.Value) }
 

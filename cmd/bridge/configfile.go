@@ -77,8 +77,10 @@ func openConfig(f *flags, stateDir, path string) (*configFile, error) {
 		if link, err := os.Readlink(path); err == nil {
 			return nil, fmt.Errorf("%s is a link to %s, which is not there; make that file first", path, link)
 		}
-		c.plan, err = bridge.Load("", os.Environ(), stateDir, f.set...)
-		return c, explain(err)
+		if c.plan, err = bridge.Load("", os.Environ(), stateDir, f.set...); err != nil {
+			return nil, fmt.Errorf("%w\nnothing was changed; correct this first", explain(err))
+		}
+		return c, nil
 	case err != nil:
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}

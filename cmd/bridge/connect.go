@@ -57,7 +57,7 @@ Settings, Application Keys. The exit status is 4 if nobody allows it.`,
   event2mqtt connect octoprint http://192.168.1.20:5000 --name ender --config config.yaml
   event2mqtt connect octoprint https://pi.example/octoprint/ --ca /etc/ssl/own-ca.pem
   event2mqtt connect octoprint http://octopi.local --renew`,
-		Args: needs("URL", false),
+		Args: asUsage(needs("URL", false)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if print && renew {
 				return misused("--print writes nothing, and --renew replaces a key; give one of them")
@@ -100,6 +100,7 @@ type octoPrintSetup struct {
 }
 
 func (c *octoPrintSetup) addFlags(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &failure{exitUsage, err} })
 	cmd.Flags().StringVar(&c.name, "name", "", "the name of the source (default octoprint, or octoprint-2 if there is one of that name)")
 	cmd.Flags().StringVar(&c.keyFile, "key-file", "", "the file that gets the key (default NAME.key beside the configuration); if it holds one already, that is used, and OctoPrint is not asked")
 	cmd.Flags().StringVar(&c.user, "user", "", "the user of OctoPrint whose key it is to be; the dialog is for that user alone")
@@ -246,7 +247,11 @@ func (c *octoPrintSetup) ask(ctx context.Context) (string, error) {
 	}
 	c.say("Allow event2mqtt in OctoPrint: a dialog is shown in each page of it that is open and logged in. Or open")
 	c.say("  %s", c.dialog(request.Dialog))
-	c.say("Waiting for %s at most; Ctrl-C ends it.", c.timeout)
+	patience := strings.TrimSuffix(c.timeout.String(), "m0s") // 5m0s is 5m
+	if patience != c.timeout.String() {
+		patience += "m"
+	}
+	c.say("Waiting for %s at most; Ctrl-C ends it.", patience)
 	waiting, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	key, err := client.AwaitKey(waiting, request)
@@ -254,9 +259,9 @@ func (c *octoPrintSetup) ask(ctx context.Context) (string, error) {
 	case ctx.Err() != nil:
 		return "", errors.New("interrupted; nothing was changed")
 	case waiting.Err() != nil && err != nil:
-		text := fmt.Sprintf("nobody has allowed it within %s; nothing was changed; try again, with a longer --timeout if need be", c.timeout)
+		text := fmt.Sprintf("nobody has allowed it within %s; nothing was changed; try again, with a longer --timeout if need be", patience)
 		if away, ok := errors.AsType[*api.Error](err); ok {
-			text = fmt.Sprintf("waited in vain for %s: %s; nothing was changed; try again when it is there", c.timeout, away.Text)
+			text = fmt.Sprintf("waited in vain for %s: %s; nothing was changed; try again when it is there", patience, away.Text)
 		}
 		return "", errors.New(text)
 	case errors.Is(err, api.ErrDenied):

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+
+	"github.com/spf13/cobra"
 )
 
 // Exit statuses beside 0 and 1.
@@ -23,6 +25,16 @@ func (f *failure) Unwrap() error { return f.err }
 // misused is the error of a command line that is wrong.
 func misused(format string, args ...any) error {
 	return &failure{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// asUsage has a check of arguments fail with exitUsage.
+func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &failure{exitUsage, err}
+		}
+		return nil
+	}
 }
 
 // exitStatus is that of a command which has failed.

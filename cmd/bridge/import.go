@@ -44,7 +44,7 @@ printed, and nothing is written.`,
 		Example: `  event2mqtt import octoprint ~/.octoprint/config.yaml
   event2mqtt import octoprint ~/.octoprint/config.yaml --config /etc/event2mqtt/config.yaml
   event2mqtt import octoprint config.yaml --url http://octopi.local --config config.yaml`,
-		Args: needs("FILE", false),
+		Args: asUsage(needs("FILE", false)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := i.read(args[0]); err != nil {
 				return err

@@ -298,7 +298,10 @@ func (c *octoPrintSetup) explain(err error) error {
 	case api.Away:
 		hint = "is it switched on and started, and is the address right? try again then; nothing was changed"
 	case api.Key:
-		return &failure{exitRefused, fmt.Errorf("%s; try again without --key-file to get a new one", e.Text)}
+		if c.keyFile != "" {
+			return &failure{exitRefused, fmt.Errorf("%s; correct %s, or try again without --key-file to get a new one", e.Text, c.keyFile)}
+		}
+		return &failure{exitRefused, fmt.Errorf("%s, though it has just been given; have a user allow it who may use keys, and try again", e.Text)}
 	case api.Proxy:
 		hint = "give --proxy-user and --proxy-password-file"
 		if c.proxyUser != "" {

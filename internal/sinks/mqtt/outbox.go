@@ -103,7 +103,7 @@ func (o *outbox) refresh() (took time.Duration) {
 		}
 	}
 	if w := s.opt.Config.Will; w.Enabled && w.Retain && s.willTopic != "" {
-		if o.shelf.Topics[s.willTopic] != willOwner {
+		if _, taken := o.want[s.willTopic]; !taken && o.shelf.Topics[s.willTopic] != willOwner {
 			fresh[s.willTopic] = willOwner
 		}
 	}
@@ -318,10 +318,28 @@ func (s *Sink) stateTopic(p *publishing, st *event.State) (name string, err erro
 	default:
 		name, err = p.stateTemplate.Render(topic.Values{Source: st.Source, Key: st.Key})
 	}
-	if err == nil && s.reserved(p.BaseTopic, name, event.OwnLevels...) {
+	if err == nil && s.reserved(p.BaseTopic, name, event.OwnLevels...) && !s.speaksForWill(st) {
 		err = errOwnTopic
 	}
 	return name, err
+}
+
+// speaksForWill reports whether a source was told to publish a state to the
+// topic of the will: it says there whether its thing is there, and the broker
+// says so when this program dies.
+func (s *Sink) speaksForWill(st *event.State) bool {
+	return st.Topic != "" && st.Topic == s.willTopic
+}
+
+// birth is what is said on connecting on the topic of the will: that this
+// program is there, unless a state has that topic, which says more.
+func (o *outbox) birth() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if st, ok := o.want[o.sink.willTopic]; ok {
+		return string(st.Payload)
+	}
+	return o.sink.opt.Config.Will.Online
 }
 
 var errOwnTopic = errors.New("this topic is the program's own")

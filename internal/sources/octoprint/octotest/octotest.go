@@ -54,6 +54,8 @@ type Server struct {
 	options Options
 	mu      sync.Mutex
 	asked   []string
+	away    bool
+	conns   []*websocket.Conn
 }
 
 // New starts one. It ends with the test.
@@ -70,7 +72,7 @@ func New(t testing.TB, o Options) *Server {
 		switch {
 		case o.Proxy && (user != "proxy" || password != "pw"):
 			w.WriteHeader(http.StatusUnauthorized)
-		case o.Booting:
+		case o.Booting, s.isAway():
 			w.Header().Set("Content-Type", "text/html")
 			w.WriteHeader(http.StatusNotImplemented)
 			fmt.Fprint(w, "<html>starting</html>")
@@ -91,6 +93,25 @@ func New(t testing.TB, o Options) *Server {
 		h.Close()
 	})
 	return s
+}
+
+// Away has OctoPrint end its connections, and show a page instead of answers, as
+// while it starts; or answer again.
+func (s *Server) Away(away bool) {
+	s.mu.Lock()
+	s.away = away
+	conns := s.conns
+	s.conns = nil
+	s.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+func (s *Server) isAway() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.away
 }
 
 // Asked are the users for whom a key was asked for, in order.
@@ -163,6 +184,9 @@ func (s *Server) push(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
+	s.mu.Lock()
+	s.conns = append(s.conns, conn)
+	s.mu.Unlock()
 	send := func(frame string) { _ = conn.WriteMessage(websocket.TextMessage, []byte(frame)) }
 	send(`{"connected":{"version":"1.11.8","display_version":"1.11.8","safe_mode":null,"permissions":[]}}`)
 	for {

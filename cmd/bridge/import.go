@@ -51,7 +51,9 @@ printed, and nothing is written.`,
 			}
 			if address == "" {
 				address = fmt.Sprintf("http://127.0.0.1:%d", i.port())
-				defer func() { fmt.Fprintf(cmd.ErrOrStderr(), "OctoPrint is taken to be at %s; if it is not, give --url\n", address) }()
+				defer func() {
+					fmt.Fprintf(cmd.ErrOrStderr(), "OctoPrint is taken to be at %s; if it is not, give --url\n", address)
+				}()
 			}
 			if err := i.begin(cmd, address); err != nil {
 				return err

@@ -134,7 +134,7 @@ func (o *outbox) refresh() (took time.Duration) {
 
 // name is stateTopic, which is asked often. mu is held.
 func (o *outbox) name(p *publishing, st *event.State) (string, error) {
-	at := owned{st.Source, st.Key, st.Topic}
+	at := owned{st.Source, st.Key, st.Topic, st.Presence}
 	known, ok := o.names[at]
 	if !ok {
 		known.name, known.err = o.sink.stateTopic(p, st)
@@ -144,7 +144,10 @@ func (o *outbox) name(p *publishing, st *event.State) (string, error) {
 }
 
 // owned is all of a state that its topic is made of.
-type owned struct{ source, key, topic string }
+type owned struct {
+	source, key, topic string
+	presence           bool
+}
 
 type named struct {
 	name string
@@ -324,11 +327,9 @@ func (s *Sink) stateTopic(p *publishing, st *event.State) (name string, err erro
 	return name, err
 }
 
-// speaksForWill reports whether a source was told to publish a state to the
-// topic of the will: it says there whether its thing is there, and the broker
-// says so when this program dies.
+// speaksForWill reports whether a state may have the topic of the will.
 func (s *Sink) speaksForWill(st *event.State) bool {
-	return st.Topic != "" && st.Topic == s.willTopic
+	return st.Presence && st.Topic != "" && st.Topic == s.willTopic
 }
 
 // birth is what is said on connecting on the topic of the will: that this

@@ -125,7 +125,9 @@ func (s *Server) handle(mux *http.ServeMux) {
 	if !s.options.NoAppKeys {
 		s.handleKeys(mux)
 	}
-	mux.HandleFunc("GET /sockjs/info", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"websocket":true,"cookie_needed":false}`) })
+	mux.HandleFunc("GET /sockjs/info", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"websocket":true,"cookie_needed":false}`)
+	})
 	mux.HandleFunc("POST /api/login", s.keyed(`{"name":"admin","session":"aa11","_login_mechanism":"apikey","admin":true}`))
 	mux.HandleFunc("GET /api/version", s.keyed(`{"api":"0.1","server":"1.11.8","text":"OctoPrint 1.11.8"}`))
 	mux.HandleFunc("GET /api/settings", s.keyed(`{"appearance":{"name":"Ender"}}`))

@@ -130,7 +130,24 @@ func (c *octoPrintSetup) add(file *configFile, item edit.Group) error {
 	if len(file.plan.Sources) == 0 {
 		c.say(`note: the webhook "default" is there only while no source is configured; to keep it, add {name: default, type: webhook}`)
 	}
+	c.warnOfOthers(file)
 	return c.finish(file)
+}
+
+// warnOfOthers says that printers publish to the same topics, if they do.
+func (c *octoPrintSetup) warnOfOthers(file *configFile) {
+	for i := range file.plan.Sources {
+		other, ok := file.plan.Source(nameOf(file.plan, i)).(*octoprint.Options)
+		switch {
+		case !ok || other.Compat != c.compat:
+		case c.compat != "":
+			c.say("note: the source %s publishes to the same topics; give each a plugin.base_topic of its own", other.Name)
+			return
+		case !strings.Contains(file.plan.Publish.EventTopic, "{source}"):
+			c.say(`note: events of the source %s go to the same topics; to tell them apart, set publish.event_topic to "{base}/{source}/event/{event}"`, other.Name)
+			return
+		}
+	}
 }
 
 // byHand prints what to write where, and returns why.

@@ -52,7 +52,9 @@ Without --config the configuration is that of the event2mqtt that runs, or
 made. With --print nothing is written: the source is printed, with its key in it.
 
 Nothing at OctoPrint is changed but the key, which you can remove there under
-Settings, Application Keys. The exit status is 4 if nobody allows it.`,
+Settings, Application Keys. OctoPrint has one key of event2mqtt for each of its
+users: it gives the same again as long as that is there. The exit status is 4 if
+nobody allows it.`,
 		Example: `  event2mqtt connect octoprint http://octopi.local
   event2mqtt connect octoprint http://192.168.1.20:5000 --name ender --config config.yaml
   event2mqtt connect octoprint https://pi.example/octoprint/ --ca /etc/ssl/own-ca.pem

@@ -186,6 +186,9 @@ func TestRenewReplacesTheKeyAlone(t *testing.T) {
 	if err != nil || string(text) != octotest.Key+"\n" || info.Mode().Perm() != 0o640 || s.text() != before || !strings.Contains(out, "the new key is in "+key) {
 		t.Errorf("%v %s %s\n%s %v", err, out, says, text, info.Mode())
 	}
+	if out, _, err = s.run("connect", "octoprint", octo.URL, "--renew"); err != nil || !strings.Contains(out, "has given the key that is in "+key+" already") {
+		t.Errorf("the same key: %v %s", err, out)
+	}
 	inline := newSetup(t, "sources: [{name: o, type: octoprint, url: '"+octo.URL+"/', api_key: OLD, tls: {ca: "+ca+"}}]\n")
 	if _, _, err = inline.run("connect", "octoprint", octo.URL, "--renew"); err == nil || !strings.Contains(err.Error(), "write into "+inline.config+": api_key: {file: "+filepath.Dir(inline.config)+"/o.key}") {
 		t.Errorf("a key that is written out: %v", err)

@@ -249,9 +249,13 @@ func (c *octoPrintSetup) renew() error {
 	if path, err = filepath.Abs(path); err != nil {
 		return err
 	}
+	if old, err := readSecret(path); err == nil && string(old) == key { // OctoPrint has one for each program and user
+		fmt.Fprintf(c.cmd.OutOrStdout(), "OctoPrint has given the key that is in %s already, and takes it; to get another, remove it in OctoPrint under Settings, Application Keys, and renew again\n", path)
+		return c.finish(file)
+	}
 	if err := file.writeSecret(path, key); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.cmd.OutOrStdout(), "the new key is in %s; the old one can be removed in OctoPrint under Settings, Application Keys\n", path)
+	fmt.Fprintf(c.cmd.OutOrStdout(), "the new key is in %s\n", path)
 	return c.finish(file)
 }

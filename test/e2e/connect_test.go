@@ -39,7 +39,11 @@ func TestConnectIsTakenUpByTheRunningProgram(t *testing.T) {
 		kept, err := mqttest.Retained(fmt.Sprintf("127.0.0.1:%d", broker), "event2mqtt/octoprint/available")
 		return err == nil && kept["event2mqtt/octoprint/available"] == "online"
 	})
-	// A key file that is replaced is read again.
+	// A key that is taken no more is renewed, and its file is read again.
+	testkit.Write(t, filepath.Join(filepath.Dir(p.config), "octoprint.key"), "OLD")
+	if status, out, _ := runOnce(t, "reload", "--state-dir", p.state); status != 0 || !strings.Contains(out, "source octoprint: changed") {
+		t.Errorf("reload: status %d\n%s", status, out)
+	}
 	if status, out, says := runOnce(t, "connect", "octoprint", octo.URL, "--renew", "--state-dir", p.state); status != 0 || !strings.Contains(out, "taken it up: connected") {
 		t.Errorf("renew: status %d\n%s\n%s", status, out, says)
 	}

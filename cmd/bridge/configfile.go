@@ -138,11 +138,11 @@ func (c *configFile) checkFile(name string) error {
 
 // pending writes a text beside the file that is to have it.
 func (c *configFile) pending(text []byte) (*renameio.PendingFile, error) {
-	mode := fs.FileMode(0o644)
+	options := []renameio.Option{renameio.WithTempDir(filepath.Dir(c.real)), renameio.WithPermissions(0o644)} // no secret is in it
 	if c.info != nil {
-		mode = c.info.Mode().Perm()
+		options = append(options, renameio.WithStaticPermissions(c.info.Mode().Perm()))
 	}
-	pending, err := renameio.NewPendingFile(c.real, renameio.WithTempDir(filepath.Dir(c.real)), renameio.WithPermissions(mode), renameio.IgnoreUmask())
+	pending, err := renameio.NewPendingFile(c.real, options...)
 	if err != nil {
 		return nil, fmt.Errorf("write the configuration: %w", err)
 	}

@@ -256,6 +256,7 @@ func (i *octoPrintImport) brokerFits(file *configFile) bool {
 	}
 	address := i.result.MQTT[at].Value.(string)
 	switch {
+	case len(file.plan.MQTT.URL) == 0 && file.info == nil:
 	case len(file.plan.MQTT.URL) == 0:
 		i.say("note: events go to the plugin's broker from now on, %s, and no more to the bundled one", address)
 	case !slices.Equal(file.plan.MQTT.URL, []string{address}):

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +27,10 @@ func TestConnectIsTakenUpByTheRunningProgram(t *testing.T) {
 	broker := freePort(t)
 	p := configure(t, fmt.Sprintf("broker: {listen: '127.0.0.1:%d'} # ours\nsources: [{name: w, type: webhook}]\n", broker))
 	p.start()
+	testkit.Eventually(t, "it can be found", func() bool { // just after it answers
+		_, err := os.Stat(filepath.Join(p.state, "control.json"))
+		return err == nil
+	})
 	status, out, says := runOnce(t, "connect", "octoprint", octo.URL, "--state-dir", p.state)
 	text, err := os.ReadFile(p.config)
 	testkit.OK(t, err)
@@ -51,6 +56,22 @@ func TestConnectIsTakenUpByTheRunningProgram(t *testing.T) {
 	status, out, _ = runOnce(t, "connect", "octoprint", octo.URL, "--config", filepath.Join(t.TempDir(), "c.yaml"), "--state-dir", p.state)
 	if status != 0 || !strings.Contains(out, "has another configuration, "+p.config) {
 		t.Errorf("another file: status %d\n%s", status, out)
+	}
+}
+
+// TestConnectCanBeInterrupted while it waits; nothing is changed then.
+func TestConnectCanBeInterrupted(t *testing.T) {
+	octo := octotest.New(t, octotest.Options{Pending: true})
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	says := &testkit.Log{}
+	cmd := exec.Command(binary, "connect", "octoprint", octo.URL, "--config", config, "--state-dir", t.TempDir())
+	cmd.Stderr = says
+	testkit.OK(t, cmd.Start())
+	testkit.Eventually(t, "it waits", func() bool { return strings.Contains(says.String(), "Waiting for 5m at most") })
+	testkit.OK(t, cmd.Process.Signal(os.Interrupt))
+	_ = cmd.Wait()
+	if entries, _ := os.ReadDir(filepath.Dir(config)); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(says.String(), "interrupted; nothing was changed") || len(entries) != 0 {
+		t.Errorf("status %d: %s", cmd.ProcessState.ExitCode(), says.String())
 	}
 }
 

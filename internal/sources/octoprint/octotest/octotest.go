@@ -40,8 +40,10 @@ type Options struct {
 	TLS bool
 	// Proxy asks for the user name proxy and the password pw.
 	Proxy bool
-	// Frames are sent after each login to the push API.
+	// Frames are sent after each login to the push API. If Pause is set, so many
+	// of them are sent before Resume is called.
 	Frames []string
+	Pause  int
 	// Files are the metadata of files, JSON, by path.
 	Files map[string]string
 }
@@ -52,6 +54,8 @@ type Server struct {
 	CA  string // its certificate, in PEM form
 
 	options Options
+	resume  chan struct{}
+	once    sync.Once // of resume
 	mu      sync.Mutex
 	asked   []string
 	away    bool
@@ -61,7 +65,7 @@ type Server struct {
 // New starts one. It ends with the test.
 func New(t testing.TB, o Options) *Server {
 	t.Helper()
-	s := &Server{options: o}
+	s := &Server{options: o, resume: make(chan struct{})}
 	mux := http.NewServeMux()
 	if !o.Other {
 		s.handle(mux)
@@ -89,11 +93,15 @@ func New(t testing.TB, o Options) *Server {
 	}
 	s.URL = h.URL + o.Prefix
 	t.Cleanup(func() {
+		s.Resume()
 		h.CloseClientConnections()
 		h.Close()
 	})
 	return s
 }
+
+// Resume has the frames behind Options.Pause sent.
+func (s *Server) Resume() { s.once.Do(func() { close(s.resume) }) }
 
 // Away has OctoPrint end its connections, and show a page instead of answers, as
 // while it starts; or answer again.
@@ -197,7 +205,10 @@ func (s *Server) push(w http.ResponseWriter, r *http.Request) {
 		case err != nil:
 			return
 		case strings.TrimSpace(string(message)) == `{"auth":"admin:aa11"}`:
-			for _, frame := range s.options.Frames {
+			for i, frame := range s.options.Frames {
+				if i == s.options.Pause && i > 0 {
+					<-s.resume
+				}
 				send(frame)
 			}
 		}

@@ -196,7 +196,13 @@ func importAndPlay(t *testing.T, switches string, off, retained []string) {
 	if all["octoPrint/mqtt"] != "connected" || strings.Contains(p.log.String(), `"level":"error"`) {
 		t.Errorf("OctoPrint is %s", all["octoPrint/mqtt"])
 	}
-	// OctoPrint goes, and comes; then the program is killed.
+	presenceIsTold(t, octo, p, address)
+}
+
+// presenceIsTold on the topic of the will: that OctoPrint goes, and comes, and
+// that the program is killed.
+func presenceIsTold(t *testing.T, octo *octotest.Server, p *program, address string) {
+	t.Helper()
 	presence := func(want string) func() bool {
 		return func() bool {
 			all, err := mqttest.Retained(address, "octoPrint/mqtt")

@@ -143,6 +143,9 @@ func (c *configFile) pending(text []byte) (*renameio.PendingFile, error) {
 		options = append(options, renameio.WithStaticPermissions(c.info.Mode().Perm()))
 	}
 	pending, err := renameio.NewPendingFile(c.real, options...)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("write the configuration: %w; do this as root, with sudo", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("write the configuration: %w", err)
 	}

@@ -58,16 +58,6 @@ func New(o Options, log zerolog.Logger) (*Source, error) {
 	return &Source{options: o, settings: settings, client: api.New(settings.client), log: log}, nil
 }
 
-// Client makes what asks OctoPrint as the options say, for questions that are
-// not those of a source: the key need not be set. The error is that of Check.
-func (o *Options) Client() (*api.Client, error) {
-	s, err := o.settings()
-	if err != nil {
-		return nil, err
-	}
-	return api.New(s.client), nil
-}
-
 // Probe implements sources.Prober: it logs in.
 func (s *Source) Probe(ctx context.Context) (detail string, err error) {
 	defer s.client.Close()

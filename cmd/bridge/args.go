@@ -51,7 +51,7 @@ func completions(root *cobra.Command) {
 		if c.ValidArgsFunction == nil && !strings.Contains(c.Use, "FILE") {
 			c.ValidArgsFunction = cobra.NoFileCompletions
 		}
-		for flag, values := range map[string][]cobra.Completion{"for": snippets, "allow": nil, "host": nil} {
+		for flag, values := range map[string][]cobra.Completion{"for": snippets, "allow": nil, "host": nil, "compat": {compatPlugin}} {
 			if c.Flags().Lookup(flag) != nil {
 				_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 			}

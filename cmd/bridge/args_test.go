@@ -38,6 +38,7 @@ func TestCompletionsOfferWhatIsTaken(t *testing.T) {
 		"device add x --for": "tasmota\nesphome\nhomeassistant\n" + noFiles, "device reset x --for": "tasmota\nesphome\nhomeassistant\n" + noFiles,
 		"device add x --host": noFiles, "user add --allow": noFiles, "user add": noFiles, "user rm": noFiles, "refused drop": noFiles, "run": noFiles, "check": noFiles,
 		"check --set": noFiles, "check --config": "yaml\nyml\n:8\n", "check --state-dir": ":16\n", "test": files, "user import": files,
+		"connect octoprint": noFiles, "connect octoprint http://h --compat": "octoprint-mqtt\n" + noFiles, "connect octoprint http://h --ca": files, "connect octoprint --name": noFiles, "import octoprint": files, "import octoprint f --url": noFiles,
 	} {
 		out, _, err := execute(t, append(append([]string{"__complete"}, strings.Fields(line)...), "")...)
 		if err != nil || out != want {

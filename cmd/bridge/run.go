@@ -51,7 +51,8 @@ with --set mqtt.url=URL.`,
 			Use: "run", Short: "Take events and publish them (the default)", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 		},
-		checkCommand(&f), reloadCommand(&f), refusedCommand(&f), testCommand(&f), schemaCommand(), userCommand(&f), deviceCommand(&f), versionCommand())
+		checkCommand(&f), reloadCommand(&f), refusedCommand(&f), testCommand(&f), schemaCommand(), userCommand(&f), deviceCommand(&f),
+		connectCommand(&f), importCommand(&f), versionCommand())
 	completions(root)
 	return root
 }

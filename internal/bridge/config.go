@@ -86,6 +86,16 @@ func (p *Plan) Values() []config.Value {
 	return values
 }
 
+// Source returns the options of a source by its name, or nil.
+func (p *Plan) Source(name string) sources.Options {
+	for _, o := range p.sources {
+		if o.Base().Name == name {
+			return o
+		}
+	}
+	return nil
+}
+
 // Warnings are what is not wrong, and should be otherwise.
 func (p *Plan) Warnings() []string { return p.doc.Warnings }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -195,7 +196,20 @@ func (b *Bridge) brokerAddress() (found control.Broker) {
 // writeControl notes where the program is reached now.
 func (b *Bridge) writeControl() error {
 	u := url.URL{Scheme: "http", Host: b.httpAddress()}
-	return b.access.Write(b.stateDir, u.String(), b.brokerAddress())
+	return b.access.Write(b.stateDir, control.Content{URL: u.String(), Config: b.configPath(), Broker: b.brokerAddress()})
+}
+
+// configPath is the configuration's path, for programs that were started in
+// another folder.
+func (b *Bridge) configPath() string {
+	if b.opt.File == "" {
+		return ""
+	}
+	path, err := filepath.Abs(b.opt.File)
+	if err != nil { // the folder that this was started in is gone
+		return ""
+	}
+	return path
 }
 
 // configuredToken is http.token.

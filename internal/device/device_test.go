@@ -100,11 +100,7 @@ func TestCheckBoundsADescription(t *testing.T) {
 		{"a value of no state", setting(func(c *device.Command) { c.State = "" }), "value is of use only with state"},
 		{"an event twice", func(d *device.Device) { d.Events = []string{"A", "A"} }, `event "A" is there twice`},
 		{"an event without a name", func(d *device.Device) { d.Events = []string{""} }, "the name of an event has 0 bytes"},
-		{"the most entities", func(d *device.Device) {
-			d.Entities = many(device.MaxEntities, func(i int) device.Entity {
-				return device.Entity{Key: fmt.Sprint("e", i), State: "s", Kind: device.Text}
-			})
-		}, ""},
+		{"the most entities", func(d *device.Device) { d.Entities = many(device.MaxEntities, textEntity) }, ""},
 		{"too many entities", func(d *device.Device) { d.Entities = make([]device.Entity, device.MaxEntities+1) }, "has 501 entities; at most 500 are allowed"},
 		{"too many events", func(d *device.Device) { d.Events = make([]string, device.MaxEvents+1) }, "has 1001 events"},
 		{"too many commands", func(d *device.Device) { d.Commands = make([]device.Command, device.MaxCommands+1) }, "has 101 commands"},
@@ -123,6 +119,10 @@ func TestCheckBoundsADescription(t *testing.T) {
 			}
 		})
 	}
+}
+
+func textEntity(i int) device.Entity {
+	return device.Entity{Key: fmt.Sprint("e", i), State: "s", Kind: device.Text}
 }
 
 func TestACloneSharesNoMemory(t *testing.T) {

@@ -69,6 +69,10 @@ type State struct {
 	Payload []byte
 	// Topic is published to instead of what the template makes of the rest.
 	Topic string
+	// Presence says that the state tells whether the source's thing is there, on a
+	// topic that may be that of this program's own will: the broker then says so
+	// when the program dies. Topic is set then.
+	Presence bool
 }
 
 // Command asks a source to do something.

@@ -19,7 +19,6 @@ import (
 
 	_ "embed"
 
-	"event2mqtt/internal/sources/octoprint/api"
 	"event2mqtt/internal/testkit"
 )
 
@@ -329,15 +328,8 @@ func (o *octoPrint) connect(p *program) {
 
 func (o *octoPrint) requestKey(ctx context.Context, p *program) {
 	o.t.Helper()
-	u, err := api.ParseURL("http://" + o.address)
-	testkit.OK(o.t, err)
-	client := api.New(api.Options{URL: u})
-	defer client.Close()
-	request, err := client.RequestKey(ctx, "event2mqtt", "admin")
-	testkit.OK(o.t, err)
-	key, err := client.AwaitKey(ctx, request)
-	testkit.OK(o.t, err)
-	text, err := os.ReadFile(p.config)
-	testkit.OK(o.t, err)
-	testkit.Write(o.t, p.config, fmt.Sprintf("%ssources: [{name: octoprint, type: octoprint, url: %q, api_key: %q}]\n", text, u, key))
+	said, err := exec.CommandContext(ctx, binary, "connect", "octoprint", "http://"+o.address, "--name", "octoprint", "--config", p.config).CombinedOutput()
+	if err != nil {
+		o.t.Fatalf("connect octoprint: %v; it says:\n%s", err, said)
+	}
 }

@@ -40,20 +40,10 @@ func AddItem(text []byte, key, item string) ([]byte, error) {
 }
 
 func insert(text []byte, root *yaml.Node, key, item, end string) ([]byte, error) {
-	if root.Kind == 0 || root.Content[0].Tag == "!!null" { // comments alone
-		return appendList(text, key, item, end), nil
-	}
-	top := root.Content[0]
-	if top.Kind != yaml.MappingNode || top.Style&yaml.FlowStyle != 0 {
-		return nil, ErrByHand
-	}
-	var name, list *yaml.Node
-	for i := 0; i < len(top.Content); i += 2 {
-		if top.Content[i].Value == key {
-			name, list = top.Content[i], top.Content[i+1]
-		}
-	}
+	name, list, err := find(root, key)
 	switch {
+	case err != nil:
+		return nil, err
 	case name == nil:
 		return appendList(text, key, item, end), nil
 	case list.Tag == "!!null" && list.Value == "":
@@ -99,19 +89,7 @@ func insertFlow(text []byte, list *yaml.Node, item string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write the item: %w", err)
 	}
-	flow = bytes.TrimSpace(flow)
-	if len(list.Content) > 0 {
-		flow = append(flow, ", "...)
-	}
-	at := 0
-	for range list.Line - 1 {
-		at += bytes.IndexByte(text[at:], '\n') + 1
-	}
-	at += list.Column // behind the bracket
-	if at > len(text) || text[at-1] != '[' {
-		return nil, ErrByHand
-	}
-	return append(append(bytes.Clone(text[:at]), flow...), text[at:]...), nil
+	return insertBehind(text, list, '[', string(bytes.TrimSpace(flow)), len(list.Content) > 0)
 }
 
 // indent writes an item of a list whose dashes are behind pad.

@@ -263,7 +263,7 @@ func (s *Sink) online(ctx context.Context, l link, in *journal.Cursor, watch *ev
 	in.Rewind()
 	o := s.newOutbox(watch)
 	f.birth = s.announces()
-	if err := s.announce(ctx, l, s.opt.Config.Will.Online); err != nil {
+	if err := s.announce(ctx, l, o.birth()); err != nil {
 		return err
 	}
 	f.birth = f.birth && s.opt.Config.Will.QoS == 0 // nobody has acknowledged it

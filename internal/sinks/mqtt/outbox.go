@@ -104,7 +104,7 @@ func (o *outbox) refresh() (took time.Duration) {
 		}
 	}
 	if w := s.opt.Config.Will; w.Enabled && w.Retain && s.willTopic != "" {
-		if o.shelf.Topics[s.willTopic] != willOwner {
+		if _, taken := o.want[s.willTopic]; !taken && o.shelf.Topics[s.willTopic] != willOwner {
 			fresh[s.willTopic] = willOwner
 		}
 	}
@@ -135,7 +135,7 @@ func (o *outbox) refresh() (took time.Duration) {
 
 // name is stateTopic, which is asked often. mu is held.
 func (o *outbox) name(p *publishing, st *event.State) (string, error) {
-	at := owned{st.Source, st.Key, st.Topic}
+	at := owned{st.Source, st.Key, st.Topic, st.Presence}
 	known, ok := o.names[at]
 	if !ok {
 		known.name, known.err = o.sink.stateTopic(p, st)
@@ -145,7 +145,10 @@ func (o *outbox) name(p *publishing, st *event.State) (string, error) {
 }
 
 // owned is all of a state that its topic is made of.
-type owned struct{ source, key, topic string }
+type owned struct {
+	source, key, topic string
+	presence           bool
+}
 
 type named struct {
 	name string
@@ -337,10 +340,26 @@ func (s *Sink) stateTopic(p *publishing, st *event.State) (name string, err erro
 	default:
 		name, err = p.stateTemplate.Render(topic.Values{Source: st.Source, Key: st.Key})
 	}
-	if err == nil && s.reserved(p.BaseTopic, name, event.OwnLevels...) {
+	if err == nil && s.reserved(p.BaseTopic, name, event.OwnLevels...) && !s.speaksForWill(st) {
 		err = errOwnTopic
 	}
 	return name, err
+}
+
+// speaksForWill reports whether a state may have the topic of the will.
+func (s *Sink) speaksForWill(st *event.State) bool {
+	return st.Presence && st.Topic != "" && st.Topic == s.willTopic
+}
+
+// birth is what is said on connecting on the topic of the will: that this
+// program is there, unless a state has that topic, which says more.
+func (o *outbox) birth() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if st, ok := o.want[o.sink.willTopic]; ok {
+		return string(st.Payload)
+	}
+	return o.sink.opt.Config.Will.Online
 }
 
 var errOwnTopic = errors.New("this topic is the program's own")

@@ -322,6 +322,30 @@ func TestSourcesCannotWriteTheProgramsOwnTopics(t *testing.T) {
 	}
 }
 
+// TestAStateMaySpeakForTheWill, if its source says that it tells of presence: on
+// connecting it is said at once, in place of the birth, and when the program dies
+// the broker publishes the will. Without the state, the will's topic is as ever.
+func TestAStateMaySpeakForTheWill(t *testing.T) {
+	addr := kept(t)
+	r := newRig(t, nil, "mqtt://"+addr)
+	presence := func(want string) {
+		t.Helper()
+		testkit.Eventually(t, "the will's topic says "+want, func() bool {
+			kept, err := mqttest.Retained(addr, "event2mqtt/mqtt")
+			return err == nil && kept["event2mqtt/mqtt"] == want
+		})
+	}
+	presence("connected")
+	for _, says := range []string{"disconnected", "connected", "disconnected"} {
+		testkit.OK(t, r.states.Report("a", event.State{Key: "mqtt", Topic: "event2mqtt/mqtt", Presence: true, Payload: []byte(says)}))
+		presence(says)
+	}
+	// No other topic is to be had so, nor that one without saying so.
+	testkit.OK(t, r.states.Report("b", event.State{Key: "x", Topic: "event2mqtt/bridge/x", Presence: true, Payload: []byte("forged")}, event.State{Key: "y", Topic: "event2mqtt/mqtt", Payload: []byte("forged")}))
+	testkit.Eventually(t, "the others are refused", func() bool { return strings.Count(r.log.String(), "this topic is the program's own") == 2 })
+	presence("disconnected")
+}
+
 // TestAStateThatChangesOftenCostsItsRate: the first change goes at once, the
 // last value arrives, and between them there is a message for each interval.
 func TestAStateThatChangesOftenCostsItsRate(t *testing.T) {

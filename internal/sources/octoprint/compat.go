@@ -45,7 +45,7 @@ func (r *reporter) compatReport(s *snapshot, now time.Time, out *result) {
 	if !r.greeted {
 		r.greeted = true
 		if r.topics.will != "" {
-			out.states = append(out.states, event.State{Key: "mqtt", Topic: r.topics.will, Payload: []byte("connected")})
+			out.states = append(out.states, event.State{Key: "mqtt", Topic: r.topics.will, Presence: true, Payload: []byte("connected")})
 		}
 		r.slicing(gjson.Result{}, now, out)
 	}

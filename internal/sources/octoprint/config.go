@@ -230,7 +230,11 @@ func (o *Options) topics() (t topics, err error) {
 		if each.placeholder != "" && !strings.Contains(each.value, each.placeholder) {
 			errs.Bad("plugin."+each.key, "%q must hold %s, or all would be published to one topic", each.value, each.placeholder)
 		}
-		if err := topic.Check(strings.ReplaceAll(*each.into, each.placeholder, "x")); err != nil {
+		bare := *each.into
+		if each.placeholder != "" {
+			bare = strings.ReplaceAll(bare, each.placeholder, "x")
+		}
+		if err := topic.Check(bare); err != nil {
 			errs.Bad("plugin."+each.key, "%w", err)
 		}
 	}

@@ -73,7 +73,7 @@ func (r *reporter) greet(g greeting, out *result) {
 func (r *reporter) away(out *result) {
 	r.greeted = false
 	if r.topics.will != "" {
-		out.states = append(out.states, event.State{Key: "mqtt", Topic: r.topics.will, Payload: []byte("disconnected")})
+		out.states = append(out.states, event.State{Key: "mqtt", Topic: r.topics.will, Presence: true, Payload: []byte("disconnected")})
 	}
 }
 

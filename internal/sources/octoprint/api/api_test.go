@@ -80,8 +80,15 @@ func TestAnOctoPrintThatGivesNoKeysSaysSo(t *testing.T) {
 	status := func(s int) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(s) })
 	}
-	if _, err := client(t, status(404)).RequestKey(t.Context(), "a", ""); !errors.Is(err, api.ErrNoAppKeys) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /octo/sockjs/info", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"websocket":true}`) })
+	if _, err := client(t, mux).RequestKey(t.Context(), "a", ""); !errors.Is(err, api.ErrNoAppKeys) {
 		t.Error(err)
+	}
+	for _, s := range []int{404, 403, 200} { // another program
+		if _, err := client(t, status(s)).RequestKey(t.Context(), "a", ""); api.KindOf(err) != api.Foreign {
+			t.Errorf("%d: %v", s, err)
+		}
 	}
 	if _, err := client(t, status(429)).RequestKey(t.Context(), "a", ""); api.KindOf(err) != api.Busy {
 		t.Error(err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -20,7 +21,7 @@ const pollEvery = 2 * time.Second
 // Errors of asking for a key.
 var (
 	ErrNoAppKeys = errors.New("this OctoPrint does not give keys away: its plugin Application Keys is switched off; make a key there under User Settings, and set api_key")
-	ErrDenied    = errors.New("nobody allowed the request for a key in OctoPrint: it was refused, or it timed out")
+	ErrDenied    = errors.New("nobody allowed the request for a key in OctoPrint: it was refused, or it timed out, or OctoPrint was restarted")
 )
 
 // KeyRequest is a request for a key that waits for a decision.
@@ -37,10 +38,13 @@ func (c *Client) RequestKey(ctx context.Context, app, user string) (KeyRequest, 
 	base := c.options.URL.String()
 	status, _, err := c.send(ctx, http.MethodGet, base+"/plugin/appkeys/probe", nil)
 	if err == nil && status == http.StatusNotFound {
+		if err := c.isOctoPrint(ctx); err != nil {
+			return KeyRequest{}, c.explain(err)
+		}
 		return KeyRequest{}, ErrNoAppKeys
 	}
 	if err != nil {
-		return KeyRequest{}, c.explain(err)
+		return KeyRequest{}, c.explain(unasked(err))
 	}
 	body := map[string]string{"app": app}
 	if user != "" {
@@ -48,7 +52,7 @@ func (c *Client) RequestKey(ctx context.Context, app, user string) (KeyRequest, 
 	}
 	status, answer, err := c.send(ctx, http.MethodPost, base+"/plugin/appkeys/request", body)
 	if err != nil {
-		return KeyRequest{}, c.explain(err)
+		return KeyRequest{}, c.explain(unasked(err))
 	}
 	var given struct {
 		Token  string `json:"app_token"`
@@ -61,34 +65,66 @@ func (c *Client) RequestKey(ctx context.Context, app, user string) (KeyRequest, 
 	return KeyRequest{Dialog: given.Dialog, poll: base + "/plugin/appkeys/request/" + url.PathEscape(given.Token)}, nil
 }
 
+// isOctoPrint asks for what only OctoPrint has, and needs no key.
+func (c *Client) isOctoPrint(ctx context.Context) error {
+	var info struct {
+		WebSocket *bool `json:"websocket"`
+	}
+	err := c.call(ctx, http.MethodGet, "/sockjs/info", nil, &info)
+	if err == nil && info.WebSocket == nil {
+		err = &Error{Kind: Foreign, Text: "it has no push API"}
+	}
+	return unasked(err)
+}
+
+// unasked is an error of what needs no key: one is not refused then.
+func unasked(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok && e.Kind == Key {
+		return &Error{Kind: Foreign, Text: "it refuses a question that needs no key with status " + e.Text}
+	}
+	return err
+}
+
 // AwaitKey waits for the decision and returns the key, which OctoPrint gives
-// only once.
+// only once. When ctx ends the error is that of ctx, and that of OctoPrint if it
+// could not be reached at the end.
 func (c *Client) AwaitKey(ctx context.Context, r KeyRequest) (string, error) {
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
+	var last error
 	for {
 		status, answer, err := c.send(ctx, http.MethodGet, r.poll, nil)
+		if ctx.Err() == nil {
+			last = c.explain(err)
+		}
 		switch {
 		case ctx.Err() != nil:
-			return "", ctx.Err()
+			return "", errors.Join(ctx.Err(), last)
 		case err != nil && (KindOf(err) == Away || KindOf(err) == Busy): // may pass; what is lost meanwhile is not found later
 		case err != nil:
-			return "", c.explain(err)
+			return "", c.explain(unasked(err))
 		case status == http.StatusNotFound:
 			return "", ErrDenied
 		case status == http.StatusOK:
 			var given struct {
 				Key string `json:"api_key"`
 			}
-			if json.Unmarshal(answer, &given) != nil || given.Key == "" {
+			if json.Unmarshal(answer, &given) != nil || !isKey(given.Key) {
 				return "", c.explain(&Error{Kind: Foreign, Text: "its answer holds no key"})
 			}
 			return given.Key, nil
 		}
 		select {
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return "", errors.Join(ctx.Err(), last)
 		case <-ticker.C:
 		}
 	}
+}
+
+// isKey reports whether a text can be a key: OctoPrint's have 32 or 43
+// characters without spaces.
+func isKey(text string) bool {
+	const most = 256
+	return text != "" && len(text) <= most && strings.Trim(text, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_.") == ""
 }

@@ -33,7 +33,7 @@ func (c *Client) Tell(ctx context.Context, path string, may Permission, body any
 func (c *Client) refused(response *http.Response, answer []byte, may Permission) error {
 	said, isSaid := reason(answer)
 	no := func(format string, args ...any) error {
-		return &Error{Refused, fmt.Sprintf("OctoPrint at %s ", c.options.URL) + fmt.Sprintf(format, args...)}
+		return &Error{Kind: Refused, Text: fmt.Sprintf("OctoPrint at %s ", c.options.URL) + fmt.Sprintf(format, args...)}
 	}
 	switch s := response.StatusCode; {
 	case s == http.StatusForbidden && isSaid:

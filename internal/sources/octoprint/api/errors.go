@@ -56,9 +56,16 @@ func (k Kind) String() string {
 type Error struct {
 	Kind Kind
 	Text string
+	// Hint is what to do, for a source that goes on trying; it may be empty.
+	Hint string
 }
 
-func (e *Error) Error() string { return e.Text }
+func (e *Error) Error() string {
+	if e.Hint == "" {
+		return e.Text
+	}
+	return e.Text + "; " + e.Hint
+}
 
 // KindOf returns the kind of an error of this package. An error of another
 // kind is one of the network, and so Away.
@@ -103,28 +110,27 @@ func (c *Client) explain(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
-	at := c.options.URL.String()
-	say := func(kind Kind, format string, args ...any) error {
-		return &Error{kind, fmt.Sprintf("OctoPrint at %s ", at) + fmt.Sprintf(format, args...)}
+	say := func(kind Kind, hint, format string, args ...any) error {
+		return &Error{kind, fmt.Sprintf("OctoPrint at %s ", c.options.URL) + fmt.Sprintf(format, args...), hint}
 	}
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
-		if text := certificate(err); text != "" {
-			return say(Certificate, "cannot be trusted: %s", text)
+		if text, hint := certificate(err); text != "" {
+			return say(Certificate, hint, "cannot be trusted: %s", text)
 		}
-		return say(Away, "cannot be reached (%s); is it switched on, and url right? event2mqtt connects when it is there", network(err))
+		return say(Away, "is it switched on, and url right? event2mqtt connects when it is there", "cannot be reached (%s)", network(err))
 	}
 	switch e.Kind {
 	case Key:
-		return say(Key, "refuses the API key (status %s): it is wrong or was revoked; make a new one in OctoPrint under Settings, Application Keys, and set api_key", e.Text)
+		return say(Key, "make a new one in OctoPrint under Settings, Application Keys, and set api_key", "refuses the API key (status %s): it is wrong or was revoked", e.Text)
 	case Proxy:
-		return say(Proxy, "is behind a proxy that asks for a user name and a password (status 401); set username and password")
+		return say(Proxy, "set username and password", "is behind a proxy that asks for a user name and a password (status 401)")
 	case Busy:
-		return say(Busy, "was asked too often and refuses for now; event2mqtt tries again")
+		return say(Busy, "event2mqtt tries again", "was asked too often and refuses for now")
 	case Away:
-		return say(Away, "is starting, or is not there behind its proxy (%s); event2mqtt connects when it is", e.Text)
+		return say(Away, "event2mqtt connects when it is", "is starting, or is not there behind its proxy (%s)", e.Text)
 	}
-	return say(e.Kind, "does not answer as OctoPrint does: %s; is url right, the path included?", e.Text)
+	return say(e.Kind, "is url right, the path included?", "does not answer as OctoPrint does: %s", e.Text)
 }
 
 // network says in words what a failed connection failed of.
@@ -149,21 +155,22 @@ func network(err error) string {
 	return err.Error()
 }
 
-// certificate says what is wrong with a certificate, if that is it.
-func certificate(err error) string {
+// certificate says what is wrong with a certificate, if that is it, and what to
+// do.
+func certificate(err error) (text, hint string) {
 	unknown, isUnknown := errors.AsType[x509.UnknownAuthorityError](err)
 	name, isName := errors.AsType[x509.HostnameError](err)
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	plain, isPlain := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case isUnknown:
-		return unknown.Error() + "; set tls.ca to the authority's certificate, or tls.insecure: true"
+		return unknown.Error(), "set tls.ca to the authority's certificate, or tls.insecure: true"
 	case isName:
-		return name.Error() + "; write the certificate's name in url"
+		return name.Error(), "write the certificate's name in url"
 	case isInvalid:
-		return invalid.Error()
+		return invalid.Error(), ""
 	case isPlain:
-		return plain.Msg + "; write http:// in url"
+		return plain.Msg, "write http:// in url"
 	}
-	return ""
+	return "", ""
 }

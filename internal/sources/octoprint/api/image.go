@@ -20,9 +20,9 @@ func (c *Client) Snapshot(ctx context.Context, most int64) ([]byte, error) {
 	picture, err := c.picture(ctx, "/downloads/camera/current", MayWatch, most)
 	switch e, ok := errors.AsType[*statusError](err); {
 	case ok && e.status == http.StatusNotFound:
-		err = &Error{Refused, fmt.Sprintf("OctoPrint at %s has no webcam that takes snapshots: set its snapshot URL in OctoPrint, or set snapshot.url", c.options.URL)}
+		err = &Error{Kind: Refused, Text: fmt.Sprintf("OctoPrint at %s has no webcam that takes snapshots: set its snapshot URL in OctoPrint, or set snapshot.url", c.options.URL)}
 	case ok:
-		err = &Error{Refused, fmt.Sprintf("OctoPrint at %s gets no snapshot from its webcam (status %d): is the webcam on, and its snapshot URL right in OctoPrint?", c.options.URL, e.status)}
+		err = &Error{Kind: Refused, Text: fmt.Sprintf("OctoPrint at %s gets no snapshot from its webcam (status %d): is the webcam on, and its snapshot URL right in OctoPrint?", c.options.URL, e.status)}
 	}
 	return picture, err
 }
@@ -32,18 +32,18 @@ func (c *Client) Snapshot(ctx context.Context, most int64) ([]byte, error) {
 func (c *Client) Thumbnail(ctx context.Context, at string, most int64) ([]byte, error) {
 	u, err := url.Parse(at)
 	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" {
-		return nil, &Error{Refused, "the thumbnail of the file is said to be elsewhere than at OctoPrint, and is not fetched"}
+		return nil, &Error{Kind: Refused, Text: "the thumbnail of the file is said to be elsewhere than at OctoPrint, and is not fetched"}
 	}
 	path := "/" + strings.TrimLeft(u.EscapedPath(), "/")
 	if strings.Contains("/"+u.Path+"/", "/../") {
-		return nil, &Error{Refused, "the thumbnail of the file is said to be above OctoPrint's address, and is not fetched"}
+		return nil, &Error{Kind: Refused, Text: "the thumbnail of the file is said to be above OctoPrint's address, and is not fetched"}
 	}
 	if u.RawQuery != "" {
 		path += "?" + u.RawQuery
 	}
 	picture, err := c.picture(ctx, path, "File Download", most)
 	if e, ok := errors.AsType[*statusError](err); ok {
-		err = &Error{Refused, fmt.Sprintf("OctoPrint at %s does not give the thumbnail of the file (status %d)", c.options.URL, e.status)}
+		err = &Error{Kind: Refused, Text: fmt.Sprintf("OctoPrint at %s does not give the thumbnail of the file (status %d)", c.options.URL, e.status)}
 	}
 	return picture, err
 }
@@ -139,7 +139,7 @@ func (c *Camera) Close() { c.http.CloseIdleConnections() }
 // Snapshot takes a picture, of at most so many bytes.
 func (c *Camera) Snapshot(ctx context.Context, most int64) ([]byte, error) {
 	say := func(format string, args ...any) error {
-		return &Error{Refused, fmt.Sprintf("the webcam at %s ", c.at.Host) + fmt.Sprintf(format, args...)}
+		return &Error{Kind: Refused, Text: fmt.Sprintf("the webcam at %s ", c.at.Host) + fmt.Sprintf(format, args...)}
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.at.String(), nil)
 	if err != nil {

@@ -1,0 +1,324 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/config/edit"
+	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/control"
+)
+
+// This file is how commands add to a configuration file: they find it, change
+// it, check the result as check does, and only then put it in its place.
+
+// serviceConfig is the configuration of the packaged service, as
+// deploy/systemd/event2mqtt.service names it.
+const serviceConfig = "/etc/event2mqtt/config.yaml"
+
+// maxConfig bounds a configuration file, in bytes; config.Load has the same.
+const maxConfig = 4 << 20
+
+// configFile is a configuration that a command adds to.
+type configFile struct {
+	flags    *flags
+	stateDir string
+	path     string       // absolute
+	real     string       // behind links
+	text     []byte       // empty if there is no file yet
+	info     fs.FileInfo  // nil if there is no file yet
+	plan     *bridge.Plan // what is configured now
+	// byHand says why the file is not changed automatically; nil if it can be.
+	byHand error
+}
+
+// findConfig names the configuration that a command is about: the one of
+// --config, that of the running program, or that of the service.
+func findConfig(f *flags, stateDir, service string, says io.Writer) (string, error) {
+	if f.config != "" {
+		return filepath.Abs(f.config)
+	}
+	running, err := control.Read(stateDir)
+	switch {
+	case err == nil && running.Config != "":
+		fmt.Fprintf(says, "using the configuration %s (of the running event2mqtt)\n", running.Config)
+		return running.Config, nil
+	case err == nil:
+		return "", misused("the running event2mqtt has no configuration file; name one with --config FILE, which is made if it is not there, and start event2mqtt with the same")
+	}
+	if _, err := file.Stat(filepath.Dir(service)); err == nil {
+		fmt.Fprintf(says, "using the configuration %s (of the service)\n", service)
+		return service, nil
+	}
+	return "", misused("which configuration is it for? name its file with --config FILE; one that is not there is made")
+}
+
+// openConfig reads a configuration, as far as there is one. It must be without
+// mistakes: what is added is checked together with it.
+func openConfig(f *flags, stateDir, path string) (*configFile, error) {
+	c := &configFile{flags: f, stateDir: stateDir, path: path, real: path}
+	info, err := file.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := file.Stat(filepath.Dir(path)); err != nil {
+			return nil, fmt.Errorf("there is no folder for %s; make it first", path)
+		}
+		if link, err := os.Readlink(path); err == nil {
+			return nil, fmt.Errorf("%s is a link to %s, which is not there; make that file first", path, link)
+		}
+		if c.plan, err = bridge.Load("", os.Environ(), stateDir, f.set...); err != nil {
+			return nil, fmt.Errorf("%w\nnothing was changed; correct this first", explain(err))
+		}
+		return c, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	c.info = info
+	load := path
+	if info.IsDir() {
+		c.byHand = errors.New("it is a folder")
+	} else {
+		if c.real, err = filepath.EvalSymlinks(path); err == nil {
+			c.text, err = file.Read(c.real, maxConfig)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the configuration: %w", err)
+		}
+		if len(c.text) == 0 {
+			load = ""
+		}
+	}
+	if c.plan, err = bridge.Load(load, os.Environ(), stateDir, f.set...); err != nil {
+		return nil, fmt.Errorf("%w\nnothing was changed; correct this first", explain(err))
+	}
+	return c, nil
+}
+
+// with returns the file's text after a change. When the file cannot be changed
+// automatically, that is noted in byHand.
+func (c *configFile) with(change func([]byte) ([]byte, error)) ([]byte, error) {
+	if c.byHand != nil {
+		return nil, c.byHand
+	}
+	text, err := change(c.text)
+	if errors.Is(err, edit.ErrByHand) {
+		c.byHand = errors.New("it is written in a way that is not changed automatically")
+	}
+	return text, err
+}
+
+// check reports what is wrong with a text, were it the file's.
+func (c *configFile) check(text []byte) error {
+	pending, err := c.pending(text)
+	if err != nil {
+		return err
+	}
+	defer pending.Cleanup() //nolint:errcheck // it is a temporary file
+	return c.checkFile(pending.Name())
+}
+
+func (c *configFile) checkFile(name string) error {
+	_, err := bridge.Load(name, os.Environ(), c.stateDir, c.flags.set...)
+	if err != nil {
+		return errors.New(strings.ReplaceAll(explain(err).Error(), name, c.path))
+	}
+	return nil
+}
+
+// pending writes a text beside the file that is to have it.
+func (c *configFile) pending(text []byte) (*renameio.PendingFile, error) {
+	options := []renameio.Option{renameio.WithTempDir(filepath.Dir(c.real)), renameio.WithPermissions(0o644)} // no secret is in it
+	if c.info != nil {
+		options = append(options, renameio.WithStaticPermissions(c.info.Mode().Perm()))
+	}
+	pending, err := renameio.NewPendingFile(c.real, options...)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("write the configuration: %w; do this as root, with sudo", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("write the configuration: %w", err)
+	}
+	if _, err = pending.Write(text); err == nil && c.info != nil {
+		err = giveTo(pending.File, c.info)
+	}
+	if err != nil {
+		_ = pending.Cleanup()
+		return nil, fmt.Errorf("write the configuration: %w", err)
+	}
+	return pending, nil
+}
+
+// replace puts the changed text in the place of the file's, if it is free of
+// mistakes. The file is read anew: people may have worked on it meanwhile.
+func (c *configFile) replace(change func([]byte) ([]byte, error)) error {
+	if c.info != nil {
+		text, err := file.Read(c.real, maxConfig)
+		if err != nil {
+			return fmt.Errorf("read the configuration: %w", err)
+		}
+		c.text = text
+	} else if _, err := os.Lstat(c.path); err == nil {
+		return fmt.Errorf("%s was made meanwhile, and is left as it is", c.path)
+	}
+	text, err := c.with(change)
+	if err != nil {
+		return err
+	}
+	pending, err := c.pending(text)
+	if err != nil {
+		return err
+	}
+	defer pending.Cleanup() //nolint:errcheck // it has an effect only if the rest has failed
+	if err := c.checkFile(pending.Name()); err != nil {
+		return err
+	}
+	if err := pending.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("write the configuration: %w", err)
+	}
+	c.text = text
+	return nil
+}
+
+// secretName is a name beside the configuration that nothing has: NAME.EXT, or
+// NAME-2.EXT and so on.
+func (c *configFile) secretName(name, ext string) string {
+	dir := c.path
+	if c.info == nil || !c.info.IsDir() {
+		dir = filepath.Dir(c.path)
+	}
+	name = strings.Map(func(r rune) rune {
+		if r < 0x80 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_') {
+			return r
+		}
+		return '_'
+	}, name)
+	for n := 1; ; n++ {
+		path := filepath.Join(dir, name+ext)
+		if n > 1 {
+			path = filepath.Join(dir, fmt.Sprintf("%s-%d%s", name, n, ext))
+		}
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) || n > 1000 {
+			return path
+		}
+	}
+}
+
+// reader describes what the owner of has to be able to read secrets: the program
+// that runs with this configuration, and without one the file or its folder.
+func (c *configFile) reader() fs.FileInfo {
+	if running, err := control.Read(c.stateDir); err == nil && samePath(running.Config, c.path) || c.path == serviceConfig {
+		if info, err := file.Stat(c.stateDir); err == nil {
+			return info
+		}
+	}
+	if c.info != nil {
+		return c.info
+	}
+	info, _ := file.Stat(filepath.Dir(c.path))
+	return info
+}
+
+// writeSecret writes a file that its owner alone can read. One that is there
+// keeps its mode and owner.
+func (c *configFile) writeSecret(path, secret string) error {
+	mode, owner := fs.FileMode(0o600), c.reader()
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if info, err := file.Stat(path); err == nil {
+		mode, owner = info.Mode().Perm(), info
+	}
+	pending, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(mode), renameio.IgnoreUmask())
+	if err != nil {
+		return fmt.Errorf("write the secret: %w", err)
+	}
+	defer pending.Cleanup() //nolint:errcheck // it has an effect only if the rest has failed
+	if _, err = pending.WriteString(secret + "\n"); err == nil && owner != nil {
+		err = giveTo(pending.File, owner)
+	}
+	if err == nil {
+		err = pending.CloseAtomicallyReplace()
+	}
+	if err != nil {
+		return fmt.Errorf("write the secret: %w", err)
+	}
+	return nil
+}
+
+// samePath reports whether two paths lead to the same.
+func samePath(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, err := file.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := file.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+// takeUp has the running program reload, and tells how that went: whether a
+// source is connected. A program that does not run is no error.
+func (c *configFile) takeUp(ctx context.Context, source string, patience time.Duration, out io.Writer) error {
+	say := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	running, err := control.Read(c.stateDir)
+	var o control.Outcome
+	if err == nil && running.Config != "" && samePath(running.Config, c.path) {
+		o, err = control.Reload(ctx, c.stateDir)
+	}
+	switch {
+	case errors.Is(err, control.ErrNotRunning):
+		say("event2mqtt does not run yet; start it: event2mqtt --config %s", c.path)
+		return nil
+	case err != nil:
+		return fmt.Errorf("the configuration is written; whether the running event2mqtt has taken it up cannot be told: %w", err)
+	case running.Config == "":
+		say("the running event2mqtt has no configuration file; restart it: event2mqtt --config %s", c.path)
+		return nil
+	case !samePath(running.Config, c.path):
+		say("the running event2mqtt has another configuration, %s; start one with this: event2mqtt --config %s", running.Config, c.path)
+		return nil
+	case !o.OK:
+		return fmt.Errorf("the configuration is written, but the running event2mqtt has not taken it up: %w", explain(errors.New(strings.Join(o.Problems, "\n"))))
+	}
+	var part control.Part
+	for end := time.Now().Add(patience); ; {
+		parts, err := control.Parts(ctx, c.stateDir)
+		if err != nil {
+			return fmt.Errorf("the running event2mqtt has taken it up; how it is cannot be told: %w", err)
+		}
+		for _, p := range parts {
+			if p.Name == "source "+source {
+				part = p
+			}
+		}
+		if part.OK || time.Now().After(end) || ctx.Err() != nil {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if !part.OK {
+		return fmt.Errorf("the running event2mqtt has taken it up, and is not connected yet: %s", part.Detail)
+	}
+	say("the running event2mqtt has taken it up: %s", part.Detail)
+	return nil
+}
+
+// addSource returns what adds a source to a file's text.
+func addSource(item edit.Group) func([]byte) ([]byte, error) {
+	return func(text []byte) ([]byte, error) {
+		return edit.AddItem(text, "sources", string(bytes.TrimSpace([]byte(item.String()))))
+	}
+}

@@ -1,0 +1,10 @@
+//go:build !unix
+
+package main
+
+import (
+	"io/fs"
+	"os"
+)
+
+func giveTo(*os.File, fs.FileInfo) error { return nil }

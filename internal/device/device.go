@@ -73,6 +73,8 @@ type Entity struct {
 	Off string `json:"off,omitempty"`
 	// Diagnostic is set for what is of use when something is wrong.
 	Diagnostic bool `json:"diagnostic,omitempty"`
+	// Attributes is set if all of that state, an object, is shown with the value.
+	Attributes bool `json:"attributes,omitempty"`
 	// Hidden is set for what few want to see, and can ask for.
 	Hidden bool `json:"hidden,omitempty"`
 }

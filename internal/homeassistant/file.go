@@ -79,6 +79,11 @@ func read(path string) (*Memory, error) {
 			}
 		}
 	}
+	for _, s := range m.Shown {
+		if s.From != "" { // it was on its way when the program ended, and goes again
+			s.From, s.Topic = "", s.From
+		}
+	}
 	if m.Shown == nil || m.Gone == nil {
 		return NewMemory(), fmt.Errorf("it holds no devices")
 	}
@@ -90,10 +95,7 @@ func isID(id string) bool { return clean(id) == id }
 
 // Save writes the memory, so that a power cut leaves the old one or the new.
 func (m *Memory) Save(dir string) error {
-	text, err := json.Marshal(stored{format, m})
-	if err == nil {
-		err = renameio.WriteFile(filepath.Join(dir, fileMemory), text, 0o600)
-	}
+	err := renameio.WriteFile(filepath.Join(dir, fileMemory), encode(stored{format, m}), 0o600)
 	if of := (*fs.PathError)(nil); errors.As(err, &of) {
 		err = of.Err // its path is that of a file with another name each time
 	}

@@ -70,6 +70,12 @@ type Events struct {
 // Message is what is announced of a device, on a topic. The payload's parts are
 // JSON.
 type Message struct {
+	Source string // of the device
+	// Device and Topics are what the message is made of, for the time when the
+	// source has not described it yet.
+	Device *device.Device
+	Topics map[string]string
+
 	Topic      string
 	Head       json.RawMessage            // all but the components
 	Components map[string]json.RawMessage // by key

@@ -34,6 +34,8 @@ type Shown struct {
 	// are that have a topic of their own, by key.
 	Device *device.Device    `json:"device,omitempty"`
 	Topics map[string]string `json:"topics,omitempty"`
+	// From is the topic that the device moves away from, "" if it does not move.
+	From string `json:"from,omitempty"`
 	// Topic, Head and Components are those of the newest message. A component
 	// of which nothing but the platform is left is being taken away. Without a
 	// topic nothing is announced: the device moves.
@@ -54,7 +56,7 @@ func NewMemory() *Memory { return &Memory{Shown: map[string]*Shown{}, Gone: map[
 
 // message is what is announced of a device.
 func (s *Shown) message() *Message {
-	return &Message{Topic: s.Topic, Head: s.Head, Components: s.Components}
+	return &Message{Source: s.Source, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: s.Components}
 }
 
 // Haunted reports whether anything was taken back that Home Assistant may not
@@ -77,8 +79,9 @@ func (m *Memory) Lay() {
 }
 
 // Raise adds to messages that are wanted, by device, what was taken back
-// unheard, so that the round after the next takes it back once more.
-func (m *Memory) Raise(wanted map[string]Message) map[string]Message {
+// unheard, so that the rounds after the next take it back once more. topic is
+// where a device is announced.
+func (m *Memory) Raise(wanted map[string]Message, topic func(id string) string) map[string]Message {
 	wanted = maps.Clone(wanted)
 	for id, s := range m.Shown {
 		w, ok := wanted[id]
@@ -92,19 +95,39 @@ func (m *Memory) Raise(wanted map[string]Message) map[string]Message {
 	}
 	for id, s := range m.Gone {
 		if _, there := wanted[id]; !there {
-			wanted[id] = *s.message()
+			w := *s.message()
+			w.Topic = topic(id)
+			wanted[id] = w
 		}
 	}
 	return wanted
 }
 
+// Published is a message as it is published.
+type Published struct {
+	Topic   string
+	Payload []byte
+}
+
+// Clone returns a copy that Round, Lay and Raise do not change.
+func (m *Memory) Clone() *Memory {
+	c := NewMemory()
+	for _, of := range []struct{ from, to map[string]*Shown }{{m.Shown, c.Shown}, {m.Gone, c.Gone}} {
+		for id, s := range of.from {
+			s := *s // what it points to is replaced, never changed
+			of.to[id] = &s
+		}
+	}
+	return c
+}
+
 // Round takes one step from what is announced to what is wanted, by device, and
-// returns the messages that are to be at the broker from now on, by topic; all
+// returns the messages that are to be at the broker from now on, by device; all
 // others are to be emptied. more says that another step has to follow, once the
 // broker has all of this one, and Home Assistant has had a moment for it. heard
 // says whether Home Assistant is certain to be there.
-func (m *Memory) Round(wanted map[string]Message, heard bool) (messages map[string][]byte, more bool) {
-	messages = map[string][]byte{}
+func (m *Memory) Round(wanted map[string]Message, heard bool) (messages map[string]Published, more bool) {
+	messages = map[string]Published{}
 	for id, s := range m.Shown {
 		if _, ok := wanted[id]; !ok {
 			m.leave(id, s, heard)
@@ -119,12 +142,13 @@ func (m *Memory) Round(wanted map[string]Message, heard bool) (messages map[stri
 		if s.Topic != "" && s.Topic != w.Topic {
 			// Two messages with one entity are an error for Home Assistant, which
 			// then ignores the second.
-			s.Topic, more = "", true
+			s.From, s.Topic, more = s.Topic, "", true
 			continue
 		}
-		s.Topic, s.Head = w.Topic, w.Head
+		s.Source, s.Device, s.Topics = w.Source, w.Device, w.Topics
+		s.From, s.Topic, s.Head = "", w.Topic, w.Head
 		more = s.step(&w, heard) || more
-		messages[s.Topic] = s.message().Payload()
+		messages[id] = Published{s.Topic, s.message().Payload()}
 	}
 	return messages, more
 }
@@ -134,7 +158,7 @@ func (m *Memory) enter(id string, w *Message) *Shown {
 	s := &Shown{Components: map[string]json.RawMessage{}}
 	if gone := m.Gone[id]; gone != nil { // it comes back before anybody has heard that it went
 		s = gone
-		s.Ghosts = merge(s.Ghosts, s.Components)
+		s.Ghosts = merge(s.Ghosts, s.Components) // a map of its own
 		for key := range w.Components {
 			delete(s.Ghosts, key)
 		}

@@ -72,6 +72,9 @@ func spell(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // words is a template for a text, which is cut where Home Assistant would warn.
 func words(path string) string {
+	if path == "" { // which may look like JSON and be none
+		return with(path, fmt.Sprintf("{{ none if v is none or value == '' else (v if v is string else value)[:%d] }}", schema.MaxState))
+	}
 	return with(path, fmt.Sprintf("{{ none if v is none or v == '' else (v|string)[:%d] }}", schema.MaxState))
 }
 

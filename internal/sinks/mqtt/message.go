@@ -24,6 +24,9 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	if field := p.IDField; field != "" {
 		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
 	}
+	if field := p.SourceField; field != "" {
+		m.payload = event.Set(m.payload, field, string(event.String(e.Source))) // in place of one that a sender has made up
+	}
 	m.topic, err = p.topicOf(e)
 	switch {
 	case err != nil:

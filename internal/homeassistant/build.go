@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"event2mqtt/internal/device"
 	"event2mqtt/internal/homeassistant/schema"
@@ -107,7 +109,8 @@ func (b *builder) add(key, what, name string, c component) {
 func (b *builder) short(name string) string {
 	if rest := name[min(len(name), len(b.name)):]; strings.EqualFold(name[:len(name)-len(rest)], b.name) {
 		if rest = strings.TrimLeft(rest, " -:_"); rest != "" {
-			return rest
+			first, size := utf8.DecodeRuneInString(rest)
+			return string(unicode.ToUpper(first)) + rest[size:]
 		}
 		return "Value of " + name
 	}

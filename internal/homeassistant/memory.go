@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"event2mqtt/internal/device"
 )
@@ -43,7 +44,7 @@ type Shown struct {
 	Head       json.RawMessage            `json:"head,omitempty"`
 	Components map[string]json.RawMessage `json:"components,omitempty"`
 	// Ghosts are components that were taken back while nobody may have been
-	// listening.
+	// listening, under keys of their own: others may have taken theirs.
 	Ghosts map[string]json.RawMessage `json:"ghosts,omitempty"`
 }
 
@@ -88,9 +89,8 @@ func (m *Memory) Raise(wanted map[string]Message, topic func(id string) string) 
 		if !ok || len(s.Ghosts) == 0 {
 			continue
 		}
-		components := maps.Clone(s.Ghosts)
-		maps.Copy(components, w.Components)
-		w.Components = components
+		s.lay(w.Components)
+		w.Components = merge(s.Ghosts, w.Components)
 		wanted[id] = w
 	}
 	for id, s := range m.Gone {
@@ -158,10 +158,10 @@ func (m *Memory) enter(id string, w *Message) *Shown {
 	s := &Shown{Components: map[string]json.RawMessage{}}
 	if gone := m.Gone[id]; gone != nil { // it comes back before anybody has heard that it went
 		s = gone
-		s.Ghosts = merge(s.Ghosts, s.Components) // a map of its own
-		for key := range w.Components {
-			delete(s.Ghosts, key)
+		for key, c := range s.Components {
+			s.haunt(key, c)
 		}
+		s.lay(w.Components)
 		s.Topic, s.Components = "", map[string]json.RawMessage{}
 		delete(m.Gone, id)
 	}
@@ -181,7 +181,7 @@ func (m *Memory) leave(id string, s *Shown, heard bool) {
 			components[key] = c
 		}
 	}
-	m.Gone[id] = &Shown{Source: s.Source, Topic: s.Topic, Head: s.Head, Components: merge(s.Ghosts, components)}
+	m.Gone[id] = &Shown{Source: s.Source, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: merge(s.Ghosts, components)}
 }
 
 // merge is a, and b over it.
@@ -206,8 +206,8 @@ func (s *Shown) step(w *Message, heard bool) (more bool) {
 			next[key] = want
 		default:
 			next[key] = farewell(is)
-			if !wanted && !heard && len(s.Ghosts) < maxGhosts {
-				s.Ghosts = merge(s.Ghosts, map[string]json.RawMessage{key: is})
+			if !heard {
+				s.haunt(key, is)
 			}
 			more = true
 		}
@@ -218,7 +218,42 @@ func (s *Shown) step(w *Message, heard bool) (more bool) {
 		}
 	}
 	s.Components = next
+	s.lay(next)
 	return more
+}
+
+// keyGhost begins the keys of components that are announced to be taken back.
+const keyGhost = "ghost_"
+
+// haunt keeps a component that is taken back while nobody may be listening.
+// Triggers leave nothing behind.
+func (s *Shown) haunt(key string, component json.RawMessage) {
+	of := identify(component)
+	if leaving(component) || of.UniqueID == "" || len(s.Ghosts) >= maxGhosts {
+		return
+	}
+	if !strings.HasPrefix(key, keyGhost) {
+		key = keyGhost + of.Platform + "_" + key
+	}
+	s.Ghosts = merge(s.Ghosts, map[string]json.RawMessage{key: component})
+}
+
+// lay forgets ghosts of what is there.
+func (s *Shown) lay(components map[string]json.RawMessage) {
+	if len(s.Ghosts) == 0 {
+		return
+	}
+	there := map[identity]bool{}
+	for _, c := range components {
+		there[identify(c)] = true
+	}
+	kept := map[string]json.RawMessage{}
+	for key, c := range s.Ghosts {
+		if !there[identify(c)] {
+			kept[key] = c
+		}
+	}
+	s.Ghosts = kept
 }
 
 // identity is what makes a component another one for Home Assistant.

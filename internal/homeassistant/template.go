@@ -61,11 +61,11 @@ func pick(path string) string {
 func with(path, rest string) string { return "{% set v = " + pick(path) + " %}" + rest }
 
 // number is a template for a number; what is none is unknown.
-func number(path string) string { return with(path, "{{ v if v is number else none }}") }
+func number(path string) string { return with(path, "{{ v if v is number and v is not boolean else none }}") }
 
 // within is number for values that Home Assistant takes only between bounds.
 func within(path string, least, most float64) string {
-	return with(path, fmt.Sprintf("{{ v if v is number and v >= %s and v <= %s else none }}", spell(least), spell(most)))
+	return with(path, fmt.Sprintf("{{ v if v is number and v is not boolean and v >= %s and v <= %s else none }}", spell(least), spell(most)))
 }
 
 func spell(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }

@@ -147,7 +147,7 @@ func (c *checker) templates(of map[string]any) {
 			continue
 		}
 		rest := template
-		for _, safe := range []string{"value_json|default(", "value_json is mapping", "value_json if value_json is mapping"} {
+		for _, safe := range []string{"value_json|default(", "value_json if value_json is mapping"} {
 			rest = strings.ReplaceAll(rest, safe, "")
 		}
 		if strings.Contains(rest, "value_json") {

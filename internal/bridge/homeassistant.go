@@ -76,7 +76,7 @@ type subjects struct{ birth, birthPayload, note string }
 
 func newAnnouncer(b *Bridge) *announcer {
 	return &announcer{
-		ears: &b.ears, b: b, log: b.logs.part("homeassistant"), pace: usualPace, boot: randomID(), began: time.Now(), poked: make(chan struct{}, 1),
+		ears: &b.ears, b: b, log: b.log, pace: usualPace, boot: randomID(), began: time.Now(), poked: make(chan struct{}, 1),
 		memory: homeassistant.NewMemory(), reported: map[string]bool{}, told: map[string]bool{},
 	}
 }

@@ -19,12 +19,11 @@ import (
 // known is what is known of the things of sources, by source.
 type known struct {
 	described  map[string]device.Device
-	learned    func(source string) []string    // names of events
-	topics     map[string]map[string]string    // of states that have one of their own, by key
-	memory     *homeassistant.Memory           // of what was announced
-	taken      map[string]string               // ids of devices, with their sources
-	had        map[string]*homeassistant.Shown // by source
-	configured map[string]bool                 // sources
+	learned    func(source string) []string // names of events
+	topics     map[string]map[string]string // of states that have one of their own, by key
+	memory     *homeassistant.Memory        // of what was announced
+	taken      map[string]string            // ids of devices, with their sources
+	configured map[string]bool              // sources
 }
 
 // router are options of a source whose events have a topic of their own.
@@ -56,36 +55,42 @@ func shown(o sources.Options) (device.Device, bool) {
 // things are the devices of a plan as they are announced, by id.
 func (p *Plan) things(s *homeassistant.Setup, k known) map[string]homeassistant.Message {
 	all := map[string]homeassistant.Message{"": s.Announce(p.itself(s))}
-	k.had, k.taken, k.configured = map[string]*homeassistant.Shown{}, map[string]string{}, map[string]bool{}
+	k.taken, k.configured = map[string]string{}, map[string]bool{}
 	for _, o := range p.sources {
 		k.configured[o.Base().Name] = true
 	}
 	for id, was := range k.memory.Shown {
 		if id != "" && k.configured[was.Source] {
-			k.had[was.Source], k.taken[id] = was, was.Source
+			k.taken[id] = was.Source
 		}
 	}
 	for _, o := range p.sources {
 		d, isShown := shown(o)
 		name := o.Base().Name
 		live, described := k.described[name]
-		was := k.had[name]
-		switch {
-		case !isShown && !described:
+		if !isShown && !described {
 			continue
-		case described:
+		}
+		if described {
 			d = live
-		case was != nil && was.Device != nil && was.Device.ID == cmp.Or(d.ID, name): // it has seen more than the configuration tells
-			d = was.Device.Clone()
 		}
 		d.ID = cmp.Or(d.ID, name)
 		id := k.id(name, d.ID)
+		was := cmp.Or(k.memory.Shown[id], k.memory.Gone[id])
+		var seen *device.Device // more than the configuration tells
+		switch {
+		case described:
+			seen = &d
+		case was != nil && was.Device != nil && was.Thing == d.ID:
+			seen = was.Device
+			d = seen.Clone()
+		}
 		topics := k.topics[name]
 		if topics == nil && was != nil {
 			topics = was.Topics
 		}
 		m := s.Announce(p.thing(o, id, d, topics, k.learned(name)))
-		m.Source, m.Device, m.Topics = name, &d, topics
+		m.Source, m.Thing, m.Device, m.Topics = name, d.ID, seen, topics
 		all[id] = m
 	}
 	return all
@@ -102,7 +107,7 @@ func (k *known) id(source, thing string) string {
 	for _, all := range []map[string]*homeassistant.Shown{k.memory.Shown, k.memory.Gone} {
 		for _, id := range slices.Sorted(maps.Keys(all)) {
 			was := all[id]
-			if id != "" && thing != source && was.Device != nil && was.Device.ID == thing && !k.configured[was.Source] && k.taken[id] == "" {
+			if id != "" && thing != source && was.Thing == thing && !k.configured[was.Source] && k.taken[id] == "" {
 				k.taken[id] = source
 				return id
 			}

@@ -71,8 +71,9 @@ type Events struct {
 // JSON.
 type Message struct {
 	Source string // of the device
-	// Device and Topics are what the message is made of, for the time when the
-	// source has not described it yet.
+	Thing  string // what it watches, as device.Device.ID
+	// Device and Topics are what the source has described, if anything, for the
+	// time when it has not done so yet.
 	Device *device.Device
 	Topics map[string]string
 

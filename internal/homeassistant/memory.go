@@ -31,7 +31,8 @@ type Memory struct {
 type Shown struct {
 	// Source is the name of the source that watches it.
 	Source string `json:"source"`
-	// Device is what was last known of it, and Topics where those of its states
+	Thing  string `json:"thing"` // as in Message
+	// Device is what the source has last described, and Topics where those of its states
 	// are that have a topic of their own, by key.
 	Device *device.Device    `json:"device,omitempty"`
 	Topics map[string]string `json:"topics,omitempty"`
@@ -57,7 +58,7 @@ func NewMemory() *Memory { return &Memory{Shown: map[string]*Shown{}, Gone: map[
 
 // message is what is announced of a device.
 func (s *Shown) message() *Message {
-	return &Message{Source: s.Source, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: s.Components}
+	return &Message{Source: s.Source, Thing: s.Thing, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: s.Components}
 }
 
 // Haunted reports whether anything was taken back that Home Assistant may not
@@ -145,7 +146,7 @@ func (m *Memory) Round(wanted map[string]Message, heard bool) (messages map[stri
 			s.From, s.Topic, more = s.Topic, "", true
 			continue
 		}
-		s.Source, s.Device, s.Topics = w.Source, w.Device, w.Topics
+		s.Source, s.Thing, s.Device, s.Topics = w.Source, w.Thing, w.Device, w.Topics
 		s.From, s.Topic, s.Head = "", w.Topic, w.Head
 		more = s.step(&w, heard) || more
 		messages[id] = Published{s.Topic, s.message().Payload()}
@@ -181,7 +182,7 @@ func (m *Memory) leave(id string, s *Shown, heard bool) {
 			components[key] = c
 		}
 	}
-	m.Gone[id] = &Shown{Source: s.Source, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: merge(s.Ghosts, components)}
+	m.Gone[id] = &Shown{Source: s.Source, Thing: s.Thing, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: merge(s.Ghosts, components)}
 }
 
 // merge is a, and b over it.

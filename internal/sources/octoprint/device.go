@@ -59,7 +59,7 @@ func (o *Options) Thing() (device.Device, bool) {
 	if err != nil || s.url == nil {
 		return device.Device{}, false // Check says so
 	}
-	t := &translator{reporter: newReporter(o)}
+	t := newTranslator(o, nil, asks{})
 	return t.describe(s.url, o.Name), true
 }
 

@@ -18,7 +18,7 @@ import (
 // installation's.
 type note struct {
 	Boot string `json:"boot"`
-	At   int64  `json:"at"` // when it was published, in seconds since 1970
+	At   int64  `json:"at"` // when it was published, in milliseconds since 1970
 }
 
 // randomID is an id of a run.
@@ -26,7 +26,7 @@ func randomID() string { return strings.ToLower(rand.Text()[:16]) }
 
 // newNote is the note of this run.
 func (a *announcer) newNote() []byte {
-	text, err := json.Marshal(note{a.boot, time.Now().Unix()})
+	text, err := json.Marshal(note{a.boot, time.Now().UnixMilli()})
 	if err != nil {
 		panic(err) // it can be encoded
 	}
@@ -93,7 +93,7 @@ func (a *announcer) compare(in *sinks.Incoming) {
 		return
 	}
 	booted := time.Now().Add(-time.Since(a.began)) // by a clock that may have been set since
-	if in.Retained && (!a.noted || !time.Unix(n.At, 0).After(booted)) || a.cloned {
+	if in.Retained && (!a.noted || !time.UnixMilli(n.At).After(booted)) || a.cloned {
 		return
 	}
 	a.cloned, a.answering = true, true

@@ -66,10 +66,10 @@ func (a *announcer) take(in sinks.Incoming) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case in.Own || len(in.Payload) == 0:
+	case len(in.Payload) == 0:
 	case in.Topic == a.wants.note:
 		a.compare(&in)
-	case in.Topic != a.wants.birth:
+	case in.Own || in.Topic != a.wants.birth:
 	case string(in.Payload) != a.wants.birthPayload:
 		a.there = false
 	case in.Retained: // it is there, and has what was published on this connection

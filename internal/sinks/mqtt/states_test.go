@@ -452,3 +452,42 @@ func BenchmarkEventsBesideStates(b *testing.B) {
 		})
 	}
 }
+
+// TestASinkSaysWhatItsBrokerHas: all of a source's states as they are, and no
+// others of it; nothing without a connection.
+func TestASinkSaysWhatItsBrokerHas(t *testing.T) {
+	addr := kept(t)
+	r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.QoS = 0 }, "mqtt://"+addr)
+	const source = event.DiscoverySource
+	device := func(topic, payload string) event.State {
+		return event.State{Key: "device", Topic: topic, Payload: []byte(payload)}
+	}
+	testkit.OK(t, r.states.Report(source, device("homeassistant/device/a/config", "{}")))
+	has := func() bool { return r.sink.Has(source) }
+	testkit.Eventually(t, "the broker has it", has)
+	for i := range 20 { // each at once, though it is not to be published more often than that
+		payload := fmt.Sprintf(`{"n":%d}`, i)
+		testkit.OK(t, r.states.Report(source, device("homeassistant/device/a/config", payload)))
+		testkit.Eventually(t, "the broker has the next", has)
+		got, err := mqttest.Retained(addr, "homeassistant/#")
+		testkit.OK(t, err)
+		if got["homeassistant/device/a/config"] != payload {
+			t.Fatalf("it has %q, not %s", got, payload)
+		}
+	}
+	testkit.OK(t, r.states.Report(source, device("ha/device/a/config", "{}")))
+	testkit.Eventually(t, "it has moved", has)
+	r.states.Remove(source, "device")
+	testkit.Eventually(t, "the broker has no more of it", has)
+	got, err := mqttest.Retained(addr, "#")
+	testkit.OK(t, err)
+	for topic := range got {
+		if topic != "event2mqtt/mqtt" {
+			t.Errorf("it keeps %s", topic)
+		}
+	}
+	away := newRig(t, nil, "mqtt://127.0.0.1:1")
+	if away.sink.Has(source) {
+		t.Error("a broker that is away has everything")
+	}
+}

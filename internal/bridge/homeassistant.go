@@ -68,6 +68,7 @@ type announcer struct {
 	settled    bool                  // what was announced before this run is compared with what is now
 	keeping    retry.Loop            // of the memory's file
 	last       time.Time             // when anything was announced
+	answered   time.Time             // when Home Assistant's start was answered
 	told       map[string]bool       // sources that have too many names of events
 }
 
@@ -197,7 +198,9 @@ func (a *announcer) follow() {
 // answer waits a random moment, since many may answer, and has everything
 // published again.
 func (a *announcer) answer(ctx context.Context) {
-	retry.Sleep(ctx, rand.N(a.pace.birth+1)) //nolint:gosec // it need not be a secret
+	pause := rand.N(a.pace.birth + 1)                                      //nolint:gosec // it need not be a secret
+	retry.Sleep(ctx, max(pause, time.Until(a.answered.Add(a.pace.birth)))) // whoever may publish could ask without end
+	a.answered = time.Now()
 	a.mu.Lock()
 	a.born = false
 	a.mu.Unlock()

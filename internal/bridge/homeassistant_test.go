@@ -90,13 +90,6 @@ func types(p *schema.Payload) (names []string) {
 	return names
 }
 
-func (h *rig) emit(t *testing.T, source, payload string) {
-	t.Helper()
-	if _, err := (output{b: h.Bridge, source: source}).Emit(t.Context(), event.Event{Name: "Any", Payload: []byte(payload)}); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestAWebhookIsADevice: its names are learned, its values are states, and both
 // outlive the program; without the device nothing stays.
 func TestAWebhookIsADevice(t *testing.T) {

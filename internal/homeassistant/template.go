@@ -61,7 +61,9 @@ func pick(path string) string {
 func with(path, rest string) string { return "{% set v = " + pick(path) + " %}" + rest }
 
 // number is a template for a number; what is none is unknown.
-func number(path string) string { return with(path, "{{ v if v is number and v is not boolean else none }}") }
+func number(path string) string {
+	return with(path, "{{ v if v is number and v is not boolean else none }}")
+}
 
 // within is number for values that Home Assistant takes only between bounds.
 func within(path string, least, most float64) string {

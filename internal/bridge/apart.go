@@ -17,30 +17,52 @@ type mixture struct {
 
 // mixtures are those of all sources that are shown as devices.
 func (p *Plan) mixtures() map[string]mixture {
-	filters := make([]string, len(p.sources))
-	are := make([]bool, len(p.sources))
-	for i, o := range p.sources {
-		filters[i] = p.eventTemplate(o).Filter(o.Base().Name)
-		_, are[i] = shown(o)
-	}
 	all := map[string]mixture{}
-	for i, o := range p.sources {
-		if !are[i] {
-			continue
+	for _, o := range p.sources {
+		if _, is := shown(o); is {
+			all[o.Base().Name] = p.mixture(o)
 		}
-		var m mixture
-		for j, other := range p.sources {
-			switch {
-			case i == j || filters[i] == "" || !topic.Overlap(filters[i], filters[j]):
-			case are[j] && m.device == "":
-				m.device = other.Base().Name
-			case !are[j] && m.other == "":
-				m.other = other.Base().Name
-			}
-		}
-		all[o.Base().Name] = m
 	}
 	return all
+}
+
+// mixture is that of one source.
+func (p *Plan) mixture(o sources.Options) (m mixture) {
+	own := p.eventFilter(o)
+	if own == "" {
+		return m // the topic was refused
+	}
+	for _, other := range p.sources {
+		if other == o || !topic.Overlap(own, p.eventFilter(other)) {
+			continue
+		}
+		if _, is := shown(other); is && m.device == "" {
+			m.device = other.Base().Name
+		} else if !is && m.other == "" {
+			m.other = other.Base().Name
+		}
+		if m.device != "" && m.other != "" {
+			break
+		}
+	}
+	return m
+}
+
+// eventFilter has all topics that events of a source may have.
+func (p *Plan) eventFilter(o sources.Options) string {
+	if t, own := ownTemplate(o); own {
+		return t.Filter(o.Base().Name)
+	}
+	return p.events.Filter(o.Base().Name)
+}
+
+// ownTemplate is where the events of a source are published, if that is not
+// publish.event_topic.
+func ownTemplate(o sources.Options) (t topic.Template, own bool) {
+	if r, ok := o.(router); ok {
+		return r.EventTopic()
+	}
+	return t, false
 }
 
 // needsTelling reports whether nothing but topics tells devices apart.
@@ -60,22 +82,13 @@ func (p *Plan) checkApart() error {
 			continue
 		}
 		write := `publish: {event_topic: "{base}/{source}/event/{event}"}`
-		if ownTopics(o) {
+		if _, own := ownTemplate(o); own {
 			write = "another plugin.base_topic for one of them"
 		}
 		return config.Relation("publish.event_topic", "home_assistant.discovery",
 			"events of %s and of %s have the same topics, so that Home Assistant would take those of one for those of the other; write %s, or publish: {source_field: _source}, or home_assistant: {discovery: false}", name, other, write)
 	}
 	return nil
-}
-
-// ownTopics reports whether the events of a source have topics of their own.
-func ownTopics(o sources.Options) bool {
-	r, ok := o.(router)
-	if ok {
-		_, ok = r.EventTopic()
-	}
-	return ok
 }
 
 // warnOfMixedEvents tells of a device that would have events of sources which are

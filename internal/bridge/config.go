@@ -16,6 +16,7 @@ import (
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/webhook"
+	"event2mqtt/internal/topic"
 	"event2mqtt/internal/web"
 )
 
@@ -68,6 +69,7 @@ type Plan struct {
 	sources []sources.Options
 	sinks   []sinks.Options    // the main one first
 	mixed   map[string]mixture // of the sources that are shown as devices
+	events  topic.Template     // publish.event_topic; it has no parts if that was refused
 	doc     *config.Document
 }
 
@@ -149,6 +151,7 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 		hook.Name, hook.Type = "default", webhook.Type.Name
 		p.sources = []sources.Options{&hook}
 	}
+	p.events, _ = topic.Parse(p.Publish.EventTopic, p.Publish.BaseTopic)
 	p.mixed = p.mixtures()
 	note("", p.checkApart())
 	if len(problems) > 0 {

@@ -13,6 +13,7 @@ import (
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/device"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/homeassistant"
 	"event2mqtt/internal/homeassistant/schema"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
@@ -303,5 +304,33 @@ func TestDevicesThatCannotBeToldApartAreRefused(t *testing.T) {
 				t.Errorf("warnings: %q", plan.Warnings())
 			}
 		})
+	}
+}
+
+// TestADeviceThatNobodyKnewOfHasNoEventsOfOthers: a source may describe one
+// though its options have not said so.
+func TestADeviceThatNobodyKnewOfHasNoEventsOfOthers(t *testing.T) {
+	for config, want := range map[string]bool{"": false, "publish: {source_field: _source}\n": true, "publish: {event_topic: \"{base}/{source}/{event}\"}\n": true} {
+		path := testkit.Write(t, filepath.Join(t.TempDir(), "config.yaml"), strings.NewReplacer("HTTP", "localhost:1", "MQTT", "localhost:2").Replace(twoThings)+config)
+		all := &things{}
+		plan, err := all.types().Load(path, nil, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := device.Device{ID: "x", Name: "X", Events: []string{"Done"}, Triggers: []string{"Done"}}
+		m := plan.things(plan.setup("event2mqtt_0a1b2c3d4e"), known{
+			described: map[string]device.Device{"a": d, "b": d}, memory: homeassistant.NewMemory(), learned: func(string) []string { return nil },
+		})
+		for _, id := range []string{"a", "b"} {
+			of := m[id]
+			if said := schema.Check("homeassistant", of.Topic, of.Payload()); len(said) > 0 {
+				t.Error(said)
+			}
+			_, event := of.Components["event"]
+			_, trigger := of.Components["trigger_Done"]
+			if event != want || trigger != want {
+				t.Errorf("%q: %s has an event entity: %v, a trigger: %v", config, id, event, trigger)
+			}
+		}
 	}
 }

@@ -147,20 +147,12 @@ func (p *Plan) thing(o sources.Options, id string, d device.Device, topics map[s
 	}
 }
 
-// eventTemplate is where the events of a source are published.
-func (p *Plan) eventTemplate(o sources.Options) topic.Template {
-	if r, ok := o.(router); ok {
-		if t, own := r.EventTopic(); own {
-			return t
-		}
-	}
-	t, _ := topic.Parse(p.Publish.EventTopic, p.Publish.BaseTopic) // was checked
-	return t
-}
-
 // eventsOf says where the events of a source are found.
 func (p *Plan) eventsOf(o sources.Options) homeassistant.Events {
-	source, t := o.Base().Name, p.eventTemplate(o)
+	source, t := o.Base().Name, p.events
+	if own, has := ownTemplate(o); has {
+		t = own
+	}
 	e := homeassistant.Events{Filter: t.Filter(source), Topic: func(name string) string {
 		at, alone := t.Of(source, name)
 		if !alone {
@@ -168,8 +160,16 @@ func (p *Plan) eventsOf(o sources.Options) homeassistant.Events {
 		}
 		return at
 	}}
-	if p.mixed[source] != (mixture{}) {
+	m, checked := p.mixed[source]
+	if !checked {
+		m = p.mixture(o)
+	}
+	switch {
+	case m == mixture{}:
+	case p.Publish.SourceField != "":
 		e.Key, e.Source = p.Publish.SourceField, source
+	case !checked || m.device != "":
+		return homeassistant.Events{} // it would have events of others, of which nobody was told
 	}
 	return e
 }

@@ -26,7 +26,7 @@ const OwnSource = "bridge"
 // DiscoverySource is the source of what consumers are told of devices. No
 // configured source has this name. What it reports is published before all
 // else, and with QoS 1 at least.
-const DiscoverySource = "\x00discovery"
+const DiscoverySource = "bridge/discovery"
 
 // OwnLevels are the levels below the base topic that are the program's own, so
 // that no source has their names.

@@ -150,7 +150,7 @@ func TestDiscoveryComesFirst(t *testing.T) {
 	defer w.Close()
 	report(t, s, "a", "k", "1", event.KeyAvailable, "online")
 	report(t, s, event.DiscoverySource, "device", "{}")
-	const want = "\x00discovery/device={} a/available=online a/k=1"
+	const want = "bridge/discovery/device={} a/available=online a/k=1"
 	woken(w)
 	before := w.Live()
 	if live(w) != want {

@@ -234,11 +234,14 @@ func TestOtherCommandsDoNotRestartTheSource(t *testing.T) {
 	y.awaitSubscriptions(2)
 }
 
-// awaitSubscriptions waits for the sink: two are those of the test. The program
-// has one more, with which it hears of what no source takes.
+// ownSubscriptions are those of the program itself: its own commands, those that
+// no source takes, and what is heard of Home Assistant and of other installations.
+const ownSubscriptions = 4
+
+// awaitSubscriptions waits for the sink: two are those of the test.
 func (y *yard) awaitSubscriptions(n int) {
 	y.t.Helper()
-	n++
+	n += ownSubscriptions
 	y.Bridge.mu.RLock()
 	b := y.now.broker
 	y.Bridge.mu.RUnlock()

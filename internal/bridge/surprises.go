@@ -53,6 +53,7 @@ func (p *Plan) warnOfSurprises() {
 	}
 	p.warnOfOpenSources()
 	p.warnOfCircles()
+	p.warnOfMixedEvents()
 	p.warnOfSinks()
 }
 

@@ -118,6 +118,9 @@ func (p *Plan) checkSourceName() func(name string) error {
 	levels, topics := map[string]string{}, map[string]string{}
 	states, _ := topic.ParseState(p.Publish.StateTopic, p.Publish.BaseTopic) // what is wrong with it is told of there
 	return func(name string) error {
+		if name == event.DiscoverySource {
+			return config.Errorf("name", "%q is the program's own; choose another name", name)
+		}
 		level := topic.Safe(name)
 		for _, taken := range event.OwnLevels {
 			if strings.EqualFold(level, taken) { // publish.state_topic may change the case

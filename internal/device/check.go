@@ -42,7 +42,7 @@ func (d *Device) Check() error {
 	for _, n := range []struct {
 		field    string
 		is, most int
-	}{{"entities", len(d.Entities), MaxEntities}, {"events", len(d.Events), MaxEvents}, {"commands", len(d.Commands), MaxCommands}} {
+	}{{"entities", len(d.Entities), MaxEntities}, {"events", len(d.Events), MaxEvents}, {"notable events", len(d.Notable), MaxEvents}, {"triggers", len(d.Triggers), MaxEvents}, {"commands", len(d.Commands), MaxCommands}} {
 		if n.is > n.most {
 			return fmt.Errorf("has %d %s; at most %d are allowed", n.is, n.field, n.most)
 		}
@@ -53,7 +53,15 @@ func (d *Device) Check() error {
 	if err := checkAll("command", d.Commands, (*Command).key, (*Command).check); err != nil {
 		return err
 	}
-	return checkAll("event", d.Events, func(name *string) string { return *name }, checkEvent)
+	for _, names := range []struct {
+		what string
+		are  []string
+	}{{"event", d.Events}, {"notable event", d.Notable}, {"trigger", d.Triggers}} {
+		if err := checkAll(names.what, names.are, func(name *string) string { return *name }, checkEvent); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkAll checks items, of which no two have the same key.

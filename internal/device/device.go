@@ -12,15 +12,19 @@ import (
 type Device struct {
 	// ID stays the same for as long as it is the same thing. Empty is the
 	// source's name.
-	ID           string    `json:"id"`
-	Name         string    `json:"name"` // for people
-	Manufacturer string    `json:"manufacturer,omitempty"`
-	Model        string    `json:"model,omitempty"`
-	Version      string    `json:"version,omitempty"` // of its software
-	URL          string    `json:"url,omitempty"`     // where people configure it
-	Entities     []Entity  `json:"entities,omitempty"`
-	Events       []string  `json:"events,omitempty"` // names that its events may have
-	Commands     []Command `json:"commands,omitempty"`
+	ID           string   `json:"id"`
+	Name         string   `json:"name"` // for people
+	Manufacturer string   `json:"manufacturer,omitempty"`
+	Model        string   `json:"model,omitempty"`
+	Version      string   `json:"version,omitempty"` // of its software
+	URL          string   `json:"url,omitempty"`     // where people configure it
+	Entities     []Entity `json:"entities,omitempty"`
+	Events       []string `json:"events,omitempty"` // names that its events may have
+	// Notable are those of Events that people care about; none means all.
+	Notable []string `json:"notable,omitempty"`
+	// Triggers are those of Events that people start automations with.
+	Triggers []string  `json:"triggers,omitempty"`
+	Commands []Command `json:"commands,omitempty"`
 }
 
 // Clone returns a copy that shares no memory with d.
@@ -30,6 +34,7 @@ func (d Device) Clone() Device {
 		d.Entities[i].Options = slices.Clone(d.Entities[i].Options)
 	}
 	d.Events, d.Commands = slices.Clone(d.Events), slices.Clone(d.Commands)
+	d.Notable, d.Triggers = slices.Clone(d.Notable), slices.Clone(d.Triggers)
 	return d
 }
 
@@ -68,6 +73,8 @@ type Entity struct {
 	Off string `json:"off,omitempty"`
 	// Diagnostic is set for what is of use when something is wrong.
 	Diagnostic bool `json:"diagnostic,omitempty"`
+	// Attributes is set if all of that state, an object, is shown with the value.
+	Attributes bool `json:"attributes,omitempty"`
 	// Hidden is set for what few want to see, and can ask for.
 	Hidden bool `json:"hidden,omitempty"`
 }

@@ -13,6 +13,7 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/loglimit"
 	"event2mqtt/internal/sinks"
 )
@@ -36,14 +37,15 @@ type hearing struct {
 	filters []string             // what is wanted; mu guards it and use
 	use     func(sinks.Incoming) // nil is nobody
 	changed chan struct{}        // cap 1: filters have changed
-	// own are the filters that are wanted, without the wildcard at their end.
+	// own are the filters that are wanted and end in a wildcard, without it.
 	own atomic.Pointer[map[string]bool]
 
 	// Of the connection's goroutine, and of the one in pump that looks after
 	// subscriptions.
-	asked  map[string]bool // filters that this connection was asked for
-	failed int             // connections that ended, or were silent, when asked, one after the other
-	said   string          // what was logged last
+	asked   map[string]bool // filters that this connection was asked for
+	failed  int             // connections that ended, or were silent, when asked, one after the other
+	said    string          // what was logged last
+	unasked string          // likewise, of what nobody has asked for
 
 	missed      atomic.Uint64 // messages, for any reason
 	large, fast loglimit.Limit
@@ -53,7 +55,9 @@ type hearing struct {
 func (s *Sink) Hear(filters []string, use func(sinks.Incoming)) {
 	own := map[string]bool{}
 	for _, filter := range filters {
-		own[strings.TrimSuffix(filter, "+")] = true
+		if below, all := strings.CutSuffix(filter, "+"); all {
+			own[below] = true
+		}
 	}
 	h := &s.hearing
 	h.mu.Lock()
@@ -79,7 +83,7 @@ func (s *Sink) hear(in sinks.Incoming) {
 
 func matches(filters []string, topic string) bool {
 	level := strings.LastIndexByte(topic, '/') + 1
-	return slices.ContainsFunc(filters, func(filter string) bool { return strings.TrimSuffix(filter, "+") == topic[:level] })
+	return slices.ContainsFunc(filters, func(filter string) bool { return filter == topic || strings.TrimSuffix(filter, "+") == topic[:level] })
 }
 
 // heard reports whether a message to a topic would come back as one for this
@@ -181,7 +185,7 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 	wanted := h.filters
 	h.mu.Unlock()
 	var asked []string
-	refused := ""
+	refused, unasked := "", ""
 	err := func() error {
 		for filter := range h.asked {
 			if !slices.Contains(wanted, filter) {
@@ -199,6 +203,8 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 			asked = append(asked, filter)
 			err := l.subscribe(ctx, filter)
 			switch {
+			case errors.Is(err, errNotGranted) && s.isUnasked(filter):
+				unasked = cmp.Or(unasked, err.Error())
 			case errors.Is(err, errNotGranted):
 				refused = cmp.Or(refused, err.Error())
 			case err != nil:
@@ -207,6 +213,9 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 		}
 		return nil
 	}()
+	if err == nil && unasked != "" {
+		s.sayUnasked(unasked)
+	}
 	switch {
 	case err == nil && refused != "":
 		h.failed = 0
@@ -224,6 +233,21 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 		}
 	}
 	return err
+}
+
+// isUnasked reports whether a filter is one that is wanted without anything being
+// configured for it: the program's own commands, and what is no command.
+func (s *Sink) isUnasked(filter string) bool {
+	return !strings.HasSuffix(filter, "+") || filter == s.publish.Load().BaseTopic+"/"+event.OwnSource+"/set/+"
+}
+
+// sayUnasked says what goes without a subscription that nobody has asked for,
+// unless that was said last.
+func (s *Sink) sayUnasked(why string) {
+	if why != s.hearing.unasked {
+		s.hearing.unasked = why
+		s.opt.Log.Info().Msgf("mqtt: %s; events are sent, but it is not noticed when Home Assistant starts, and its button does not reload the configuration. Allow this user to subscribe, or write home_assistant: {discovery: false}", why)
+	}
 }
 
 // sayDeaf says why no command can come, unless that was said last.

@@ -34,6 +34,8 @@ type missed struct {
 	catching bool
 	caught   time.Time // when catching began, with the first snapshot
 	held     []heldEvent
+	// heldBytes is the size of all that are held.
+	heldBytes int
 	// hole is set while there is a marking whose event has not come, and still
 	// may.
 	hole      bool
@@ -58,7 +60,7 @@ type missed struct {
 
 // begin notes that a connection begins.
 func (m *missed) begin() {
-	m.catching, m.caught, m.held, m.hole = true, time.Time{}, nil, false
+	m.catching, m.caught, m.held, m.heldBytes, m.hole = true, time.Time{}, nil, 0, false
 	m.markings = nil
 }
 
@@ -76,7 +78,7 @@ func (t *translator) observe(s *snapshot, now time.Time, first bool) {
 	t.lastTime = s.Job.Get("lastPrintTime").Num
 	file := s.Job.Get("file")
 	t.job = *jobOf([]byte(file.Raw), s.Server-s.Progress.Get("printTime").Num)
-	if i := lastOf(s.Markings, isJob); i >= 0 && s.Markings[i].Type == "print" {
+	if i := lastOf(s.Markings, isJob); i >= 0 && s.Markings[i].Type == "print" && t.active && t.job.Path != "" && !t.followed(s.Markings[i]) {
 		t.running, t.runs = s.Markings[i].Time, t.job
 	}
 	if t.catching && t.caught.IsZero() {
@@ -92,9 +94,15 @@ func (t *translator) observe(s *snapshot, now time.Time, first bool) {
 	}
 }
 
+// followed reports whether a print is held that began after that of a marking,
+// the newest, and has none yet.
+func (t *translator) followed(m marking) bool {
+	return slices.ContainsFunc(t.held, func(h heldEvent) bool { return h.name == "PrintStarted" && t.server(h.at)-m.Time >= apart.Seconds() })
+}
+
 // firstEver takes what is there at the very first run for told.
 func (t *translator) firstEver(s *snapshot) {
-	t.known = true
+	t.known, t.pos.Told = true, nil
 	if n := len(s.Markings); n > 0 {
 		t.pos.Marked = s.Markings[n-1].Time
 	}

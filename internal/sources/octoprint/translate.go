@@ -47,6 +47,9 @@ type translator struct {
 	expected map[string]int
 	// mute is until when lines that say that the printer waits are repetitions.
 	mute time.Time
+	// rewound is set when something could not be stored, until the next
+	// connection.
+	rewound bool
 	missed
 }
 
@@ -64,8 +67,11 @@ const ownFor = 10 * time.Second
 // user the next is the same waiting: firmware repeats it every 2 s.
 const muteFor = 10 * time.Second
 
-// maxHeld bounds the events that wait for what was missed.
-const maxHeld = 1000
+// maxHeld and maxHeldBytes bound the events that wait for what was missed.
+const (
+	maxHeld      = 1000
+	maxHeldBytes = 4 << 20
+)
 
 func newTranslator(config *Options, stored []byte, ask asks) *translator {
 	t := &translator{config: config, asks: ask, reporter: newReporter(config)}
@@ -90,6 +96,7 @@ func (t *translator) begin(user string, again bool, now time.Time) {
 		t.expected["ClientClosed"] = 1
 	}
 	t.missed.begin()
+	t.rewound = false
 }
 
 // authenticate notes that a login was made.
@@ -128,12 +135,21 @@ func (t *translator) tick(now time.Time) (result, time.Time) {
 	return t.take(), next
 }
 
-// finish notes that the connection has ended. What was held is passed on: only
-// the next connection can tell what was missed before.
+// finish notes that the connection has ended. After a rewind nothing is passed
+// on: what came before could not be stored.
 func (t *translator) finish() result {
-	t.catching, t.hole = false, false
-	t.release()
+	if !t.rewound {
+		t.leave()
+	}
+	t.catching, t.hole, t.held, t.heldBytes = false, false, nil, 0
 	return t.take()
+}
+
+// rewind goes back to a position that was stored, since what was told after it
+// could not be.
+func (t *translator) rewind(stored []byte) {
+	t.pos, t.known = parsePosition(stored)
+	t.rewound = true
 }
 
 // away notes that there is no way to OctoPrint. off is set if that is since it
@@ -189,15 +205,15 @@ func (t *translator) isOwn(h happening, now time.Time) bool {
 // pass passes an event on, or holds it until what was missed before it is
 // known.
 func (t *translator) pass(name string, payload []byte, at time.Time) {
-	if t.catching && len(t.held) < maxHeld {
-		t.held = append(t.held, heldEvent{name: name, payload: payload, at: at, server: t.server(at)})
+	if !t.catching {
+		t.emit(name, payload, at, 0)
 		return
 	}
-	if t.catching { // there are too many to wait any longer
-		t.catching = false
-		t.release()
+	h := heldEvent{name: name, payload: payload, at: at, server: t.server(at)}
+	if len(t.held) >= maxHeld || t.heldBytes+h.size() > maxHeldBytes {
+		t.leave()
 	}
-	t.emit(name, payload, at, 0)
+	t.held, t.heldBytes = append(t.held, h), t.heldBytes+h.size()
 }
 
 // derive passes an event on that OctoPrint does not push.
@@ -226,7 +242,7 @@ func (t *translator) emit(name string, payload []byte, at time.Time, marked floa
 func (t *translator) put(name string, payload []byte, at time.Time, marked bool) {
 	e := event.Event{Name: name, Time: at, Payload: payload, Checked: true}
 	t.route(&e)
-	if marked {
+	if marked && t.known { // else the very first snapshot is to come
 		e.Position = t.pos.stored()
 	}
 	t.out.events = append(t.out.events, e)
@@ -288,13 +304,30 @@ type heldEvent struct {
 // ends reports whether a print has ended.
 func (h heldEvent) ends() bool { return ends[h.name] }
 
+// size is what it takes in memory, in bytes, roughly.
+func (h heldEvent) size() int { return len(h.name) + len(h.payload) }
+
+// found reports whether an event would be found again by what OctoPrint
+// remembers: its marking, or the history of the file.
+func (h heldEvent) found() bool { return markingOf[h.name] != "" || h.ends() }
+
 // release passes on what was held.
 func (t *translator) release() {
 	held := t.held
-	t.held = nil
+	t.held, t.heldBytes = nil, 0
 	for _, h := range held {
 		t.emit(h.name, h.payload, h.at, 0)
 	}
+}
+
+// leave passes on what was held and can wait no longer, though it is not known
+// what was missed before it. What OctoPrint remembers is not passed on: it would
+// overtake what was missed, and be told again after that. It is told late.
+func (t *translator) leave() {
+	if t.marks || t.caught.IsZero() {
+		t.held = slices.DeleteFunc(t.held, heldEvent.found)
+	}
+	t.release()
 }
 
 // eventOf is the event of a marking.
@@ -339,6 +372,10 @@ func (t *translator) heldFor(m marking) int {
 func (t *translator) passHeld(i int, m marking) {
 	before, h := t.held[:i], t.held[i]
 	t.held = t.held[i+1:]
+	t.heldBytes -= h.size()
+	for _, b := range before {
+		t.heldBytes -= b.size()
+	}
 	for _, b := range before {
 		t.emit(b.name, b.payload, b.at, 0)
 	}

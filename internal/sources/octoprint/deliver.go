@@ -25,6 +25,7 @@ func (s *Source) deliver(ctx context.Context, r result) error {
 	err := s.hand(ctx, r)
 	if err != nil {
 		s.t.rewind(s.out.Positions()[positionKey])
+		s.t.unstored = true
 	}
 	return err
 }
@@ -45,6 +46,9 @@ func (s *Source) hand(ctx context.Context, r result) error {
 	}
 	if r.describe {
 		s.out.Describe(s.t.describe(s.settings.url, s.name))
+	}
+	if r.skipped {
+		s.log.Warn().Msgf("octoprint: OctoPrint lists more than %d doings of the printer that were missed; the oldest are skipped", maxLate)
 	}
 	if err := s.emit(ctx, r.events); err != nil {
 		return err

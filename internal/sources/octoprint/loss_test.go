@@ -32,7 +32,10 @@ func TestWhatCameBeforeTheConnectionFailedIsTold(t *testing.T) {
 	p.send(happened("ZChange", `{"new":1}`))
 	until(t, "it is offered", func() bool { return out.tried() > tried })
 	s.set(func() {
-		s.login = func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusNotImplemented); return true }
+		s.login = func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusNotImplemented)
+			return true
+		}
 	})
 	time.Sleep(2500 * time.Millisecond) // wishes right after the login are of the same cause
 	p.send(happened("PrintDone", `{"name":"a","path":"a","origin":"local","time":3}`))

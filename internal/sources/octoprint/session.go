@@ -58,10 +58,49 @@ func (s *Source) connect(ctx context.Context) error {
 	if err := l.send(subscription, map[string]string{"auth": login.Auth()}); err != nil {
 		return s.lost(err)
 	}
+	s.t.asks = s.bounded(ctx)
 	s.t.begin(login.Name, s.again, time.Now())
 	s.again = true
 	err = s.serve(ctx, l, login)
-	return cmp.Or(s.deliver(ctx, s.t.finish()), err) // also when the program ends
+	if ctx.Err() != nil { // what was to be made up just then is left to the next start
+		s.t.rewind(s.out.Positions()[positionKey])
+	}
+	return cmp.Or(s.deliver(ctx, s.t.finish()), err)
+}
+
+const (
+	// askFor is how long questions may take together in askWindow, and maxAsked
+	// how many they may be. A program that catches up asks once for all files, and
+	// for each print that left no marking.
+	askFor    = 30 * time.Second
+	maxAsked  = 100
+	askWindow = 10 * time.Minute
+)
+
+// bounded are the questions that one connection may ask.
+func (s *Source) bounded(ctx context.Context) asks {
+	var since time.Time
+	var took time.Duration
+	asked := 0
+	ask := func(question func(asks) []byte) []byte {
+		now := time.Now()
+		if now.Sub(since) > askWindow {
+			since, took, asked = now, 0, 0
+		}
+		if took >= askFor || asked >= maxAsked {
+			return nil
+		}
+		asked++
+		limited, cancel := context.WithTimeout(ctx, askFor-took)
+		defer cancel()
+		defer func() { took += time.Since(now) }()
+		return question(s.asks(limited))
+	}
+	return asks{
+		file:  func(origin, path string) []byte { return ask(func(a asks) []byte { return a.file(origin, path) }) },
+		files: func() []byte { return ask(func(a asks) []byte { return a.files() }) },
+		ended: func() bool { return ctx.Err() != nil },
+	}
 }
 
 // gone notes that OctoPrint does not answer, and returns why.

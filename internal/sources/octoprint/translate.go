@@ -2,6 +2,7 @@ package octoprint
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -18,6 +19,8 @@ type result struct {
 	states []event.State // one without a payload is taken back
 	// describe is set when the device may be another than it was.
 	describe bool
+	// skipped is set when more was missed than is told.
+	skipped bool
 	// mark is set if the position is to be kept though no event carries it.
 	mark bool
 }
@@ -25,7 +28,7 @@ type result struct {
 // join adds what came later.
 func (r *result) join(more result) {
 	r.events, r.states = append(r.events, more.events...), append(r.states, more.states...)
-	r.describe, r.mark = r.describe || more.describe, r.mark || more.mark
+	r.describe, r.mark, r.skipped = r.describe || more.describe, r.mark || more.mark, r.skipped || more.skipped
 }
 
 // translator makes events and states of the frames of one OctoPrint, over all
@@ -47,17 +50,19 @@ type translator struct {
 	expected map[string]int
 	// mute is until when lines that say that the printer waits are repetitions.
 	mute time.Time
-	// rewound is set when something could not be stored, until the next
+	// unstored is set when something could not be stored, until the next
 	// connection.
-	rewound bool
+	unstored bool
 	missed
 }
 
 // asks are questions to OctoPrint. The answers are JSON, or nothing if it does
-// not tell.
+// not tell. When ended says that the program ends, answers are not to be
+// trusted. All are given anew for each connection.
 type asks struct {
 	file  func(origin, path string) []byte // the metadata of a file
 	files func() []byte                    // all files
+	ended func() bool                      // nil is never
 }
 
 // ownFor is how long after the login an event may be one that it caused.
@@ -96,7 +101,7 @@ func (t *translator) begin(user string, again bool, now time.Time) {
 		t.expected["ClientClosed"] = 1
 	}
 	t.missed.begin()
-	t.rewound = false
+	t.unstored = false
 }
 
 // authenticate notes that a login was made.
@@ -135,10 +140,10 @@ func (t *translator) tick(now time.Time) (result, time.Time) {
 	return t.take(), next
 }
 
-// finish notes that the connection has ended. After a rewind nothing is passed
-// on: what came before could not be stored.
+// finish notes that the connection has ended. Nothing is passed
+// on if what came before could not be stored.
 func (t *translator) finish() result {
-	if !t.rewound {
+	if !t.unstored {
 		t.leave()
 	}
 	t.catching, t.hole, t.held, t.heldBytes = false, false, nil, 0
@@ -149,7 +154,7 @@ func (t *translator) finish() result {
 // could not be.
 func (t *translator) rewind(stored []byte) {
 	t.pos, t.known = parsePosition(stored)
-	t.rewound = true
+	t.moved = false
 }
 
 // away notes that there is no way to OctoPrint. off is set if that is since it
@@ -171,7 +176,7 @@ func (t *translator) snapshot(s *snapshot, now time.Time, history bool) {
 	t.observe(s, now, first)
 	t.catchUp(now)
 	if !t.catching {
-		t.pos.expire(now.Add(-expireAfter))
+		t.pos.expire()
 	}
 	if s.Waits && !history { // lines of history have no time
 		if now.After(t.mute) {
@@ -225,7 +230,9 @@ func (t *translator) derive(name string, at time.Time) {
 // it is stored with the event, so that neither goes without the other.
 func (t *translator) emit(name string, payload []byte, at time.Time, marked float64) {
 	if t.pos.Open != nil && (name == "PrintStarted" || t.catching && name == "Disconnected" && !slices.ContainsFunc(t.held, heldEvent.ends)) {
-		t.end(at) // the end of the one before was missed
+		if t.end(at); t.over() { // the end of the one before was missed
+			return
+		}
 	}
 	changed := t.apply(name, payload, at)
 	kind := markingOf[name]
@@ -233,7 +240,7 @@ func (t *translator) emit(name string, payload []byte, at time.Time, marked floa
 	case marked > 0:
 		t.pos.Marked = marked
 	case kind != "":
-		t.pos.tell(kind, at)
+		t.pos.tell(kind)
 	}
 	t.put(name, payload, at, changed)
 }
@@ -244,6 +251,7 @@ func (t *translator) put(name string, payload []byte, at time.Time, marked bool)
 	t.route(&e)
 	if marked && t.known { // else the very first snapshot is to come
 		e.Position = t.pos.stored()
+		t.moved = false
 	}
 	t.out.events = append(t.out.events, e)
 }
@@ -274,8 +282,9 @@ func (t *translator) apply(name string, payload []byte, at time.Time) bool {
 // jobOf is the print that an event is about.
 func jobOf(payload []byte, since float64) *job {
 	p := gjson.ParseBytes(payload)
-	text := func(key string) string { return bounded(p.Get(key).Str, maxPosition) }
-	return &job{Name: text("name"), Path: text("path"), Origin: text("origin"), Size: p.Get("size").Int(), Since: since}
+	// Copies: they are kept longer than the frame.
+	text := func(key string) string { return strings.Clone(bounded(p.Get(key).Str, maxPosition)) }
+	return &job{Name: text("name"), Path: text("path"), Origin: text("origin"), Size: int64(finite(p.Get("size"))), Since: since}
 }
 
 // firmwareOf is what a printer says of itself: 1.x puts it under data, 2.0 may
@@ -285,7 +294,7 @@ func firmwareOf(payload []byte) *firmware {
 	first := func(paths ...string) string {
 		for _, path := range paths {
 			if text := p.Get(path).Str; text != "" {
-				return bounded(text, maxPosition)
+				return strings.Clone(bounded(text, maxPosition))
 			}
 		}
 		return ""

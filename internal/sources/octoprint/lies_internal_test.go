@@ -129,6 +129,16 @@ func TestWhatARestartForgotIsForgottenForGood(t *testing.T) {
 		again.snap("history", ready, "", m)
 		again.snaps(20, ready, "", m)
 		again.want()
+		if later == 0 {
+			continue
+		}
+		// Another restart is none of the same: the new list begins anew.
+		third := newTeller(t, l.stored, asks{})
+		third.now = l.now.Add(time.Hour)
+		m = marked("connected", third.now.Add(-time.Minute))
+		third.snap("history", ready, "", m)
+		third.snaps(20, ready, "", m)
+		third.want("Disconnected", "Connected")
 	}
 }
 
@@ -160,6 +170,11 @@ func TestNumbersThatCannotBeLoseNoEnd(t *testing.T) {
 		if p, ok := parsePosition(l.stored); !ok || p.Open != nil {
 			t.Errorf("%s: %s", last, l.stored)
 		}
+	}
+	l := newTeller(t, nil, asks{}) // a print that goes on, of which nobody knows for how long
+	l.snap("history", printing, "x", marked("print", l.now.Add(-time.Hour)))
+	if p, ok := parsePosition(l.stored); !ok || p.Open == nil {
+		t.Errorf("%s", l.stored)
 	}
 }
 
@@ -269,9 +284,13 @@ func TestALyingListIsBounded(t *testing.T) {
 // in it. It is read once, and files are looked up while the program does not end.
 func TestAHostileLibraryDoesNotHang(t *testing.T) {
 	const levels, prints = 4000, 900
-	reads, ended := 0, false
+	reads, ends, ended := 0, false, false
 	library := `{"files":[` + strings.Repeat(`{"children":[`+strings.Repeat(" ", 200), levels) + strings.Repeat(`]}`, levels) + `]}`
-	l := newTeller(t, nil, asks{files: func() []byte { reads++; return []byte(library) }, ended: func() bool { return ended }})
+	l := newTeller(t, nil, asks{
+		file:  func(_, _ string) []byte { ended = ends; return nil },
+		files: func() []byte { ended, reads = ends, reads+1; return []byte(library) },
+		ended: func() bool { return ended },
+	})
 	connected := marked("connected", l.now.Add(-time.Hour))
 	l.snap("history", ready, "", connected)
 	l.now = l.now.Add(time.Hour)
@@ -292,8 +311,9 @@ func TestAHostileLibraryDoesNotHang(t *testing.T) {
 	told := len(l.names)
 	stored := l.stored
 	l.tr.begin("admin", true, l.now)
-	marks = append(marks, marked("done", l.now.Add(-10*time.Minute)), marked("print", l.now.Add(-9*time.Minute)))
-	ended = true // whatever is asked is not answered any more
+	marks = append(marks, marked("print", l.now.Add(-9*time.Minute)))
+	l.tr.pos.Open.Path = "x"
+	ends = true // in the middle of the next question, which is not answered any more
 	l.snap("history", ready, "", marks...)
 	l.snaps(20, ready, "", marks...)
 	if len(l.names) != told || string(stored) != string(l.stored) {

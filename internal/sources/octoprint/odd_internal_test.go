@@ -63,6 +63,9 @@ func TestNoTextTakesTheDeviceAway(t *testing.T) {
 	r := o.heats(1, names...)
 	o.take(`{"connected":{"version":` + quote("1.11\x1b[2J\n"+strings.Repeat("ö", 500)) + `}}`)
 	o.take(`{"event":{"type":"FirmwareData","payload":{"name":` + quote("Marlin\x1b[31m"+strings.Repeat("ü", 400)) + `,"data":{"MACHINE_TYPE":` + quote("\n"+strings.Repeat("x", 300)) + `}}}}`)
+	if v := o.tr.version; len(v) > maxKey || strings.ContainsFunc(v, unicode.IsControl) {
+		t.Errorf("the version is %q", v)
+	}
 	for _, address := range []string{"http://h", "http://h/" + strings.Repeat("x", 3000)} {
 		u, err := url.Parse(address)
 		if err != nil {
@@ -143,7 +146,7 @@ func reports(r result, key string) bool {
 func TestWhatIsKnownOfThePrinterKeepsNoFrame(t *testing.T) {
 	for _, compat := range []string{"", compatPlugin} {
 		o := newOdd(t, func(o *Options) { o.Compat = compat })
-		const frames, size = 48, maxFrame - 2000
+		const frames, size = 16, maxFrame - 2000
 		pad := strings.Repeat("x", size)
 		before := heap()
 		for i := range frames {

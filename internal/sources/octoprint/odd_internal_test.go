@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/rs/zerolog"
 	"github.com/tidwall/gjson"
 
 	"event2mqtt/internal/config"
@@ -208,5 +209,16 @@ func TestTheNameOfAHeaterForPeopleIsText(t *testing.T) {
 		if got := heaterName(key); got != want || strings.ContainsFunc(got, unicode.IsControl) {
 			t.Errorf("%s: %q", key, got)
 		}
+	}
+}
+
+// TestAPictureThatIsAskedForAtOnceIsWaitedFor: a command may come before the
+// goroutine that takes pictures has begun.
+func TestAPictureThatIsAskedForAtOnceIsWaitedFor(t *testing.T) {
+	g := newGallery(&Options{}, &settings{}, nil, zerolog.Nop())
+	g.begin(t.Context())
+	go func() { (<-g.asked) <- shot{size: 7} }()
+	if size, err := g.ask(t.Context()); size != 7 || err != nil {
+		t.Errorf("%d, %v", size, err)
 	}
 }

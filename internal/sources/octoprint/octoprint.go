@@ -107,6 +107,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	var pictures sync.WaitGroup
 	defer pictures.Wait()
 	defer end()
+	s.gallery.begin(ctx)
 	pictures.Go(func() { s.gallery.run(ctx, out) })
 	defer s.away("event2mqtt does not connect to OctoPrint just now")
 	out.Ready()

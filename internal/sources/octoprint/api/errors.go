@@ -102,7 +102,7 @@ func where(r *http.Response) string {
 	if err != nil {
 		return "an address that cannot be read"
 	}
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	return Clean((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), maxSaid)
 }
 
 // explain says an error in words, and what to do about it.
@@ -111,7 +111,7 @@ func (c *Client) explain(err error) error {
 		return err
 	}
 	say := func(kind Kind, hint, format string, args ...any) error {
-		return &Error{kind, fmt.Sprintf("OctoPrint at %s ", c.options.URL) + fmt.Sprintf(format, args...), hint}
+		return &Error{kind, fmt.Sprintf("OctoPrint at %s ", c.options.URL) + Clean(fmt.Sprintf(format, args...), maxError), hint}
 	}
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -142,7 +142,7 @@ func network(err error) string {
 	dns, isDNS := errors.AsType[*net.DNSError](err)
 	switch {
 	case isDNS:
-		return "there is no host " + dns.Name
+		return "there is no host " + Clean(dns.Name, maxSaid)
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		return "no answer"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -152,7 +152,7 @@ func network(err error) string {
 	case errors.Is(err, websocket.ErrBadHandshake):
 		return "no WebSocket"
 	}
-	return err.Error()
+	return Clean(err.Error(), maxSaid) // a header that cannot be read stands in it as it came
 }
 
 // certificate says what is wrong with a certificate, if that is it, and what to
@@ -164,11 +164,11 @@ func certificate(err error) (text, hint string) {
 	plain, isPlain := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case isUnknown:
-		return unknown.Error(), "set tls.ca to the authority's certificate, or tls.insecure: true"
+		return Clean(unknown.Error(), maxSaid), "set tls.ca to the authority's certificate, or tls.insecure: true"
 	case isName:
-		return name.Error(), "write the certificate's name in url"
+		return Clean(name.Error(), maxSaid), "write the certificate's name in url"
 	case isInvalid:
-		return invalid.Error(), ""
+		return Clean(invalid.Error(), maxSaid), ""
 	case isPlain:
 		return plain.Msg, "write http:// in url"
 	}

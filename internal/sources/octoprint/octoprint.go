@@ -79,6 +79,9 @@ func (s *Source) present() { s.absent.Store(nil) }
 func (s *Source) Probe(ctx context.Context) (detail string, err error) {
 	defer s.client.Close()
 	session, err := s.client.Login(ctx)
+	if err == nil {
+		err = s.options.lacking(session)
+	}
 	if err != nil {
 		return "", err
 	}

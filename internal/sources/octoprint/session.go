@@ -33,6 +33,8 @@ const (
 	reauthPause = 2 * time.Second
 	// maxReauth bounds the logins that follow each other without a snapshot.
 	maxReauth = 3
+	// maxReason bounds what is said of why a connection ended, in bytes.
+	maxReason = 256
 )
 
 // subscription is what is asked for: states without the log, but for the lines
@@ -242,7 +244,7 @@ func (s *Source) work(ctx context.Context, c *serving, in received, r *result) e
 			return nil
 		}
 		if c.reauths++; c.reauths > maxReauth {
-			return fmt.Errorf("OctoPrint at %s wants ever new logins (%s)", s.settings.url, f.Reauth)
+			return fmt.Errorf("OctoPrint at %s wants ever new logins (%s)", s.settings.url, api.Clean(f.Reauth, maxReason))
 		}
 		c.lastAuth = time.Now()
 		// The login may take long, or fail, which says that OctoPrint is gone.
@@ -413,5 +415,5 @@ func plain(err error) error {
 	case websocket.IsCloseError(err, websocket.CloseAbnormalClosure):
 		return errors.New("it was closed")
 	}
-	return err
+	return errors.New(api.Clean(err.Error(), maxReason)) // its text may be OctoPrint's
 }

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,6 +103,14 @@ func Server(u *url.URL) string {
 type Session struct {
 	Name string // of the user whom the key is of, as people may read it
 	auth string
+	// roles are what the user may do, in OctoPrint's own words; nil if it does
+	// not say, or all is allowed.
+	roles []string
+}
+
+// Lacks reports whether the user is known not to have a permission.
+func (s Session) Lacks(p Permission) bool {
+	return s.roles != nil && !slices.Contains(s.roles, strings.ToLower(string(p)))
 }
 
 // Auth is what the push API takes for authentication.
@@ -109,7 +118,11 @@ func (s Session) Auth() string { return s.auth }
 
 // Login logs in with the API key.
 func (c *Client) Login(ctx context.Context) (s Session, err error) {
-	var given struct{ Name, Session string }
+	var given struct {
+		Name, Session string
+		Admin         bool
+		Needs         struct{ Role []string }
+	}
 	err = c.call(ctx, http.MethodPost, "/api/login", map[string]any{"passive": true}, &given)
 	switch {
 	case err != nil:
@@ -121,7 +134,11 @@ func (c *Client) Login(ctx context.Context) (s Session, err error) {
 	if err != nil {
 		return Session{}, c.explain(err)
 	}
-	return Session{Clean(given.Name, maxSaid), given.Name + ":" + given.Session}, nil
+	s = Session{Name: Clean(given.Name, maxSaid), auth: given.Name + ":" + given.Session}
+	if !given.Admin {
+		s.roles = given.Needs.Role
+	}
+	return s, nil
 }
 
 // Version is what OctoPrint says of itself.

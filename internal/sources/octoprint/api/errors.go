@@ -39,8 +39,9 @@ const (
 // Permission is what a user of OctoPrint may do, by its name there.
 type Permission string
 
-// Permissions that are needed beside Status.
+// Permissions that are needed: MaySee by each source, others by commands.
 const (
+	MaySee     Permission = "Status"
 	MayPrint   Permission = "Print"
 	MayConnect Permission = "Connection"
 	MayControl Permission = "Control"
@@ -122,7 +123,7 @@ func (c *Client) explain(err error) error {
 	}
 	switch e.Kind {
 	case Key:
-		return say(Key, "make a new one in OctoPrint under Settings, Application Keys, and set api_key", "refuses the API key (status %s): it is wrong or was revoked", e.Text)
+		return say(Key, fmt.Sprintf("get a new one: event2mqtt connect octoprint %s --renew", c.options.URL), "refuses the API key (status %s): it is wrong or was revoked", e.Text)
 	case Proxy:
 		return say(Proxy, "set username and password", "is behind a proxy that asks for a user name and a password (status 401)")
 	case Busy:

@@ -360,15 +360,21 @@ func (t *translator) makeUp(name string, m marking) {
 
 // fileOf is the print that began with a marking, as far as the histories of
 // files tell: it is the first that ended after that as its next marking says,
-// and before anything that only comes after its end.
+// and before the next print began or anything else came that only comes after its
+// end.
 func (t *translator) fileOf(began marking) job {
-	next := marking{Time: math.Inf(1)}
-	if i := slices.IndexFunc(t.markings, func(m marking) bool { return m.Time > began.Time && isJob(m) }); i >= 0 {
-		next = t.markings[i]
+	next, until := marking{Time: math.Inf(1)}, math.Inf(1)
+	later := func(is func(marking) bool) int {
+		return slices.IndexFunc(t.markings, func(m marking) bool { return m.Time > began.Time && is(m) })
 	}
-	until := next.Time
+	if i := later(isJob); i >= 0 {
+		next, until = t.markings[i], t.markings[i].Time
+	}
 	if next.Type == "done" || next.Type == "cancel" {
 		until += grace.Seconds() // the file learns of it later
+		if i := later(func(m marking) bool { return m.Type == "print" }); i >= 0 {
+			until = min(until, t.markings[i].Time)
+		}
 	}
 	if t.library == nil { // is asked for once for all that was missed
 		t.library = readLibrary(t.files(), t.latest())

@@ -93,6 +93,7 @@ type octoPrintSetup struct {
 	name, keyFile, user, compat string
 	ca, proxyUser, proxyFile    string
 	insecure                    bool
+	named                       bool // by --name
 	timeout                     time.Duration
 
 	cmd *cobra.Command
@@ -126,7 +127,7 @@ func (c *octoPrintSetup) say(format string, args ...any) {
 
 // begin reads the command line.
 func (c *octoPrintSetup) begin(cmd *cobra.Command, address string) (err error) {
-	c.cmd = cmd
+	c.cmd, c.named = cmd, c.name != ""
 	if c.url, err = api.ParseURL(address); err != nil {
 		return misused("%w", err)
 	}

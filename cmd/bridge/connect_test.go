@@ -1,10 +1,16 @@
 package main
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"event2mqtt/internal/sources/octoprint/octotest"
@@ -300,6 +306,88 @@ func TestTheConfigurationIsFound(t *testing.T) {
 		testkit.Write(t, filepath.Join(state, "control.json"), content)
 		if got := find(service); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", content, got)
+		}
+	}
+}
+
+// meanwhile is an OctoPrint that has something done each time before it answers
+// a request for a key.
+func meanwhile(t *testing.T, octo *octotest.Server, do func()) string {
+	t.Helper()
+	to, err := url.Parse(octo.URL)
+	testkit.OK(t, err)
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/plugin/appkeys/request" {
+			do()
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// TestWhatIsConnectedMeanwhileStays: while somebody decides about a key, another
+// source of the same name is added with its key. None of the two is lost.
+func TestWhatIsConnectedMeanwhileStays(t *testing.T) {
+	one, two := octotest.New(t, octotest.Options{}), octotest.New(t, octotest.Options{})
+	s := newSetup(t, "# mine\n")
+	dir := filepath.Dir(s.config)
+	address := meanwhile(t, one, func() {
+		if _, says, err := s.run("connect", "octoprint", two.URL); err != nil {
+			t.Errorf("%v\n%s", err, says)
+		}
+		testkit.OK(t, os.WriteFile(dir+"/octoprint.key", []byte("THEIRS"), 0o600))
+	})
+	out, says, err := s.run("connect", "octoprint", address)
+	if err != nil || !strings.Contains(out, "the source octoprint-2 is in") || strings.Count(s.text(), "name: octoprint") != 2 || !strings.Contains(s.text(), "octoprint-2.key") {
+		t.Errorf("%v\n%s%s\n%s", err, out, says, s.text())
+	}
+	if key, _ := os.ReadFile(dir + "/octoprint.key"); string(key) != "THEIRS" {
+		t.Errorf("the other's key is now %s", key)
+	}
+	if out, _, err := s.run("check"); err != nil {
+		t.Errorf("%s %v", out, err)
+	}
+
+	named := newSetup(t, "# mine\n")
+	key := filepath.Join(filepath.Dir(named.config), "k")
+	address = meanwhile(t, one, func() { testkit.OK(t, os.WriteFile(key, []byte("THEIRS"), 0o600)) })
+	if _, _, err = named.run("connect", "octoprint", address, "--key-file", key); err == nil || !strings.Contains(err.Error(), key+" holds another key than before") || named.text() != "# mine\n" {
+		t.Errorf("a key file that is made meanwhile: %v\n%s", err, named.text())
+	}
+	if text, _ := os.ReadFile(key); string(text) != "THEIRS" {
+		t.Errorf("it was overwritten: %s", text)
+	}
+	same := newSetup(t, "")
+	address = meanwhile(t, one, func() {
+		testkit.Write(t, same.config, "sources: [{name: x, type: octoprint, url: '"+address+"', api_key: K}]\n")
+	})
+	if _, _, err = same.run("connect", "octoprint", address); err == nil || !strings.Contains(err.Error(), "already: x; nothing was changed") || len(same.files()) != 1 {
+		t.Errorf("the same printer: %v %v", err, same.files())
+	}
+}
+
+// TestManyMayConnectAtOnce: each source and each key is there afterwards.
+func TestManyMayConnectAtOnce(t *testing.T) {
+	const many = 5
+	s := newSetup(t, "")
+	var wg sync.WaitGroup
+	for range many {
+		octo := octotest.New(t, octotest.Options{})
+		wg.Go(func() {
+			if _, says, err := s.run("connect", "octoprint", octo.URL); err != nil {
+				t.Errorf("%v\n%s", err, says)
+			}
+		})
+	}
+	wg.Wait()
+	if strings.Count(s.text(), "name: octoprint") != many || len(s.files()) != many+1 {
+		t.Errorf("%v\n%s", s.files(), s.text())
+	}
+	for n := 2; n <= many; n++ {
+		if !strings.Contains(s.text(), fmt.Sprintf("/octoprint-%d.key}", n)) {
+			t.Errorf("key %d:\n%s", n, s.text())
 		}
 	}
 }

@@ -41,13 +41,14 @@ func nameOf(plan *bridge.Plan, i int) string {
 	return fmt.Sprint(m["name"])
 }
 
-// chooseName gives the source a name that no other has, also in topics.
+// chooseName gives the source a name that no other has, also in topics: that of
+// --name, if there is one.
 func (c *octoPrintSetup) chooseName(plan *bridge.Plan) error {
 	taken := map[string]bool{}
 	for i := range plan.Sources {
 		taken[topic.Safe(nameOf(plan, i))] = true
 	}
-	if c.name != "" {
+	if c.named {
 		if taken[topic.Safe(c.name)] {
 			return misused("there is a source %s already; choose another --name", c.name)
 		}
@@ -67,10 +68,7 @@ func (c *octoPrintSetup) connect() error {
 	if err != nil {
 		return err
 	}
-	if at := octoPrintAt(file.plan, c.url); len(at) > 0 {
-		return fmt.Errorf("%s has a source for %s already: %s; nothing was changed; to get it a new key: %s %s --renew", file.path, c.url, nameOf(file.plan, at[0]), c.cmd.CommandPath(), c.url)
-	}
-	if err := c.chooseName(file.plan); err != nil {
+	if err := c.place(file); err != nil {
 		return err
 	}
 	if err := c.rehearse(file, addSource(c.item("placeholder", nil))); err != nil {
@@ -80,11 +78,18 @@ func (c *octoPrintSetup) connect() error {
 	if err != nil {
 		return err
 	}
-	path, err := c.keep(file, key)
-	if err != nil {
+	if err := c.add(&file, key); err != nil {
 		return err
 	}
-	return c.add(file, c.item(edit.Group{{Key: "file", Value: path}}, nil))
+	return c.finish(file)
+}
+
+// place finds the source its place in the configuration, by its name.
+func (c *octoPrintSetup) place(file *configFile) error {
+	if at := octoPrintAt(file.plan, c.url); len(at) > 0 {
+		return fmt.Errorf("%s has a source for %s already: %s; nothing was changed; to get it a new key: %s %s --renew", file.path, c.url, nameOf(file.plan, at[0]), c.cmd.CommandPath(), c.url)
+	}
+	return c.chooseName(file.plan)
 }
 
 // rehearse tries a change out. One that has to be made by hand is announced.
@@ -105,33 +110,54 @@ func (c *octoPrintSetup) rehearse(file *configFile, change func([]byte) ([]byte,
 
 // keep writes the key into its file, unless it is there, and returns the path.
 func (c *octoPrintSetup) keep(file *configFile, key string) (path string, err error) {
-	path = c.keyFile
-	if path == "" {
-		path = file.secretName(c.name, ".key")
-	} else if given, err := c.given(); err != nil || given != "" {
-		return path, err
+	if path = c.keyFile; path == "" {
+		path, err = file.newSecret(c.name, ".key", key)
+	} else {
+		var given string
+		switch given, err = c.given(); {
+		case err != nil || given == key:
+			return path, err
+		case given != "":
+			return "", fmt.Errorf("%s holds another key than before, and is left as it is; try again", path)
+		}
+		err = file.writeSecret(path, key)
 	}
-	if err := file.writeSecret(path, key); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("%w; OctoPrint has the key under Settings, Application Keys: remove it there, and try again", err)
 	}
 	c.say("the key is in %s", path)
 	return path, nil
 }
 
-// add adds the source to the configuration and has it taken up.
-func (c *octoPrintSetup) add(file *configFile, item edit.Group) error {
-	if file.byHand != nil {
-		return c.byHand(file, item, file.byHand)
+// add keeps the key and adds the source to the configuration, whose present
+// state it leaves in file.
+func (c *octoPrintSetup) add(file **configFile, key string) error {
+	fresh, unlock, err := (*file).locked()
+	if err != nil {
+		return err
 	}
-	if err := file.replace(addSource(item)); err != nil {
-		return c.byHand(file, item, err)
+	defer unlock()
+	*file = fresh
+	if err := c.place(fresh); err != nil {
+		return err
 	}
-	fmt.Fprintf(c.cmd.OutOrStdout(), "the source %s is in %s\n", c.name, file.path)
-	if len(file.plan.Sources) == 0 {
+	path, err := c.keep(fresh, key)
+	if err != nil {
+		return err
+	}
+	item := c.item(edit.Group{{Key: "file", Value: path}}, nil)
+	if err := fresh.replace(addSource(item)); err != nil {
+		if fresh.byHand != nil {
+			err = fresh.byHand
+		}
+		return c.byHand(fresh, item, err)
+	}
+	fmt.Fprintf(c.cmd.OutOrStdout(), "the source %s is in %s\n", c.name, fresh.path)
+	if len(fresh.plan.Sources) == 0 {
 		c.say(`note: the webhook "default" is there only while no source is configured; to keep it, add {name: default, type: webhook}`)
 	}
-	c.warnOfOthers(file)
-	return c.finish(file)
+	c.warnOfOthers(fresh)
+	return nil
 }
 
 // warnOfOthers says that printers publish to the same topics, if they do.

@@ -196,17 +196,14 @@ func (i *octoPrintImport) add() error {
 	if err != nil {
 		return err
 	}
-	if at := octoPrintAt(file.plan, i.url); len(at) > 0 {
-		return fmt.Errorf("%s has a source for %s already: %s; nothing was changed; remove it there and import again, or print what to write with --print", file.path, i.url, nameOf(file.plan, at[0]))
-	}
-	if err := i.chooseName(file.plan); err != nil {
-		return err
-	}
-	if err := i.convert(i.name); err != nil {
+	if err := i.place(file); err != nil {
 		return err
 	}
 	i.tell()
-	withBroker := i.brokerFits(file)
+	withBroker, note := i.brokerFits(file)
+	if note != "" {
+		i.say("note: %s", note)
+	}
 	if err := i.rehearse(file, i.change("placeholder", "placeholder", withBroker)); err != nil {
 		return err
 	}
@@ -223,45 +220,74 @@ func (i *octoPrintImport) add() error {
 	if err != nil {
 		return err
 	}
-	keyFile, err := i.keep(file, key)
-	if err != nil {
+	if err := i.put(&file, key); err != nil {
 		return err
 	}
-	passwordFile := ""
-	if i.result.Password != "" && withBroker {
-		passwordFile = file.secretName("mqtt", ".password")
-		if err := file.writeSecret(passwordFile, i.result.Password); err != nil {
-			return err
-		}
-		i.say("the password of the broker is in %s", passwordFile)
-	}
-	if err := file.replace(i.change(edit.Group{{Key: "file", Value: passwordFile}}, edit.Group{{Key: "file", Value: keyFile}}, withBroker)); err != nil {
-		if passwordFile != "" {
-			err = errors.Join(err, os.Remove(passwordFile))
-		}
-		return fmt.Errorf("%w\nthe configuration was not changed; the key is in %s: import again with --key-file %s", err, keyFile, keyFile)
-	}
-	fmt.Fprintf(i.cmd.OutOrStdout(), "the settings of OctoPrint-MQTT, and the source %s, are in %s\n", i.name, file.path)
 	err = i.finish(file)
 	i.say("Switch OctoPrint-MQTT off now, in OctoPrint's Plugin Manager: while both run, each message comes twice.")
 	return err
 }
 
-// brokerFits reports whether the plugin's broker is to be configured: not in the
-// place of another one, whose user and certificates it would get.
-func (i *octoPrintImport) brokerFits(file *configFile) bool {
+// place finds the source its place in the configuration, by its name.
+func (i *octoPrintImport) place(file *configFile) error {
+	if at := octoPrintAt(file.plan, i.url); len(at) > 0 {
+		return fmt.Errorf("%s has a source for %s already: %s; nothing was changed; remove it there and import again, or print what to write with --print", file.path, i.url, nameOf(file.plan, at[0]))
+	}
+	if err := i.chooseName(file.plan); err != nil {
+		return err
+	}
+	return i.convert(i.name)
+}
+
+// put keeps the secrets and adds everything to the configuration, whose present
+// state it leaves in file.
+func (i *octoPrintImport) put(file **configFile, key string) error {
+	fresh, unlock, err := (*file).locked()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	*file = fresh
+	if err := i.place(fresh); err != nil {
+		return err
+	}
+	withBroker, _ := i.brokerFits(fresh)
+	keyFile, err := i.keep(fresh, key)
+	if err != nil {
+		return err
+	}
+	passwordFile := ""
+	if i.result.Password != "" && withBroker {
+		if passwordFile, err = fresh.newSecret("mqtt", ".password", i.result.Password); err != nil {
+			return err
+		}
+		i.say("the password of the broker is in %s", passwordFile)
+	}
+	if err := fresh.replace(i.change(edit.Group{{Key: "file", Value: passwordFile}}, edit.Group{{Key: "file", Value: keyFile}}, withBroker)); err != nil {
+		if passwordFile != "" {
+			err = errors.Join(err, os.Remove(passwordFile))
+		}
+		return fmt.Errorf("%w\nthe configuration was not changed; the key is in %s: import again with --key-file %s", err, keyFile, keyFile)
+	}
+	fmt.Fprintf(i.cmd.OutOrStdout(), "the settings of OctoPrint-MQTT, and the source %s, are in %s\n", i.name, fresh.path)
+	return nil
+}
+
+// brokerFits reports whether the plugin's broker is to be configured, and what
+// people must know of that: not in the place of another one, whose user and
+// certificates it would get.
+func (i *octoPrintImport) brokerFits(file *configFile) (fits bool, note string) {
 	at := slices.IndexFunc(i.result.MQTT, func(p edit.Pair) bool { return p.Key == "url" })
 	if at < 0 {
-		return false
+		return false, ""
 	}
 	address := i.result.MQTT[at].Value.(string)
 	switch {
 	case len(file.plan.MQTT.URL) == 0 && file.info == nil:
 	case len(file.plan.MQTT.URL) == 0:
-		i.say("note: events go to the plugin's broker from now on, %s, and no more to the bundled one", address)
+		return true, fmt.Sprintf("events go to the plugin's broker from now on, %s, and no more to the bundled one", address)
 	case !slices.Equal(file.plan.MQTT.URL, []string{address}):
-		i.say("note: broker.url: event2mqtt publishes to %s already, and goes on so; the plugin's broker, %s, and its user and certificates are left out", strings.Join(file.plan.MQTT.URL, ", "), address)
-		return false
+		return false, fmt.Sprintf("broker.url: event2mqtt publishes to %s already, and goes on so; the plugin's broker, %s, and its user and certificates are left out", strings.Join(file.plan.MQTT.URL, ", "), address)
 	}
-	return true
+	return true, ""
 }

@@ -118,22 +118,22 @@ func (c *configFile) with(change func([]byte) ([]byte, error)) ([]byte, error) {
 	return text, err
 }
 
-// check reports what is wrong with a text, were it the file's.
-func (c *configFile) check(text []byte) error {
+// check is what would be configured with a text, or what is wrong with it.
+func (c *configFile) check(text []byte) (*bridge.Plan, error) {
 	pending, err := c.pending(text)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer pending.Cleanup() //nolint:errcheck // it is a temporary file
 	return c.checkFile(pending.Name())
 }
 
-func (c *configFile) checkFile(name string) error {
-	_, err := bridge.Load(name, os.Environ(), c.stateDir, c.flags.set...)
+func (c *configFile) checkFile(name string) (*bridge.Plan, error) {
+	plan, err := bridge.Load(name, os.Environ(), c.stateDir, c.flags.set...)
 	if err != nil {
-		return errors.New(strings.ReplaceAll(explain(err).Error(), name, c.path))
+		return nil, errors.New(strings.ReplaceAll(explain(err).Error(), name, c.path))
 	}
-	return nil
+	return plan, nil
 }
 
 // pending writes a text beside the file that is to have it.
@@ -208,7 +208,7 @@ func (c *configFile) replace(change func([]byte) ([]byte, error)) error {
 		return err
 	}
 	defer pending.Cleanup() //nolint:errcheck // it has an effect only if the rest has failed
-	if err := c.checkFile(pending.Name()); err != nil {
+	if _, err := c.checkFile(pending.Name()); err != nil {
 		return err
 	}
 	if err := c.unchanged(); err != nil {
@@ -234,6 +234,24 @@ func samePath(a, b string) bool {
 	return err == nil && os.SameFile(x, y)
 }
 
+// start is the command that runs event2mqtt with this configuration, and with
+// what else was given on the command line here.
+func (c *configFile) start() string {
+	words := []string{"event2mqtt", "--config", c.path}
+	if c.flags.stateDir != "" {
+		words = append(words, "--state-dir", c.flags.stateDir)
+	}
+	for _, set := range c.flags.set {
+		words = append(words, "--set", set)
+	}
+	for i, word := range words {
+		if strings.ContainsAny(word, " \t\n\"'`$&|;<>()[]{}*?!#~\\") {
+			words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
+}
+
 // takeUp has the running program reload, and tells how that went: whether a
 // source is connected. A program that does not run is no error.
 func (c *configFile) takeUp(ctx context.Context, source string, patience time.Duration, out io.Writer) error {
@@ -245,15 +263,15 @@ func (c *configFile) takeUp(ctx context.Context, source string, patience time.Du
 	}
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
-		say("event2mqtt does not run yet; start it: event2mqtt --config %s", c.path)
+		say("event2mqtt does not run yet; start it: %s", c.start())
 		return nil
 	case err != nil:
 		return fmt.Errorf("the configuration is written; whether the running event2mqtt has taken it up cannot be told: %w", err)
 	case running.Config == "":
-		say("the running event2mqtt has no configuration file; restart it: event2mqtt --config %s", c.path)
+		say("the running event2mqtt has no configuration file; restart it: %s", c.start())
 		return nil
 	case !samePath(running.Config, c.path):
-		say("the running event2mqtt has another configuration, %s; start one with this: event2mqtt --config %s", running.Config, c.path)
+		say("the running event2mqtt has another configuration, %s; start one with this: %s", running.Config, c.start())
 		return nil
 	case !o.OK:
 		return fmt.Errorf("the configuration is written, but the running event2mqtt has not taken it up: %w", explain(errors.New(strings.Join(o.Problems, "\n"))))
@@ -284,6 +302,6 @@ func (c *configFile) takeUp(ctx context.Context, source string, patience time.Du
 // addSource returns what adds a source to a file's text.
 func addSource(item edit.Group) func([]byte) ([]byte, error) {
 	return func(text []byte) ([]byte, error) {
-		return edit.AddItem(text, "sources", string(bytes.TrimSpace([]byte(item.String()))))
+		return edit.AppendItem(text, "sources", strings.TrimSpace(item.String()))
 	}
 }

@@ -71,7 +71,7 @@ func (c *octoPrintSetup) connect() error {
 	if err := c.place(file); err != nil {
 		return err
 	}
-	if err := c.rehearse(file, addSource(c.item("placeholder", nil))); err != nil {
+	if _, err := c.rehearse(file, addSource(c.item("placeholder", nil))); err != nil {
 		return err
 	}
 	key, err := c.key()
@@ -92,20 +92,21 @@ func (c *octoPrintSetup) place(file *configFile) error {
 	return c.chooseName(file.plan)
 }
 
-// rehearse tries a change out. One that has to be made by hand is announced.
-func (c *octoPrintSetup) rehearse(file *configFile, change func([]byte) ([]byte, error)) error {
+// rehearse tries a change out, and returns what would be configured then. A
+// change that has to be made by hand is announced, and the plan is nil.
+func (c *octoPrintSetup) rehearse(file *configFile, change func([]byte) ([]byte, error)) (plan *bridge.Plan, err error) {
 	text, err := file.with(change)
 	if file.byHand != nil {
 		c.say("%s is not changed, as %s; what to write is shown at the end.", file.path, file.byHand)
-		return nil
+		return nil, nil
 	}
 	if err == nil {
-		err = file.check(text)
+		plan, err = file.check(text)
 	}
 	if err != nil {
-		return fmt.Errorf("%w\nnothing was changed", err)
+		return nil, fmt.Errorf("%w\nnothing was changed", err)
 	}
-	return nil
+	return plan, nil
 }
 
 // keep writes the key into its file, unless it is there, and returns the path.
@@ -153,11 +154,16 @@ func (c *octoPrintSetup) add(file **configFile, key string) error {
 		return c.byHand(fresh, item, err)
 	}
 	fmt.Fprintf(c.cmd.OutOrStdout(), "the source %s is in %s\n", c.name, fresh.path)
-	if len(fresh.plan.Sources) == 0 {
-		c.say(`note: the webhook "default" is there only while no source is configured; to keep it, add {name: default, type: webhook}`)
-	}
+	c.warnOfDefault(fresh)
 	c.warnOfOthers(fresh)
 	return nil
+}
+
+// warnOfDefault says that the default source goes, if it does.
+func (c *octoPrintSetup) warnOfDefault(before *configFile) {
+	if len(before.plan.Sources) == 0 {
+		c.say(`note: the webhook "default" is there only while no source is configured; to keep it, add {name: default, type: webhook}`)
+	}
 }
 
 // warnOfOthers says that printers publish to the same topics, if they do.
@@ -178,15 +184,29 @@ func (c *octoPrintSetup) warnOfOthers(file *configFile) {
 
 // byHand prints what to write where, and returns why.
 func (c *octoPrintSetup) byHand(file *configFile, item edit.Group, why error) error {
+	there, inline := edit.Written(file.text, "sources")
+	text := "sources:\n" + listed(item)
 	where := "add to " + file.path
-	if file.info != nil && file.info.IsDir() {
+	switch {
+	case file.info != nil && file.info.IsDir():
 		where = "write into " + filepath.Join(file.path, c.name+".yaml")
+	case there && inline:
+		text, where = item.Flow()+"\n", "add to the list sources in "+file.path
+	case there:
+		text, where = listed(item), "add below sources: in "+file.path
+	case inline:
+		text = "sources: [" + item.Flow() + "]\n"
 	}
 	c.say("%s:", where)
-	if err := printItem(c.cmd, item); err != nil {
+	if _, err := c.cmd.OutOrStdout().Write([]byte(text)); err != nil {
 		return err
 	}
 	return fmt.Errorf("%s is not changed: %w; %s what is printed above", file.path, why, where)
+}
+
+// listed is an item as it stands in a list.
+func listed(item edit.Group) string {
+	return "  - " + strings.ReplaceAll(strings.TrimSpace(item.String()), "\n", "\n    ") + "\n"
 }
 
 // finish has the running program take the source up, and says where to look.
@@ -276,8 +296,8 @@ func (c *octoPrintSetup) renew() error {
 		return err
 	}
 	if old, err := readSecret(path); err == nil && string(old) == key { // OctoPrint has one for each program and user
-		fmt.Fprintf(c.cmd.OutOrStdout(), "OctoPrint has given the key that is in %s already, and takes it; to get another, remove it in OctoPrint under Settings, Application Keys, and renew again\n", path)
-		return c.finish(file)
+		fmt.Fprintf(c.cmd.OutOrStdout(), "OctoPrint has given the key that is in %s already, and accepts it; nothing was changed; to get another, remove it in OctoPrint under Settings, Application Keys, and renew again\n", path)
+		return nil
 	}
 	if err := file.writeSecret(path, key); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/config/edit"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/sources/octoprint"
@@ -38,9 +39,10 @@ is named, with the reason and what to do. OctoPrint's file is only read.
 With --config FILE it is added to that configuration, which is made if it is not
 there: OctoPrint is asked for a key as "connect octoprint" does, the key and the
 broker's password go into files beside it that their owner alone can read, the
-result is checked, and an event2mqtt that runs with it takes it up. What is
-configured there already stays. Without --config, or with --print, it is
-printed, and nothing is written.`,
+result is checked, and an event2mqtt that runs with it takes it up. Options that
+are set there already stay as they are; it says which of the added ones, such as
+publish.base_topic, hold for other sources too. Without --config, or with
+--print, it is printed, and nothing is written.`,
 		Example: `  event2mqtt import octoprint ~/.octoprint/config.yaml
   event2mqtt import octoprint ~/.octoprint/config.yaml --config /etc/event2mqtt/config.yaml
   event2mqtt import octoprint config.yaml --url http://octopi.local --config config.yaml`,
@@ -182,7 +184,7 @@ func (i *octoPrintImport) show() error {
 		return err
 	}
 	var head strings.Builder
-	fmt.Fprintf(&head, "# Made of the settings of OctoPrint-MQTT.\n# %s: a key of OctoPrint, such as \"connect octoprint %s --print\" gets\n", key, i.url)
+	fmt.Fprintf(&head, "# Made of the settings of OctoPrint-MQTT.\n# %s: a key of OctoPrint; \"event2mqtt connect octoprint %s --print --key-file %s\" writes it\n", key, i.url, key)
 	if i.result.Password != "" {
 		fmt.Fprintf(&head, "# %s: the password of the broker, broker.password of the plugin\n", password)
 	}
@@ -204,18 +206,20 @@ func (i *octoPrintImport) add() error {
 	if note != "" {
 		i.say("note: %s", note)
 	}
-	if err := i.rehearse(file, i.change("placeholder", "placeholder", withBroker)); err != nil {
+	after, err := i.rehearse(file, i.change("placeholder", "placeholder", withBroker))
+	if err != nil {
 		return err
 	}
 	if file.byHand != nil {
 		if err := i.show(); err != nil {
 			return err
 		}
-		return errors.New("nothing was changed; write what is printed above into the configuration")
+		return fmt.Errorf("nothing was changed; write what is printed above into %s; of a section that is there already, add only the lines below it", file.path)
 	}
 	for _, kept := range i.kept {
 		i.say("note: %s", kept)
 	}
+	i.warnOfAll(file, after)
 	key, err := i.key()
 	if err != nil {
 		return err
@@ -270,7 +274,32 @@ func (i *octoPrintImport) put(file **configFile, key string) error {
 		return fmt.Errorf("%w\nthe configuration was not changed; the key is in %s: import again with --key-file %s", err, keyFile, keyFile)
 	}
 	fmt.Fprintf(i.cmd.OutOrStdout(), "the settings of OctoPrint-MQTT, and the source %s, are in %s\n", i.name, fresh.path)
+	i.warnOfDefault(fresh)
 	return nil
+}
+
+// warnOfAll says what becomes different for everything that a configuration has
+// already: the plugin's settings were for OctoPrint alone.
+func (i *octoPrintImport) warnOfAll(file *configFile, after *bridge.Plan) {
+	if file.info == nil {
+		return
+	}
+	before, others := file.plan, "those of event2mqtt itself"
+	for n := range before.Sources {
+		others += ", of the source " + nameOf(before, n)
+	}
+	if was, is := before.Publish.BaseTopic, after.Publish.BaseTopic; was != is {
+		i.say("note: publish.base_topic: all topics begin with %s/ from now on, and no more with %s/: %s, too; have their subscribers follow", is, was, others)
+	}
+	if was, is := before.Publish.TimestampField, after.Publish.TimestampField; was != is {
+		i.say("note: publish.timestamp_field: all events have their time as %s from now on, and no more as %s", is, was)
+	}
+	if was, is := before.MQTT.Will, after.MQTT.Will; was != is && len(before.Sources) > 0 {
+		i.say("note: mqtt.will: on the plugin's topic event2mqtt says from now on that it is there, for all sources")
+	}
+	if n := len(i.result.Rules); n > 0 && len(before.Rules) > 0 {
+		i.say("note: rules: the %s for the source %s come first, before those that are there", counted(n, "rule"), i.name)
+	}
 }
 
 // brokerFits reports whether the plugin's broker is to be configured, and what

@@ -456,3 +456,26 @@ func TestTheCommandThatStartsItIsWhole(t *testing.T) {
 		t.Error(c.start())
 	}
 }
+
+// TestAFileThatWasChangedMeanwhileIsLeftAlone, by people and where there are no
+// locks: one that was written to, made or removed since it was read.
+func TestAFileThatWasChangedMeanwhileIsLeftAlone(t *testing.T) {
+	for want, c := range map[string]struct {
+		before string
+		change func(path string) error
+	}{
+		"was changed meanwhile": {"# one\n", func(path string) error { return os.WriteFile(path, []byte("# two\n"), 0o600) }},
+		"was made meanwhile":    {"", func(path string) error { return os.WriteFile(path, []byte("# two\n"), 0o600) }},
+		"was removed meanwhile": {"# one\n", os.Remove},
+	} {
+		s := newSetup(t, c.before)
+		file, err := openConfig(&flags{}, s.state, s.config)
+		testkit.OK(t, err)
+		testkit.OK(t, c.change(s.config))
+		changed := s.text()
+		err = file.replace(func(text []byte) ([]byte, error) { return append(text, "log: {level: debug}\n"...), nil })
+		if err == nil || !strings.Contains(err.Error(), want) || s.text() != changed {
+			t.Errorf("%s: %v\n%s", want, err, s.text())
+		}
+	}
+}

@@ -271,7 +271,7 @@ func (c *configFile) takeUp(ctx context.Context, source string, patience time.Du
 		say("the running event2mqtt has no configuration file; restart it: %s", c.start())
 		return nil
 	case !samePath(running.Config, c.path):
-		say("the running event2mqtt has another configuration, %s; start one with this: %s", running.Config, c.start())
+		say("the running event2mqtt has another configuration, %s; to run this one, stop that and start: %s", running.Config, c.start())
 		return nil
 	case !o.OK:
 		return fmt.Errorf("the configuration is written, but the running event2mqtt has not taken it up: %w", explain(errors.New(strings.Join(o.Problems, "\n"))))

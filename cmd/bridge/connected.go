@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -211,10 +212,8 @@ func listed(item edit.Group) string {
 
 // finish has the running program take the source up, and says where to look.
 func (c *octoPrintSetup) finish(file *configFile) error {
-	ctx, stop := signal.NotifyContext(c.cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	out := c.cmd.OutOrStdout()
-	err := file.takeUp(ctx, c.name, connectPatience, out)
+	err := c.takenUp(file, out)
 	plan, loadErr := bridge.Load(file.path, os.Environ(), file.stateDir, c.flags.set...)
 	if loadErr != nil {
 		return errors.Join(err, loadErr)
@@ -225,6 +224,13 @@ func (c *octoPrintSetup) finish(file *configFile) error {
 	}
 	fmt.Fprintf(out, "watch it: mosquitto_sub%s -v -t '%s'\n", brokerFlags(plan), filter)
 	return err
+}
+
+// takenUp has the running program take the source up, and tells how that went.
+func (c *octoPrintSetup) takenUp(file *configFile, out io.Writer) error {
+	ctx, stop := signal.NotifyContext(c.cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return file.takeUp(ctx, c.name, connectPatience, out)
 }
 
 // brokerFlags are what mosquitto_sub needs to find the broker.
@@ -297,7 +303,7 @@ func (c *octoPrintSetup) renew() error {
 	}
 	if old, err := readSecret(path); err == nil && string(old) == key { // OctoPrint has one for each program and user
 		fmt.Fprintf(c.cmd.OutOrStdout(), "OctoPrint has given the key that is in %s already, and accepts it; nothing was changed; to get another, remove it in OctoPrint under Settings, Application Keys, and renew again\n", path)
-		return nil
+		return c.takenUp(file, io.Discard) // it may have another in use, as where the last reload failed
 	}
 	if err := file.writeSecret(path, key); err != nil {
 		return err

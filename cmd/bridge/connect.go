@@ -233,6 +233,9 @@ func (c *octoPrintSetup) key() (key string, err error) {
 	}
 	defer client.Close()
 	session, err := client.Login(ctx)
+	if err == nil && session.Lacks(api.MaySee) {
+		return "", &failure{exitRefused, fmt.Errorf("the key is of user %s, who lacks the permission %s, without which OctoPrint tells nothing; give it under Settings, Access Control, or let another user allow it (--user NAME)", quoteIfOdd(session.Name), api.MaySee)}
+	}
 	if err == nil {
 		var version api.Version
 		if version, err = client.Version(ctx); err == nil {

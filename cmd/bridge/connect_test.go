@@ -227,6 +227,7 @@ func TestWhatIsInTheWayOfAKeyIsSaid(t *testing.T) {
 		"refused":             {octotest.Options{Deny: true}, nil, "nobody allowed the request", exitRefused},
 		"timed out":           {octotest.Options{Pending: true}, []string{"--timeout", "1s"}, "nobody has allowed it within 1s; nothing was changed; try again", exitRefused},
 		"timed out of a user": {octotest.Options{Pending: true}, []string{"--timeout", "1s", "--user", "nosuch"}, "is there a user nosuch in OctoPrint", exitRefused},
+		"of no use":           {octotest.Options{Powerless: true}, nil, "user admin, who lacks the permission Status", exitRefused},
 		"no application keys": {octotest.Options{NoAppKeys: true}, nil, "or make a key there under User Settings", 1},
 		"another program":     {octotest.Options{Other: true}, nil, "does not answer as OctoPrint does", 1},
 		"booting":             {octotest.Options{Booting: true}, nil, "is starting", 1},

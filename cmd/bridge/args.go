@@ -35,7 +35,11 @@ func group(cmd *cobra.Command) *cobra.Command {
 		for _, c := range cmd.Commands() {
 			names = append(names, c.Name())
 		}
-		return fmt.Errorf("there is no %q; there are %s", cmd.CommandPath()+" "+args[0], strings.Join(names, ", "))
+		verb := "are"
+		if len(names) == 1 {
+			verb = "is"
+		}
+		return misused("there is no %q; there %s %s", cmd.CommandPath()+" "+args[0], verb, strings.Join(names, ", "))
 	}
 	return cmd
 }

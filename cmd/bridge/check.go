@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/sources/octoprint/api"
 )
 
 // checkCommand tells whether run would accept the configuration.
@@ -46,7 +48,7 @@ func checkCommand(f *flags) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&print, "print", false, "print every option as it would be used, and where it comes from; secrets are masked")
 	cmd.Flags().BoolVar(&home, "home-assistant", false, "list the devices that would be announced to Home Assistant, with their entities and ids, and what it would complain of; with --print the messages")
-	cmd.Flags().BoolVar(&probe, "probe", false, "also try out the state folder, brokers (connect, publish a message and read it back), files and addresses; a line each")
+	cmd.Flags().BoolVar(&probe, "probe", false, "also try out the state folder, brokers (connect, publish a message and read it back), files, addresses and OctoPrint (log in with the key); a line each")
 	return cmd
 }
 
@@ -104,13 +106,26 @@ func probeAll(cmd *cobra.Command, plan *bridge.Plan, stateDir string) error {
 	err := plan.Probe(cmd.Context(), stateDir, func(p bridge.Probed) {
 		if p.Err != nil {
 			failed++
-			fmt.Fprintf(cmd.OutOrStdout(), "FAIL  %s: %v\n", p.What, p.Err)
+			fmt.Fprintf(cmd.OutOrStdout(), "FAIL  %s: %v\n", p.What, tried(p.Err))
 			return
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "ok    %s: %s\n", p.What, p.Detail)
 	})
 	if err == nil && failed > 0 {
-		err = fmt.Errorf("%d checks failed", failed)
+		err = fmt.Errorf("%s failed", counted(failed, "check"))
+	}
+	return err
+}
+
+// tried is an error as it is told by a program that tries once, and is over then.
+func tried(err error) error {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		switch e.Kind {
+		case api.Away:
+			return fmt.Errorf("%s; is it switched on and started, and is its url right?", e.Text)
+		case api.Busy:
+			return fmt.Errorf("%s; try again later", e.Text)
+		}
 	}
 	return err
 }

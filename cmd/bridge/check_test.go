@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"event2mqtt/internal/testkit"
 )
 
 // TestPrintShowsValuesAsTheyAreWritten: durations without zeros, and a tab as in
@@ -65,5 +67,22 @@ func TestCheckListsWhatHomeAssistantIsTold(t *testing.T) {
 	}
 	if text := run("home_assistant: {discovery: false}\n"); !strings.Contains(text, "nothing is announced") {
 		t.Errorf("without discovery:\n%s", text)
+	}
+}
+
+// TestTheProbeSpeaksForItself: not for a program that goes on trying, and one
+// check that fails is one.
+func TestTheProbeSpeaksForItself(t *testing.T) {
+	s := newSetup(t, "http: {listen: '127.0.0.1:0'}\nbroker: {listen: '127.0.0.1:0'}\nsources: [{name: o, type: octoprint, url: 'http://"+testkit.FreeAddress(t)+"', api_key: K}]\n")
+	out, _, err := s.run("check", "--probe")
+	if err == nil || err.Error() != "1 check failed" || !strings.Contains(out, "cannot be reached (connection refused); is it switched on and started, and is its url right?\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	help, _, _ := execute(t, "check", "--help")
+	if !strings.Contains(help, "OctoPrint (log in with the key)") {
+		t.Error(help)
+	}
+	if _, _, err := execute(t, "check", "--config", "nofile"); err == nil || !strings.Contains(err.Error(), "open nofile: no such file") {
+		t.Error(err)
 	}
 }

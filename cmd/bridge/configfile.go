@@ -89,7 +89,7 @@ func openConfig(f *flags, stateDir, path string) (*configFile, error) {
 	if info.IsDir() {
 		c.byHand = errors.New("it is a folder")
 	} else {
-		if c.real, err = filepath.EvalSymlinks(path); err == nil {
+		if c.real, err = behindLinks(path); err == nil {
 			c.text, err = file.Read(c.real, maxConfig)
 		}
 		if err != nil {
@@ -118,22 +118,22 @@ func (c *configFile) with(change func([]byte) ([]byte, error)) ([]byte, error) {
 	return text, err
 }
 
-// check reports what is wrong with a text, were it the file's.
-func (c *configFile) check(text []byte) error {
+// check is what would be configured with a text, or what is wrong with it.
+func (c *configFile) check(text []byte) (*bridge.Plan, error) {
 	pending, err := c.pending(text)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer pending.Cleanup() //nolint:errcheck // it is a temporary file
 	return c.checkFile(pending.Name())
 }
 
-func (c *configFile) checkFile(name string) error {
-	_, err := bridge.Load(name, os.Environ(), c.stateDir, c.flags.set...)
+func (c *configFile) checkFile(name string) (*bridge.Plan, error) {
+	plan, err := bridge.Load(name, os.Environ(), c.stateDir, c.flags.set...)
 	if err != nil {
-		return errors.New(strings.ReplaceAll(explain(err).Error(), name, c.path))
+		return nil, errors.New(strings.ReplaceAll(explain(err).Error(), name, c.path))
 	}
-	return nil
+	return plan, nil
 }
 
 // pending writes a text beside the file that is to have it.
@@ -159,18 +159,46 @@ func (c *configFile) pending(text []byte) (*renameio.PendingFile, error) {
 	return pending, nil
 }
 
-// replace puts the changed text in the place of the file's, if it is free of
-// mistakes. The file is read anew: people may have worked on it meanwhile.
-func (c *configFile) replace(change func([]byte) ([]byte, error)) error {
-	if c.info != nil {
-		text, err := file.Read(c.real, maxConfig)
-		if err != nil {
-			return fmt.Errorf("read the configuration: %w", err)
-		}
-		c.text = text
-	} else if _, err := os.Lstat(c.path); err == nil {
-		return fmt.Errorf("%s was made meanwhile, and is left as it is", c.path)
+// locked keeps other commands from the configuration until unlock is called, and
+// reads it anew: it may have changed while somebody allowed a key. Nothing may
+// be asked of people under the lock.
+func (c *configFile) locked() (fresh *configFile, unlock func(), err error) {
+	dir := filepath.Dir(c.real)
+	if c.info != nil && c.info.IsDir() {
+		dir = c.real
 	}
+	if unlock, err = lockFolder(dir); err != nil {
+		return nil, nil, fmt.Errorf("change %s: %w", c.path, err)
+	}
+	if fresh, err = openConfig(c.flags, c.stateDir, c.path); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return fresh, unlock, nil
+}
+
+// unchanged reports whether the file is as it was read. People write to it
+// without a lock, and so do commands where the system has none.
+func (c *configFile) unchanged() error {
+	text, err := file.Read(c.real, maxConfig)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && c.info == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s was removed meanwhile, and is not made again", c.path)
+	case err != nil:
+		return fmt.Errorf("read the configuration: %w", err)
+	case c.info == nil:
+		return fmt.Errorf("%s was made meanwhile, and is left as it is", c.path)
+	case !bytes.Equal(text, c.text):
+		return fmt.Errorf("%s was changed meanwhile, and is left as it is", c.path)
+	}
+	return nil
+}
+
+// replace puts the changed text in the place of the file's, if that is as it was
+// read and the text is free of mistakes. It is called under the lock.
+func (c *configFile) replace(change func([]byte) ([]byte, error)) error {
 	text, err := c.with(change)
 	if err != nil {
 		return err
@@ -180,79 +208,16 @@ func (c *configFile) replace(change func([]byte) ([]byte, error)) error {
 		return err
 	}
 	defer pending.Cleanup() //nolint:errcheck // it has an effect only if the rest has failed
-	if err := c.checkFile(pending.Name()); err != nil {
+	if _, err := c.checkFile(pending.Name()); err != nil {
+		return err
+	}
+	if err := c.unchanged(); err != nil {
 		return err
 	}
 	if err := pending.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
 	c.text = text
-	return nil
-}
-
-// secretName is a name beside the configuration that nothing has: NAME.EXT, or
-// NAME-2.EXT and so on.
-func (c *configFile) secretName(name, ext string) string {
-	dir := c.path
-	if c.info == nil || !c.info.IsDir() {
-		dir = filepath.Dir(c.path)
-	}
-	name = strings.Map(func(r rune) rune {
-		if r < 0x80 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_') {
-			return r
-		}
-		return '_'
-	}, name)
-	for n := 1; ; n++ {
-		path := filepath.Join(dir, name+ext)
-		if n > 1 {
-			path = filepath.Join(dir, fmt.Sprintf("%s-%d%s", name, n, ext))
-		}
-		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) || n > 1000 {
-			return path
-		}
-	}
-}
-
-// reader describes what the owner of has to be able to read secrets: the program
-// that runs with this configuration, and without one the file or its folder.
-func (c *configFile) reader() fs.FileInfo {
-	if running, err := control.Read(c.stateDir); err == nil && samePath(running.Config, c.path) || c.path == serviceConfig {
-		if info, err := file.Stat(c.stateDir); err == nil {
-			return info
-		}
-	}
-	if c.info != nil {
-		return c.info
-	}
-	info, _ := file.Stat(filepath.Dir(c.path))
-	return info
-}
-
-// writeSecret writes a file that its owner alone can read. One that is there
-// keeps its mode and owner.
-func (c *configFile) writeSecret(path, secret string) error {
-	mode, owner := fs.FileMode(0o600), c.reader()
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	if info, err := file.Stat(path); err == nil {
-		mode, owner = info.Mode().Perm(), info
-	}
-	pending, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(mode), renameio.IgnoreUmask())
-	if err != nil {
-		return fmt.Errorf("write the secret: %w", err)
-	}
-	defer pending.Cleanup() //nolint:errcheck // it has an effect only if the rest has failed
-	if _, err = pending.WriteString(secret + "\n"); err == nil && owner != nil {
-		err = giveTo(pending.File, owner)
-	}
-	if err == nil {
-		err = pending.CloseAtomicallyReplace()
-	}
-	if err != nil {
-		return fmt.Errorf("write the secret: %w", err)
-	}
 	return nil
 }
 
@@ -269,6 +234,24 @@ func samePath(a, b string) bool {
 	return err == nil && os.SameFile(x, y)
 }
 
+// start is the command that runs event2mqtt with this configuration, and with
+// what else was given on the command line here.
+func (c *configFile) start() string {
+	words := []string{"event2mqtt", "--config", c.path}
+	if c.flags.stateDir != "" {
+		words = append(words, "--state-dir", c.flags.stateDir)
+	}
+	for _, set := range c.flags.set {
+		words = append(words, "--set", set)
+	}
+	for i, word := range words {
+		if strings.ContainsAny(word, " \t\n\"'`$&|;<>()[]{}*?!#~\\") {
+			words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
+}
+
 // takeUp has the running program reload, and tells how that went: whether a
 // source is connected. A program that does not run is no error.
 func (c *configFile) takeUp(ctx context.Context, source string, patience time.Duration, out io.Writer) error {
@@ -280,15 +263,15 @@ func (c *configFile) takeUp(ctx context.Context, source string, patience time.Du
 	}
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
-		say("event2mqtt does not run yet; start it: event2mqtt --config %s", c.path)
+		say("event2mqtt does not run yet; start it: %s", c.start())
 		return nil
 	case err != nil:
 		return fmt.Errorf("the configuration is written; whether the running event2mqtt has taken it up cannot be told: %w", err)
 	case running.Config == "":
-		say("the running event2mqtt has no configuration file; restart it: event2mqtt --config %s", c.path)
+		say("the running event2mqtt has no configuration file; restart it: %s", c.start())
 		return nil
 	case !samePath(running.Config, c.path):
-		say("the running event2mqtt has another configuration, %s; start one with this: event2mqtt --config %s", running.Config, c.path)
+		say("the running event2mqtt has another configuration, %s; to run this one, stop that and start: %s", running.Config, c.start())
 		return nil
 	case !o.OK:
 		return fmt.Errorf("the configuration is written, but the running event2mqtt has not taken it up: %w", explain(errors.New(strings.Join(o.Problems, "\n"))))
@@ -319,6 +302,6 @@ func (c *configFile) takeUp(ctx context.Context, source string, patience time.Du
 // addSource returns what adds a source to a file's text.
 func addSource(item edit.Group) func([]byte) ([]byte, error) {
 	return func(text []byte) ([]byte, error) {
-		return edit.AddItem(text, "sources", string(bytes.TrimSpace([]byte(item.String()))))
+		return edit.AppendItem(text, "sources", strings.TrimSpace(item.String()))
 	}
 }

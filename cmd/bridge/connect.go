@@ -54,7 +54,7 @@ made. With --print nothing is written: the source is printed, with its key in it
 Nothing at OctoPrint is changed but the key, which you can remove there under
 Settings, Application Keys. OctoPrint has one key of event2mqtt for each of its
 users: it gives the same again as long as that is there. The exit status is 4 if
-nobody allows it.`,
+it is refused, or if nobody allows it in time.`,
 		Example: `  event2mqtt connect octoprint http://octopi.local
   event2mqtt connect octoprint http://192.168.1.20:5000 --name ender --config config.yaml
   event2mqtt connect octoprint https://pi.example/octoprint/ --ca /etc/ssl/own-ca.pem
@@ -93,6 +93,7 @@ type octoPrintSetup struct {
 	name, keyFile, user, compat string
 	ca, proxyUser, proxyFile    string
 	insecure                    bool
+	named                       bool // by --name
 	timeout                     time.Duration
 
 	cmd *cobra.Command
@@ -126,7 +127,10 @@ func (c *octoPrintSetup) say(format string, args ...any) {
 
 // begin reads the command line.
 func (c *octoPrintSetup) begin(cmd *cobra.Command, address string) (err error) {
-	c.cmd = cmd
+	c.cmd, c.named = cmd, c.name != ""
+	if u, err := url.Parse(address); err == nil && u.User != nil {
+		return misused("%q holds a user; give --proxy-user and --proxy-password-file instead", u.Redacted())
+	}
 	if c.url, err = api.ParseURL(address); err != nil {
 		return misused("%w", err)
 	}
@@ -154,6 +158,9 @@ func (c *octoPrintSetup) begin(cmd *cobra.Command, address string) (err error) {
 		}
 	}
 	if _, err := o.Client(); err != nil {
+		if text, ok := strings.CutPrefix(err.Error(), "tls.ca: "); ok {
+			return misused("--ca: %s", text)
+		}
 		return misused("%w", err)
 	}
 	c.options = o
@@ -226,10 +233,13 @@ func (c *octoPrintSetup) key() (key string, err error) {
 	}
 	defer client.Close()
 	session, err := client.Login(ctx)
+	if err == nil && session.Lacks(api.MaySee) {
+		return "", &failure{exitRefused, fmt.Errorf("the key is of user %s, who lacks the permission %s, without which OctoPrint tells nothing; give it under Settings, Access Control, or let another user allow it (--user NAME)", quoteIfOdd(session.Name), api.MaySee)}
+	}
 	if err == nil {
 		var version api.Version
 		if version, err = client.Version(ctx); err == nil {
-			c.say("OctoPrint %s takes the key, which is of its user %s", quoteIfOdd(version.Server), quoteIfOdd(session.Name))
+			c.say("OctoPrint %s accepts the key of user %s", quoteIfOdd(version.Server), quoteIfOdd(session.Name))
 			return key, nil
 		}
 	}
@@ -261,15 +271,22 @@ func (c *octoPrintSetup) ask(ctx context.Context) (string, error) {
 	case ctx.Err() != nil:
 		return "", errors.New("interrupted; nothing was changed")
 	case waiting.Err() != nil && err != nil:
-		text := fmt.Sprintf("nobody has allowed it within %s; nothing was changed; try again, with a longer --timeout if need be", patience)
-		if away, ok := errors.AsType[*api.Error](err); ok {
-			text = fmt.Sprintf("waited in vain for %s: %s; nothing was changed; try again when it is there", patience, away.Text)
-		}
-		return "", errors.New(text)
+		return "", c.inVain(patience, err)
 	case errors.Is(err, api.ErrDenied):
 		return "", &failure{exitRefused, fmt.Errorf("%w; nothing was changed; try again", err)}
 	}
 	return key, c.explain(err)
+}
+
+// inVain is the error of a request that nobody has decided about in time.
+func (c *octoPrintSetup) inVain(patience string, err error) error {
+	if away, ok := errors.AsType[*api.Error](err); ok {
+		return fmt.Errorf("waited in vain for %s: %s; nothing was changed; try again when it is there", patience, away.Text)
+	}
+	if c.user != "" { // OctoPrint shows the dialog to nobody else, and says nothing of a user it does not have
+		return &failure{exitRefused, fmt.Errorf("nobody has allowed it within %s; is there a user %s in OctoPrint, who sees its page? nothing was changed; try again, without --user or with a longer --timeout if need be", patience, quoteIfOdd(c.user))}
+	}
+	return &failure{exitRefused, fmt.Errorf("nobody has allowed it within %s; nothing was changed; try again, with a longer --timeout if need be", patience)}
 }
 
 // dialog is the address where people decide, if it is one; what it says comes
@@ -289,7 +306,7 @@ func (c *octoPrintSetup) explain(err error) error {
 		return errors.New("interrupted; nothing was changed")
 	}
 	if errors.Is(err, api.ErrNoAppKeys) {
-		return fmt.Errorf("OctoPrint at %s gives no keys: its plugin Application Keys is switched off; switch it on in OctoPrint's Plugin Manager and try again, or make a key there under Settings, API, write it into a file, and name that with --key-file", c.url)
+		return fmt.Errorf("OctoPrint at %s gives no keys: its plugin Application Keys is switched off; switch it on in OctoPrint's Plugin Manager and try again, or make a key there under User Settings, write it into a file, and name that with --key-file", c.url)
 	}
 	e, ok := errors.AsType[*api.Error](err)
 	if !ok {
@@ -299,11 +316,14 @@ func (c *octoPrintSetup) explain(err error) error {
 	switch e.Kind {
 	case api.Away:
 		hint = "is it switched on and started, and is the address right? try again then; nothing was changed"
+		if c.url.Scheme == "https" && strings.HasSuffix(e.Text, "(no answer)") { // it waits for HTTP while we wait for TLS
+			hint = "does it speak https? if not, write http://; " + hint
+		}
 	case api.Key:
 		if c.keyFile != "" {
 			return &failure{exitRefused, fmt.Errorf("%s; correct %s, or try again without --key-file to get a new one", e.Text, c.keyFile)}
 		}
-		return &failure{exitRefused, fmt.Errorf("%s, though it has just been given; have a user allow it who may use keys, and try again", e.Text)}
+		return &failure{exitRefused, fmt.Errorf("%s, though it has just been given; let a user who may use keys allow it, and try again", e.Text)}
 	case api.Proxy:
 		hint = "give --proxy-user and --proxy-password-file"
 		if c.proxyUser != "" {
@@ -316,7 +336,7 @@ func (c *octoPrintSetup) explain(err error) error {
 	case api.Foreign:
 		hint = "is the address right, the path included?"
 	case api.Busy:
-		hint = "it takes three requests a minute, and ten an hour; try again later"
+		hint = "it takes three requests for a key in a minute, five in ten minutes and ten in an hour, those that nobody allowed included; try again later"
 	}
 	if hint == "" {
 		return errors.New(e.Text)
@@ -351,11 +371,7 @@ func (c *octoPrintSetup) print() error {
 
 // printItem prints a source as it stands in a configuration.
 func printItem(cmd *cobra.Command, item edit.Group) error {
-	text, err := addSource(item)(nil)
-	if err != nil {
-		return err
-	}
-	_, err = cmd.OutOrStdout().Write(text)
+	_, err := fmt.Fprint(cmd.OutOrStdout(), "sources:\n"+listed(item))
 	return err
 }
 

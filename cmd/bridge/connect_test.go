@@ -1,12 +1,22 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/spf13/cobra"
+
+	"event2mqtt/internal/sources/octoprint/api"
 	"event2mqtt/internal/sources/octoprint/octotest"
 	"event2mqtt/internal/testkit"
 )
@@ -61,7 +71,7 @@ func TestConnectAddsTheSourceAndItsKey(t *testing.T) {
 	out, says, err := s.run("connect", "octoprint", octo.URL+"/", "--user", "ann")
 	dir := filepath.Dir(s.config)
 	item := "  - name: octoprint\n    type: octoprint\n    url: " + octo.URL + "\n    api_key: {file: " + dir + "/octoprint.key}\n"
-	if want := "# mine\nlog: {level: info}   # quiet\nsources:\n" + item + "  # the door\n  - {name: door, type: webhook}\n"; err != nil || s.text() != want {
+	if want := "# mine\nlog: {level: info}   # quiet\nsources:\n  # the door\n  - {name: door, type: webhook}\n" + item; err != nil || s.text() != want {
 		t.Fatalf("%v\n%s\n%s", err, says, s.text())
 	}
 	if key, err := os.ReadFile(dir + "/octoprint.key"); err != nil || string(key) != octotest.Key+"\n" {
@@ -73,12 +83,12 @@ func TestConnectAddsTheSourceAndItsKey(t *testing.T) {
 	if !slices.Equal(octo.Asked(), []string{"ann"}) {
 		t.Error(octo.Asked())
 	}
-	for _, want := range []string{octo.URL + "/plugin/appkeys/auth/T-_1", "OctoPrint 1.11.8 takes the key, which is of its user admin"} {
+	for _, want := range []string{octo.URL + "/plugin/appkeys/auth/T-_1", "OctoPrint 1.11.8 accepts the key of user admin"} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %s:\n%s", want, says)
 		}
 	}
-	if want := "the source octoprint is in " + s.config + "\nevent2mqtt does not run yet; start it: event2mqtt --config " + s.config + "\nwatch it: mosquitto_sub -v -t 'event2mqtt/#'\n"; out != want {
+	if want := "the source octoprint is in " + s.config + "\nevent2mqtt does not run yet; start it: event2mqtt --config " + s.config + " --state-dir " + s.state + "\nwatch it: mosquitto_sub -v -t 'event2mqtt/#'\n"; out != want {
 		t.Error(out)
 	}
 	if strings.Contains(out+says, octotest.Key) {
@@ -186,7 +196,7 @@ func TestRenewReplacesTheKeyAlone(t *testing.T) {
 	if err != nil || string(text) != octotest.Key+"\n" || info.Mode().Perm() != 0o640 || s.text() != before || !strings.Contains(out, "the new key is in "+key) {
 		t.Errorf("%v %s %s\n%s %v", err, out, says, text, info.Mode())
 	}
-	if out, _, err = s.run("connect", "octoprint", octo.URL, "--renew"); err != nil || !strings.Contains(out, "has given the key that is in "+key+" already") {
+	if out, _, err = s.run("connect", "octoprint", octo.URL, "--renew"); err != nil || !strings.Contains(out, "has given the key that is in "+key+" already") || strings.Count(out, "\n") != 1 {
 		t.Errorf("the same key: %v %s", err, out)
 	}
 	inline := newSetup(t, "sources: [{name: o, type: octoprint, url: '"+octo.URL+"/', api_key: OLD, tls: {ca: "+ca+"}}]\n")
@@ -215,11 +225,13 @@ func TestWhatIsInTheWayOfAKeyIsSaid(t *testing.T) {
 		status  int
 	}{
 		"refused":             {octotest.Options{Deny: true}, nil, "nobody allowed the request", exitRefused},
-		"timed out":           {octotest.Options{Pending: true}, []string{"--timeout", "1s"}, "nobody has allowed it within 1s; nothing was changed; try again", 1},
-		"no application keys": {octotest.Options{NoAppKeys: true}, nil, "Plugin Manager", 1},
+		"timed out":           {octotest.Options{Pending: true}, []string{"--timeout", "1s"}, "nobody has allowed it within 1s; nothing was changed; try again", exitRefused},
+		"timed out of a user": {octotest.Options{Pending: true}, []string{"--timeout", "1s", "--user", "nosuch"}, "is there a user nosuch in OctoPrint", exitRefused},
+		"of no use":           {octotest.Options{Powerless: true}, nil, "user admin, who lacks the permission Status", exitRefused},
+		"no application keys": {octotest.Options{NoAppKeys: true}, nil, "or make a key there under User Settings", 1},
 		"another program":     {octotest.Options{Other: true}, nil, "does not answer as OctoPrint does", 1},
 		"booting":             {octotest.Options{Booting: true}, nil, "is starting", 1},
-		"too often":           {octotest.Options{Busy: true}, nil, "three requests a minute", 1},
+		"too often":           {octotest.Options{Busy: true}, nil, "three requests for a key in a minute, five in ten minutes and ten in an hour, those that nobody allowed included", 1},
 		"a certificate":       {octotest.Options{TLS: true}, nil, "give --ca FILE", 1},
 		"a proxy":             {octotest.Options{Proxy: true}, nil, "give --proxy-user", 1},
 		"a path is missing":   {octotest.Options{Prefix: "/octoprint"}, []string{"/nowhere"}, "is the address right, the path included?", 1},
@@ -239,6 +251,11 @@ func TestWhatIsInTheWayOfAKeyIsSaid(t *testing.T) {
 	s := newSetup(t, "# mine\n")
 	if _, _, err := s.run("connect", "octoprint", "http://"+testkit.FreeAddress(t)); err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("nobody there: %v", err)
+	}
+	for address, want := range map[string]string{"http://u:p@h": `"http://u:xxxxx@h" holds a user; give --proxy-user and --proxy-password-file instead`, "https://h": "--ca: open /nowhere: no such file"} {
+		if _, _, err := s.run("connect", "octoprint", address, "--ca", "/nowhere"); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", address, err)
+		}
 	}
 	for _, args := range [][]string{{"octopi.local"}, {"http://u:p@h"}, {}, {"a", "b"}, {"http://h", "--timeout", "0s"}, {"http://h", "--proxy-user", "u"}, {"http://h", "--ca", "/nowhere"}, {"http://h", "--bogus"}} {
 		if _, _, err := s.run(append([]string{"connect", "octoprint"}, args...)...); err == nil || exitStatus(err) != exitUsage {
@@ -268,7 +285,7 @@ func TestWhatIsNotChangedAutomaticallyIsShown(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	taken := newSetup(t, "sources: [{name: bridge2, type: webhook}]\n")
-	if _, _, err = taken.run("connect", "octoprint", octo.URL, "--name", "bridge"); err == nil || !strings.Contains(err.Error(), taken.config+":1:12: sources[0].name") {
+	if _, _, err = taken.run("connect", "octoprint", octo.URL, "--name", "bridge"); err == nil || !strings.Contains(err.Error(), taken.config+":1:44: sources[1].name") {
 		t.Errorf("%v", err)
 	}
 	if _, _, err = taken.run("connect", "octoprint", octo.URL, "--name", "bridge2"); err == nil || exitStatus(err) != exitUsage {
@@ -300,6 +317,166 @@ func TestTheConfigurationIsFound(t *testing.T) {
 		testkit.Write(t, filepath.Join(state, "control.json"), content)
 		if got := find(service); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", content, got)
+		}
+	}
+}
+
+// meanwhile is an OctoPrint that has something done each time before it answers
+// a request for a key.
+func meanwhile(t *testing.T, octo *octotest.Server, do func()) string {
+	t.Helper()
+	to, err := url.Parse(octo.URL)
+	testkit.OK(t, err)
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/plugin/appkeys/request" {
+			do()
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// TestWhatIsConnectedMeanwhileStays: while somebody decides about a key, another
+// source of the same name is added with its key. None of the two is lost.
+func TestWhatIsConnectedMeanwhileStays(t *testing.T) {
+	one, two := octotest.New(t, octotest.Options{}), octotest.New(t, octotest.Options{})
+	s := newSetup(t, "# mine\n")
+	dir := filepath.Dir(s.config)
+	address := meanwhile(t, one, func() {
+		if _, says, err := s.run("connect", "octoprint", two.URL); err != nil {
+			t.Errorf("%v\n%s", err, says)
+		}
+		testkit.OK(t, os.WriteFile(dir+"/octoprint.key", []byte("THEIRS"), 0o600))
+	})
+	out, says, err := s.run("connect", "octoprint", address)
+	if err != nil || !strings.Contains(out, "the source octoprint-2 is in") || strings.Count(s.text(), "name: octoprint") != 2 || !strings.Contains(s.text(), "octoprint-2.key") {
+		t.Errorf("%v\n%s%s\n%s", err, out, says, s.text())
+	}
+	if key, _ := os.ReadFile(dir + "/octoprint.key"); string(key) != "THEIRS" {
+		t.Errorf("the other's key is now %s", key)
+	}
+	if out, _, err := s.run("check"); err != nil {
+		t.Errorf("%s %v", out, err)
+	}
+
+	named := newSetup(t, "# mine\n")
+	key := filepath.Join(filepath.Dir(named.config), "k")
+	address = meanwhile(t, one, func() { testkit.OK(t, os.WriteFile(key, []byte("THEIRS"), 0o600)) })
+	if _, _, err = named.run("connect", "octoprint", address, "--key-file", key); err == nil || !strings.Contains(err.Error(), key+" holds another key than before") || named.text() != "# mine\n" {
+		t.Errorf("a key file that is made meanwhile: %v\n%s", err, named.text())
+	}
+	if text, _ := os.ReadFile(key); string(text) != "THEIRS" {
+		t.Errorf("it was overwritten: %s", text)
+	}
+	same := newSetup(t, "")
+	address = meanwhile(t, one, func() {
+		testkit.Write(t, same.config, "sources: [{name: x, type: octoprint, url: '"+address+"', api_key: K}]\n")
+	})
+	if _, _, err = same.run("connect", "octoprint", address); err == nil || !strings.Contains(err.Error(), "already: x; nothing was changed") || len(same.files()) != 1 {
+		t.Errorf("the same printer: %v %v", err, same.files())
+	}
+}
+
+// TestManyMayConnectAtOnce: each source and each key is there afterwards.
+func TestManyMayConnectAtOnce(t *testing.T) {
+	const many = 5
+	s := newSetup(t, "")
+	var wg sync.WaitGroup
+	for range many {
+		octo := octotest.New(t, octotest.Options{})
+		wg.Go(func() {
+			if _, says, err := s.run("connect", "octoprint", octo.URL); err != nil {
+				t.Errorf("%v\n%s", err, says)
+			}
+		})
+	}
+	wg.Wait()
+	if strings.Count(s.text(), "name: octoprint") != many || len(s.files()) != many+1 {
+		t.Errorf("%v\n%s", s.files(), s.text())
+	}
+	for n := 2; n <= many; n++ {
+		if !strings.Contains(s.text(), fmt.Sprintf("/octoprint-%d.key}", n)) {
+			t.Errorf("key %d:\n%s", n, s.text())
+		}
+	}
+}
+
+// TestItIsSaidWhatSpeaksNoHTTPS: a server that waits for HTTP while TLS is
+// expected just gives no answer.
+func TestItIsSaidWhatSpeaksNoHTTPS(t *testing.T) {
+	c := octoPrintSetup{url: &url.URL{Scheme: "https", Host: "h"}}
+	if err := c.explain(&api.Error{Kind: api.Away, Text: "OctoPrint at https://h cannot be reached (no answer)"}); !strings.Contains(err.Error(), "does it speak https? if not, write http://") {
+		t.Error(err)
+	}
+	c.url.Scheme = "http"
+	if err := c.explain(&api.Error{Kind: api.Away, Text: "OctoPrint at http://h cannot be reached (no answer)"}); strings.Contains(err.Error(), "https") {
+		t.Error(err)
+	}
+}
+
+// TestWhatToWriteByHandFitsTheFile: what is printed, put where it says, is what
+// the program takes, with the source that was there.
+func TestWhatToWriteByHandFitsTheFile(t *testing.T) {
+	for name, c := range map[string]struct{ text, where, at string }{
+		"anchors":      {"sources: &all\n  - {name: w, type: webhook}\nx: *all\n", "add below sources: in ", "sources: &all\n"},
+		"flow":         {"{sources: [{name: w, type: webhook}]}\n", "add to the list sources in ", ""},
+		"flow without": {"{log: {level: info}}\n", "add to ", ""},
+	} {
+		file := &configFile{path: "/c.yaml", text: []byte(c.text)}
+		cmd := &cobra.Command{}
+		var out, says strings.Builder
+		cmd.SetOut(&out)
+		cmd.SetErr(&says)
+		setup := octoPrintSetup{cmd: cmd, name: "octoprint", url: &url.URL{Scheme: "http", Host: "h"}}
+		err := setup.byHand(file, setup.item("K", nil), errors.New("it is so"))
+		if err == nil || says.String() != c.where+"/c.yaml:\n" || !strings.Contains(err.Error(), c.where+"/c.yaml what is printed above") {
+			t.Errorf("%s: %v %s", name, err, says.String())
+		}
+		text := strings.Replace(c.text, "x: *all\n", "", 1)
+		switch name {
+		case "anchors":
+			text = strings.Replace(text, c.at, c.at+out.String(), 1)
+		case "flow":
+			text = strings.Replace(text, "}]", "}, "+strings.TrimSpace(out.String())+"]", 1)
+		default:
+			text = strings.Replace(text, "}}", "}, "+strings.TrimSpace(out.String())+"}", 1)
+		}
+		s := newSetup(t, text)
+		if printed, _, err := s.run("check", "--print"); err != nil || !strings.Contains(printed, "octoprint") {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
+	}
+}
+
+// TestTheCommandThatStartsItIsWhole, and a shell takes it.
+func TestTheCommandThatStartsItIsWhole(t *testing.T) {
+	c := configFile{path: "/my files/c.yaml", flags: &flags{stateDir: "/s", set: []string{"log.level=debug", "mqtt.password=it's $1"}}}
+	if want := `event2mqtt --config '/my files/c.yaml' --state-dir /s --set log.level=debug --set 'mqtt.password=it'\''s $1'`; c.start() != want {
+		t.Error(c.start())
+	}
+}
+
+// TestAFileThatWasChangedMeanwhileIsLeftAlone, by people and where there are no
+// locks: one that was written to, made or removed since it was read.
+func TestAFileThatWasChangedMeanwhileIsLeftAlone(t *testing.T) {
+	for want, c := range map[string]struct {
+		before string
+		change func(path string) error
+	}{
+		"was changed meanwhile": {"# one\n", func(path string) error { return os.WriteFile(path, []byte("# two\n"), 0o600) }},
+		"was made meanwhile":    {"", func(path string) error { return os.WriteFile(path, []byte("# two\n"), 0o600) }},
+		"was removed meanwhile": {"# one\n", os.Remove},
+	} {
+		s := newSetup(t, c.before)
+		file, err := openConfig(&flags{}, s.state, s.config)
+		testkit.OK(t, err)
+		testkit.OK(t, c.change(s.config))
+		changed := s.text()
+		err = file.replace(func(text []byte) ([]byte, error) { return append(text, "log: {level: debug}\n"...), nil })
+		if err == nil || !strings.Contains(err.Error(), want) || s.text() != changed {
+			t.Errorf("%s: %v\n%s", want, err, s.text())
 		}
 	}
 }

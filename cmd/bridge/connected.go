@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -41,13 +42,14 @@ func nameOf(plan *bridge.Plan, i int) string {
 	return fmt.Sprint(m["name"])
 }
 
-// chooseName gives the source a name that no other has, also in topics.
+// chooseName gives the source a name that no other has, also in topics: that of
+// --name, if there is one.
 func (c *octoPrintSetup) chooseName(plan *bridge.Plan) error {
 	taken := map[string]bool{}
 	for i := range plan.Sources {
 		taken[topic.Safe(nameOf(plan, i))] = true
 	}
-	if c.name != "" {
+	if c.named {
 		if taken[topic.Safe(c.name)] {
 			return misused("there is a source %s already; choose another --name", c.name)
 		}
@@ -67,71 +69,102 @@ func (c *octoPrintSetup) connect() error {
 	if err != nil {
 		return err
 	}
-	if at := octoPrintAt(file.plan, c.url); len(at) > 0 {
-		return fmt.Errorf("%s has a source for %s already: %s; nothing was changed; to get it a new key: %s %s --renew", file.path, c.url, nameOf(file.plan, at[0]), c.cmd.CommandPath(), c.url)
-	}
-	if err := c.chooseName(file.plan); err != nil {
+	if err := c.place(file); err != nil {
 		return err
 	}
-	if err := c.rehearse(file, addSource(c.item("placeholder", nil))); err != nil {
+	if _, err := c.rehearse(file, addSource(c.item("placeholder", nil))); err != nil {
 		return err
 	}
 	key, err := c.key()
 	if err != nil {
 		return err
 	}
-	path, err := c.keep(file, key)
-	if err != nil {
+	if err := c.add(&file, key); err != nil {
 		return err
 	}
-	return c.add(file, c.item(edit.Group{{Key: "file", Value: path}}, nil))
+	return c.finish(file)
 }
 
-// rehearse tries a change out. One that has to be made by hand is announced.
-func (c *octoPrintSetup) rehearse(file *configFile, change func([]byte) ([]byte, error)) error {
+// place finds the source its place in the configuration, by its name.
+func (c *octoPrintSetup) place(file *configFile) error {
+	if at := octoPrintAt(file.plan, c.url); len(at) > 0 {
+		return fmt.Errorf("%s has a source for %s already: %s; nothing was changed; to get it a new key: %s %s --renew", file.path, c.url, nameOf(file.plan, at[0]), c.cmd.CommandPath(), c.url)
+	}
+	return c.chooseName(file.plan)
+}
+
+// rehearse tries a change out, and returns what would be configured then. A
+// change that has to be made by hand is announced, and the plan is nil.
+func (c *octoPrintSetup) rehearse(file *configFile, change func([]byte) ([]byte, error)) (plan *bridge.Plan, err error) {
 	text, err := file.with(change)
 	if file.byHand != nil {
 		c.say("%s is not changed, as %s; what to write is shown at the end.", file.path, file.byHand)
-		return nil
+		return nil, nil
 	}
 	if err == nil {
-		err = file.check(text)
+		plan, err = file.check(text)
 	}
 	if err != nil {
-		return fmt.Errorf("%w\nnothing was changed", err)
+		return nil, fmt.Errorf("%w\nnothing was changed", err)
 	}
-	return nil
+	return plan, nil
 }
 
 // keep writes the key into its file, unless it is there, and returns the path.
 func (c *octoPrintSetup) keep(file *configFile, key string) (path string, err error) {
-	path = c.keyFile
-	if path == "" {
-		path = file.secretName(c.name, ".key")
-	} else if given, err := c.given(); err != nil || given != "" {
-		return path, err
+	if path = c.keyFile; path == "" {
+		path, err = file.newSecret(c.name, ".key", key)
+	} else {
+		var given string
+		switch given, err = c.given(); {
+		case err != nil || given == key:
+			return path, err
+		case given != "":
+			return "", fmt.Errorf("%s holds another key than before, and is left as it is; try again", path)
+		}
+		err = file.writeSecret(path, key)
 	}
-	if err := file.writeSecret(path, key); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("%w; OctoPrint has the key under Settings, Application Keys: remove it there, and try again", err)
 	}
 	c.say("the key is in %s", path)
 	return path, nil
 }
 
-// add adds the source to the configuration and has it taken up.
-func (c *octoPrintSetup) add(file *configFile, item edit.Group) error {
-	if file.byHand != nil {
-		return c.byHand(file, item, file.byHand)
+// add keeps the key and adds the source to the configuration, whose present
+// state it leaves in file.
+func (c *octoPrintSetup) add(file **configFile, key string) error {
+	fresh, unlock, err := (*file).locked()
+	if err != nil {
+		return err
 	}
-	if err := file.replace(addSource(item)); err != nil {
-		return c.byHand(file, item, err)
+	defer unlock()
+	*file = fresh
+	if err := c.place(fresh); err != nil {
+		return err
 	}
-	fmt.Fprintf(c.cmd.OutOrStdout(), "the source %s is in %s\n", c.name, file.path)
-	if len(file.plan.Sources) == 0 {
+	path, err := c.keep(fresh, key)
+	if err != nil {
+		return err
+	}
+	item := c.item(edit.Group{{Key: "file", Value: path}}, nil)
+	if err := fresh.replace(addSource(item)); err != nil {
+		if fresh.byHand != nil {
+			err = fresh.byHand
+		}
+		return c.byHand(fresh, item, err)
+	}
+	fmt.Fprintf(c.cmd.OutOrStdout(), "the source %s is in %s\n", c.name, fresh.path)
+	c.warnOfDefault(fresh)
+	c.warnOfOthers(fresh)
+	return nil
+}
+
+// warnOfDefault says that the default source goes, if it does.
+func (c *octoPrintSetup) warnOfDefault(before *configFile) {
+	if len(before.plan.Sources) == 0 {
 		c.say(`note: the webhook "default" is there only while no source is configured; to keep it, add {name: default, type: webhook}`)
 	}
-	c.warnOfOthers(file)
-	return c.finish(file)
 }
 
 // warnOfOthers says that printers publish to the same topics, if they do.
@@ -152,23 +185,35 @@ func (c *octoPrintSetup) warnOfOthers(file *configFile) {
 
 // byHand prints what to write where, and returns why.
 func (c *octoPrintSetup) byHand(file *configFile, item edit.Group, why error) error {
+	there, inline := edit.Written(file.text, "sources")
+	text := "sources:\n" + listed(item)
 	where := "add to " + file.path
-	if file.info != nil && file.info.IsDir() {
+	switch {
+	case file.info != nil && file.info.IsDir():
 		where = "write into " + filepath.Join(file.path, c.name+".yaml")
+	case there && inline:
+		text, where = item.Flow()+"\n", "add to the list sources in "+file.path
+	case there:
+		text, where = listed(item), "add below sources: in "+file.path
+	case inline:
+		text = "sources: [" + item.Flow() + "]\n"
 	}
 	c.say("%s:", where)
-	if err := printItem(c.cmd, item); err != nil {
+	if _, err := c.cmd.OutOrStdout().Write([]byte(text)); err != nil {
 		return err
 	}
 	return fmt.Errorf("%s is not changed: %w; %s what is printed above", file.path, why, where)
 }
 
+// listed is an item as it stands in a list.
+func listed(item edit.Group) string {
+	return "  - " + strings.ReplaceAll(strings.TrimSpace(item.String()), "\n", "\n    ") + "\n"
+}
+
 // finish has the running program take the source up, and says where to look.
 func (c *octoPrintSetup) finish(file *configFile) error {
-	ctx, stop := signal.NotifyContext(c.cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	out := c.cmd.OutOrStdout()
-	err := file.takeUp(ctx, c.name, connectPatience, out)
+	err := c.takenUp(file, out)
 	plan, loadErr := bridge.Load(file.path, os.Environ(), file.stateDir, c.flags.set...)
 	if loadErr != nil {
 		return errors.Join(err, loadErr)
@@ -179,6 +224,13 @@ func (c *octoPrintSetup) finish(file *configFile) error {
 	}
 	fmt.Fprintf(out, "watch it: mosquitto_sub%s -v -t '%s'\n", brokerFlags(plan), filter)
 	return err
+}
+
+// takenUp has the running program take the source up, and tells how that went.
+func (c *octoPrintSetup) takenUp(file *configFile, out io.Writer) error {
+	ctx, stop := signal.NotifyContext(c.cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return file.takeUp(ctx, c.name, connectPatience, out)
 }
 
 // brokerFlags are what mosquitto_sub needs to find the broker.
@@ -250,8 +302,8 @@ func (c *octoPrintSetup) renew() error {
 		return err
 	}
 	if old, err := readSecret(path); err == nil && string(old) == key { // OctoPrint has one for each program and user
-		fmt.Fprintf(c.cmd.OutOrStdout(), "OctoPrint has given the key that is in %s already, and takes it; to get another, remove it in OctoPrint under Settings, Application Keys, and renew again\n", path)
-		return c.finish(file)
+		fmt.Fprintf(c.cmd.OutOrStdout(), "OctoPrint has given the key that is in %s already, and accepts it; nothing was changed; to get another, remove it in OctoPrint under Settings, Application Keys, and renew again\n", path)
+		return c.takenUp(file, io.Discard) // it may have another in use, as where the last reload failed
 	}
 	if err := file.writeSecret(path, key); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/config/edit"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/sources/octoprint"
@@ -38,9 +39,10 @@ is named, with the reason and what to do. OctoPrint's file is only read.
 With --config FILE it is added to that configuration, which is made if it is not
 there: OctoPrint is asked for a key as "connect octoprint" does, the key and the
 broker's password go into files beside it that their owner alone can read, the
-result is checked, and an event2mqtt that runs with it takes it up. What is
-configured there already stays. Without --config, or with --print, it is
-printed, and nothing is written.`,
+result is checked, and an event2mqtt that runs with it takes it up. Options that
+are set there already stay as they are; it says which of the added ones, such as
+publish.base_topic, hold for other sources too. Without --config, or with
+--print, it is printed, and nothing is written.`,
 		Example: `  event2mqtt import octoprint ~/.octoprint/config.yaml
   event2mqtt import octoprint ~/.octoprint/config.yaml --config /etc/event2mqtt/config.yaml
   event2mqtt import octoprint config.yaml --url http://octopi.local --config config.yaml`,
@@ -182,7 +184,7 @@ func (i *octoPrintImport) show() error {
 		return err
 	}
 	var head strings.Builder
-	fmt.Fprintf(&head, "# Made of the settings of OctoPrint-MQTT.\n# %s: a key of OctoPrint, such as \"connect octoprint %s --print\" gets\n", key, i.url)
+	fmt.Fprintf(&head, "# Made of the settings of OctoPrint-MQTT.\n# %s: a key of OctoPrint; \"event2mqtt connect octoprint %s --print --key-file %s\" writes it\n", key, i.url, key)
 	if i.result.Password != "" {
 		fmt.Fprintf(&head, "# %s: the password of the broker, broker.password of the plugin\n", password)
 	}
@@ -196,72 +198,125 @@ func (i *octoPrintImport) add() error {
 	if err != nil {
 		return err
 	}
-	if at := octoPrintAt(file.plan, i.url); len(at) > 0 {
-		return fmt.Errorf("%s has a source for %s already: %s; nothing was changed; remove it there and import again, or print what to write with --print", file.path, i.url, nameOf(file.plan, at[0]))
-	}
-	if err := i.chooseName(file.plan); err != nil {
-		return err
-	}
-	if err := i.convert(i.name); err != nil {
+	if err := i.place(file); err != nil {
 		return err
 	}
 	i.tell()
-	withBroker := i.brokerFits(file)
-	if err := i.rehearse(file, i.change("placeholder", "placeholder", withBroker)); err != nil {
+	withBroker, note := i.brokerFits(file)
+	if note != "" {
+		i.say("note: %s", note)
+	}
+	after, err := i.rehearse(file, i.change("placeholder", "placeholder", withBroker))
+	if err != nil {
 		return err
 	}
 	if file.byHand != nil {
 		if err := i.show(); err != nil {
 			return err
 		}
-		return errors.New("nothing was changed; write what is printed above into the configuration")
+		return fmt.Errorf("nothing was changed; write what is printed above into %s; of a section that is there already, add only the lines below it", file.path)
 	}
 	for _, kept := range i.kept {
 		i.say("note: %s", kept)
 	}
+	i.warnOfAll(file, after)
 	key, err := i.key()
 	if err != nil {
 		return err
 	}
-	keyFile, err := i.keep(file, key)
-	if err != nil {
+	if err := i.put(&file, key); err != nil {
 		return err
 	}
-	passwordFile := ""
-	if i.result.Password != "" && withBroker {
-		passwordFile = file.secretName("mqtt", ".password")
-		if err := file.writeSecret(passwordFile, i.result.Password); err != nil {
-			return err
-		}
-		i.say("the password of the broker is in %s", passwordFile)
-	}
-	if err := file.replace(i.change(edit.Group{{Key: "file", Value: passwordFile}}, edit.Group{{Key: "file", Value: keyFile}}, withBroker)); err != nil {
-		if passwordFile != "" {
-			err = errors.Join(err, os.Remove(passwordFile))
-		}
-		return fmt.Errorf("%w\nthe configuration was not changed; the key is in %s: import again with --key-file %s", err, keyFile, keyFile)
-	}
-	fmt.Fprintf(i.cmd.OutOrStdout(), "the settings of OctoPrint-MQTT, and the source %s, are in %s\n", i.name, file.path)
 	err = i.finish(file)
 	i.say("Switch OctoPrint-MQTT off now, in OctoPrint's Plugin Manager: while both run, each message comes twice.")
 	return err
 }
 
-// brokerFits reports whether the plugin's broker is to be configured: not in the
-// place of another one, whose user and certificates it would get.
-func (i *octoPrintImport) brokerFits(file *configFile) bool {
+// place finds the source its place in the configuration, by its name.
+func (i *octoPrintImport) place(file *configFile) error {
+	if at := octoPrintAt(file.plan, i.url); len(at) > 0 {
+		return fmt.Errorf("%s has a source for %s already: %s; nothing was changed; remove it there and import again, or print what to write with --print", file.path, i.url, nameOf(file.plan, at[0]))
+	}
+	if err := i.chooseName(file.plan); err != nil {
+		return err
+	}
+	return i.convert(i.name)
+}
+
+// put keeps the secrets and adds everything to the configuration, whose present
+// state it leaves in file.
+func (i *octoPrintImport) put(file **configFile, key string) error {
+	fresh, unlock, err := (*file).locked()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	*file = fresh
+	if err := i.place(fresh); err != nil {
+		return err
+	}
+	withBroker, _ := i.brokerFits(fresh)
+	keyFile, err := i.keep(fresh, key)
+	if err != nil {
+		return err
+	}
+	passwordFile := ""
+	if i.result.Password != "" && withBroker {
+		if passwordFile, err = fresh.newSecret("mqtt", ".password", i.result.Password); err != nil {
+			return err
+		}
+		i.say("the password of the broker is in %s", passwordFile)
+	}
+	if err := fresh.replace(i.change(edit.Group{{Key: "file", Value: passwordFile}}, edit.Group{{Key: "file", Value: keyFile}}, withBroker)); err != nil {
+		if passwordFile != "" {
+			err = errors.Join(err, os.Remove(passwordFile))
+		}
+		return fmt.Errorf("%w\nthe configuration was not changed; the key is in %s: import again with --key-file %s", err, keyFile, keyFile)
+	}
+	fmt.Fprintf(i.cmd.OutOrStdout(), "the settings of OctoPrint-MQTT, and the source %s, are in %s\n", i.name, fresh.path)
+	i.warnOfDefault(fresh)
+	return nil
+}
+
+// warnOfAll says what becomes different for everything that a configuration has
+// already: the plugin's settings were for OctoPrint alone.
+func (i *octoPrintImport) warnOfAll(file *configFile, after *bridge.Plan) {
+	if file.info == nil {
+		return
+	}
+	before, others := file.plan, "those of event2mqtt itself"
+	for n := range before.Sources {
+		others += ", of the source " + nameOf(before, n)
+	}
+	if was, is := before.Publish.BaseTopic, after.Publish.BaseTopic; was != is {
+		i.say("note: publish.base_topic: all topics begin with %s/ from now on, and no more with %s/: %s, too; have their subscribers follow", is, was, others)
+	}
+	if was, is := before.Publish.TimestampField, after.Publish.TimestampField; was != is {
+		i.say("note: publish.timestamp_field: all events have their time as %s from now on, and no more as %s", is, was)
+	}
+	if was, is := before.MQTT.Will, after.MQTT.Will; was != is && len(before.Sources) > 0 {
+		i.say("note: mqtt.will: on the plugin's topic event2mqtt says from now on that it is there, for all sources")
+	}
+	if n := len(i.result.Rules); n > 0 && len(before.Rules) > 0 {
+		i.say("note: rules: the %s for the source %s come first, before those that are there", counted(n, "rule"), i.name)
+	}
+}
+
+// brokerFits reports whether the plugin's broker is to be configured, and what
+// people must know of that: not in the place of another one, whose user and
+// certificates it would get.
+func (i *octoPrintImport) brokerFits(file *configFile) (fits bool, note string) {
 	at := slices.IndexFunc(i.result.MQTT, func(p edit.Pair) bool { return p.Key == "url" })
 	if at < 0 {
-		return false
+		return false, ""
 	}
 	address := i.result.MQTT[at].Value.(string)
 	switch {
 	case len(file.plan.MQTT.URL) == 0 && file.info == nil:
 	case len(file.plan.MQTT.URL) == 0:
-		i.say("note: events go to the plugin's broker from now on, %s, and no more to the bundled one", address)
+		return true, fmt.Sprintf("events go to the plugin's broker from now on, %s, and no more to the bundled one", address)
 	case !slices.Equal(file.plan.MQTT.URL, []string{address}):
-		i.say("note: broker.url: event2mqtt publishes to %s already, and goes on so; the plugin's broker, %s, and its user and certificates are left out", strings.Join(file.plan.MQTT.URL, ", "), address)
-		return false
+		return false, fmt.Sprintf("broker.url: event2mqtt publishes to %s already, and goes on so; the plugin's broker, %s, and its user and certificates are left out", strings.Join(file.plan.MQTT.URL, ", "), address)
 	}
-	return true
+	return true, ""
 }

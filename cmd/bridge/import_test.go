@@ -57,6 +57,8 @@ func TestImportAddsToAConfiguration(t *testing.T) {
 		t.Errorf("the source: %+v", o)
 	}
 	for _, want := range []string{"note: broker.tls.ciphers: ", "note: broker.clean_session: false ", "note: apiToken: *** ", "note: publish.timestamp_field is configured already and stays; the plugin has {timestamp_field: at}",
+		"note: publish.base_topic: all topics begin with printers/ender/ from now on, and no more with event2mqtt/: those of event2mqtt itself, of the source octoprint, too",
+		"note: mqtt.will: on the plugin's topic event2mqtt says", "note: rules: the 10 rules for the source octoprint-2 come first",
 		"no more to the bundled one", "Switch OctoPrint-MQTT off now"} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %q:\n%s", want, says)
@@ -64,6 +66,9 @@ func TestImportAddsToAConfiguration(t *testing.T) {
 	}
 	if !strings.Contains(s.text(), "# mine\n") || !strings.Contains(s.text(), "# short\n") || !strings.Contains(out, "mosquitto_sub -h broker.example -p 8883 -v -u octo -P PASSWORD") && !strings.Contains(out, "mosquitto_sub -h broker.example -p 8883 -u octo -P PASSWORD -v -t 'printers/ender/#'") {
 		t.Errorf("%s\n%s", out, s.text())
+	}
+	if strings.Contains(says, `the webhook "default"`) {
+		t.Errorf("there was no default webhook: %s", says)
 	}
 	if after, _ := os.ReadFile(theirs); string(after) != string(before) {
 		t.Error("OctoPrint's file was changed")
@@ -79,7 +84,7 @@ func TestImportDoesNotMixBrokers(t *testing.T) {
 	octo := octotest.New(t, octotest.Options{})
 	s := newSetup(t, "mqtt: {url: mqtt://mine:1883}\n")
 	_, says, err := s.run("import", "octoprint", everyKey(t), "--url", octo.URL)
-	if err != nil || strings.Contains(s.text(), "username") || strings.Contains(s.text(), "tls") || !strings.Contains(says, "publishes to mqtt://mine:1883 already") || len(s.files()) != 2 {
+	if err != nil || strings.Contains(s.text(), "username") || strings.Contains(s.text(), "tls") || !strings.Contains(says, "publishes to mqtt://mine:1883 already") || len(s.files()) != 2 || !strings.Contains(says, `the webhook "default" is there only while no source is configured`) || !strings.Contains(says, "those of event2mqtt itself, too") {
 		t.Errorf("%v\n%s\n%s\n%v", err, says, s.text(), s.files())
 	}
 	plan, err := bridge.Load(s.config, nil, s.state)
@@ -95,6 +100,9 @@ func TestImportPrints(t *testing.T) {
 	out, says, err := execute(t, "import", "octoprint", theirs)
 	if err != nil || !strings.Contains(out, "password: {file: /etc/event2mqtt/mqtt.password}") || !strings.Contains(out, "url: http://127.0.0.1:5001\n") || !strings.Contains(says, "taken to be at http://127.0.0.1:5001; if it is not, give --url") || strings.Contains(out+says, "s3cret") {
 		t.Errorf("%v\n%s\n%s", err, out, says)
+	}
+	if !strings.Contains(out, `"event2mqtt connect octoprint http://127.0.0.1:5001 --print --key-file /etc/event2mqtt/octoprint.key" writes it`) {
+		t.Errorf("how to get the key:\n%s", out)
 	}
 	s := newSetup(t, "")
 	out, _, err = s.run("import", "octoprint", theirs, "--print", "--name", "ender")
@@ -134,7 +142,7 @@ func TestImportSaysWhatIsInTheWay(t *testing.T) {
 	byHand := newSetup(t, "")
 	testkit.Write(t, byHand.config, "{log: {level: info}}\n")
 	out, _, err := byHand.run("import", "octoprint", everyKey(t), "--url", octo.URL)
-	if err == nil || !strings.Contains(err.Error(), "write what is printed above") || !strings.Contains(out, "compat: octoprint-mqtt") || len(byHand.files()) != 1 || len(octo.Asked()) != 0 {
+	if err == nil || !strings.Contains(err.Error(), "write what is printed above into "+byHand.config+"; of a section that is there already, add only") || !strings.Contains(out, "compat: octoprint-mqtt") || len(byHand.files()) != 1 || len(octo.Asked()) != 0 {
 		t.Errorf("%v\n%s\n%v", err, out, byHand.files())
 	}
 }

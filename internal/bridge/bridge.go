@@ -68,7 +68,7 @@ type Bridge struct {
 	web       *web.Server
 	sockets   *listen.Sockets
 	pipeline  atomic.Pointer[pipeline]
-	reloads   chan chan<- control.Outcome
+	reloads   chan reloadRequest
 	noReloads chan struct{} // closed when no reload is taken any more
 
 	// What ends later than what it belonged to.
@@ -102,7 +102,7 @@ func New(o Options) *Bridge {
 	b := &Bridge{
 		began: time.Now(), opt: o, stateDir: o.StateDir, logs: newLogs(o.Log, o.Plan.Log, o.Plan.types.names()...), setLog: o.SetLog,
 		states: event.NewStates(), presence: newPresence(), settle: settleAfter, devices: newDevices(), sockets: listen.New(), now: &running{},
-		reloads: make(chan chan<- control.Outcome), noReloads: make(chan struct{}), heldChanged: make(chan struct{}, 1), sinkRemoved: make(chan struct{}, 1), trace: &trace.Ring{},
+		reloads: make(chan reloadRequest), noReloads: make(chan struct{}), heldChanged: make(chan struct{}, 1), sinkRemoved: make(chan struct{}, 1), trace: &trace.Ring{},
 	}
 	b.refused = refused.Open(filepath.Join(o.StateDir, "refused"), o.Log)
 	b.idleHTTP, b.dropIdle = context.WithCancel(context.Background())

@@ -127,6 +127,28 @@ func TestAnEmptySecretIsWarnedOf(t *testing.T) {
 	}
 }
 
+// TestTwoSourcesAtOneOctoPrintAreWarnedOf, however its address is written.
+func TestTwoSourcesAtOneOctoPrintAreWarnedOf(t *testing.T) {
+	const first = "sources:\n- {name: a, type: octoprint, url: http://octopi.local, api_key: k, device_id: x}\n- {name: b, type: octoprint, api_key: k, "
+	const same = ":3:42: sources[1].url: this is the OctoPrint of sources[0], too"
+	for second, want := range map[string]string{
+		"url: 'http://octopi.local'}":                           same,
+		"url: 'http://octopi.local/'}":                          same,
+		"url: 'http://OctoPi.local.:80//'}":                     same,
+		"url: 'http://octopi.local/b'}":                         "",
+		"url: 'http://octopi.local:5000'}":                      "",
+		"url: 'https://octopi.local'}":                          "",
+		"url: 'http://octopi.local:5000', device_id: x}":        "sources[1].device_id: it is that of sources[0], too",
+		"url: 'http://other'}\n- {name: c, type: webhook}\n":    "",
+		"url: 'http://octopi.local', device_id: other-printer}": same,
+	} {
+		warnings := load(t, first+second).Warnings()
+		if got := strings.Join(warnings, "\n"); want == "" && got != "" || !strings.Contains(got, want) || len(warnings) > 1 {
+			t.Errorf("%s: %s; want %s", second, got, want)
+		}
+	}
+}
+
 // TestASourceThatReadsWhatASinkWritesIsWarnedOf: each event would make another.
 func TestASourceThatReadsWhatASinkWritesIsWarnedOf(t *testing.T) {
 	dir := t.TempDir()

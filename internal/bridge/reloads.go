@@ -29,12 +29,25 @@ const metricsPath = "/metrics"
 
 var errStopping = errors.New("the program is stopping")
 
+// reloadRequest asks for a reload.
+type reloadRequest struct {
+	answer chan<- control.Outcome // cap 1
+	// unless is the content that needs none if it is what runs; zero for a reload
+	// in any case, since more than that file may have changed.
+	unless config.Sum
+}
+
 // Reload reads the configuration again, has the bridge run it, and returns how
 // that went. The error is ctx's, or says that the bridge is stopping.
 func (b *Bridge) Reload(ctx context.Context) (control.Outcome, error) {
+	return b.reloadUnless(ctx, config.Sum{})
+}
+
+// reloadUnless is Reload, unless the newest reload has taken up this content.
+func (b *Bridge) reloadUnless(ctx context.Context, loaded config.Sum) (control.Outcome, error) {
 	answer := make(chan control.Outcome, 1)
 	select {
-	case b.reloads <- answer:
+	case b.reloads <- reloadRequest{answer, loaded}:
 	case <-b.noReloads:
 		return control.Outcome{}, errStopping
 	case <-ctx.Done():
@@ -55,8 +68,12 @@ func (b *Bridge) takeReloads(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case answer := <-b.reloads:
-			answer <- b.reload(ctx)
+		case r := <-b.reloads:
+			if r.unless != (config.Sum{}) && b.last.OK && r.unless == b.now.plan.doc.Sum() {
+				r.answer <- b.last
+				continue
+			}
+			r.answer <- b.reload(ctx)
 		}
 	}
 }
@@ -143,12 +160,13 @@ func (b *Bridge) reloaded(o control.Outcome) {
 	}
 }
 
-// watchConfig reloads whenever the file changes.
+// watchConfig reloads whenever the file changes, unless a command has had it
+// reloaded by then.
 func (b *Bridge) watchConfig(ctx context.Context) {
 	if b.opt.File == "" {
 		return
 	}
-	config.Watch(ctx, b.opt.File, b.opt.Plan.doc.Sum(), func() { _, _ = b.Reload(ctx) }, b.log)
+	config.Watch(ctx, b.opt.File, b.opt.Plan.doc.Sum(), func(sum config.Sum) { _, _ = b.reloadUnless(ctx, sum) }, b.log)
 }
 
 // serveReload answers when the reload is over: 200, or 422 with what is wrong.

@@ -51,10 +51,27 @@ func (p *Plan) warnOfSurprises() {
 	for i, o := range p.sources[:min(len(p.sources), len(p.Sources))] {
 		p.warnOfEmptySecrets(fmt.Sprintf("sources[%d]", i), o)
 	}
+	p.warnOfNeighbours()
 	p.warnOfOpenSources()
 	p.warnOfCircles()
 	p.warnOfMixedEvents()
 	p.warnOfSinks()
+}
+
+// warnOfNeighbours tells what sources know of those before them.
+func (p *Plan) warnOfNeighbours() {
+	for i, o := range p.sources {
+		n, ok := o.(neighbour)
+		if !ok {
+			continue
+		}
+		for j, other := range p.sources[:i] {
+			if err := n.WarnBeside(other, fmt.Sprintf("sources[%d]", j)); err != nil {
+				p.doc.Warnings = append(p.doc.Warnings, p.doc.Explain(fmt.Sprintf("sources[%d]", i), err)[0].String())
+				break // it is said once of each
+			}
+		}
+	}
 }
 
 // warnOfSinks tells what sinks know themselves, and of one whose events fill a

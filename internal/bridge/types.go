@@ -54,6 +54,11 @@ type (
 	// warner tells, as KeyErrors, what is allowed and may be otherwise than it is
 	// meant, such as a folder that is not there yet.
 	warner interface{ Warn() error }
+	// neighbour tells, as a KeyError, what is allowed and most likely not meant of a
+	// source beside another that is named, such as that both watch one thing.
+	neighbour interface {
+		WarnBeside(other sources.Options, name string) error
+	}
 	// writer tells which files a sink writes, and reader which a source reads.
 	writer interface{ Writes() []string }
 	reader interface{ Reads(path string) bool }

@@ -32,7 +32,8 @@ const EventName = "Command"
 // Bounds of what is accepted.
 const (
 	// MaxAge is how old a command may be when it is given to its source: one
-	// that comes late would surprise whoever is near the thing by then.
+	// that comes late would surprise whoever is near the thing by then. It is also
+	// how far the clock of whoever gives it may be ahead.
 	MaxAge = 10 * time.Second
 	// maxPayload bounds the payload of a command, in bytes.
 	maxPayload = 8 << 10
@@ -79,7 +80,10 @@ type Options struct {
 	Emit func(ctx context.Context, source string, e event.Event) error
 	// Timeout is how long a source may take for a command. Zero is 30 s.
 	Timeout time.Duration
-	Log     zerolog.Logger
+	// Grace is how long a source may take to give up a command that is cancelled,
+	// since the source or the program ends. Zero is 5 s.
+	Grace time.Duration
+	Log   zerolog.Logger
 }
 
 // Config is what a Desk does.
@@ -128,6 +132,9 @@ type Desk struct {
 func New(o Options) *Desk {
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Second
+	}
+	if o.Grace == 0 {
+		o.Grace = 5 * time.Second
 	}
 	return &Desk{opt: o, answers: make(chan struct{}, maxAnswers)}
 }
@@ -190,7 +197,9 @@ func same(a, b sources.Commander) bool {
 	return a != nil && reflect.TypeOf(a).Comparable() && a == b
 }
 
-// Close cancels all commands and waits until they have ended.
+// Close cancels all commands and waits until they have ended, or for Options.Grace
+// after what is said of them: a source that ignores that its command is cancelled
+// is left to itself, and the log says so.
 func (d *Desk) Close() {
 	d.Configure(Config{})
 	d.wg.Wait()
@@ -217,6 +226,8 @@ func (d *Desk) Take(in sinks.Incoming) {
 		p.ignore(c, tooLarge)
 	case c.late:
 		p.ignore(c, late)
+	case c.early:
+		p.ignore(c, early)
 	default:
 		select {
 		case p.queue <- c:
@@ -240,11 +251,13 @@ func (d *Desk) read(in sinks.Incoming, source string) *command {
 	now := time.Now()
 	c.late = now.Sub(c.received) > MaxAge
 	if len(in.Payload) <= maxPayload {
-		c.late = now.Sub(c.read(d.config.TimestampField, now)) > MaxAge || c.late
+		age := now.Sub(c.read(d.config.TimestampField, now))
+		c.late, c.early = age > MaxAge || c.late, age < -MaxAge
 	}
-	// Nobody waits for the answer to one that is old, and an answer to what the
+	// Nobody waits for the answer to one that is old, or has a time that cannot be
+	// told from that of an old one, and an answer to what the
 	// program has published itself could be the next part of a circle.
-	c.unanswered = in.Own || in.Retained || c.late
+	c.unanswered = in.Own || in.Retained || c.late || c.early
 	return c
 }
 
@@ -254,6 +267,7 @@ type command struct {
 	who        who
 	received   time.Time
 	late       bool            // it was too old when it came
+	early      bool            // its time is to come: how old it is nobody knows
 	unanswered bool            // also if it is ignored
 	answer     string          // the topic
 	id         json.RawMessage // a string or a number that the answer repeats; nil is none

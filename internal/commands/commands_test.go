@@ -200,6 +200,8 @@ func TestWhatMustNotBeDoneIsIgnored(t *testing.T) {
 		{"pause", fmt.Sprintf(`{"timestamp":%d}`, old.UnixMilli()), nil, "it is older than 10s", false},
 		{"pause", fmt.Sprintf(`{"timestamp":%q}`, old.Format(time.RFC3339)), nil, "it is older than 10s", false},
 		{"pause", fmt.Sprintf(`{"at":%d}`, old.Unix()), nil, "it is older than 10s", false},
+		{"pause", `{"_timestamp":4000000000}`, nil, "its time is more than 10s in the future", false},
+		{"pause", fmt.Sprintf(`{"timestamp":%d}`, time.Now().Add(time.Minute).UnixMilli()), nil, "its time is more than 10s in the future", false},
 		{"pause", strings.Repeat("x", 8<<10+1), nil, "its payload has more than 8192 bytes", true},
 	} {
 		r := newRig(t, "pause", "resume")
@@ -209,7 +211,7 @@ func TestWhatMustNotBeDoneIsIgnored(t *testing.T) {
 		for range 5 {
 			r.take(c.name, c.payload, c.change)
 		}
-		r.take("resume", fmt.Sprintf(`{"timestamp":%d}`, time.Now().Unix()))
+		r.take("resume", fmt.Sprintf(`{"timestamp":%d}`, time.Now().Add(5*time.Second).Unix())) // a clock that is a little ahead
 		r.await(t, 1)
 		r.Close() // when that returns, all that is answered was
 		done, answers, events, log := r.lists()
@@ -261,6 +263,37 @@ func TestOneIsDoneAtATime(t *testing.T) {
 	}
 	close(r.release)
 	r.await(t, 2)
+}
+
+// TestASourceThatDoesNotGiveUpIsLeft, which the log says once, when it is removed
+// and when the program ends: Close returns.
+func TestASourceThatDoesNotGiveUpIsLeft(t *testing.T) {
+	for _, remove := range []bool{false, true} {
+		r := newRig(t)
+		r.Desk.Close()
+		r.Desk = commands.New(commands.Options{Emit: r.emit, Timeout: time.Hour, Grace: 50 * time.Millisecond, Log: zerolog.New(lockedWriter{r})})
+		r.config.Sources[0].Allowed = []string{"stubborn", "pause"}
+		r.Configure(r.config)
+		r.take("stubborn", "")
+		testkit.Eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
+		r.take("pause", `{"id":1}`)
+		if remove {
+			r.config.Sources = nil
+			r.Configure(r.config)
+		}
+		closed := make(chan struct{})
+		go func() { defer close(closed); r.Close() }()
+		select {
+		case <-closed:
+		case <-time.After(30 * time.Second):
+			t.Fatal("Close waits for a source that does not give up")
+		}
+		done, answers, events, log := r.lists()
+		if len(done) != 1 || len(events) != 1 || !strings.Contains(events[0], "being stopped") || strings.Count(log, "did not give up its command within 50ms") != 1 {
+			t.Errorf("done %q, answered %q, events %q, the log says %s", done, answers, events, log)
+		}
+		close(r.release)
+	}
 }
 
 // TestACommandThatWaitedTooLongIsAnswered, and not done as a surprise.

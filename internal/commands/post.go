@@ -115,7 +115,7 @@ func (p *post) handle(ctx context.Context, c *command) {
 	done := make(chan struct{})
 	var reply []byte
 	var err error
-	go func() { // waited for below
+	go func() { // waited for below, if it ends
 		defer close(done)
 		reply, err = p.do(limited, c.Command)
 	}()
@@ -127,7 +127,23 @@ func (p *post) handle(ctx context.Context, c *command) {
 	}
 	p.desk.publish(ctx, c, o)
 	p.store(ctx, c, o, began)
-	<-done // one at a time
+	select { // one at a time
+	case <-done:
+	case <-ctx.Done():
+		p.abandon(c, done)
+	}
+}
+
+// abandon waits until a command that was cancelled, as its source ends, has
+// ended. One that does not is left: it must not keep the program from ending.
+func (p *post) abandon(c *command, done <-chan struct{}) {
+	patience := time.NewTimer(p.desk.opt.Grace)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+		c.describe(p.desk.opt.Log.Error()).Msgf("the source did not give up its command within %s of being told to; it is no longer waited for, which is a bug of the source", p.desk.opt.Grace)
+	}
 }
 
 // do calls the source. A panic is an error: one source's bug must not end the

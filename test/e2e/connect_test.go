@@ -34,7 +34,7 @@ func TestConnectIsTakenUpByTheRunningProgram(t *testing.T) {
 	status, out, says := runOnce(t, "connect", "octoprint", octo.URL, "--state-dir", p.state)
 	text, err := os.ReadFile(p.config)
 	testkit.OK(t, err)
-	if status != 0 || !strings.Contains(string(text), "# ours\nsources: [{name: octoprint, type: octoprint") || !strings.Contains(says, "using the configuration "+p.config) {
+	if status != 0 || !strings.Contains(string(text), "# ours\nsources: [{name: w, type: webhook}, {name: octoprint, type: octoprint") || !strings.Contains(says, "using the configuration "+p.config) {
 		t.Fatalf("status %d\n%s\n%s\n%s", status, out, says, text)
 	}
 	if !strings.Contains(out, "the running event2mqtt has taken it up: connected to OctoPrint") || !strings.Contains(out, fmt.Sprintf("watch it: mosquitto_sub -p %d -v -t 'event2mqtt/#'", broker)) {
@@ -51,6 +51,15 @@ func TestConnectIsTakenUpByTheRunningProgram(t *testing.T) {
 	}
 	if status, out, says := runOnce(t, "connect", "octoprint", octo.URL, "--renew", "--state-dir", p.state); status != 0 || !strings.Contains(out, "taken it up: connected") {
 		t.Errorf("renew: status %d\n%s\n%s", status, out, says)
+	}
+	// So it is where the file has the right key, and the program another.
+	testkit.Write(t, filepath.Join(filepath.Dir(p.config), "octoprint.key"), "OLD")
+	runOnce(t, "reload", "--state-dir", p.state)
+	testkit.Write(t, filepath.Join(filepath.Dir(p.config), "octoprint.key"), octotest.Key)
+	const reloaded = `"changed":["source octoprint: changed"]`
+	before := strings.Count(p.log.String(), reloaded)
+	if status, out, says := runOnce(t, "connect", "octoprint", octo.URL, "--renew", "--state-dir", p.state); status != 0 || !strings.Contains(out, "has given the key that is in") || strings.Contains(out, "taken it up") || strings.Count(p.log.String(), reloaded) != before+1 {
+		t.Errorf("renew of the same: status %d\n%s\n%s", status, out, says)
 	}
 	// Another program has nothing of it.
 	status, out, _ = runOnce(t, "connect", "octoprint", octo.URL, "--config", filepath.Join(t.TempDir(), "c.yaml"), "--state-dir", p.state)

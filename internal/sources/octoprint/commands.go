@@ -42,20 +42,21 @@ const (
 // command is one that a source may be told.
 type command struct {
 	name, title string
+	may         api.Permission // that the key's user needs
 	do          func(s *Source, ctx context.Context, payload []byte) (reply map[string]any, err error)
 }
 
 // known are the commands that there are.
 var known = []command{
-	{"pause", "Pause", tell("/api/job", api.MayPrint, map[string]any{"command": "pause", "action": "pause"})},
-	{"resume", "Resume", tell("/api/job", api.MayPrint, map[string]any{"command": "pause", "action": "resume"})},
-	{"cancel", "Cancel", tell("/api/job", api.MayPrint, map[string]any{"command": "cancel"})},
-	{"start", "Print the selected file", (*Source).start},
-	{"connect", "Connect the printer", tell("/api/connection", api.MayConnect, map[string]any{"command": "connect"})},
-	{"disconnect", "Disconnect the printer", tell("/api/connection", api.MayConnect, map[string]any{"command": "disconnect"})},
-	{commandTemperature, "Temperature", (*Source).temperature},
-	{commandGcode, "G-code", (*Source).gcode},
-	{commandSnapshot, "Take a snapshot", (*Source).snapshot},
+	{"pause", "Pause", api.MayPrint, tell("/api/job", api.MayPrint, map[string]any{"command": "pause", "action": "pause"})},
+	{"resume", "Resume", api.MayPrint, tell("/api/job", api.MayPrint, map[string]any{"command": "pause", "action": "resume"})},
+	{"cancel", "Cancel", api.MayPrint, tell("/api/job", api.MayPrint, map[string]any{"command": "cancel"})},
+	{"start", "Print the selected file", api.MayPrint, (*Source).start},
+	{"connect", "Connect the printer", api.MayConnect, tell("/api/connection", api.MayConnect, map[string]any{"command": "connect"})},
+	{"disconnect", "Disconnect the printer", api.MayConnect, tell("/api/connection", api.MayConnect, map[string]any{"command": "disconnect"})},
+	{commandTemperature, "Temperature", api.MayControl, (*Source).temperature},
+	{commandGcode, "G-code", api.MayControl, (*Source).gcode},
+	{commandSnapshot, "Take a snapshot", api.MayWatch, (*Source).snapshot},
 }
 
 // commandNames are the names of all commands.
@@ -127,6 +128,26 @@ func (o *Options) checkGcode(errs *config.Errors) {
 			}
 		}
 	}
+}
+
+// lacking says which permissions the key's user is known to lack, and what for.
+func (o *Options) lacking(user api.Session) error {
+	if user.Lacks(api.MaySee) {
+		return fmt.Errorf("the user %s of the API key needs the permission %s, without which OctoPrint tells nothing; it is given in OctoPrint under Settings, Access Control", user.Name, api.MaySee)
+	}
+	var lacks []string
+	for _, c := range known {
+		if slices.Contains(o.Commands.Commands, c.name) && user.Lacks(c.may) {
+			lacks = append(lacks, fmt.Sprintf("%s for the command %s", c.may, c.name))
+		}
+	}
+	if (len(o.Snapshot.Events) > 0 || o.Snapshot.Every > 0) && o.Snapshot.URL == "" && user.Lacks(api.MayWatch) {
+		lacks = append(lacks, fmt.Sprintf("%s for snapshots", api.MayWatch))
+	}
+	if lacks == nil {
+		return nil
+	}
+	return fmt.Errorf("the user %s of the API key lacks permissions: %s; they are given in OctoPrint under Settings, Access Control", user.Name, strings.Join(lacks, ", "))
 }
 
 // Do implements sources.Commander. While OctoPrint is away it fails at once.
@@ -266,7 +287,11 @@ func (s *Source) gcode(ctx context.Context, payload []byte) (map[string]any, err
 	}
 	lines, ok := s.options.Gcode[name]
 	if !ok {
-		return nil, fmt.Errorf("the option gcode has no %q; it has %s", bounded(name, maxKey), strings.Join(slices.Sorted(maps.Keys(s.options.Gcode)), ", "))
+		what := fmt.Sprintf("the option gcode has no %q", bounded(name, maxKey))
+		if name == "" {
+			what = "the payload names no entry of the option gcode"
+		}
+		return nil, fmt.Errorf("%s; it has %s", what, strings.Join(slices.Sorted(maps.Keys(s.options.Gcode)), ", "))
 	}
 	return said(s.client.Tell(ctx, "/api/printer/command", api.MayControl, map[string]any{"commands": lines}))
 }

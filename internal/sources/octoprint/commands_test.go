@@ -177,10 +177,10 @@ func TestWhatIsNotAllowedNeverReachesOctoPrint(t *testing.T) {
 		{"temperature", `{"targets":{"chamber":40}}`, `max_temperature does not name the heater "chamber"; it names bed, tool0, tool1`},
 		{"temperature", `{"targets":{"bed":60,"tool0":999}}`, "0 to 250 are allowed"},
 		{"temperature", `{"targets":{"tool0":999,"tool0":100}}`, "0 to 250 are allowed"},
-		{"gcode", ``, `the option gcode has no ""; it has home, park_high`},
+		{"gcode", ``, `the payload names no entry of the option gcode; it has home, park_high`},
 		{"gcode", `M112`, `the option gcode has no "M112"`},
 		{"gcode", "home\nM112", `the option gcode has no "home\nM112"`},
-		{"gcode", `{"name":["home"]}`, "the option gcode has no"},
+		{"gcode", `{"name":["home"]}`, "the payload names no entry of the option gcode"},
 	} {
 		if reply, err := d.do(c.name, c.payload); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s %s: %s, %v, want %s", c.name, c.payload, reply, err, c.says)

@@ -36,7 +36,7 @@ func (r *reporter) route(e *event.Event) {
 	if err != nil {
 		return // the name is too long for a topic; whoever publishes it says so
 	}
-	e.Route.Topic = to
+	e.Route.Topic, e.Route.Outside = to, r.topics.event.Outside()
 	e.Route.Retain = r.config.Plugin.Retain && (e.Name == "ZChange" || e.Name == "FirmwareData")
 }
 
@@ -52,7 +52,7 @@ func (r *reporter) compatReport(s *snapshot, now time.Time, out *result) {
 	if r.topics.progress == "" {
 		return
 	}
-	p := percent{location: s.Job.Get("file.origin").Str, path: s.Job.Get("file.path").Str, known: true, at: now}
+	p := percent{location: kept(s.Job.Get("file.origin"), maxKey), path: kept(s.Job.Get("file.path"), maxPosition), known: true, at: now}
 	completion := s.Progress.Get("completion")
 	if completion.Type != gjson.Number { // nothing is printed
 		p.location, p.path = "", ""

@@ -4,15 +4,20 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/bmatcuk/doublestar/v4"
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/device"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/octoprint/api"
 	"event2mqtt/internal/topic"
@@ -117,21 +122,13 @@ func (o *Options) settings() (s settings, err error) {
 	if (o.Username == "") != (o.Password == "") {
 		errs.Relation("password", "username", "username and password must be given together")
 	}
-	if strings.TrimSpace(string(o.APIKey)) != string(o.APIKey) || strings.ContainsAny(string(o.APIKey), "\r\n") {
-		errs.Bad("api_key", "begins or ends with a space, or holds a line end; write the key alone")
+	if strings.TrimSpace(string(o.APIKey)) != string(o.APIKey) || !validValue(string(o.APIKey)) {
+		errs.Bad("api_key", "begins or ends with a space, or holds a line end or another control character; write the key alone")
 	}
-	header := http.Header{}
-	for name, value := range o.Headers {
-		if !validHeader(name) || strings.ContainsAny(string(value), "\r\n\x00") {
-			errs.Bad("headers."+name, "is not a header, or holds a line end")
-		}
-		header.Set(name, string(value))
+	if o.DeviceID != "" && !deviceIDs.MatchString(o.DeviceID) {
+		errs.Bad("device_id", "%q cannot be an identifier; letters, digits, _ and - are allowed, %d at most", o.DeviceID, device.MaxKey)
 	}
-	for _, name := range []string{"Origin", "X-Api-Key", "Host"} {
-		if header.Get(name) != "" {
-			errs.Bad("headers", "%s is set by event2mqtt itself; leave it out", name)
-		}
-	}
+	header := o.header(&errs)
 	if n := len(o.Plugin.MetadataKeys); n > maxMetadata {
 		errs.Bad("plugin.metadata_keys", "has %d keys; at most %d are allowed", n, maxMetadata)
 	}
@@ -160,9 +157,66 @@ func (o *Options) settings() (s settings, err error) {
 	return s, errs.Err()
 }
 
+// deviceIDs are the identifiers that a device may have.
+var deviceIDs = regexp.MustCompile(fmt.Sprintf(`^[A-Za-z0-9_-]{1,%d}$`, device.MaxKey))
+
+// ownHeaders are those that the program sets itself, or that say how the message
+// is sent, which is HTTP's and the WebSocket's own matter: with another value
+// OctoPrint would wait for what never comes, or answer in another form.
+var ownHeaders = []string{
+	"Origin", "X-Api-Key", "Host", "Content-Type", "Content-Length", "Transfer-Encoding", "Trailer", "Te", "Expect",
+	"Connection", "Proxy-Connection", "Keep-Alive", "Upgrade", "Accept-Encoding",
+}
+
+// header reads the headers.
+func (o *Options) header(errs *config.Errors) http.Header {
+	header := http.Header{}
+	for _, name := range slices.Sorted(maps.Keys(o.Headers)) {
+		value := string(o.Headers[name])
+		if !validHeader(name) || !validValue(value) {
+			errs.Bad("headers."+name, "is not a header, or holds a line end or another control character")
+		}
+		if own := http.CanonicalHeaderKey(name); slices.Contains(ownHeaders, own) || strings.HasPrefix(own, "Sec-Websocket-") {
+			errs.Bad("headers", "%s is set by event2mqtt itself; leave it out", own)
+		}
+		header.Set(name, value)
+	}
+	return header
+}
+
 func validHeader(name string) bool {
 	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" // RFC 9110, 5.6.2
 	return name != "" && strings.Trim(name, token) == ""
+}
+
+// validValue reports whether a text can be the value of a header: tabs are all
+// that it may hold of control characters (RFC 9110, 5.5).
+func validValue(value string) bool {
+	return !strings.ContainsFunc(value, func(r rune) bool { return r != '\t' && unicode.IsControl(r) })
+}
+
+// WarnBeside tells what is most likely not meant of a source beside another,
+// which has the name given: two at one OctoPrint, or with one identifier.
+func (o *Options) WarnBeside(other sources.Options, name string) error {
+	before, ok := other.(*Options)
+	if !ok {
+		return nil
+	}
+	a, err := api.ParseURL(o.URL)
+	if err != nil {
+		return nil // Check tells it
+	}
+	b, err := api.ParseURL(before.URL)
+	if err != nil {
+		return nil
+	}
+	switch {
+	case place(a) == place(b):
+		return config.Errorf("url", "this is the OctoPrint of %s, too: each of its events comes twice, and each source tells when the other connects; remove one of them", name)
+	case deviceID(o, a) == deviceID(before, b):
+		return config.Errorf("device_id", "it is that of %s, too: both are taken for one printer; choose another", name)
+	}
+	return nil
 }
 
 // build reads the files. Its error holds every KeyError.

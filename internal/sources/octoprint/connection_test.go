@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -18,6 +19,7 @@ import (
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/octoprint"
+	"event2mqtt/internal/testkit"
 )
 
 // TestTheConnectionIsMadeAsOctoPrintWantsIt: no Origin, which OctoPrint would
@@ -90,7 +92,7 @@ func TestAnAbsentOctoPrintIsWaitedForAndSaidOnceInWords(t *testing.T) {
 		login func(http.ResponseWriter, *http.Request) bool
 		says  string
 	}{
-		"a wrong key, as OctoPrint says it": {answer(400, "application/json", `{"error":"CSRF validation failed"}`), "refuses the API key (status 400): it is wrong or was revoked; make a new one in OctoPrint under Settings, Application Keys, and set api_key"},
+		"a wrong key, as OctoPrint says it": {answer(400, "application/json", `{"error":"CSRF validation failed"}`), "refuses the API key (status 400): it is wrong or was revoked; get a new one: event2mqtt connect octoprint http://"},
 		"a wrong key":                       {answer(403, "application/json", `{}`), "refuses the API key (status 403)"},
 		"it boots":                          {answer(501, "text/html", `<!DOCTYPE HTML>`), "is starting, or is not there behind its proxy (status 501); event2mqtt connects when it is"},
 		"it boots, with a page":             {answer(200, "text/html", `<!DOCTYPE HTML>`), "is starting"},
@@ -307,6 +309,18 @@ func TestWrongOptionsSayWhatWouldBeRight(t *testing.T) {
 		{func(o *octoprint.Options) { o.TLS.Cert = "/nowhere" }, "cert and key must be given together"},
 		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"a b": "c"} }, "headers.a b: is not a header"},
 		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"origin": "c"} }, "Origin is set by event2mqtt itself"},
+		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"Connection": "c"} }, "Connection is set by event2mqtt itself"},
+		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"upgrade": "c"} }, "Upgrade is set by event2mqtt itself"},
+		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"Sec-WebSocket-Version": "c"} }, "Sec-Websocket-Version is set by event2mqtt itself"},
+		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"Content-Length": "c"} }, "Content-Length is set by event2mqtt itself"},
+		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"Host": "c"} }, "Host is set by event2mqtt itself"},
+		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"Transfer-Encoding": "c"} }, "Transfer-Encoding is set by event2mqtt itself"},
+		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"Accept-Encoding": "c"} }, "Accept-Encoding is set by event2mqtt itself"},
+		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"Authorization": "Bearer a\tb"} }, ""},
+		{func(o *octoprint.Options) { o.Headers = map[string]config.Secret{"X-A": "a\x1bb"} }, "headers.X-A: is not a header, or holds a line end"},
+		{func(o *octoprint.Options) { o.APIKey = "a\x00b" }, "api_key: begins or ends with a space, or holds a line end or another control character"},
+		{func(o *octoprint.Options) { o.APIKey = "a\nb" }, "api_key: begins or ends with a space, or holds a line end or another control character"},
+		{func(o *octoprint.Options) { o.DeviceID = "printer 1" }, "device_id: \"printer 1\" cannot be an identifier; letters, digits, _ and - are allowed"},
 		{func(o *octoprint.Options) { o.Plugin.MetadataKeys = []string{"hash"} }, "is of use only with compat: octoprint-mqtt"},
 		{func(o *octoprint.Options) { o.Compat, o.Plugin.TemperatureTopic = "octoprint-mqtt", "temperature" }, "plugin.temperature_topic: \"temperature\" must hold {temp}"},
 		{func(o *octoprint.Options) { o.Compat, o.Plugin.EventTopic = "octoprint-mqtt", "event/{name}" }, "plugin.event_topic: "},
@@ -318,6 +332,35 @@ func TestWrongOptionsSayWhatWouldBeRight(t *testing.T) {
 		err := options("http://octopi.local", c.change).Check()
 		if text := fmt.Sprint(err); (err == nil) != (c.says == "") || err != nil && !strings.Contains(text, c.says) {
 			t.Errorf("%v, want %q", err, c.says)
+		}
+	}
+}
+
+// TestAProbeNamesThePermissionsThatAreMissing, so that nobody learns of them by
+// the first command that fails.
+func TestAProbeNamesThePermissionsThatAreMissing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ user, want string }{
+		{`"admin":true,"needs":{"role":["admin"]}`, ""},
+		{`"admin":false`, ""}, // it does not say
+		{`"admin":false,"needs":{"role":["status","print","webcam"]}`, ""},
+		{`"admin":false,"needs":{"role":["status"]}`, "the user ann of the API key lacks permissions: Print for the command pause, Webcam for snapshots; they are given in OctoPrint under Settings, Access Control"},
+		{`"admin":false,"needs":{"role":[]}`, "the user ann of the API key needs the permission Status"},
+	} {
+		s := newServer(t)
+		s.set(func() {
+			s.login = func(w http.ResponseWriter, _ *http.Request) bool {
+				fmt.Fprintf(w, `{"name":"ann","session":"aa",%s}`, c.user)
+				return true
+			}
+		})
+		o := options(s.url())
+		o.Commands.Commands, o.Snapshot.Every = []string{"pause"}, time.Minute
+		source, err := o.Build(sources.Deps{Log: zerolog.Nop()})
+		testkit.OK(t, err)
+		_, err = source.(sources.Prober).Probe(t.Context())
+		if got := fmt.Sprint(err); c.want == "" && err != nil || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s", c.user, got)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package octoprint
 import (
 	"context"
 	"errors"
+	"time"
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
@@ -11,14 +12,43 @@ import (
 
 // This file hands over what comes of frames.
 
+// lastPatience is how much longer storing may take when the program ends.
+const lastPatience = 2 * time.Second
+
 // deliver stores events, waiting for as long as that is not possible, and
-// reports states.
+// reports states. When the program ends it still tries for lastPatience. On
+// error the translator is back at what was stored last, so that what was not is
+// found again.
 func (s *Source) deliver(ctx context.Context, r result) error {
+	ctx, cancel := outlast(ctx, lastPatience)
+	defer cancel()
+	err := s.hand(ctx, r)
+	if err != nil {
+		s.t.rewind(s.out.Positions()[positionKey])
+		s.t.unstored = true
+	}
+	return err
+}
+
+// outlast returns a context that ends that much later than ctx.
+func outlast(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(by, cancel)
+		context.AfterFunc(longer, func() { timer.Stop() })
+	})
+	return longer, func() { stop(); cancel() }
+}
+
+func (s *Source) hand(ctx context.Context, r result) error {
 	if len(r.states) > 0 {
 		s.out.Report(r.states...)
 	}
 	if r.describe {
 		s.out.Describe(s.t.describe(s.settings.url, s.name))
+	}
+	if r.skipped {
+		s.log.Warn().Msgf("octoprint: OctoPrint lists more than %d doings of the printer that were missed; the oldest are skipped", maxLate)
 	}
 	if err := s.emit(ctx, r.events); err != nil {
 		return err

@@ -5,8 +5,11 @@ import (
 	"encoding/hex"
 	"net/url"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"event2mqtt/internal/device"
+	"event2mqtt/internal/sources/octoprint/api"
 	"event2mqtt/internal/topic"
 )
 
@@ -45,12 +48,7 @@ func deviceID(o *Options, u *url.URL) string {
 	if o.DeviceID != "" {
 		return o.DeviceID
 	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	sum := sha256.Sum256([]byte(strings.ToLower(u.Hostname()) + "\n" + port + "\n" + u.Path))
-	return "octoprint-" + hex.EncodeToString(sum[:6])
+	return "octoprint-" + digest(place(u))
 }
 
 // Thing implements sources.Describer.
@@ -79,9 +77,23 @@ var (
 	triggers = []string{"PrintStarted", "PrintDone", "PrintFailed", "PrintPaused", "PausedForUser", "Error"}
 )
 
-// describe is what is known of the printer. name is what people call it.
+// place is where an OctoPrint is, however its address is written.
+func place(u *url.URL) string { return api.Server(u) + u.Path }
+
+// digest is short, and of letters and digits.
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:6])
+}
+
+// describe is what is known of the printer. name is what people call it. What the
+// texts hold never keeps the device from being one: they are OctoPrint's, and the
+// printer's.
 func (t *translator) describe(u *url.URL, name string) device.Device {
 	d := device.Device{ID: deviceID(t.config, u), Name: name, Manufacturer: "OctoPrint", URL: u.String() + "/", Events: eventNames(), Notable: notable, Triggers: triggers}
+	if len(d.URL) > device.MaxURL {
+		d.URL = ""
+	}
 	d.Version = t.version
 	if f := t.pos.Firmware; f != nil {
 		d.Model = f.Model
@@ -91,6 +103,9 @@ func (t *translator) describe(u *url.URL, name string) device.Device {
 		case f.Name != "":
 			d.Version = strings.TrimSpace(d.Version + " (" + f.Name + ")")
 		}
+	}
+	for _, text := range []*string{&d.Name, &d.Model, &d.Version} {
+		*text = api.Clean(*text, device.MaxText)
 	}
 	if t.topics.on {
 		d.Entities = t.compatEntities()
@@ -104,24 +119,52 @@ func (t *translator) describe(u *url.URL, name string) device.Device {
 	if t.config.Thumbnail {
 		d.Entities = append(d.Entities, device.Entity{Key: "thumbnail", Name: "Thumbnail", State: keyThumbnail, Kind: device.Image})
 	}
-	for _, key := range t.order {
-		if t.topics.on && t.topics.temperature == "" {
-			break
-		}
-		title := heaterName(key)
-		d.Entities = append(d.Entities,
-			device.Entity{Key: key, Name: title, State: keyTemperature + key, Value: "actual", Kind: device.Number, Unit: "°C", Class: "temperature"},
-			device.Entity{Key: key + "_target", Name: title + " target", State: keyTemperature + key, Value: "target", Kind: device.Number, Unit: "°C", Class: "temperature"})
+	if !t.topics.on || t.topics.temperature != "" {
+		d.Entities = append(d.Entities, heaterEntities(t.order)...)
 	}
 	return d
 }
 
+// heaterEntities are the values of heaters, whose names plugins may have made up.
+func heaterEntities(names []string) (all []device.Entity) {
+	seen := map[string]bool{}
+	for _, name := range names {
+		key := entityKey(name)
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		title := heaterName(name)
+		all = append(all,
+			device.Entity{Key: "temperature_" + key, Name: title, State: keyTemperature + name, Value: "actual", Kind: device.Number, Unit: "°C", Class: "temperature"},
+			device.Entity{Key: "target_" + key, Name: title + " target", State: keyTemperature + name, Value: "target", Kind: device.Number, Unit: "°C", Class: "temperature"})
+	}
+	return all
+}
+
+// entityKey is a heater's name in the keys of entities. A name that holds what no
+// key may has an end of its own, so that it stays the same whichever other
+// heaters there are.
+func entityKey(name string) string {
+	key := strings.Map(func(r rune) rune {
+		if r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
+			return r
+		}
+		return '_'
+	}, name)
+	if key != name {
+		key += "_" + digest(name)
+	}
+	return key
+}
+
 // heaterName is a heater's name for people.
 func heaterName(key string) string {
-	if n, ok := strings.CutPrefix(key, "tool"); ok {
+	if n, ok := strings.CutPrefix(key, "tool"); ok && n != "" {
 		return "Tool " + n
 	}
-	return strings.ToUpper(key[:1]) + key[1:]
+	first, size := utf8.DecodeRuneInString(key)
+	return string(unicode.ToUpper(first)) + key[size:]
 }
 
 // entities are the values that each OctoPrint has.

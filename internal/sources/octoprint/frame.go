@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
 
@@ -23,6 +24,9 @@ const (
 	maxMarkings = 5000 // of a frame; older ones are skipped
 	maxKey      = 64   // bytes of a heater's name
 	maxType     = event.MaxName
+	maxNumber   = 32                // bytes of a number that is passed on as it was written
+	maxFinite   = 1e15              // what people use is less
+	maxTime     = math.MaxInt32 * 2 // seconds since 1970
 )
 
 // frame is one frame; one of its fields is set, or none if it is of no use.
@@ -126,17 +130,36 @@ func decode(b []byte) (f frame, err error) {
 	return f, nil
 }
 
-func bounded(s string, most int) string { return s[:min(len(s), most)] }
+// bounded is the beginning of a text, in whole runes. It is the same after it
+// was stored as JSON.
+func bounded(s string, most int) string {
+	if len(s) > most {
+		for most > 0 && !utf8.RuneStart(s[most]) {
+			most--
+		}
+		s = s[:most]
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// finite is a number that people use, or 0: JSON has numbers that are infinite
+// here, and that could not be stored.
+func finite(value gjson.Result) float64 {
+	if value.Type != gjson.Number || math.Abs(value.Num) > maxFinite {
+		return 0
+	}
+	return value.Num
+}
 
 func decodeSnapshot(value gjson.Result) *snapshot {
 	s := &snapshot{
-		Server: value.Get("serverTime").Num, State: value.Get("state"), Job: value.Get("job"),
+		Server: finite(value.Get("serverTime")), State: value.Get("state"), Job: value.Get("job"),
 		Progress: value.Get("progress"), Z: value.Get("currentZ"), Whole: value,
 	}
 	s.Readings = decodeReadings(value.Get("temps"))
 	s.Marks = value.Get("markings").IsArray()
 	newest(value.Get("markings"), maxMarkings, func(m gjson.Result) {
-		if at := m.Get("time").Num; at > 0 && at < math.MaxInt32*2 {
+		if at := m.Get("time").Num; at > 0 && at < maxTime {
 			s.Markings = append(s.Markings, marking{bounded(m.Get("type").Str, maxKey), at})
 		}
 	})
@@ -180,7 +203,7 @@ func decodeReadings(temps gjson.Result) (all []reading) {
 
 // number is a number as it was written, or null.
 func number(value gjson.Result) string {
-	if value.Type == gjson.Number {
+	if value.Type == gjson.Number && len(value.Raw) <= maxNumber {
 		return value.Raw
 	}
 	return "null"

@@ -35,7 +35,7 @@ func FuzzDecode(f *testing.F) {
 		for _, compat := range []string{"", compatPlugin} {
 			o := Type.Options().(*Options)
 			o.Compat, o.Plugin.PrinterData, o.Plugin.MetadataKeys = compat, true, []string{"hash", "analysis.x"}
-			tr := newTranslator(o, nil, asks{func(string, string) []byte { return b }, func() []byte { return b }})
+			tr := newTranslator(o, nil, asks{func(string, string) []byte { return b }, func() []byte { return b }, nil})
 			now := time.Unix(1_700_000_000, 0)
 			tr.begin("admin", true, now)
 			for i := range 3 {

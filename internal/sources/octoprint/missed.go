@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -23,8 +24,12 @@ const (
 	// fresh is how young an event may be for its marking not to be there yet:
 	// OctoPrint sends a snapshot each half second.
 	fresh = time.Second
-	// expireAfter is how long an event may be there before its marking comes.
-	expireAfter = 10 * time.Second
+	// expireAfter is in how many snapshots the marking of an event may be missing.
+	expireAfter = 20
+	// maxLate bounds what one connection makes up. Of more the newest is told.
+	maxLate = 1000
+	// maxAhead is how far a time may be ahead of the clock, ours or OctoPrint's.
+	maxAhead = 24 * time.Hour
 )
 
 // missed is what is known of what was missed.
@@ -33,14 +38,20 @@ type missed struct {
 	// before it was told. Events that come meanwhile are held.
 	catching bool
 	caught   time.Time // when catching began, with the first snapshot
+	now      time.Time // of the newest snapshot or tick
 	held     []heldEvent
+	// heldBytes is the size of all that are held.
+	heldBytes int
 	// hole is set while there is a marking whose event has not come, and still
 	// may.
 	hole      bool
-	holeTime  float64        // of the marking
-	holeSince time.Time      // when it was seen first
-	restarted bool           // OctoPrint was, since the position
-	library   []gjson.Result // the files, while what was missed is looked for
+	holeTime  float64   // of the marking
+	holeSince time.Time // when it was seen first
+	restarted bool      // OctoPrint was, since the position
+	library   []printed // the files, while what was missed is looked for
+	late      int       // what was made up since the connection began
+	oversaid  bool      // that it was too much
+	moved     bool      // the position did, by markings, since it was stored last
 
 	// Of the newest snapshot.
 	markings []marking
@@ -58,8 +69,26 @@ type missed struct {
 
 // begin notes that a connection begins.
 func (m *missed) begin() {
-	m.catching, m.caught, m.held, m.hole = true, time.Time{}, nil, false
-	m.markings = nil
+	m.catching, m.caught, m.held, m.heldBytes, m.hole = true, time.Time{}, nil, 0, false
+	m.markings, m.late, m.oversaid = nil, 0, false
+}
+
+// over reports whether the program ends, so that answers are not to be trusted.
+func (t *translator) over() bool { return t.ended != nil && t.ended() }
+
+// latest is the latest time that anything may have happened, by OctoPrint's
+// clock, in seconds since 1970: one that says more is wrong.
+func (t *translator) latest() float64 { return t.server(t.now) + maxAhead.Seconds() }
+
+// when is a time of OctoPrint's clock, or now if it cannot be: its clock was not
+// set yet, or the list is wrong.
+func (t *translator) when(seconds float64) time.Time {
+	const y2000 = 946684800
+	at := instant(min(seconds, maxTime))
+	if at.After(t.now.Add(maxAhead)) || seconds < y2000 && t.server(t.now) >= y2000 {
+		return t.now
+	}
+	return at
 }
 
 // observe keeps what a snapshot tells. first is set at the very first.
@@ -67,16 +96,17 @@ func (t *translator) observe(s *snapshot, now time.Time, first bool) {
 	flag := func(names ...string) bool {
 		return slices.ContainsFunc(names, func(name string) bool { return s.State.Get("flags." + name).Bool() })
 	}
+	t.now = now
 	t.markings, t.marks = s.Markings, s.Marks
 	t.ahead = s.Server - float64(now.UnixMilli())/1e3
 	t.active = flag("printing", "paused", "pausing", "resuming", "cancelling", "finishing")
 	t.printing = flag("printing", "resuming", "finishing")
 	t.busy = !flag("closedOrError")
-	t.failure = bounded(s.State.Get("error").Str, maxPosition)
-	t.lastTime = s.Job.Get("lastPrintTime").Num
+	t.failure = strings.Clone(bounded(s.State.Get("error").Str, maxPosition))
+	t.lastTime = finite(s.Job.Get("lastPrintTime"))
 	file := s.Job.Get("file")
-	t.job = *jobOf([]byte(file.Raw), s.Server-s.Progress.Get("printTime").Num)
-	if i := lastOf(s.Markings, isJob); i >= 0 && s.Markings[i].Type == "print" {
+	t.job = *jobOf([]byte(file.Raw), s.Server-finite(s.Progress.Get("printTime")))
+	if i := lastOf(s.Markings, isJob); i >= 0 && s.Markings[i].Type == "print" && t.active && t.job.Path != "" && !t.followed(s.Markings[i]) {
 		t.running, t.runs = s.Markings[i].Time, t.job
 	}
 	if t.catching && t.caught.IsZero() {
@@ -92,15 +122,21 @@ func (t *translator) observe(s *snapshot, now time.Time, first bool) {
 	}
 }
 
+// followed reports whether a print is held that began after that of a marking,
+// the newest, and has none yet.
+func (t *translator) followed(m marking) bool {
+	return slices.ContainsFunc(t.held, func(h heldEvent) bool { return h.name == "PrintStarted" && t.server(h.at)-m.Time >= apart.Seconds() })
+}
+
 // firstEver takes what is there at the very first run for told.
 func (t *translator) firstEver(s *snapshot) {
-	t.known = true
+	t.known, t.pos.Told = true, nil
 	if n := len(s.Markings); n > 0 {
 		t.pos.Marked = s.Markings[n-1].Time
 	}
 	flags := s.State.Get("flags")
 	if flags.Get("printing").Bool() || flags.Get("paused").Bool() || flags.Get("pausing").Bool() || flags.Get("resuming").Bool() {
-		t.pos.Open = jobOf([]byte(s.Job.Get("file").Raw), s.Server-s.Progress.Get("printTime").Num)
+		t.pos.Open = jobOf([]byte(s.Job.Get("file").Raw), s.Server-finite(s.Progress.Get("printTime")))
 		t.metadata(t.pos.Open, t.file, &t.out)
 	}
 	t.pos.Connected = !flags.Get("closedOrError").Bool()
@@ -141,7 +177,7 @@ func (t *translator) online(now time.Time) {
 	t.pos.Online = true
 	at := now
 	if t.restarted && len(t.markings) > 0 {
-		if first := instant(t.markings[0].Time); first.Before(at) {
+		if first := t.when(t.markings[0].Time); first.Before(at) {
 			at = first
 		}
 	}
@@ -153,12 +189,23 @@ func (t *translator) catchUp(now time.Time) {
 	if t.catching && t.caught.IsZero() {
 		return // nothing is known yet
 	}
+	t.now = now
 	if t.restarted {
 		t.restarted = false
 		t.closeOld(now)
+		// What is told from now on has its markings in the new list. That is stored
+		// also if nothing else is: with the old one it would seem to be restarted
+		// again at the next start.
+		t.pos.Marked, t.moved = 0, true
 	}
 	t.hole = !t.settle(now)
 	t.library = nil
+	if t.moved { // and no event has carried it
+		t.moved, t.out.mark = false, true
+	}
+	if t.over() {
+		return
+	}
 	if !t.catching {
 		return
 	}
@@ -191,12 +238,12 @@ func (t *translator) reconcile(now time.Time) {
 		return slices.ContainsFunc(t.held, func(h heldEvent) bool { return h.name == name })
 	}
 	if t.busy != t.pos.Connected && !held("Connected") && !held("Disconnected") {
-		t.late(map[bool]string{true: "Connected", false: "Disconnected"}[t.busy], now, map[string]any{"derived": true})
+		t.tellLate(map[bool]string{true: "Connected", false: "Disconnected"}[t.busy], now, map[string]any{"derived": true})
 	}
 	if t.active && t.pos.Open == nil && t.job.Path != "" && !held("PrintStarted") {
 		more := map[string]any{"derived": true}
 		t.job.describe(more)
-		t.late("PrintStarted", instant(t.job.Since), more)
+		t.tellLate("PrintStarted", t.when(t.job.Since), more)
 	}
 }
 
@@ -212,9 +259,9 @@ func (t *translator) closeOld(now time.Time) {
 	if t.pos.Connected && (!t.busy || slices.ContainsFunc(t.markings, func(m marking) bool { return m.Type == "connected" })) {
 		at := now
 		if len(t.markings) > 0 {
-			at = instant(t.markings[0].Time)
+			at = t.when(t.markings[0].Time)
 		}
-		t.late("Disconnected", at, map[string]any{"derived": true})
+		t.tellLate("Disconnected", at, map[string]any{"derived": true})
 	}
 }
 
@@ -225,10 +272,16 @@ func (t *translator) server(at time.Time) float64 { return float64(at.UnixMilli(
 // if it stopped at one whose event may still come.
 func (t *translator) settle(now time.Time) bool {
 	server := t.server(now)
-	for _, m := range t.markings[t.after()+1:] {
+	pending := t.markings[t.after()+1:]
+	for i, m := range pending {
 		name := eventOf[m.Type]
+		if t.over() {
+			return false
+		}
 		switch {
 		case name == "", t.pos.account(m.Type):
+		case len(pending)-i > maxLate:
+			t.skip()
 		case t.heldFor(m) >= 0:
 			i := t.heldFor(m)
 			if now.Sub(t.held[i].at) < fresh {
@@ -237,12 +290,25 @@ func (t *translator) settle(now time.Time) bool {
 			t.passHeld(i, m)
 		case t.young(m, server, now):
 			return false
+		case t.late >= maxLate:
+			t.skip()
 		default:
-			t.makeUp(name, m)
+			t.late++
+			if t.makeUp(name, m); t.over() {
+				return false
+			}
 		}
 		t.pos.Marked = m.Time
+		t.moved = t.moved || name != ""
 	}
 	return true
+}
+
+// skip notes that something that was missed is not told.
+func (t *translator) skip() {
+	if !t.oversaid {
+		t.oversaid, t.out.skipped = true, true
+	}
 }
 
 // young reports whether the event of a marking may still come.
@@ -260,18 +326,18 @@ func (t *translator) makeUp(name string, m marking) {
 	switch name {
 	case "Connected", "Disconnected", "PrintStarted":
 		if t.pos.Open != nil { // it has ended before, and left no marking
-			t.end(instant(m.Time))
+			t.end(t.when(m.Time))
 		}
 	}
 	switch name {
 	case "Connected", "Disconnected":
 		t.pos.Marked = m.Time
-		t.late(name, instant(m.Time), more)
+		t.tellLate(name, t.when(m.Time), more)
 		return
 	case "PrintStarted":
 		open := t.runs
 		if m.Time != t.running { // it is over, and another file may be selected since
-			open = t.printed(m)
+			open = t.fileOf(m)
 		}
 		if open.Path == "" && last {
 			open = t.job
@@ -289,51 +355,40 @@ func (t *translator) makeUp(name string, m marking) {
 		t.job.describe(more)
 	}
 	t.pos.Marked = m.Time
-	t.late(name, instant(m.Time), more)
+	t.tellLate(name, t.when(m.Time), more)
 }
 
-// printed is the print that began with a marking, as far as the histories of
+// fileOf is the print that began with a marking, as far as the histories of
 // files tell: it is the first that ended after that as its next marking says,
-// and before anything that only comes after its end.
-func (t *translator) printed(began marking) job {
-	next := marking{Time: math.Inf(1)}
-	if i := slices.IndexFunc(t.markings, func(m marking) bool { return m.Time > began.Time && isJob(m) }); i >= 0 {
-		next = t.markings[i]
+// and before the next print began or anything else came that only comes after its
+// end.
+func (t *translator) fileOf(began marking) job {
+	next, until := marking{Time: math.Inf(1)}, math.Inf(1)
+	later := func(is func(marking) bool) int {
+		return slices.IndexFunc(t.markings, func(m marking) bool { return m.Time > began.Time && is(m) })
 	}
-	until := next.Time
+	if i := later(isJob); i >= 0 {
+		next, until = t.markings[i], t.markings[i].Time
+	}
 	if next.Type == "done" || next.Type == "cancel" {
 		until += grace.Seconds() // the file learns of it later
+		if i := later(func(m marking) bool { return m.Type == "print" }); i >= 0 {
+			until = min(until, t.markings[i].Time)
+		}
 	}
 	if t.library == nil { // is asked for once for all that was missed
-		t.library = append([]gjson.Result{}, gjson.ParseBytes(t.files()).Get("files").Array()...)
+		t.library = readLibrary(t.files(), t.latest())
 	}
 	// OctoPrint 2 tells whole seconds: what seems to have ended in the second
 	// before counts only if nothing else does.
-	found, _ := first(t.library, began.Time, until, next.Type)
+	found := first(t.library, began.Time, until, next.Type)
 	if found == nil {
-		found, _ = first(t.library, math.Floor(began.Time)-1e-3, until, next.Type)
+		found = first(t.library, math.Floor(began.Time)-1e-3, until, next.Type)
 	}
 	if found == nil {
 		return job{}
 	}
 	return *found
-}
-
-// first is the file whose last print ended first after a time and not after
-// another, the way that a marking says, and when.
-func first(entries []gjson.Result, after, until float64, kind string) (found *job, when float64) {
-	when = until
-	for _, f := range entries {
-		last := f.Get("prints.last")
-		ended, success := last.Get("date").Num, last.Get("success").Bool()
-		if ended > after && ended <= when && (kind != "done" || success) && (kind != "cancel" || !success) {
-			found, when = jobOf([]byte(f.Raw), 0), ended
-		}
-		if inner, at := first(f.Get("children").Array(), after, when, kind); inner != nil {
-			found, when = inner, at
-		}
-	}
-	return found, when
 }
 
 // describe puts what is known of a print into a payload, under the keys that
@@ -348,12 +403,16 @@ func (j *job) describe(payload map[string]any) {
 	}
 }
 
-// late passes an event on that was missed.
-func (t *translator) late(name string, at time.Time, payload map[string]any) {
+// tellLate passes an event on that was missed; when the program ends it does
+// not, and the next start does.
+func (t *translator) tellLate(name string, at time.Time, payload map[string]any) {
+	if t.over() {
+		return
+	}
 	payload["late"] = true
 	text, err := json.Marshal(payload)
-	if err != nil {
-		return // there is nothing in it that could fail
+	if err != nil { // nothing in it should fail; and that it happened is what counts
+		text = []byte(`{"late":true}`)
 	}
 	open := t.pos.Open
 	t.apply(name, text, at)
@@ -375,13 +434,14 @@ func (t *translator) end(at time.Time) {
 		last = gjson.GetBytes(t.file(j.Origin, j.Path), "prints.last")
 	}
 	switch date := last.Get("date").Num; {
-	case last.Exists() && date > j.Since && last.Get("success").Bool():
-		name, at = "PrintDone", instant(date)
-		if elapsed := last.Get("printTime"); elapsed.Type == gjson.Number {
+	case date <= max(0, j.Since) || date > t.latest(): // of another print, or no time
+	case last.Get("success").Bool():
+		name, at = "PrintDone", t.when(date)
+		if elapsed := last.Get("printTime"); elapsed.Type == gjson.Number && finite(elapsed) == elapsed.Num {
 			more["time"] = elapsed.Num
 		}
-	case last.Exists() && date > j.Since: // an error, or somebody cancelled it
-		at = instant(date)
+	default: // an error, or somebody cancelled it
+		at = t.when(date)
 	}
 	if name == "PrintFailed" {
 		more["reason"] = "unknown"
@@ -389,5 +449,5 @@ func (t *translator) end(at time.Time) {
 			more["reason"], more["error"] = "error", t.failure
 		}
 	}
-	t.late(name, at, more)
+	t.tellLate(name, at, more)
 }

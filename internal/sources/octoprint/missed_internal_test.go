@@ -193,7 +193,7 @@ func (c *client) take(frame string) {
 
 func (c *client) connect() {
 	options := &Options{}
-	c.t, c.lost = newTranslator(options, c.stored, asks{func(_, path string) []byte { return []byte(c.m.last[path]) }, c.m.files}), -1
+	c.t, c.lost = newTranslator(options, c.stored, asks{func(_, path string) []byte { return []byte(c.m.last[path]) }, c.m.files, nil}), -1
 	c.t.begin("admin", false, c.m.now)
 	c.take(c.m.snapshot("history"))
 }

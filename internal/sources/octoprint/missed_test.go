@@ -101,6 +101,9 @@ func TestHistoriesOfWholeSecondsAreUnderstood(t *testing.T) {
 		s.files["b.gcode"] = `{"prints":{"last":{"date":2500.0,"success":true}}}`
 		s.files["c.gcode"] = `{"prints":{"last":{"date":2500.0,"success":false}}}`
 		s.files["d.gcode"] = `{"prints":{"last":{"date":2502.0,"success":true}}}`
+		s.files["e.gcode"] = `{"prints":{"last":{"date":2600.0,"success":false}}}`
+		s.files["f.gcode"] = `{"prints":{"last":{"date":2601.0,"success":true}}}`
+		s.files["g.gcode"] = `{"prints":{"last":{"date":2602.0,"success":false}}}`
 	})
 	marks := []string{mark("connected", 1000)}
 	stop := run(t, options(s.url()), out)
@@ -108,10 +111,12 @@ func TestHistoriesOfWholeSecondsAreUnderstood(t *testing.T) {
 	until(t, "the position is kept", func() bool { return len(out.Positions()) == 1 })
 	stop()
 	marks = append(marks, mark("print", 2000.1), mark("cancel", 2000.3), mark("print", 2100), mark("done", 2500.2), mark("print", 2500.4), mark("cancel", 2500.8), mark("print", 2500.9), mark("done", 2502.2))
+	marks = append(marks, mark("print", 2600.6), mark("cancel", 2600.9), mark("print", 2601.2), mark("done", 2601.5), mark("print", 2601.8), mark("cancel", 2602.6))
 	run(t, options(s.url()), out)
 	s.next().send(snapshot("history", "Operational", "", 9000, marks...))
-	wantNames(t, out, "PrintStarted", "PrintCancelled", "PrintStarted", "PrintDone", "PrintStarted", "PrintCancelled", "PrintStarted", "PrintDone")
-	for i, want := range []string{"a.gcode", "a.gcode", "b.gcode", "b.gcode", "c.gcode", "c.gcode", "d.gcode", "d.gcode"} {
+	wantNames(t, out, "PrintStarted", "PrintCancelled", "PrintStarted", "PrintDone", "PrintStarted", "PrintCancelled", "PrintStarted", "PrintDone",
+		"PrintStarted", "PrintCancelled", "PrintStarted", "PrintDone", "PrintStarted", "PrintCancelled")
+	for i, want := range []string{"a.gcode", "a.gcode", "b.gcode", "b.gcode", "c.gcode", "c.gcode", "d.gcode", "d.gcode", "e.gcode", "e.gcode", "f.gcode", "f.gcode", "g.gcode", "g.gcode"} {
 		if got := object(t, string(out.all()[i].Payload))["path"]; got != want {
 			t.Errorf("%s of %v, want %v", out.all()[i].Name, got, want)
 		}

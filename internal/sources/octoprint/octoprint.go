@@ -79,6 +79,9 @@ func (s *Source) present() { s.absent.Store(nil) }
 func (s *Source) Probe(ctx context.Context) (detail string, err error) {
 	defer s.client.Close()
 	session, err := s.client.Login(ctx)
+	if err == nil {
+		err = s.options.lacking(session)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -107,6 +110,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 	var pictures sync.WaitGroup
 	defer pictures.Wait()
 	defer end()
+	s.gallery.begin(ctx)
 	pictures.Go(func() { s.gallery.run(ctx, out) })
 	defer s.away("event2mqtt does not connect to OctoPrint just now")
 	out.Ready()

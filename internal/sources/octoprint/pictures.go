@@ -128,11 +128,16 @@ func (g *gallery) ask(ctx context.Context) (size int, err error) {
 	}
 }
 
-// run does what is wished until ctx ends.
-func (g *gallery) run(ctx context.Context, out sources.Output) {
+// begin notes that run is about to be called: what is asked from now on waits
+// for it.
+func (g *gallery) begin(ctx context.Context) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.running = ctx
-	g.mu.Unlock()
+}
+
+// run does what is wished until ctx ends. begin was called with the same.
+func (g *gallery) run(ctx context.Context, out sources.Output) {
 	if g.camera != nil {
 		defer g.camera.Close()
 	}

@@ -3,7 +3,6 @@ package octoprint
 import (
 	"encoding/json"
 	"slices"
-	"time"
 
 	"event2mqtt/internal/event"
 )
@@ -35,7 +34,9 @@ type position struct {
 // told is an event that was told.
 type told struct {
 	Type string `json:"type"` // of its marking
-	At   int64  `json:"at"`   // seconds since 1970
+	// seen is how many snapshots came since, without it. Clocks are set; and a
+	// snapshot may be worked on long after it was made.
+	seen int
 }
 
 // job is a print.
@@ -74,8 +75,8 @@ func (p *position) stored() event.Position {
 }
 
 // tell notes an event whose marking is to come.
-func (p *position) tell(kind string, now time.Time) {
-	p.Told = append(p.Told, told{kind, now.Unix()})
+func (p *position) tell(kind string) {
+	p.Told = append(p.Told, told{Type: kind})
 	if n := len(p.Told); n > maxTold {
 		p.Told = slices.Clone(p.Told[n-maxTold:])
 	}
@@ -92,7 +93,11 @@ func (p *position) account(kind string) bool {
 	return true
 }
 
-// expire forgets events that were told before a time and got no marking.
-func (p *position) expire(before time.Time) {
-	p.Told = slices.DeleteFunc(p.Told, func(t told) bool { return t.At < before.Unix() })
+// expire notes that a snapshot was looked through, and forgets events whose
+// markings were in none of so many.
+func (p *position) expire() {
+	for i := range p.Told {
+		p.Told[i].seen++
+	}
+	p.Told = slices.DeleteFunc(p.Told, func(t told) bool { return t.seen >= expireAfter })
 }

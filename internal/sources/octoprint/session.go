@@ -31,11 +31,10 @@ const (
 	// reauthPause is how long after a new login a wish for another one is of
 	// the same cause: OctoPrint utters some four times.
 	reauthPause = 2 * time.Second
-	// lastPatience is how long storing may take of what is left at the end of a
-	// connection.
-	lastPatience = 2 * time.Second
 	// maxReauth bounds the logins that follow each other without a snapshot.
 	maxReauth = 3
+	// maxReason bounds what is said of why a connection ended, in bytes.
+	maxReason = 256
 )
 
 // subscription is what is asked for: states without the log, but for the lines
@@ -61,16 +60,49 @@ func (s *Source) connect(ctx context.Context) error {
 	if err := l.send(subscription, map[string]string{"auth": login.Auth()}); err != nil {
 		return s.lost(err)
 	}
+	s.t.asks = s.bounded(ctx)
 	s.t.begin(login.Name, s.again, time.Now())
 	s.again = true
 	err = s.serve(ctx, l, login)
-	// Also when the program ends: what was held came, and is in order.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastPatience)
-	defer cancel()
-	if storeErr := s.deliver(last, s.t.finish()); storeErr != nil && err == nil {
-		err = storeErr
+	if ctx.Err() != nil { // what was to be made up just then is left to the next start
+		s.t.rewind(s.out.Positions()[positionKey])
 	}
-	return err
+	return cmp.Or(s.deliver(ctx, s.t.finish()), err)
+}
+
+const (
+	// askFor is how long questions may take together in askWindow, and maxAsked
+	// how many they may be. A program that catches up asks once for all files, and
+	// for each print that left no marking.
+	askFor    = 30 * time.Second
+	maxAsked  = 100
+	askWindow = 10 * time.Minute
+)
+
+// bounded are the questions that one connection may ask.
+func (s *Source) bounded(ctx context.Context) asks {
+	var since time.Time
+	var took time.Duration
+	asked := 0
+	ask := func(question func(asks) []byte) []byte {
+		now := time.Now()
+		if now.Sub(since) > askWindow {
+			since, took, asked = now, 0, 0
+		}
+		if took >= askFor || asked >= maxAsked {
+			return nil
+		}
+		asked++
+		limited, cancel := context.WithTimeout(ctx, askFor-took)
+		defer cancel()
+		defer func() { took += time.Since(now) }()
+		return question(s.asks(limited))
+	}
+	return asks{
+		file:  func(origin, path string) []byte { return ask(func(a asks) []byte { return a.file(origin, path) }) },
+		files: func() []byte { return ask(func(a asks) []byte { return a.files() }) },
+		ended: func() bool { return ctx.Err() != nil },
+	}
 }
 
 // gone notes that OctoPrint does not answer, and returns why.
@@ -147,19 +179,11 @@ func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
 				return fmt.Errorf("OctoPrint at %s takes the login and then tells nothing; the user %s of the API key needs the permission Status", s.settings.url, c.user)
 			}
 		case in, open := <-l.frames:
-			for ; open; in, open = <-l.frames {
-				if err := s.work(ctx, c, in, &r); err != nil {
-					return err
-				}
-				if len(l.frames) == 0 || len(r.events) >= maxBatch {
-					break // a burst of events is stored with one sync
-				}
-			}
 			if !open {
-				if err := s.deliver(ctx, r); err != nil {
-					return err
-				}
 				return s.lost(l.err)
+			}
+			if err := s.burst(ctx, c, in, &r); err != nil {
+				return cmp.Or(s.deliver(ctx, r), err) // what came before is told all the same
 			}
 		}
 		now := time.Now()
@@ -188,6 +212,25 @@ func (s *Source) serve(ctx context.Context, l *link, login api.Session) error {
 	}
 }
 
+// burst works on a frame and on those that have come behind it, and adds to r
+// what comes of them: the events of a burst are stored with one sync. r counts
+// on error, too.
+func (s *Source) burst(ctx context.Context, c *serving, in received, r *result) error {
+	for n := 1; ; n++ {
+		if err := s.work(ctx, c, in, r); err != nil {
+			return err
+		}
+		if n >= queued || len(c.link.frames) == 0 || len(r.events) >= maxBatch || ctx.Err() != nil {
+			return nil
+		}
+		next, open := <-c.link.frames
+		if !open {
+			return s.lost(c.link.err)
+		}
+		in = next
+	}
+}
+
 // work works on a frame, and adds to r what comes of it.
 func (s *Source) work(ctx context.Context, c *serving, in received, r *result) error {
 	c.came = in.at
@@ -201,9 +244,15 @@ func (s *Source) work(ctx context.Context, c *serving, in received, r *result) e
 			return nil
 		}
 		if c.reauths++; c.reauths > maxReauth {
-			return fmt.Errorf("OctoPrint at %s wants ever new logins (%s)", s.settings.url, f.Reauth)
+			return fmt.Errorf("OctoPrint at %s wants ever new logins (%s)", s.settings.url, api.Clean(f.Reauth, maxReason))
 		}
 		c.lastAuth = time.Now()
+		// The login may take long, or fail, which says that OctoPrint is gone.
+		if err := s.deliver(ctx, *r); err != nil {
+			return err
+		}
+		s.watch(r, time.Now())
+		*r = result{}
 		return s.login(ctx, c)
 	}
 	if f.Event != nil {
@@ -366,5 +415,5 @@ func plain(err error) error {
 	case websocket.IsCloseError(err, websocket.CloseAbnormalClosure):
 		return errors.New("it was closed")
 	}
-	return err
+	return errors.New(api.Clean(err.Error(), maxReason)) // its text may be OctoPrint's
 }

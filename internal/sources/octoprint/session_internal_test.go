@@ -1,6 +1,7 @@
 package octoprint
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -121,5 +122,42 @@ func TestAQuietPeerIsKept(t *testing.T) {
 	close(frames)
 	if in := <-l.frames; string(in.raw) != "y" {
 		t.Error(l.err)
+	}
+}
+
+// TestQuestionsOfAConnectionAreBounded in number, and end with the program.
+func TestQuestionsOfAConnectionAreBounded(t *testing.T) {
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		_, _ = w.Write([]byte(`{"files":[]}`))
+	}))
+	defer server.Close()
+	o := Type.Options().(*Options)
+	o.URL, o.APIKey = server.URL, "0123456789ABCDEF"
+	s, err := New(*o, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.client.Close()
+	ctx, end := context.WithCancel(t.Context())
+	a := s.bounded(ctx)
+	for i := range 2 * maxAsked {
+		answer := a.file("local", "x")
+		if i%2 > 0 {
+			answer = a.files()
+		}
+		if i == 0 && len(answer) == 0 {
+			t.Error("no answer")
+		}
+	}
+	if asked != maxAsked {
+		t.Errorf("%d were asked", asked)
+	}
+	if a = s.bounded(ctx); a.ended() {
+		t.Error("it has not ended")
+	}
+	if end(); !a.ended() || a.files() != nil || asked != maxAsked {
+		t.Errorf("asked %d when it has ended", asked)
 	}
 }

@@ -1,16 +1,17 @@
 package octoprint
 
 import (
-	"cmp"
 	"encoding/json"
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tidwall/gjson"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/sources/octoprint/api"
 )
 
 // This file makes states of snapshots.
@@ -49,6 +50,12 @@ type progress struct {
 	eta                       time.Time
 }
 
+// kept is the beginning of a text, in whole runes, that may be kept: it does not
+// hold its frame in memory.
+func kept(value gjson.Result, most int) string {
+	return strings.Clone(strings.ToValidUTF8(bounded(value.Str, most), ""))
+}
+
 // maxNames bounds the heaters that are ever reported.
 const maxNames = 2 * maxHeaters
 
@@ -61,12 +68,12 @@ func newReporter(config *Options) reporter {
 
 // greet takes what a connection begins with.
 func (r *reporter) greet(g greeting, out *result) {
-	r.version = g.Version
+	r.version = api.Clean(g.Version, maxKey)
 	out.describe = true
 	if r.topics.on {
 		return
 	}
-	out.add(keyVersion, map[string]any{"version": g.Version, "safe_mode": g.SafeMode})
+	out.add(keyVersion, map[string]any{"version": r.version, "safe_mode": g.SafeMode})
 }
 
 // away takes it that OctoPrint is gone.
@@ -99,7 +106,7 @@ func (r *reporter) report(s *snapshot, now time.Time, history bool, out *result)
 func (o *result) add(key string, payload map[string]any) {
 	text, err := json.Marshal(payload)
 	if err != nil {
-		return // numbers are finite: they were JSON
+		return // cannot be: infinite numbers are left out
 	}
 	o.states = append(o.states, event.State{Key: key, Payload: text})
 }
@@ -135,9 +142,11 @@ func (r *reporter) link(name string, payload []byte, out *result) {
 	for _, key := range []string{"port", "baudrate", "connector"} {
 		switch value := gjson.GetBytes(payload, key); value.Type {
 		case gjson.String:
-			r.port[key] = bounded(value.Str, maxPosition)
+			r.port[key] = kept(value, maxPosition)
 		case gjson.Number:
-			r.port[key] = value.Num
+			if !math.IsInf(value.Num, 0) { // such as 1e999, which is JSON
+				r.port[key] = value.Num
+			}
 		}
 	}
 }
@@ -155,19 +164,26 @@ func (r *reporter) temperatures(s *snapshot, history bool, out *result) {
 		r.latest = max(r.latest, reading.Time)
 		for _, h := range reading.Heaters {
 			last, known := r.heaters[h.Key]
+			if !known {
+				h.Key = api.Clean(h.Key, maxKey) // a copy; and it stands in the description
+				last, known = r.heaters[h.Key]
+			}
 			switch {
-			case h.Actual == 0 && h.Target == 0:
-				continue
-			case !known && len(r.heaters) >= maxNames:
+			case h.Actual == 0 && h.Target == 0, math.IsInf(h.Actual, 0), math.IsInf(h.Target, 0), strings.TrimSpace(h.Key) == "":
 				continue
 			case known && math.Abs(h.Actual-last.Actual) < r.config.TemperatureThreshold && math.Abs(h.Target-last.Target) < targetStep:
 				continue
-			case !slices.Contains(r.order, h.Key):
+			case known:
+				h.Key = last.Key // as it is kept already, and not in the frame
+			case slices.Contains(r.order, h.Key):
+			case len(r.order) >= maxNames:
+				continue
+			default:
 				r.order = append(r.order, h.Key)
 				out.describe = true
 			}
-			r.heaters[h.Key] = h
 			r.temperature(h, reading.Time, out)
+			r.heaters[h.Key] = heater{Key: h.Key, Actual: h.Actual, Target: h.Target} // the texts are the frame's
 		}
 	}
 	closed := s.State.Get("flags.closedOrError").Bool()
@@ -204,7 +220,7 @@ func (r *reporter) progress(s *snapshot, now time.Time, out *result) {
 	}
 	p := progress{
 		completion: known("completion"), elapsed: known("printTime"), left: known("printTimeLeft"),
-		origin: bounded(s.Progress.Get("printTimeLeftOrigin").Str, maxKey), path: s.Job.Get("file.path").Str,
+		origin: kept(s.Progress.Get("printTimeLeftOrigin"), maxKey), path: kept(s.Job.Get("file.path"), maxPosition),
 	}
 	old := r.told
 	if p.eta = r.eta(p.left, now); p.completion == 100 && p.path == old.path {
@@ -220,7 +236,12 @@ func (r *reporter) progress(s *snapshot, now time.Time, out *result) {
 	}
 	r.told, r.toldAt = p, now
 	payload := `{"completion":` + number(s.Progress.Get("completion")) + `,"printTime":` + number(s.Progress.Get("printTime")) +
-		`,"printTimeLeft":` + number(s.Progress.Get("printTimeLeft")) + `,"printTimeLeftOrigin":` + cmp.Or(s.Progress.Get("printTimeLeftOrigin").Raw, "null") + `,"eta":`
+		`,"printTimeLeft":` + number(s.Progress.Get("printTimeLeft")) + `,"printTimeLeftOrigin":`
+	if p.origin == "" {
+		payload += `null,"eta":`
+	} else {
+		payload += quote(p.origin) + `,"eta":`
+	}
 	if p.eta.IsZero() {
 		payload += "null}"
 	} else {

@@ -180,7 +180,7 @@ func TestTheDeviceDescribesItself(t *testing.T) {
 		until(t, "the heaters are", func() bool {
 			out.mu.Lock()
 			defer out.mu.Unlock()
-			return slices.ContainsFunc(out.device.Entities, func(e device.Entity) bool { return e.Key == "bed_target" })
+			return slices.ContainsFunc(out.device.Entities, func(e device.Entity) bool { return e.Key == "target_bed" })
 		})
 		reported := map[string]bool{}
 		for _, st := range out.reported() {

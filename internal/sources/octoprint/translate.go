@@ -2,6 +2,7 @@ package octoprint
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -18,6 +19,8 @@ type result struct {
 	states []event.State // one without a payload is taken back
 	// describe is set when the device may be another than it was.
 	describe bool
+	// skipped is set when more was missed than is told.
+	skipped bool
 	// mark is set if the position is to be kept though no event carries it.
 	mark bool
 }
@@ -25,7 +28,7 @@ type result struct {
 // join adds what came later.
 func (r *result) join(more result) {
 	r.events, r.states = append(r.events, more.events...), append(r.states, more.states...)
-	r.describe, r.mark = r.describe || more.describe, r.mark || more.mark
+	r.describe, r.mark, r.skipped = r.describe || more.describe, r.mark || more.mark, r.skipped || more.skipped
 }
 
 // translator makes events and states of the frames of one OctoPrint, over all
@@ -47,14 +50,19 @@ type translator struct {
 	expected map[string]int
 	// mute is until when lines that say that the printer waits are repetitions.
 	mute time.Time
+	// unstored is set when something could not be stored, until the next
+	// connection.
+	unstored bool
 	missed
 }
 
 // asks are questions to OctoPrint. The answers are JSON, or nothing if it does
-// not tell.
+// not tell. When ended says that the program ends, answers are not to be
+// trusted. All are given anew for each connection.
 type asks struct {
 	file  func(origin, path string) []byte // the metadata of a file
 	files func() []byte                    // all files
+	ended func() bool                      // nil is never
 }
 
 // ownFor is how long after the login an event may be one that it caused.
@@ -64,8 +72,11 @@ const ownFor = 10 * time.Second
 // user the next is the same waiting: firmware repeats it every 2 s.
 const muteFor = 10 * time.Second
 
-// maxHeld bounds the events that wait for what was missed.
-const maxHeld = 1000
+// maxHeld and maxHeldBytes bound the events that wait for what was missed.
+const (
+	maxHeld      = 1000
+	maxHeldBytes = 4 << 20
+)
 
 func newTranslator(config *Options, stored []byte, ask asks) *translator {
 	t := &translator{config: config, asks: ask, reporter: newReporter(config)}
@@ -90,6 +101,7 @@ func (t *translator) begin(user string, again bool, now time.Time) {
 		t.expected["ClientClosed"] = 1
 	}
 	t.missed.begin()
+	t.unstored = false
 }
 
 // authenticate notes that a login was made.
@@ -128,12 +140,21 @@ func (t *translator) tick(now time.Time) (result, time.Time) {
 	return t.take(), next
 }
 
-// finish notes that the connection has ended. What was held is passed on: only
-// the next connection can tell what was missed before.
+// finish notes that the connection has ended. Nothing is passed
+// on if what came before could not be stored.
 func (t *translator) finish() result {
-	t.catching, t.hole = false, false
-	t.release()
+	if !t.unstored {
+		t.leave()
+	}
+	t.catching, t.hole, t.held, t.heldBytes = false, false, nil, 0
 	return t.take()
+}
+
+// rewind goes back to a position that was stored, since what was told after it
+// could not be.
+func (t *translator) rewind(stored []byte) {
+	t.pos, t.known = parsePosition(stored)
+	t.moved = false
 }
 
 // away notes that there is no way to OctoPrint. off is set if that is since it
@@ -155,7 +176,7 @@ func (t *translator) snapshot(s *snapshot, now time.Time, history bool) {
 	t.observe(s, now, first)
 	t.catchUp(now)
 	if !t.catching {
-		t.pos.expire(now.Add(-expireAfter))
+		t.pos.expire()
 	}
 	if s.Waits && !history { // lines of history have no time
 		if now.After(t.mute) {
@@ -189,15 +210,15 @@ func (t *translator) isOwn(h happening, now time.Time) bool {
 // pass passes an event on, or holds it until what was missed before it is
 // known.
 func (t *translator) pass(name string, payload []byte, at time.Time) {
-	if t.catching && len(t.held) < maxHeld {
-		t.held = append(t.held, heldEvent{name: name, payload: payload, at: at, server: t.server(at)})
+	if !t.catching {
+		t.emit(name, payload, at, 0)
 		return
 	}
-	if t.catching { // there are too many to wait any longer
-		t.catching = false
-		t.release()
+	h := heldEvent{name: name, payload: payload, at: at, server: t.server(at)}
+	if len(t.held) >= maxHeld || t.heldBytes+h.size() > maxHeldBytes {
+		t.leave()
 	}
-	t.emit(name, payload, at, 0)
+	t.held, t.heldBytes = append(t.held, h), t.heldBytes+h.size()
 }
 
 // derive passes an event on that OctoPrint does not push.
@@ -209,7 +230,9 @@ func (t *translator) derive(name string, at time.Time) {
 // it is stored with the event, so that neither goes without the other.
 func (t *translator) emit(name string, payload []byte, at time.Time, marked float64) {
 	if t.pos.Open != nil && (name == "PrintStarted" || t.catching && name == "Disconnected" && !slices.ContainsFunc(t.held, heldEvent.ends)) {
-		t.end(at) // the end of the one before was missed
+		if t.end(at); t.over() { // the end of the one before was missed
+			return
+		}
 	}
 	changed := t.apply(name, payload, at)
 	kind := markingOf[name]
@@ -217,7 +240,7 @@ func (t *translator) emit(name string, payload []byte, at time.Time, marked floa
 	case marked > 0:
 		t.pos.Marked = marked
 	case kind != "":
-		t.pos.tell(kind, at)
+		t.pos.tell(kind)
 	}
 	t.put(name, payload, at, changed)
 }
@@ -226,8 +249,9 @@ func (t *translator) emit(name string, payload []byte, at time.Time, marked floa
 func (t *translator) put(name string, payload []byte, at time.Time, marked bool) {
 	e := event.Event{Name: name, Time: at, Payload: payload, Checked: true}
 	t.route(&e)
-	if marked {
+	if marked && t.known { // else the very first snapshot is to come
 		e.Position = t.pos.stored()
+		t.moved = false
 	}
 	t.out.events = append(t.out.events, e)
 }
@@ -258,8 +282,9 @@ func (t *translator) apply(name string, payload []byte, at time.Time) bool {
 // jobOf is the print that an event is about.
 func jobOf(payload []byte, since float64) *job {
 	p := gjson.ParseBytes(payload)
-	text := func(key string) string { return bounded(p.Get(key).Str, maxPosition) }
-	return &job{Name: text("name"), Path: text("path"), Origin: text("origin"), Size: p.Get("size").Int(), Since: since}
+	// Copies: they are kept longer than the frame.
+	text := func(key string) string { return strings.Clone(bounded(p.Get(key).Str, maxPosition)) }
+	return &job{Name: text("name"), Path: text("path"), Origin: text("origin"), Size: int64(finite(p.Get("size"))), Since: since}
 }
 
 // firmwareOf is what a printer says of itself: 1.x puts it under data, 2.0 may
@@ -269,7 +294,7 @@ func firmwareOf(payload []byte) *firmware {
 	first := func(paths ...string) string {
 		for _, path := range paths {
 			if text := p.Get(path).Str; text != "" {
-				return bounded(text, maxPosition)
+				return strings.Clone(bounded(text, maxPosition))
 			}
 		}
 		return ""
@@ -288,13 +313,30 @@ type heldEvent struct {
 // ends reports whether a print has ended.
 func (h heldEvent) ends() bool { return ends[h.name] }
 
+// size is what it takes in memory, in bytes, roughly.
+func (h heldEvent) size() int { return len(h.name) + len(h.payload) }
+
+// found reports whether an event would be found again by what OctoPrint
+// remembers: its marking, or the history of the file.
+func (h heldEvent) found() bool { return markingOf[h.name] != "" || h.ends() }
+
 // release passes on what was held.
 func (t *translator) release() {
 	held := t.held
-	t.held = nil
+	t.held, t.heldBytes = nil, 0
 	for _, h := range held {
 		t.emit(h.name, h.payload, h.at, 0)
 	}
+}
+
+// leave passes on what was held and can wait no longer, though it is not known
+// what was missed before it. What OctoPrint remembers is not passed on: it would
+// overtake what was missed, and be told again after that. It is told late.
+func (t *translator) leave() {
+	if t.marks || t.caught.IsZero() {
+		t.held = slices.DeleteFunc(t.held, heldEvent.found)
+	}
+	t.release()
 }
 
 // eventOf is the event of a marking.
@@ -339,6 +381,10 @@ func (t *translator) heldFor(m marking) int {
 func (t *translator) passHeld(i int, m marking) {
 	before, h := t.held[:i], t.held[i]
 	t.held = t.held[i+1:]
+	t.heldBytes -= h.size()
+	for _, b := range before {
+		t.heldBytes -= b.size()
+	}
 	for _, b := range before {
 		t.emit(b.name, b.payload, b.at, 0)
 	}

@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,30 +89,61 @@ func ParseURL(text string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}, nil
 }
 
+// Server is the host and the port of an address, however it is written: in small
+// letters, and with the port that its scheme has.
+func Server(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(strings.TrimSuffix(strings.ToLower(u.Hostname()), "."), port)
+}
+
 // Session is a login, to be shown to the WebSocket.
 type Session struct {
-	Name    string `json:"name"` // of the user whom the key is of
-	Session string `json:"session"`
-	Admin   bool   `json:"admin"`
+	Name string // of the user whom the key is of, as people may read it
+	auth string
+	// roles are what the user may do, in OctoPrint's own words; nil if it does
+	// not say, or all is allowed.
+	roles []string
+}
+
+// Lacks reports whether the user is known not to have a permission.
+func (s Session) Lacks(p Permission) bool {
+	return s.roles != nil && !slices.Contains(s.roles, strings.ToLower(string(p)))
 }
 
 // Auth is what the push API takes for authentication.
-func (s Session) Auth() string { return s.Name + ":" + s.Session }
+func (s Session) Auth() string { return s.auth }
 
 // Login logs in with the API key.
 func (c *Client) Login(ctx context.Context) (s Session, err error) {
-	err = c.call(ctx, http.MethodPost, "/api/login", map[string]any{"passive": true}, &s)
-	if err == nil && (s.Session == "" || s.Name == "" || strings.Contains(s.Name+s.Session, ":")) {
-		err = &Error{Kind: Foreign, Text: "the login's answer holds no session"}
+	var given struct {
+		Name, Session string
+		Admin         bool
+		Needs         struct{ Role []string }
 	}
-	return s, c.explain(err)
+	err = c.call(ctx, http.MethodPost, "/api/login", map[string]any{"passive": true}, &given)
+	switch {
+	case err != nil:
+	case given.Session == "" || given.Name == "" || strings.Contains(given.Name+given.Session, ":"):
+		err = &Error{Kind: Foreign, Text: "the login's answer holds no session"}
+	case len(given.Name)+len(given.Session) > maxLogin:
+		err = &Error{Kind: Foreign, Text: fmt.Sprintf("the login's answer holds a name and a session of more than %d bytes", maxLogin)}
+	}
+	if err != nil {
+		return Session{}, c.explain(err)
+	}
+	s = Session{Name: Clean(given.Name, maxSaid), auth: given.Name + ":" + given.Session}
+	if !given.Admin {
+		s.roles = given.Needs.Role
+	}
+	return s, nil
 }
 
 // Version is what OctoPrint says of itself.
 type Version struct {
-	API    string `json:"api"`
 	Server string `json:"server"` // such as 1.11.8
-	Text   string `json:"text"`
 }
 
 // Version asks for the version.
@@ -119,6 +152,7 @@ func (c *Client) Version(ctx context.Context) (v Version, err error) {
 	if err == nil && v.Server == "" {
 		err = &Error{Kind: Foreign, Text: "its answer holds no version"}
 	}
+	v.Server = Clean(v.Server, maxShort)
 	return v, c.explain(err)
 }
 
@@ -131,7 +165,7 @@ func (c *Client) Name(ctx context.Context) string {
 	if c.call(ctx, http.MethodGet, "/api/settings", nil, &settings) != nil {
 		return ""
 	}
-	return settings.Appearance.Name
+	return Clean(settings.Appearance.Name, maxSaid)
 }
 
 // File asks for the metadata of a file, such as its analysis and its prints.

@@ -62,7 +62,7 @@ func (c *Client) RequestKey(ctx context.Context, app, user string) (KeyRequest, 
 		return KeyRequest{}, c.explain(&Error{Kind: Foreign, Text: fmt.Sprintf("it answers a request for a key with status %d", status)})
 	}
 	// Its own idea of its address may be that of behind a proxy.
-	return KeyRequest{Dialog: given.Dialog, poll: base + "/plugin/appkeys/request/" + url.PathEscape(given.Token)}, nil
+	return KeyRequest{Dialog: Clean(given.Dialog, maxError), poll: base + "/plugin/appkeys/request/" + url.PathEscape(given.Token)}, nil
 }
 
 // isOctoPrint asks for what only OctoPrint has, and needs no key.

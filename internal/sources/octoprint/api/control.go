@@ -6,13 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"unicode"
 )
 
 // This file gives OctoPrint commands.
-
-// maxSaid bounds what is repeated of OctoPrint's own words, in bytes.
-const maxSaid = 256
 
 // Tell gives a command: body is sent to a path of the API, such as /api/job. may
 // is what the key's user needs for it. OctoPrint answers what it has accepted
@@ -57,20 +53,14 @@ func reason(answer []byte) (text string, ok bool) {
 	if json.Unmarshal(answer, &why) != nil || why.Error == "" {
 		return "", false
 	}
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, why.Error)
-	if len(text) > maxSaid {
-		text = strings.ToValidUTF8(text[:maxSaid], "") + "…"
-	}
-	return text, true
+	return Clean(why.Error, maxSaid+len(more)), true
 }
 
-// Selected asks for the file that is selected, by its path; it is empty if none
-// is.
+// maxPath bounds the path of a file, in bytes.
+const maxPath = 1 << 10
+
+// Selected asks for the file that is selected, by its path, as people may read
+// it; it is empty if none is.
 func (c *Client) Selected(ctx context.Context) (path string, err error) {
 	var job struct {
 		Job struct {
@@ -78,5 +68,5 @@ func (c *Client) Selected(ctx context.Context) (path string, err error) {
 		}
 	}
 	err = c.call(ctx, http.MethodGet, "/api/job", nil, &job)
-	return job.Job.File.Path, c.explain(err)
+	return Clean(job.Job.File.Path, maxPath), c.explain(err)
 }

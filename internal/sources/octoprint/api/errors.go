@@ -39,8 +39,9 @@ const (
 // Permission is what a user of OctoPrint may do, by its name there.
 type Permission string
 
-// Permissions that are needed beside Status.
+// Permissions that are needed: MaySee by each source, others by commands.
 const (
+	MaySee     Permission = "Status"
 	MayPrint   Permission = "Print"
 	MayConnect Permission = "Connection"
 	MayControl Permission = "Control"
@@ -102,7 +103,7 @@ func where(r *http.Response) string {
 	if err != nil {
 		return "an address that cannot be read"
 	}
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	return Clean((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), maxSaid)
 }
 
 // explain says an error in words, and what to do about it.
@@ -111,7 +112,7 @@ func (c *Client) explain(err error) error {
 		return err
 	}
 	say := func(kind Kind, hint, format string, args ...any) error {
-		return &Error{kind, fmt.Sprintf("OctoPrint at %s ", c.options.URL) + fmt.Sprintf(format, args...), hint}
+		return &Error{kind, fmt.Sprintf("OctoPrint at %s ", c.options.URL) + Clean(fmt.Sprintf(format, args...), maxError), hint}
 	}
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -122,7 +123,7 @@ func (c *Client) explain(err error) error {
 	}
 	switch e.Kind {
 	case Key:
-		return say(Key, "make a new one in OctoPrint under Settings, Application Keys, and set api_key", "refuses the API key (status %s): it is wrong or was revoked", e.Text)
+		return say(Key, fmt.Sprintf("get a new one: event2mqtt connect octoprint %s --renew", c.options.URL), "refuses the API key (status %s): it is wrong or was revoked", e.Text)
 	case Proxy:
 		return say(Proxy, "set username and password", "is behind a proxy that asks for a user name and a password (status 401)")
 	case Busy:
@@ -142,7 +143,7 @@ func network(err error) string {
 	dns, isDNS := errors.AsType[*net.DNSError](err)
 	switch {
 	case isDNS:
-		return "there is no host " + dns.Name
+		return "there is no host " + Clean(dns.Name, maxSaid)
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		return "no answer"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -152,7 +153,7 @@ func network(err error) string {
 	case errors.Is(err, websocket.ErrBadHandshake):
 		return "no WebSocket"
 	}
-	return err.Error()
+	return Clean(err.Error(), maxSaid) // a header that cannot be read stands in it as it came
 }
 
 // certificate says what is wrong with a certificate, if that is it, and what to
@@ -164,11 +165,11 @@ func certificate(err error) (text, hint string) {
 	plain, isPlain := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case isUnknown:
-		return unknown.Error(), "set tls.ca to the authority's certificate, or tls.insecure: true"
+		return Clean(unknown.Error(), maxSaid), "set tls.ca to the authority's certificate, or tls.insecure: true"
 	case isName:
-		return name.Error(), "write the certificate's name in url"
+		return Clean(name.Error(), maxSaid), "write the certificate's name in url"
 	case isInvalid:
-		return invalid.Error(), ""
+		return Clean(invalid.Error(), maxSaid), ""
 	case isPlain:
 		return plain.Msg, "write http:// in url"
 	}

@@ -82,7 +82,7 @@ func readPicture(response *http.Response, most int64) ([]byte, error) {
 	case strings.HasPrefix(kind, "multipart/"):
 		return nil, errors.New("it is a stream; give the address of single pictures, which often ends with ?action=snapshot")
 	case err != nil, !strings.HasPrefix(kind, "image/"):
-		return nil, fmt.Errorf("it is no picture, but %q", bounded(response.Header.Get("Content-Type")))
+		return nil, fmt.Errorf("it is no picture, but %q", Clean(response.Header.Get("Content-Type"), maxShort))
 	case response.ContentLength > most:
 		return nil, fmt.Errorf("it has %d bytes; snapshot.max_size allows %d", response.ContentLength, most)
 	}
@@ -98,18 +98,13 @@ func readPicture(response *http.Response, most int64) ([]byte, error) {
 	return picture, nil
 }
 
-func bounded(text string) string {
-	const most = 64
-	return strings.ToValidUTF8(text[:min(len(text), most)], "")
-}
-
 // Camera is a webcam that is asked without OctoPrint.
 type Camera struct {
 	at   *url.URL
 	http *http.Client
 }
 
-// maxRedirects bounds how often a camera may send elsewhere on its own host.
+// maxRedirects bounds how often a camera may send elsewhere on its own server.
 const maxRedirects = 3
 
 // NewCamera makes a camera of the address of its pictures, which may hold a user
@@ -125,7 +120,7 @@ func NewCamera(text string, timeout time.Duration) (*Camera, error) {
 		MaxIdleConns: 1, IdleConnTimeout: 10 * time.Second, MaxResponseHeaderBytes: 64 << 10,
 	}
 	stay := func(next *http.Request, before []*http.Request) error {
-		if len(before) > maxRedirects || next.URL.Hostname() != u.Hostname() {
+		if len(before) > maxRedirects || Server(next.URL) != Server(u) {
 			return http.ErrUseLastResponse // what it says is no picture then
 		}
 		return nil

@@ -28,6 +28,8 @@ const Key = "0123456789ABCDEF0123456789ABCDEF"
 type Options struct {
 	// Deny says no to who asks for a key, and Pending says nothing.
 	Deny, Pending bool
+	// Powerless has the key's user lack the permission Status.
+	Powerless bool
 	// Busy was asked too often.
 	Busy bool
 	// NoAppKeys has the plugin switched off, and Other is another program.
@@ -136,7 +138,11 @@ func (s *Server) handle(mux *http.ServeMux) {
 	mux.HandleFunc("GET /sockjs/info", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `{"websocket":true,"cookie_needed":false}`)
 	})
-	mux.HandleFunc("POST /api/login", s.keyed(`{"name":"admin","session":"aa11","_login_mechanism":"apikey","admin":true}`))
+	user := `"admin":true`
+	if s.options.Powerless {
+		user = `"admin":false,"needs":{"role":[]}`
+	}
+	mux.HandleFunc("POST /api/login", s.keyed(`{"name":"admin","session":"aa11","_login_mechanism":"apikey",`+user+`}`))
 	mux.HandleFunc("GET /api/version", s.keyed(`{"api":"0.1","server":"1.11.8","text":"OctoPrint 1.11.8"}`))
 	mux.HandleFunc("GET /api/settings", s.keyed(`{"appearance":{"name":"Ender"}}`))
 	mux.HandleFunc("GET /api/files/local/{path...}", func(w http.ResponseWriter, r *http.Request) {

@@ -82,6 +82,8 @@ type Bridge struct {
 	heldChanged chan struct{}   // cap 1: what rules hold may be due at another time
 	sinkRemoved chan struct{}   // cap 1: so it is, or journal.keep has changed
 	access      *control.Access // to what changes things
+	ears        ears
+	announcer   *announcer
 	commands    *commands.Desk
 	counts      counts
 	began       time.Time
@@ -108,6 +110,9 @@ func New(o Options) *Bridge {
 	b.log = b.logs.part("bridge")
 	b.commands = b.newDesk()
 	b.states.Expect(stateSource, 0)
+	b.states.Expect(event.DiscoverySource, 0)
+	b.announcer = newAnnouncer(b)
+	b.devices.told = b.announcer.poke
 	b.web = web.New(b.health, b.logs.part("http"))
 	b.access = control.NewAccess(b.configuredToken)
 	return b
@@ -146,6 +151,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	defer b.commands.Close() // if it could not start
+	b.announcer.open()
 	b.web.Handle(control.ReloadPath, http.HandlerFunc(b.serveReload))
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
 	b.web.Handle(control.RefusedPath, http.HandlerFunc(b.serveRefused))
@@ -153,6 +159,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return err
 	}
 	b.reloaded(control.Outcome{OK: true, Time: time.Now()})
+	b.reportStatus()
 	b.states.Settle(stateSource) // it has reported all
 	if err := b.writeControl(); err != nil {
 		b.log.Warn().Err(err).Msg("\"event2mqtt reload\" will not find this program")
@@ -163,6 +170,8 @@ func (b *Bridge) Run(ctx context.Context) error {
 	watching.Go(func() { b.watchConfig(ctx) })
 	watching.Go(func() { b.sendHeld(ctx) })
 	watching.Go(func() { b.keepCursors(ctx) })
+	watching.Go(func() { b.announcer.run(ctx) })
+	watching.Go(func() { b.announcer.tellStatus(ctx) })
 	alive, stopAlive := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAlive()
 	watchdog := b.notifySystemd(alive)

@@ -212,9 +212,14 @@ func TestOtherCommandsDoNotRestartTheSource(t *testing.T) {
 	y.awaitSubscriptions(2)
 }
 
+// ownSubscriptions are those of the program itself: its own commands, and what
+// is heard of Home Assistant and of other installations.
+const ownSubscriptions = 3
+
 // awaitSubscriptions waits for the sink: two are those of the test.
 func (y *yard) awaitSubscriptions(n int) {
 	y.t.Helper()
+	n += ownSubscriptions
 	y.Bridge.mu.RLock()
 	b := y.now.broker
 	y.Bridge.mu.RUnlock()

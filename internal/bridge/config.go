@@ -8,6 +8,7 @@ import (
 
 	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/homeassistant"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/rules"
@@ -15,22 +16,24 @@ import (
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/webhook"
+	"event2mqtt/internal/topic"
 	"event2mqtt/internal/web"
 )
 
 // Config is the whole configuration.
 type Config struct {
-	MQTT            mqtt.Config        `koanf:"mqtt" doc:"The broker that events are published to."`
-	Publish         mqtt.PublishConfig `koanf:"publish" doc:"What the published messages look like."`
-	Broker          bundled.Config     `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
-	Sources         []any              `koanf:"sources" doc:"Where events come from. Without any there is a webhook, default."`                 // maps; each type has options of its own
-	Sinks           []any              `koanf:"sinks" doc:"Where events go beside the broker of mqtt, each with its own place in the journal."` // maps, too
-	Rules           []rules.Config     `koanf:"rules" doc:"What becomes of events before they are stored: each rule is applied to what those before it left."`
-	Journal         JournalConfig      `koanf:"journal" doc:"Where events are kept until they are delivered."`
-	HTTP            web.Config         `koanf:"http" doc:"The HTTP server of webhooks, the API and metrics."`
-	Log             LogConfig          `koanf:"log" doc:"The program's own log, on stderr."`
-	MaxPayload      config.Size        `koanf:"max_payload" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest payload of an event."`
-	ShutdownTimeout time.Duration      `koanf:"shutdown_timeout" default:"10s" min:"0s" max:"1h" doc:"How long to deliver what is stored before the program ends."`
+	MQTT            mqtt.Config          `koanf:"mqtt" doc:"The broker that events are published to."`
+	Publish         mqtt.PublishConfig   `koanf:"publish" doc:"What the published messages look like."`
+	HomeAssistant   homeassistant.Config `koanf:"home_assistant" doc:"What Home Assistant is told, so that it finds devices by itself."`
+	Broker          bundled.Config       `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
+	Sources         []any                `koanf:"sources" doc:"Where events come from. Without any there is a webhook, default."`                 // maps; each type has options of its own
+	Sinks           []any                `koanf:"sinks" doc:"Where events go beside the broker of mqtt, each with its own place in the journal."` // maps, too
+	Rules           []rules.Config       `koanf:"rules" doc:"What becomes of events before they are stored: each rule is applied to what those before it left."`
+	Journal         JournalConfig        `koanf:"journal" doc:"Where events are kept until they are delivered."`
+	HTTP            web.Config           `koanf:"http" doc:"The HTTP server of webhooks, the API and metrics."`
+	Log             LogConfig            `koanf:"log" doc:"The program's own log, on stderr."`
+	MaxPayload      config.Size          `koanf:"max_payload" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest payload of an event."`
+	ShutdownTimeout time.Duration        `koanf:"shutdown_timeout" default:"10s" min:"0s" max:"1h" doc:"How long to deliver what is stored before the program ends."`
 }
 
 // JournalConfig are the options of the journal section.
@@ -64,7 +67,9 @@ type Plan struct {
 	Version string
 	types   Types
 	sources []sources.Options
-	sinks   []sinks.Options // the main one first
+	sinks   []sinks.Options    // the main one first
+	mixed   map[string]mixture // of the sources that are shown as devices
+	events  topic.Template     // publish.event_topic; it has no parts if that was refused
 	doc     *config.Document
 }
 
@@ -131,6 +136,7 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 		note("broker", p.Broker.Check(bundled.AccountsFile(stateDir)))
 	}
 	note("http", p.HTTP.Check())
+	note("home_assistant", p.HomeAssistant.Check(p.Publish.BaseTopic))
 	note("", p.checkListeners())
 	if p.Journal.MaxSize < 2*p.MaxPayload {
 		note("", config.Relation("journal.max_size", "max_payload", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
@@ -145,6 +151,9 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 		hook.Name, hook.Type = "default", webhook.Type.Name
 		p.sources = []sources.Options{&hook}
 	}
+	p.events, _ = topic.Parse(p.Publish.EventTopic, p.Publish.BaseTopic)
+	p.mixed = p.mixtures()
+	note("", p.checkApart())
 	if len(problems) > 0 {
 		problems.Sort()
 		return nil, problems

@@ -23,12 +23,13 @@ import (
 // pipeline is what events go through on that way.
 type pipeline struct {
 	event.Normaliser
-	rules *rules.Set
+	rules   *rules.Set
+	mirrors map[string]sources.Mirror // by source
 }
 
 func (b *Bridge) newPipeline(p *Plan) *pipeline {
 	const most = 1 << 20 // what is held stands in the head of each of the journal's segments
-	s := &pipeline{Normaliser: p.normaliser()}
+	s := &pipeline{Normaliser: p.normaliser(), mirrors: p.mirrors()}
 	var before *rules.Set
 	if old := b.pipeline.Load(); old != nil {
 		before = old.rules
@@ -151,6 +152,7 @@ func (o output) store(ctx context.Context, events []event.Event) (receipt, error
 	}
 	if err == nil {
 		o.b.learn(ctx, events)
+		o.b.mirror(events)
 	}
 	return receipt{*o.b.required.Load(), seq, false}, err
 }
@@ -272,6 +274,7 @@ func (b *Bridge) storeHeld(ctx context.Context, pipeline *pipeline, h *rules.Hel
 		}
 		b.journal.Forget(heldSource, h.Key)
 		b.learn(ctx, records)
+		b.mirror(records)
 		return nil
 	})
 	if err != nil {

@@ -155,8 +155,8 @@ func TestEachMetricIsThereAndMoves(t *testing.T) {
 	moves(func() { h.reload(config + "nonsense: 1\n") }, map[string]float64{`event2mqtt_config_reloads_total{result="failed"}`: 1, `event2mqtt_config_last_reload_successful`: -1})
 	moves(func() { h.reload(config + "log: {level: warn}\n") }, map[string]float64{`event2mqtt_config_reloads_total{result="ok"}`: 1, `event2mqtt_config_last_reload_successful`: 1})
 	now := h.scrape()
-	for _, key := range []string{`event2mqtt_component_up{kind="source",name="hooks"}`, `event2mqtt_sink_connections_total{sink="mqtt"}`, `event2mqtt_source_states{source="bridge"}`} {
-		if now[key] != 1 {
+	for key, want := range map[string]float64{`event2mqtt_component_up{kind="source",name="hooks"}`: 1, `event2mqtt_sink_connections_total{sink="mqtt"}`: 1, `event2mqtt_source_states{source="bridge"}`: 2} {
+		if now[key] != want {
 			t.Errorf("%s is %v", key, now[key])
 		}
 	}

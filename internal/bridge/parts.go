@@ -166,6 +166,9 @@ func (c *change) cursorOf(name string, old *component) (*journal.Cursor, error) 
 
 func (b *Bridge) sinkComponent(sink sinks.Sink, options sinks.Options, told journal.Observer, cursor *journal.Cursor) *component {
 	c := &component{part: sink, cursor: cursor, alone: true} // there is one cursor, and one client id
+	if options.Base().Name == mainSink {
+		c.health.Changed = b.announcer.linkChanged
+	}
 	wants := options.Base().Wants()
 	c.run = func(ctx context.Context, ready func()) error {
 		cursor.Filter(wants) // not before: the sink in whose place it comes still reads

@@ -79,7 +79,9 @@ func (b *Bridge) apply(plan *Plan) (report []string, err error) {
 	b.mu.Lock()
 	b.now = c.new
 	b.mu.Unlock()
+	c.holdMirrored(plan)
 	c.presentSources()
+	c.announcer.poke()
 	c.finish()
 	b.wakeCursors() // journal.keep may be another
 	return c.report, nil
@@ -384,6 +386,7 @@ func (c *change) swapInPlace() error {
 		what    string
 		changed bool
 	}{
+		{"home_assistant: changed", old.HomeAssistant != plan.HomeAssistant},
 		{"journal: limits changed", old.Journal != plan.Journal},
 		{"log: changed", old.Log != plan.Log},
 		{"rules: changed", !reflect.DeepEqual(old.Rules, plan.Rules)},
@@ -422,7 +425,12 @@ func (c *change) adjust(to *running) {
 		overWebSocket = to.broker.WebSocket(c.web)
 	}
 	c.web.Handle(broker.WebSocketPath, overWebSocket)
-	c.commands.Configure(to.commands())
+	commands := to.commands()
+	commands.Link = c.ears.earOn(commands.Link, commandsListen)
+	if plan.HomeAssistant.Discovery {
+		commands.Sources = append(commands.Sources, ownCommands(c.Bridge))
+	}
+	c.commands.Configure(commands)
 }
 
 // finish ends what has been replaced. The next change waits for that, but not

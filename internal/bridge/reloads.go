@@ -126,7 +126,7 @@ func (b *Bridge) reloaded(o control.Outcome) {
 		b.counts.reload(o.OK)
 	}
 	if text, err := json.Marshal(o); err == nil {
-		_ = b.states.Report(stateSource, event.State{Key: "config", Payload: text}) // never one too many
+		_ = b.states.Report(stateSource, event.State{Key: keyConfig, Payload: text}) // never one too many
 	}
 	switch {
 	case first, same:

@@ -121,7 +121,7 @@ func keeps(t *testing.T, addr string, want ...string) {
 		}
 		got = nil
 		for _, topic := range slices.Sorted(maps.Keys(kept)) {
-			if topic != "event2mqtt/mqtt" && topic != "event2mqtt/bridge/config" {
+			if topic != "event2mqtt/mqtt" && !strings.HasPrefix(topic, "event2mqtt/bridge/") {
 				got = append(got, strings.TrimPrefix(topic, "event2mqtt/")+"="+kept[topic])
 			}
 		}

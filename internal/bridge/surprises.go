@@ -52,6 +52,7 @@ func (p *Plan) warnOfSurprises() {
 	}
 	p.warnOfOpenSources()
 	p.warnOfCircles()
+	p.warnOfMixedEvents()
 }
 
 // warnOfCircles tells of files that a sink writes and a source reads.

@@ -100,6 +100,9 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 func checkSourceName() func(name string) error {
 	levels := map[string]string{}
 	return func(name string) error {
+		if name == event.DiscoverySource {
+			return config.Errorf("name", "%q is the program's own; choose another name", name)
+		}
 		level := topic.Safe(name)
 		for _, taken := range event.OwnLevels {
 			if strings.EqualFold(level, taken) { // publish.state_topic may change the case

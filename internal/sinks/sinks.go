@@ -90,15 +90,23 @@ type Incoming struct {
 // Talker is a sink to whose destination others can say something as well.
 type Talker interface {
 	// Hear replaces what the sink subscribes to, on each connection and also on
-	// the one that there is. Filters end in the level "+", have no other
-	// wildcard, and no message to a topic that matches one is ever published by
-	// the sink. use is given the messages, one at a time, and should return
+	// the one that there is. Filters are topics, or end in the level "+"; they
+	// have no other wildcard. No message to a topic that matches one that ends
+	// in "+" is ever published by the sink. use is given the messages, one at a time, and should return
 	// soon: few are kept meanwhile, and more are skipped. It may be called a
 	// last time after Hear was called with another.
 	Hear(filters []string, use func(Incoming))
 	// Say publishes a message, not retained, beside the events: it is not
 	// stored. The error is why it was not, such as that there is no connection.
 	Say(ctx context.Context, topic string, payload []byte) error
+}
+
+// Retainer is a sink whose destination keeps states.
+type Retainer interface {
+	// Has reports whether the destination is certain to have all states of a
+	// source as they are now, but those that it refuses, and no others of it. It
+	// is false while there is no connection.
+	Has(source string) bool
 }
 
 // ErrNeverTaken says that a destination refuses a message for what it is.

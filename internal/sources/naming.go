@@ -3,6 +3,8 @@ package sources
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -33,6 +35,16 @@ func (n *Naming) Check(path string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Listed returns the names that the configuration itself has, sorted.
+func (n *Naming) Listed() []string {
+	all := slices.Collect(maps.Values(n.Names))
+	if n.Default != "" {
+		all = append(all, n.Default)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Name returns the name of an event, "" if there is none. label is what is

@@ -59,6 +59,23 @@ type Source interface {
 	Run(ctx context.Context, out Output) error
 }
 
+// Describer are options of a source that tell of its thing before it runs.
+type Describer interface {
+	// Thing returns what is known of the thing from the configuration alone,
+	// and whether people are to see it as a device at all. What the source
+	// describes when it runs takes its place.
+	Thing() (d device.Device, shown bool)
+}
+
+// Mirror are options of a source whose events are also kept as states, such as
+// the newest value of a key.
+type Mirror interface {
+	// Mirrored returns the keys of all these states.
+	Mirrored() []string
+	// Mirror returns the states that an event makes.
+	Mirror(e *event.Event) []event.State
+}
+
 // Prober is a source that can be tried out without running it. The detail says
 // what was found; the error is what is wrong, in words for people.
 type Prober interface {

@@ -240,6 +240,56 @@ func (t Template) Render(v Values) (string, error) {
 	return topic, checkSize(topic)
 }
 
+// Filter returns a subscription that has all topics that events of a source can
+// have, and few others: each level that is not the same for all is a wildcard.
+func (t Template) Filter(source string) string {
+	const wild = "\x00" // no topic holds it
+	var b strings.Builder
+	for _, p := range t.parts {
+		switch p.field {
+		case "event", "payload", "key":
+			b.WriteString(wild)
+		default:
+			b.WriteString(p.render(Values{Source: source}))
+		}
+	}
+	levels := strings.Split(b.String(), "/")
+	for i, level := range levels {
+		if strings.Contains(level, wild) {
+			levels[i] = "+"
+		}
+	}
+	return strings.Join(levels, "/")
+}
+
+// Of returns the topic of the events of a source with a name, if no event with
+// another name has it.
+func (t Template) Of(source, name string) (string, bool) {
+	for _, p := range t.parts {
+		if p.field == "payload" || p.field == "event" && len(p.filters) > 0 {
+			return "", false
+		}
+	}
+	topic, err := t.Render(Values{Source: source, Event: name})
+	return topic, err == nil && Safe(name) == name
+}
+
+// Overlap reports whether a topic may match both filters, which have no
+// wildcard but +.
+func Overlap(a, b string) bool {
+	for {
+		one, restA, moreA := strings.Cut(a, "/")
+		other, restB, moreB := strings.Cut(b, "/")
+		if one != other && one != "+" && other != "+" || moreA != moreB {
+			return false
+		}
+		if !moreA {
+			return true
+		}
+		a, b = restA, restB
+	}
+}
+
 func (p part) render(v Values) string {
 	var s string
 	switch p.field {

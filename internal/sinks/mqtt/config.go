@@ -69,6 +69,7 @@ type PublishConfig struct {
 	QoS             int           `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events and states; with 0 nobody acknowledges, and events can be lost."`
 	TimestampField  string        `koanf:"timestamp_field" default:"_timestamp" doc:"The key of the payload that tells when the event happened."`
 	TimestampMillis bool          `koanf:"timestamp_millis" default:"false" doc:"Whether publish.timestamp_field is in milliseconds instead of seconds."`
+	SourceField     string        `koanf:"source_field" example:"_source" doc:"A key of the payload for the name of the source that the event comes from, so that whoever gets events of several can tell them apart."`
 	IDField         string        `koanf:"id_field" example:"_id" doc:"A key of the payload for an id that stays the same should an event be sent twice."`
 }
 
@@ -160,6 +161,9 @@ func check(c Config, p PublishConfig) (settings, error) {
 	}
 	if p.IDField == "_event" || p.IDField != "" && p.IDField == p.TimestampField {
 		bad("publish.id_field", "%q is taken already", p.IDField)
+	}
+	if field := p.SourceField; field == "_event" || field != "" && (field == p.TimestampField || field == p.IDField) {
+		bad("publish.source_field", "%q is taken already", field)
 	}
 	return s, errors.Join(errs...)
 }

@@ -26,7 +26,14 @@ type lessons struct {
 	// kinds are the messages, without their sizes, that were refused for
 	// another reason; the value is whether they were never acknowledged.
 	kinds map[messageKind]bool
+	// unretained are how many retained messages were refused since one was
+	// taken, by whether they were never acknowledged: the broker may take none.
+	unretained map[bool]int
 }
+
+// manyUnretained is how many retained messages must have been refused, and none
+// taken since, for the next to be like them whatever their topics are.
+const manyUnretained = 2
 
 // maxLessons bounds the kinds that are remembered.
 const maxLessons = 256
@@ -46,6 +53,12 @@ func (s *Sink) learn(m *message) {
 		return
 	}
 	k.size = 0
+	if k.retain {
+		if s.lessons.unretained == nil {
+			s.lessons.unretained = map[bool]int{}
+		}
+		s.lessons.unretained[silent]++
+	}
 	if s.lessons.kinds == nil || len(s.lessons.kinds) >= maxLessons {
 		s.lessons.kinds = map[messageKind]bool{}
 	}
@@ -58,6 +71,9 @@ func (s *Sink) took(k messageKind) {
 	s.sameBroker()
 	l := &s.lessons
 	l.taken = max(l.taken, k.size)
+	if k.retain {
+		clear(l.unretained)
+	}
 	if k.size >= l.size {
 		l.size = 0
 	}
@@ -80,6 +96,9 @@ func (s *Sink) enough(what thing, m *message, silent bool) int {
 	}
 	k.size = 0
 	if was, known := l.kinds[k]; known && was == silent {
+		return 1
+	}
+	if k.retain && l.unretained[silent] >= manyUnretained {
 		return 1
 	}
 	return certain

@@ -21,6 +21,9 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	if e.Route.QoS != nil {
 		m.qos = *e.Route.QoS
 	}
+	if field := p.SourceField; field != "" {
+		m.payload = event.Set(m.payload, field, string(event.String(e.Source))) // in place of one that a sender has made up
+	}
 	if field := p.IDField; field != "" {
 		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
 	}

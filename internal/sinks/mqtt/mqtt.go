@@ -71,7 +71,8 @@ type Sink struct {
 	settings
 	publish atomic.Pointer[publishing]
 	dial    func(ctx context.Context) (link, error)
-	talking atomic.Pointer[link] // on which Say may publish: a connection in no doubt
+	talking atomic.Pointer[link]   // on which Say may publish: a connection in no doubt
+	outbox  atomic.Pointer[outbox] // of the connection; nil without one
 
 	tell func(health.Status) // of Run
 
@@ -256,6 +257,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		return err
 	}
 	defer l.close()
+	defer s.outbox.Store(nil)
 	l = deafLink{l, s.heard}
 	if !s.doubt.careful() { // before a command can come that wants an answer
 		s.talking.Store(&l)

@@ -28,6 +28,8 @@ type outbox struct {
 	shelf  *shelf
 	want   map[string]event.LiveState // what the broker is to keep, by topic
 	sent   map[string]sentState       // by topic
+	had    map[string]uint64          // version of the state that the broker has acknowledged, by topic
+	never  map[string]uint64          // version of the state that is not to be published, by topic
 	queue  []string                   // topics that may be due, oldest change first
 	queued map[string]struct{}
 	again  time.Time // when to refresh although nothing has changed; zero is never
@@ -53,16 +55,53 @@ type sentState struct {
 type stateMessage struct {
 	message
 	owner
+	version uint64 // of the state; 0 is its end
 }
 
 func (s *Sink) newOutbox(watch *event.StateWatch) *outbox {
-	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, queued: map[string]struct{}{}, names: map[owned]named{}}
+	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, had: map[string]uint64{}, queued: map[string]struct{}{}, names: map[owned]named{}}
 	select { // seen by the refresh below
 	case <-watch.Changed():
 	default:
 	}
 	o.refresh()
+	s.outbox.Store(o)
 	return o
+}
+
+// Has implements sinks.Retainer.
+func (s *Sink) Has(source string) bool {
+	o := s.outbox.Load()
+	return o != nil && o.has(source)
+}
+
+func (o *outbox) has(source string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.sink.publish.Load()
+	if p != o.namedBy {
+		return false // a refresh is due
+	}
+	names := map[string]bool{}
+	for _, st := range o.watch.Live() {
+		if st.Source != source {
+			continue
+		}
+		name, err := o.name(p, &st.State)
+		if err != nil || o.never[name] == st.Version {
+			continue // it is not published
+		}
+		names[name] = true
+		if _, refused := o.sink.states[name]; !refused && o.had[name] != st.Version {
+			return false
+		}
+	}
+	for name, who := range o.shelf.Topics {
+		if who.Source == source && !names[name] {
+			return false
+		}
+	}
+	return true
 }
 
 // brokerID names a broker in the ledger: by address, since that stays the same
@@ -90,7 +129,7 @@ func (o *outbox) refresh() (took time.Duration) {
 	if len(o.names) > 2*len(live) {
 		clear(o.names)
 	}
-	o.want = make(map[string]event.LiveState, len(live))
+	o.want, o.never = make(map[string]event.LiveState, len(live)), map[string]uint64{}
 	fresh := map[string]owner{} // what is not listed yet, or as that of another
 	o.fresh = 0
 	for _, st := range live {
@@ -100,6 +139,7 @@ func (o *outbox) refresh() (took time.Duration) {
 		}
 		if err != nil {
 			s.unfit(&st.State, name, err)
+			o.never[name] = st.Version
 		}
 	}
 	if w := s.opt.Config.Will; w.Enabled && w.Retain && s.willTopic != "" {
@@ -247,7 +287,7 @@ func (o *outbox) next(now time.Time, hurry bool) (m *stateMessage, wait time.Dur
 func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*stateMessage, time.Time) {
 	st, wanted := o.want[name]
 	sent, before := o.sent[name]
-	m := stateMessage{message{name, byte(p.QoS), true, st.Payload}, owner{st.Source, st.Key, st.Topic != ""}}
+	m := stateMessage{message{name, byte(p.QoS), true, st.Payload}, owner{st.Source, st.Key, st.Topic != ""}, st.Version}
 	switch {
 	case wanted && sent.version == st.Version:
 		return nil, time.Time{}
@@ -259,6 +299,9 @@ func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*st
 		m.owner = who
 	}
 	own := m.Source == event.OwnSource // which changes when somebody does something, and waits for the answer
+	if m.Source == event.DiscoverySource {
+		own, m.qos = true, max(m.qos, 1)
+	}
 	if at := sent.at.Add(p.StateInterval); before && !hurry && !own && at.After(now) {
 		return nil, at
 	}
@@ -279,10 +322,12 @@ func (o *outbox) taken(m *stateMessage, certain bool) {
 	defer o.mu.Unlock()
 	if certain {
 		o.sink.states.taken(m.topic)
+		o.had[m.topic] = m.version
 	}
 	if _, wanted := o.want[m.topic]; len(m.payload) == 0 && !wanted {
 		o.shelf.forget(m.topic)
 		delete(o.sent, m.topic)
+		delete(o.had, m.topic)
 	}
 }
 

@@ -452,3 +452,41 @@ func BenchmarkEventsBesideStates(b *testing.B) {
 		})
 	}
 }
+
+// TestASinkSaysWhatItsBrokerHas: all of a source's states as they are, and no
+// others of it; nothing without a connection.
+func TestASinkSaysWhatItsBrokerHas(t *testing.T) {
+	addr := kept(t)
+	r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.QoS = 0 }, "mqtt://"+addr)
+	const source = event.DiscoverySource
+	device := func(topic, payload string) event.State {
+		return event.State{Key: "device", Topic: topic, Payload: []byte(payload)}
+	}
+	s := subscriber(t, addr, "homeassistant/#")
+	testkit.OK(t, r.states.Report(source, device("homeassistant/device/a/config", "{}")))
+	has := func() bool { return r.sink.Has(source) }
+	testkit.Eventually(t, "the broker has it", has)
+	for i := range 20 { // each at once, though it is not to be published more often than that
+		payload := fmt.Sprintf(`{"n":%d}`, i)
+		testkit.OK(t, r.states.Report(source, device("homeassistant/device/a/config", payload)))
+		testkit.Eventually(t, "the broker has the next", has)
+	}
+	for i := -1; i < 20; i++ { // none was replaced before it was there
+		want := fmt.Sprintf(`{"n":%d}`, i)
+		if i < 0 {
+			want = "{}"
+		}
+		if _, payload, _ := next(t, s); payload != want {
+			t.Fatalf("the broker had %s, not %s", payload, want)
+		}
+	}
+	testkit.OK(t, r.states.Report(source, device("ha/device/a/config", "{}")))
+	testkit.Eventually(t, "it has moved", has)
+	r.states.Remove(source, "device")
+	testkit.Eventually(t, "the broker has no more of it", has)
+	keeps(t, addr)
+	away := newRig(t, nil, "mqtt://127.0.0.1:1")
+	if away.sink.Has(source) {
+		t.Error("a broker that is away has everything")
+	}
+}

@@ -37,7 +37,7 @@ type hearing struct {
 	filters []string             // what is wanted; mu guards it and use
 	use     func(sinks.Incoming) // nil is nobody
 	changed chan struct{}        // cap 1: filters have changed
-	// own are the filters that are wanted, without the wildcard at their end.
+	// own are the filters that are wanted and end in a wildcard, without it.
 	own atomic.Pointer[map[string]bool]
 
 	// Of the connection's goroutine, and of the one in pump that looks after
@@ -54,7 +54,9 @@ type hearing struct {
 func (s *Sink) Hear(filters []string, use func(sinks.Incoming)) {
 	own := map[string]bool{}
 	for _, filter := range filters {
-		own[strings.TrimSuffix(filter, "+")] = true
+		if below, all := strings.CutSuffix(filter, "+"); all {
+			own[below] = true
+		}
 	}
 	h := &s.hearing
 	h.mu.Lock()
@@ -80,7 +82,7 @@ func (s *Sink) hear(in sinks.Incoming) {
 
 func matches(filters []string, topic string) bool {
 	level := strings.LastIndexByte(topic, '/') + 1
-	return slices.ContainsFunc(filters, func(filter string) bool { return strings.TrimSuffix(filter, "+") == topic[:level] })
+	return slices.ContainsFunc(filters, func(filter string) bool { return filter == topic || strings.TrimSuffix(filter, "+") == topic[:level] })
 }
 
 // heard reports whether a message to a topic would come back as one for this
@@ -231,7 +233,7 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 func (s *Sink) sayDeaf(why string) {
 	if why != s.hearing.said {
 		s.hearing.said = why
-		s.opt.Log.Error().Msgf("mqtt: %s. Events are sent, but no command is accepted; allow this user to subscribe at the broker", why)
+		s.opt.Log.Error().Msgf("mqtt: %s. Events are sent, but no command is accepted, and it is not noticed when Home Assistant starts; allow this user to subscribe at the broker", why)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"event2mqtt/internal/device"
+	"event2mqtt/internal/topic"
 )
 
 // This file describes the printer.
@@ -52,9 +53,35 @@ func deviceID(o *Options, u *url.URL) string {
 	return "octoprint-" + hex.EncodeToString(sum[:6])
 }
 
+// Thing implements sources.Describer.
+func (o *Options) Thing() (device.Device, bool) {
+	s, err := o.settings()
+	if err != nil || s.url == nil {
+		return device.Device{}, false // Check says so
+	}
+	t := newTranslator(o, nil, asks{})
+	return t.describe(s.url, o.Name), true
+}
+
+// EventTopic returns where compat publishes events, if it does.
+func (o *Options) EventTopic() (topic.Template, bool) {
+	t, err := o.topics()
+	return t.event, err == nil && t.hasEvent
+}
+
+// Names of events that people care about, and of those that they start
+// automations with.
+var (
+	notable = []string{
+		"PrintStarted", "PrintDone", "PrintFailed", "PrintCancelling", "PrintCancelled", "PrintPaused", "PrintResumed", "PausedForUser", "FilamentChange", "Alert",
+		"Connected", "Disconnected", "Error", "MovieDone",
+	}
+	triggers = []string{"PrintStarted", "PrintDone", "PrintFailed", "PrintPaused", "PausedForUser", "Error"}
+)
+
 // describe is what is known of the printer. name is what people call it.
 func (t *translator) describe(u *url.URL, name string) device.Device {
-	d := device.Device{ID: deviceID(t.config, u), Name: name, Manufacturer: "OctoPrint", URL: u.String() + "/", Events: eventNames()}
+	d := device.Device{ID: deviceID(t.config, u), Name: name, Manufacturer: "OctoPrint", URL: u.String() + "/", Events: eventNames(), Notable: notable, Triggers: triggers}
 	d.Version = t.version
 	if f := t.pos.Firmware; f != nil {
 		d.Model = f.Model

@@ -26,7 +26,7 @@ type Shown struct {
 // EntityConfig is one such value.
 type EntityConfig struct {
 	Name   string   `koanf:"name" example:"Door" doc:"The name of the value for people, from which the key of its state is made."`
-	Kind   string   `koanf:"kind" default:"text" oneof:"text,number,binary,timestamp" doc:"What the value is: text, number, binary for one of two states, or timestamp."`
+	Kind   string   `koanf:"kind" oneof:"text,number,binary,timestamp" doc:"What the value is: text, number, binary for one of two states, or timestamp; left out, text."`
 	From   string   `koanf:"from" example:"payload.open" doc:"Where the value is found in the payload; a path such as payload.door.open leads inside. Events that do not have it change nothing."`
 	Events []string `koanf:"events" example:"[DoorChanged]" doc:"The names of the events that the value is taken from; left out, all."`
 	Unit   string   `koanf:"unit" example:"°C" doc:"The unit of a number."`

@@ -36,7 +36,6 @@ type component struct {
 	Class       string    `json:"device_class,omitempty"`
 	Category    string    `json:"entity_category,omitempty"`
 	Icon        string    `json:"icon,omitempty"`
-	Enabled     *bool     `json:"enabled_by_default,omitempty"`
 	State       string    `json:"state_topic,omitempty"`
 	Value       string    `json:"value_template,omitempty"`
 	Attributes  string    `json:"json_attributes_topic,omitempty"`
@@ -170,14 +169,16 @@ func (b *builder) key(of string) string {
 	return of
 }
 
-// entity adds a value of the device.
+// entity adds a value of the device. What is hidden is left out: an entity that
+// is disabled at first has Home Assistant empty the topic of the whole device
+// when that entity is deleted, and warn of that when the device goes.
 func (b *builder) entity(e *device.Entity) {
+	if e.Hidden {
+		return
+	}
 	c := component{State: b.thing.State(e.State)}
 	if e.Diagnostic {
 		c.Category = "diagnostic"
-	}
-	if e.Hidden {
-		c.Enabled = new(bool)
 	}
 	switch e.Kind {
 	case device.Number:

@@ -10,7 +10,7 @@ import (
 
 // entityKeys are those that every entity may have.
 var entityKeys = []string{
-	"platform", "unique_id", "name", "icon", "entity_category", "enabled_by_default", "default_entity_id", "availability", "availability_mode",
+	"platform", "unique_id", "name", "icon", "entity_category", "default_entity_id", "availability", "availability_mode",
 	"availability_topic", "availability_template", "payload_available", "payload_not_available", "json_attributes_topic", "json_attributes_template",
 	"qos", "encoding", "entity_picture",
 }

@@ -65,6 +65,7 @@ func TestEachTrapIsSeen(t *testing.T) {
 		{"a mode that does not exist", root("availability_mode", "some"), "availability_mode"},
 		{"no components", root("components", group{}), "no components"},
 		{"an entity without an id", in("s", "unique_id", nil), "unique_id is missing"},
+		{"an entity that is disabled at first", in("s", "enabled_by_default", false), "enabled_by_default is not a key"},
 		{"object_id", in("s", "object_id", "s"), "object_id is not a key"},
 		{"an id of another domain", in("s", "default_entity_id", "switch.s"), "does not begin with sensor."},
 		{"a name that begins with the device's", in("s", "name", "Case some"), "begins with the device's name"},

@@ -2,16 +2,90 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"event2mqtt/internal/testkit"
 )
 
-// back is how long everything may take to be right again after a restart.
-const back = 15 * time.Second
+// What Home Assistant makes of this program, in one run after the other, since
+// it takes long to start. Not one line of warning may be left in its log.
+
+// house is a Home Assistant, a program that is announced to it, and what it
+// watches.
+type house struct {
+	t       *testing.T
+	ha      *homeAssistant
+	bridge  *program
+	printer *player
+	yaml    string // all of the configuration but sources
+	slow    float64
+}
+
+// moveIn starts everything. yaml is the configuration without sources, and user
+// that of Home Assistant at the broker, if it needs one.
+func moveIn(t *testing.T, yaml, broker string, user bool) *house {
+	t.Helper()
+	h := &house{t: t, ha: prepareHomeAssistant(t), printer: play(t), yaml: yaml}
+	h.bridge = configure(t, yaml+h.printerSource("mk4")+washer)
+	h.bridge.start()
+	name, password := "", ""
+	if user {
+		name, password = "homeassistant", "a good password"
+		h.bridge.mustBridge(password+"\n", "user", "add", name)
+	}
+	h.printer.until(at("Operational"))
+	began := time.Now()
+	h.ha.start()
+	took := time.Since(began)
+	t.Logf("Home Assistant %s has started after %.0f s", homeAssistantVersion, took.Seconds())
+	h.slow = max(1, took.Seconds()/20)
+	h.ha.addBroker(broker, name, password)
+	return h
+}
+
+func (h *house) printerSource(name string) string {
+	return fmt.Sprintf("  - {name: %s, type: octoprint, url: %q, api_key: k, commands: [pause, resume, cancel], progress_interval: 0s, progress_step: 0, temperature_threshold: 0, time_step: 1s}\n", name, h.printer.http.URL)
+}
+
+const washer = `  - name: washer
+    type: webhook
+    event: {names: {done: Finished}}
+    entities:
+      - {name: Power, kind: number, from: payload.power, unit: W, class: power}
+      - {name: Program, from: payload.program}
+      - {name: Started, kind: timestamp, from: payload.at}
+      - {name: Door, kind: binary, from: payload.door.open, class: door}
+`
+
+// back is how long everything may take to be right again after a restart, on a
+// machine that is not busy.
+func (h *house) back() time.Duration { return time.Duration(15 * h.slow * float64(time.Second)) }
+
+// expectAll waits until the printer's entities and the washing machine's are as
+// they should be.
+func (h *house) expectAll(what string, more map[string]string) {
+	h.t.Helper()
+	want := h.printer.wanted("mk4")
+	maps.Copy(want, more)
+	h.ha.expect(h.bridge, what, h.back(), want)
+}
+
+// reconfigure gives the program other sources.
+func (h *house) reconfigure(sources string) {
+	h.t.Helper()
+	testkit.OK(h.t, os.WriteFile(h.bridge.config, []byte("http: {listen: \""+h.bridge.http+"\"}\n"+h.yaml+sources), 0o600))
+	if ok, text := h.bridge.reload(h.t); !ok {
+		h.t.Fatal(text)
+	}
+}
 
 // hook calls a source's webhook.
 func (p *program) hook(source, body string) {
@@ -24,33 +98,122 @@ func (p *program) hook(source, body string) {
 	}
 }
 
-func TestHomeAssistantFirst(t *testing.T) {
-	h := prepareHomeAssistant(t)
+// TestHomeAssistantWithTheBundledBroker is a print from its beginning to its
+// end, and all that may happen meanwhile.
+func TestHomeAssistantWithTheBundledBroker(t *testing.T) {
 	addr := testkit.FreeAddress(t)
-	p := configure(t, fmt.Sprintf(`
-broker: {listen: %q}
-publish: {source_field: _source}
-sources:
-  - name: washer
-    type: webhook
-    event: {names: {done: Finished}}
-    entities:
-      - {name: Power, kind: number, from: payload.power, unit: W, class: power}
-      - {name: Program, from: payload.program}
-      - {name: Started, from: payload.at, kind: timestamp}
-      - {name: Door, kind: binary, from: payload.door.open, class: door}
-`, addr))
-	p.start()
-	began := time.Now()
-	h.start()
-	t.Logf("Home Assistant has started after %s", time.Since(began))
-	h.addBroker(addr, "", "")
-	h.expect("washer", testkit.Patience, map[string]string{"sensor.washer_power": "unknown", "event.washer_event": "unknown"})
-	t.Logf("%v", h.devices())
-	t.Logf("%v", h.triggers(h.devices()["washer"].ID))
-	t.Logf("%s", table(h.states()))
-	h.automate("finished", map[string]any{"trigger": "device", "domain": "mqtt", "device_id": h.devices()["washer"].ID, "type": "event", "subtype": "Finished"}, "{{ true }}", "{{ trigger.payload_json }}")
-	p.hook("washer", `{"event":"done","power":7}`)
-	h.expectRan("finished", "x")
-	h.expectNoComplaint(false)
+	h := moveIn(t, fmt.Sprintf("broker: {listen: %q}\npublish: {source_field: _source, id_field: _id}\nsources:\n", addr), addr, true)
+	h.expectAll("the first time", map[string]string{"/version": "*", "/waiting": "~0", "/connected": "on", "/problem": "off", "/reload": "-", "washer/power": "unknown", "washer/door": "unknown"})
+	told := h.automateAll()
+	told = append(told, h.print()...)
+	told = append(told, h.restarts(told)...)
+	h.finish(told)
+	h.ha.expectNoComplaint(true)
 }
+
+// automateAll makes the automations that people make: one by clicking on a
+// device's trigger, one as in docs/home-assistant.md.
+func (h *house) automateAll() []string {
+	h.t.Helper()
+	devices := h.ha.devices(h.bridge)
+	var subtypes []string
+	for _, t := range h.ha.triggers(devices["mk4"].ID) {
+		subtypes = append(subtypes, fmt.Sprint(t["subtype"]))
+	}
+	slices.Sort(subtypes)
+	if want := []string{"Error", "PausedForUser", "PrintDone", "PrintFailed", "PrintPaused", "PrintStarted"}; !slices.Equal(subtypes, want) {
+		h.t.Errorf("the printer has the triggers %q, not %q", subtypes, want)
+	}
+	for _, subtype := range []string{"PrintStarted", "PrintPaused", "PrintDone", "PrintFailed"} {
+		h.ha.automate(strings.ToLower(subtype), map[string]any{"trigger": "device", "domain": "mqtt", "device_id": devices["mk4"].ID, "type": "event", "subtype": subtype},
+			"{{ true }}", "{{ trigger.payload_json.name }}")
+	}
+	const notAgain = "{{ trigger.from_state.state != 'unavailable' }}"
+	for _, source := range []string{"mk4", "washer"} {
+		h.ha.automate("told_"+source, map[string]any{"trigger": "state", "entity_id": h.ha.all(h.bridge)[source+"/event"].ID}, notAgain, "{{ trigger.to_state.attributes.event_type }}")
+	}
+	return nil
+}
+
+// notable are the events that the printer's event entity has.
+var notable = []string{
+	"PrintStarted", "PrintDone", "PrintFailed", "PrintCancelling", "PrintCancelled", "PrintPaused", "PrintResumed", "PausedForUser", "FilamentChange", "Alert",
+	"Connected", "Disconnected", "Error", "MovieDone",
+}
+
+// shown are those of some events that the event entity shows.
+func shown(events []string) []string {
+	return slices.DeleteFunc(events, func(event string) bool { return !slices.Contains(notable, event) })
+}
+
+// print is a print until it is paused by the button, with right values at each
+// step.
+func (h *house) print() (told []string) {
+	h.t.Helper()
+	told = shown(h.printer.until(at("Printing")))
+	h.expectAll("a print has begun", map[string]string{"washer/power": "unknown"})
+	h.ha.expectRan("printstarted", "small print.gcode")
+	told = append(told, shown(h.printer.until(func(is *shot) bool { return is.Progress.Completion != nil && *is.Progress.Completion > 30 }))...)
+	h.expectAll("it goes on", nil)
+	h.ha.call("button.press", h.ha.all(h.bridge)["mk4/command_pause"].ID, nil)
+	testkit.Eventually(h.t, "the button pauses the print", func() bool { return len(h.printer.wasAsked()) > 0 })
+	if asked := h.printer.wasAsked(); len(asked) > 1 || !strings.Contains(asked[0], `"pause"`) {
+		h.t.Errorf("the button asks OctoPrint for %q", asked)
+	}
+	h.expectAll("it does not show what is not so yet", nil)
+	told = append(told, shown(h.printer.until(at("Paused")))...)
+	h.expectAll("it is paused", nil)
+	h.ha.expectRan("printpaused", "small print.gcode")
+	h.ha.expectRan("told_mk4", told...)
+	h.bridge.hook("washer", `{"event":"done","power":7.5,"program":"`+strings.Repeat("Cotton ", 60)+`","at":1795616450,"door":{"open":"no"}}`)
+	h.ha.expect(h.bridge, "a webhook's values", h.back(), map[string]string{
+		"washer/power": "~7.5", "washer/door": "off", "washer/started": "2026-11-25T14:20:50+00:00", "washer/last_event": "Finished", "washer/program": strings.Repeat("Cotton ", 37)[:255],
+	})
+	return told
+}
+
+// restarts restarts everything in the middle of the print. Nothing may be told
+// a second time.
+func (h *house) restarts(told []string) (more []string) {
+	h.t.Helper()
+	washed := map[string]string{"washer/power": "~7.5", "washer/door": "off", "washer/last_event": "Finished", "/connected": "on"}
+	h.ha.restart()
+	h.expectAll("after a restart of Home Assistant", washed)
+	h.bridge.kill()
+	h.ha.expect(h.bridge, "the program was killed", h.back(), map[string]string{"mk4/status": "unavailable", "mk4/connected": "unavailable", "washer/power": "unavailable", "/version": "unavailable"})
+	h.bridge.start()
+	h.expectAll("after a kill of the program", washed)
+	if status := h.bridge.stop(); status != 0 {
+		h.t.Errorf("the program ended with status %d", status)
+	}
+	h.ha.expect(h.bridge, "the program was stopped", h.back(), map[string]string{"mk4/status": "unavailable", "washer/power": "unavailable"})
+	h.ha.restart() // Home Assistant first
+	h.bridge.start()
+	h.expectAll("after a restart of both", washed)
+	h.ha.expectRan("told_mk4", told...)
+	return nil
+}
+
+// finish lets the print end, and another one be cancelled.
+func (h *house) finish(told []string) {
+	h.t.Helper()
+	testkit.Eventually(h.t, "the source is connected", h.printer.connected)
+	told = append(told, shown(h.printer.until(func(is *shot) bool { return is.State.Text == "Operational" && len(is.Temps) > 0 }))...)
+	h.expectAll("the print is done", nil)
+	h.ha.expectRan("printdone", "small print.gcode")
+	told = append(told, shown(h.printer.until(func(is *shot) bool { return is.State.Text == "Printing" && len(is.Temps) > 0 }))...)
+	h.expectAll("the next print", nil)
+	told = append(told, shown(h.printer.until(func(is *shot) bool { return is.State.Text == "Operational" && len(is.Temps) > 0 }))...)
+	h.expectAll("it was cancelled", nil)
+	h.ha.expectRan("printfailed", "cancel.gcode")
+	told = append(told, shown(h.printer.until(func(is *shot) bool { return is.State.Text == "Offline after error" }))...)
+	h.ha.expect(h.bridge, "the printer is gone", h.back(), map[string]string{"mk4/status": "Offline after error", "mk4/tool0": "unknown", "mk4/bed_target": "unknown", "mk4/connected": "on"})
+	h.ha.expectRan("told_mk4", told...)
+	h.ha.expectRan("told_washer", "Finished")
+	h.ha.expectRan("printstarted", "small print.gcode", "cancel.gcode")
+	h.ha.expectRan("printpaused", "small print.gcode")
+	h.ha.expectRan("printdone", "small print.gcode")
+	h.printer.http.CloseClientConnections()
+}
+
+var _, _ = filepath.Join, syscall.SIGTERM

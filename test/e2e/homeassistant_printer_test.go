@@ -28,6 +28,7 @@ type player struct {
 	frames  []string // still to be played
 	now     shot     // how things are
 	current string   // the newest snapshot, as it was sent
+	waits   bool   // for the user, as the printer has said once
 	heaters map[string]heat
 	clients map[*websocket.Conn]bool
 	asked   []string // bodies of what was asked of jobs
@@ -96,6 +97,9 @@ func (p *player) advance() (event string) {
 		Event            struct{ Type string }
 	}
 	testkit.OK(p.t, json.Unmarshal([]byte(text), &frame))
+	if !p.waits && strings.Contains(text, "busy: paused for user") {
+		p.waits, frame.Event.Type = true, "PausedForUser" // of which the source makes an event
+	}
 	for _, is := range []*shot{frame.Current, frame.History} {
 		if is == nil {
 			continue

@@ -467,6 +467,7 @@ var surroundings = []struct{ line, why string }{
 
 // away are lines that a broker that is gone causes.
 var away = []struct{ line, why string }{
+	{`\[homeassistant\.components\.mqtt\.util\] Error talking to MQTT: The client is not currently connected`, "it says goodbye to a broker that is gone"},
 	{`\[homeassistant\.components\.mqtt\.client\] (Error returned from MQTT server: The connection was lost|Failed to connect to MQTT server due to exception: .*Connection refused)`, "the broker was killed"},
 }
 

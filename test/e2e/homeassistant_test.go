@@ -1,18 +1,20 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"event2mqtt/internal/testkit"
+	"event2mqtt/test/mqttest"
 )
 
 // What Home Assistant makes of this program, in one run after the other, since
@@ -26,14 +28,57 @@ type house struct {
 	bridge  *program
 	printer *player
 	yaml    string // all of the configuration but sources
-	slow    float64
+	births  *births
+	slow    float64 // how much slower the machine is than one that is not busy
+
+	happened map[string][]string // events of printers that are to be told, by source
+}
+
+// births counts how often Home Assistant has said that it has started, over a
+// connection that may break.
+type births struct {
+	n atomic.Int64
+}
+
+func watchBirths(t *testing.T, broker, user, password string) *births {
+	b := &births{}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
+			c, err := mqttest.Dial(broker, mqttest.Options{User: user, Password: password})
+			if err != nil {
+				continue
+			}
+			stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+			_, err = c.Subscribe("homeassistant/status", 1)
+			for err == nil {
+				m, broken := c.Next()
+				if err = broken; err == nil && string(m.Payload) == "online" {
+					b.n.Add(1)
+				}
+			}
+			stop()
+			_ = c.Close()
+		}
+	})
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return b
+}
+
+func (b *births) count() int64 { return b.n.Load() }
+
+// await waits until Home Assistant has said it once more.
+func (b *births) await(t *testing.T, before int64) {
+	t.Helper()
+	testkit.Eventually(t, "Home Assistant says that it has started", func() bool { return b.n.Load() > before })
 }
 
 // moveIn starts everything. yaml is the configuration without sources, and user
 // that of Home Assistant at the broker, if it needs one.
 func moveIn(t *testing.T, yaml, broker string, user bool) *house {
 	t.Helper()
-	h := &house{t: t, ha: prepareHomeAssistant(t), printer: play(t), yaml: yaml}
+	h := &house{t: t, ha: prepareHomeAssistant(t), printer: play(t), yaml: yaml, happened: map[string][]string{}}
 	h.bridge = configure(t, yaml+h.printerSource("mk4")+washer)
 	h.bridge.start()
 	name, password := "", ""
@@ -47,12 +92,17 @@ func moveIn(t *testing.T, yaml, broker string, user bool) *house {
 	took := time.Since(began)
 	t.Logf("Home Assistant %s has started after %.0f s", homeAssistantVersion, took.Seconds())
 	h.slow = max(1, took.Seconds()/20)
+	h.births = watchBirths(t, broker, name, password)
 	h.ha.addBroker(broker, name, password)
+	h.births.await(t, 0)
 	return h
 }
 
-func (h *house) printerSource(name string) string {
-	return fmt.Sprintf("  - {name: %s, type: octoprint, url: %q, api_key: k, commands: [pause, resume, cancel], progress_interval: 0s, progress_step: 0, temperature_threshold: 0, time_step: 1s}\n", name, h.printer.http.URL)
+func (h *house) printerSource(name string) string { return printerSource(name, h.printer) }
+
+// printerSource is a source that reports each change, however small.
+func printerSource(name string, of *player) string {
+	return fmt.Sprintf("  - {name: %s, type: octoprint, url: %q, api_key: k, commands: [pause, resume, cancel], progress_interval: 0s, progress_step: 0, temperature_threshold: 0, time_step: 1s}\n", name, of.http.URL)
 }
 
 const washer = `  - name: washer
@@ -104,16 +154,16 @@ func TestHomeAssistantWithTheBundledBroker(t *testing.T) {
 	addr := testkit.FreeAddress(t)
 	h := moveIn(t, fmt.Sprintf("broker: {listen: %q}\npublish: {source_field: _source, id_field: _id}\nsources:\n", addr), addr, true)
 	h.expectAll("the first time", map[string]string{"/version": "*", "/waiting": "~0", "/connected": "on", "/problem": "off", "/reload": "-", "washer/power": "unknown", "washer/door": "unknown"})
-	told := h.automateAll()
-	told = append(told, h.print()...)
-	told = append(told, h.restarts(told)...)
+	h.automateAll()
+	told := h.print()
+	h.restarts(told)
 	h.finish(told)
 	h.ha.expectNoComplaint(true)
 }
 
 // automateAll makes the automations that people make: one by clicking on a
 // device's trigger, one as in docs/home-assistant.md.
-func (h *house) automateAll() []string {
+func (h *house) automateAll() {
 	h.t.Helper()
 	devices := h.ha.devices(h.bridge)
 	var subtypes []string
@@ -128,11 +178,17 @@ func (h *house) automateAll() []string {
 		h.ha.automate(strings.ToLower(subtype), map[string]any{"trigger": "device", "domain": "mqtt", "device_id": devices["mk4"].ID, "type": "event", "subtype": subtype},
 			"{{ true }}", "{{ trigger.payload_json.name }}")
 	}
-	const notAgain = "{{ trigger.from_state.state != 'unavailable' }}"
 	for _, source := range []string{"mk4", "washer"} {
-		h.ha.automate("told_"+source, map[string]any{"trigger": "state", "entity_id": h.ha.all(h.bridge)[source+"/event"].ID}, notAgain, "{{ trigger.to_state.attributes.event_type }}")
+		h.tellEvents(source)
 	}
-	return nil
+}
+
+// tellEvents makes an automation of the event entity, as docs/home-assistant.md
+// has it.
+func (h *house) tellEvents(source string) {
+	h.t.Helper()
+	h.ha.automate("told_"+source, map[string]any{"trigger": "state", "entity_id": h.ha.all(h.bridge)[source+"/event"].ID, "not_from": "unavailable", "not_to": []string{"unavailable", "unknown"}},
+		"{{ true }}", "{{ trigger.to_state.attributes.event_type }}")
 }
 
 // notable are the events that the printer's event entity has.
@@ -174,15 +230,19 @@ func (h *house) print() (told []string) {
 
 // restarts restarts everything in the middle of the print. Nothing may be told
 // a second time.
-func (h *house) restarts(told []string) (more []string) {
+func (h *house) restarts(told []string) {
 	h.t.Helper()
 	washed := map[string]string{"washer/power": "~7.5", "washer/door": "off", "washer/last_event": "Finished", "/connected": "on"}
+	born := h.births.count()
 	h.ha.restart()
 	h.expectAll("after a restart of Home Assistant", washed)
+	h.births.await(h.t, born) // what it does at that moment must not fail
 	h.bridge.kill()
 	h.ha.expect(h.bridge, "the program was killed", h.back(), map[string]string{"mk4/status": "unavailable", "mk4/connected": "unavailable", "washer/power": "unavailable", "/version": "unavailable"})
+	born = h.births.count()
 	h.bridge.start()
 	h.expectAll("after a kill of the program", washed)
+	h.births.await(h.t, born)
 	if status := h.bridge.stop(); status != 0 {
 		h.t.Errorf("the program ended with status %d", status)
 	}
@@ -191,7 +251,6 @@ func (h *house) restarts(told []string) (more []string) {
 	h.bridge.start()
 	h.expectAll("after a restart of both", washed)
 	h.ha.expectRan("told_mk4", told...)
-	return nil
 }
 
 // finish lets the print end, and another one be cancelled.
@@ -215,5 +274,3 @@ func (h *house) finish(told []string) {
 	h.ha.expectRan("printdone", "small print.gcode")
 	h.printer.http.CloseClientConnections()
 }
-
-var _, _ = filepath.Join, syscall.SIGTERM

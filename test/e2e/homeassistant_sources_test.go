@@ -1,0 +1,235 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"event2mqtt/internal/testkit"
+	"event2mqtt/test/mqttest"
+)
+
+// TestHomeAssistantWithMosquitto has the broker restarted, which forgets what
+// is retained, and sources come and go.
+func TestHomeAssistantWithMosquitto(t *testing.T) {
+	m := mosquitto(t, "")
+	m.start()
+	h := moveIn(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\npublish: {event_topic: \"{base}/{source}/event/{event}\"}\nsources:\n", m.addr), m.addr, false)
+	h.expectAll("the first time", map[string]string{"/version": "*", "/problem": "off", "washer/power": "unknown", "washer/connected": "on"})
+	h.tellEvents("washer")
+	h.tellEvents("mk4")
+	h.bridge.hook("washer", `{"event":"done","power":7.5,"door":{"open":true}}`)
+	washed := map[string]string{"washer/power": "~7.5", "washer/door": "on", "washer/last_event": "Finished", "/connected": "on"}
+	h.expectAll("a webhook's values", washed)
+
+	m.stop()
+	h.ha.expect(h.bridge, "the broker is gone", h.back(), map[string]string{"mk4/status": "unavailable", "washer/power": "unavailable"})
+	born := h.births.count()
+	m.start()
+	h.expectAll("after a restart of the broker", washed)
+	h.births.await(t, born)
+	h.bridge.kill()
+	h.ha.expect(h.bridge, "the program was killed", h.back(), map[string]string{"mk4/status": "unavailable", "washer/power": "unavailable", "/connected": "off"})
+	h.bridge.start()
+	h.expectAll("after a kill of the program", washed)
+
+	t.Run("names of events are learned", h.learn)
+	t.Run("nothing crosses", h.cross)
+	t.Run("sources come and go", h.move)
+	t.Run("many devices", func(t *testing.T) { h.crowd(t, m.addr) })
+	h.ha.expectRan("told_mk4", h.told("mk4")...)
+	h.ha.expectNoComplaint(true)
+}
+
+// told are the events of which the entity has told, as they have happened.
+func (h *house) told(source string) []string { return h.happened[source] }
+
+// learn: the third new name is a type of the entity. Its first event may come
+// too early to be seen, the next one is.
+func (h *house) learn(t *testing.T) {
+	for _, name := range []string{"Rinsing", "Spinning", "Unbalanced"} {
+		h.bridge.hook("washer", fmt.Sprintf(`{"event":%q}`, name))
+	}
+	h.ha.within(h.back(), "the names are types of the event entity", func() bool {
+		types := fmt.Sprint(h.ha.all(h.bridge)["washer/event"].Attributes["event_types"])
+		return types == "[Finished Rinsing Spinning Unbalanced]"
+	})
+	before := h.ha.ran("told_washer")
+	h.bridge.hook("washer", `{"event":"Unbalanced"}`)
+	h.ha.expectRan("told_washer", append(before, "Unbalanced")...)
+	h.ha.expect(h.bridge, "the last event", h.back(), map[string]string{"washer/last_event": "Unbalanced", "washer/power": "~7.5"})
+}
+
+// cross: of two printers and a webhook, which send events of the same names,
+// each has its own.
+func (h *house) cross(t *testing.T) {
+	second := play(t)
+	second.until(at("Operational"))
+	h.reconfigure(h.printerSource("mk4") + printerSource("mk3", second) + washer)
+	want := second.wanted("mk3")
+	maps.Copy(want, h.printer.wanted("mk4"))
+	h.ha.expect(h.bridge, "a second printer", h.back(), want)
+	h.tellEvents("mk3")
+	for _, source := range []string{"mk4", "mk3"} {
+		h.ha.automate("started_"+source, map[string]any{"trigger": "device", "domain": "mqtt", "device_id": h.ha.devices(h.bridge)[source].ID, "type": "event", "subtype": "PrintStarted"},
+			"{{ true }}", "{{ trigger.payload_json.name }}")
+	}
+	washerTold := h.ha.ran("told_washer")
+	told := shown(second.until(at("Paused")))
+	h.bridge.hook("washer", `{"event":"PrintStarted","name":"laundry"}`)
+	h.bridge.hook("washer", `{"event":"done"}`)
+	want = second.wanted("mk3")
+	maps.Copy(want, h.printer.wanted("mk4"))
+	h.ha.expect(h.bridge, "one of them prints", h.back(), want)
+	h.ha.expectRan("told_mk3", told...)
+	h.ha.expectRan("started_mk3", "small print.gcode")
+	h.ha.expectRan("told_washer", append(washerTold, "Finished")...)
+	h.happened["mk4"] = shown(h.printer.until(func(is *shot) bool { return is.State.Text == "Printing" && len(is.Temps) > 0 }))
+	want = second.wanted("mk3")
+	maps.Copy(want, h.printer.wanted("mk4"))
+	h.ha.expect(h.bridge, "the other prints", h.back(), want)
+	h.ha.expectRan("told_mk4", h.happened["mk4"]...)
+	h.ha.expectRan("started_mk4", "small print.gcode")
+	h.ha.expectRan("started_mk3", "small print.gcode")
+	h.ha.expectRan("told_mk3", told...)
+	h.reconfigure(h.printerSource("mk4") + washer)
+	h.ha.expect(h.bridge, "one was removed", h.back(), map[string]string{"mk3/status": "-", "mk3/event": "-", "mk4/connected": "on"})
+	if d := h.ha.devices(h.bridge); len(d) != 3 {
+		t.Errorf("there are the devices %v", d)
+	}
+}
+
+// move renames sources, removes them and puts them back.
+func (h *house) move(t *testing.T) {
+	was := h.ha.all(h.bridge)
+	// People call entities as they like, and that stays.
+	h.rename(was["mk4/progress"].ID, "sensor.my_progress")
+	changed := h.ha.all(h.bridge)
+	h.reconfigure(h.printerSource("prusa") + strings.Replace(washer, "name: washer", "name: dryer", 1))
+	h.ha.expect(h.bridge, "both are renamed", h.back(), map[string]string{"dryer/power": "unknown", "dryer/event": "unknown", "washer/power": "-", "washer/event": "-", "prusa/status": "-"})
+	h.expectAll("the printer stays what it was", nil)
+	h.expectSame(t, changed, "mk4/")
+	h.rename("sensor.my_progress", was["mk4/progress"].ID) // Home Assistant forgets it when the entity goes
+
+	h.ha.stop(syscall.SIGTERM)
+	h.reconfigure(strings.Replace(washer, "      - {name: Door, kind: binary, from: payload.door.open, class: door}\n", "", 1))
+	time.Sleep(time.Second) // that is announced while Home Assistant is not there
+	h.ha.start()
+	h.ha.expect(h.bridge, "removed while Home Assistant was away", 2*h.back(), map[string]string{"washer/power": "unknown", "washer/door": "-", "dryer/power": "-", "dryer/event": "-", "mk4/status": "-", "mk4/event": "-"})
+	if d := slices.Sorted(maps.Keys(h.ha.devices(h.bridge))); !slices.Equal(d, []string{"", "washer"}) {
+		t.Errorf("there are the devices %q", d)
+	}
+
+	h.reconfigure(h.printerSource("mk4") + washer)
+	h.expectAll("put back", map[string]string{"washer/power": "unknown", "washer/door": "unknown", "dryer/power": "-"})
+	h.expectSame(t, was, "")
+	h.ha.restart()
+	h.expectAll("and after a restart", map[string]string{"washer/power": "unknown", "dryer/power": "-"})
+	h.expectSame(t, was, "")
+
+	testkit.Write(t, h.bridge.config, "http: {listen: \""+h.bridge.http+"\"}\nhome_assistant: {discovery: false}\n"+h.yaml+h.printerSource("mk4")+washer)
+	if ok, text := h.bridge.reload(t); !ok {
+		t.Fatal(text)
+	}
+	h.ha.expect(h.bridge, "without discovery", h.back(), map[string]string{"washer/power": "-", "mk4/status": "-", "/version": "-"})
+	if d := h.ha.devices(h.bridge); len(d) > 0 {
+		t.Errorf("without discovery there are the devices %v", d)
+	}
+	h.reconfigure(h.printerSource("mk4") + washer)
+	h.expectAll("with discovery again", map[string]string{"washer/power": "unknown", "/version": "*"})
+	h.expectSame(t, was, "")
+}
+
+// rename gives an entity of Home Assistant's another id.
+func (h *house) rename(old, id string) {
+	h.t.Helper()
+	var changed json.RawMessage
+	h.ha.socket(map[string]any{"type": "config/entity_registry/update", "entity_id": old, "new_entity_id": id}, &changed)
+}
+
+// expectSame: the entities whose keys begin with prefix are those that there
+// were, under the ids that they had.
+func (h *house) expectSame(t *testing.T, was map[string]entity, prefix string) {
+	t.Helper()
+	ids := func(of map[string]entity) (all []string) {
+		for key, e := range of {
+			if strings.HasPrefix(key, prefix) {
+				all = append(all, key+" "+e.ID)
+			}
+		}
+		slices.Sort(all)
+		return all
+	}
+	if had, has := ids(was), ids(h.ha.all(h.bridge)); !slices.Equal(had, has) {
+		t.Errorf("the entities are\n%s\nand were\n%s", strings.Join(has, "\n"), strings.Join(had, "\n"))
+	}
+}
+
+// crowd: 50 devices with 20 entities each are announced in 5 s.
+func (h *house) crowd(t *testing.T, broker string) {
+	const devices, entities = 50, 20
+	var sources, values strings.Builder
+	for i := range entities - 2 { // and the event, and the last event
+		fmt.Fprintf(&values, "      - {name: Value %d, kind: number, from: payload.v%d, unit: W, class: power}\n", i, i)
+	}
+	want := map[string]string{}
+	for i := range devices {
+		fmt.Fprintf(&sources, "  - name: crowd%02d\n    type: webhook\n    event: {names: {done: Finished}}\n    entities:\n%s", i, values.String())
+		for j := range entities - 2 {
+			want[fmt.Sprintf("crowd%02d/value_%d", i, j)] = "unknown"
+		}
+	}
+	c, err := mqttest.Dial(broker, mqttest.Options{})
+	testkit.OK(t, err)
+	defer c.Close()
+	_, err = c.Subscribe("homeassistant/device/+/config", 1)
+	testkit.OK(t, err)
+	h.bridge.stop()
+	testkit.OK(t, os.WriteFile(h.bridge.config, []byte("http: {listen: \""+h.bridge.http+"\"}\n"+h.yaml+h.printerSource("mk4")+washer+sources.String()), 0o600))
+	h.bridge.start()
+	began := time.Now()
+	testkit.OK(t, c.SetReadDeadline(time.Now().Add(testkit.Patience)))
+	for announced := map[string]bool{}; len(announced) < devices; {
+		m, err := c.Next()
+		if err != nil {
+			t.Fatalf("%d devices were announced: %v", len(announced), err)
+		}
+		if strings.Contains(m.Topic, "_crowd") && bytes.Contains(m.Payload, []byte(`"value_17"`)) {
+			announced[m.Topic] = true
+		}
+	}
+	took := time.Since(began)
+	t.Logf("%d devices with %d entities each were announced after %.1f s", devices, entities, took.Seconds())
+	if most := time.Duration(5 * h.slow * float64(time.Second)); took > most {
+		t.Errorf("that is more than %s", most)
+	}
+	h.ha.expect(h.bridge, "Home Assistant has all of them", 4*h.back(), want)
+	for i := range devices {
+		h.bridge.hook(fmt.Sprintf("crowd%02d", i), fmt.Sprintf(`{"event":"done","v0":%d,"v17":%d}`, i, i+1))
+		want[fmt.Sprintf("crowd%02d/value_0", i)] = fmt.Sprintf("~%d", i)
+		want[fmt.Sprintf("crowd%02d/value_17", i)] = fmt.Sprintf("~%d", i+1)
+		want[fmt.Sprintf("crowd%02d/last_event", i)] = "Finished"
+	}
+	h.ha.expect(h.bridge, "and their values", 4*h.back(), want)
+	t.Logf("the program takes %.1f MiB", float64(h.bridge.resident())/(1<<20))
+	h.ha.restart()
+	h.ha.expect(h.bridge, "and after a restart", 4*h.back(), want)
+}
+
+// resident is the memory that the program has now, in bytes.
+func (p *program) resident() int64 {
+	p.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	testkit.OK(p.t, err)
+	pages, err := strconv.ParseInt(strings.Fields(string(text))[1], 10, 64)
+	testkit.OK(p.t, err)
+	return pages * int64(os.Getpagesize())
+}

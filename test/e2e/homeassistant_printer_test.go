@@ -28,7 +28,7 @@ type player struct {
 	frames  []string // still to be played
 	now     shot     // how things are
 	current string   // the newest snapshot, as it was sent
-	waits   bool   // for the user, as the printer has said once
+	waits   bool     // for the user, as the printer has said once
 	heaters map[string]heat
 	clients map[*websocket.Conn]bool
 	asked   []string // bodies of what was asked of jobs

@@ -435,6 +435,16 @@ func (h *homeAssistant) automate(name string, trigger map[string]any, condition,
 	h.within(testkit.Patience, "the automation "+name+" is there", func() bool { return h.states()["automation."+name].State == "on" })
 }
 
+// forget deletes automations.
+func (h *homeAssistant) forget(names ...string) {
+	h.t.Helper()
+	for _, name := range names {
+		if status := h.ask(http.MethodDelete, "/api/config/automation/config/"+name, nil, nil); status != http.StatusOK {
+			h.t.Fatalf("deleting the automation %s: Home Assistant answers %d", name, status)
+		}
+	}
+}
+
 // ran is what an automation logged, each time it ran.
 func (h *homeAssistant) ran(name string) (all []string) {
 	for _, found := range regexp.MustCompile(`<`+name+` (.*)>`).FindAllStringSubmatch(h.out.String(), -1) {

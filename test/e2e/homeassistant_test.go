@@ -30,8 +30,6 @@ type house struct {
 	yaml    string // all of the configuration but sources
 	births  *births
 	slow    float64 // how much slower the machine is than one that is not busy
-
-	happened map[string][]string // events of printers that are to be told, by source
 }
 
 // births counts how often Home Assistant has said that it has started, over a
@@ -78,7 +76,7 @@ func (b *births) await(t *testing.T, before int64) {
 // that of Home Assistant at the broker, if it needs one.
 func moveIn(t *testing.T, yaml, broker string, user bool) *house {
 	t.Helper()
-	h := &house{t: t, ha: prepareHomeAssistant(t), printer: play(t), yaml: yaml, happened: map[string][]string{}}
+	h := &house{t: t, ha: prepareHomeAssistant(t), printer: play(t), yaml: yaml}
 	h.bridge = configure(t, yaml+h.printerSource("mk4")+washer)
 	h.bridge.start()
 	name, password := "", ""
@@ -188,7 +186,7 @@ func (h *house) automateAll() {
 func (h *house) tellEvents(source string) {
 	h.t.Helper()
 	h.ha.automate("told_"+source, map[string]any{"trigger": "state", "entity_id": h.ha.all(h.bridge)[source+"/event"].ID, "not_from": "unavailable", "not_to": []string{"unavailable", "unknown"}},
-		"{{ true }}", "{{ trigger.to_state.attributes.event_type }}")
+		"{{ trigger.to_state is not none }}", "{{ trigger.to_state.attributes.event_type }}")
 }
 
 // notable are the events that the printer's event entity has.

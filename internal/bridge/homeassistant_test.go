@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/homeassistant"
 	"event2mqtt/internal/homeassistant/schema"
+	"event2mqtt/internal/learned"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
@@ -332,5 +334,29 @@ func TestADeviceThatNobodyKnewOfHasNoEventsOfOthers(t *testing.T) {
 				t.Errorf("%q: %s has an event entity: %v, a trigger: %v", config, id, event, trigger)
 			}
 		}
+	}
+}
+
+// TestNamesOfEventsAreBounded, which is said once, and the entity has those that
+// came first.
+func TestNamesOfEventsAreBounded(t *testing.T) {
+	h := homeRig(t, washer, t.TempDir())
+	events := make([]event.Event, 500)
+	for i := range events {
+		events[i] = event.Event{Name: fmt.Sprintf("Name %03d '{{", i), Payload: []byte("{}")}
+	}
+	for range 2 {
+		if _, err := (output{b: h.Bridge, source: "washer"}).Emit(t.Context(), events...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testkit.Eventually(t, "the names are announced", func() bool {
+		d := announced(t, h, "homeassistant")["washer"]
+		return d != nil && len(types(d)) == learned.MaxNames+1 // and Finished, which is configured
+	})
+	testkit.Eventually(t, "it is said", func() bool { return strings.Contains(h.log.String(), "200 different names") })
+	h.reload(washer + "log: {level: info}\n")
+	if n := strings.Count(h.log.String(), "200 different names"); n != 1 {
+		t.Errorf("it is said %d times", n)
 	}
 }

@@ -212,5 +212,5 @@ func encode(v any) []byte {
 	if err := e.Encode(v); err != nil { // all that is encoded here can be
 		panic(err)
 	}
-	return bytes.TrimSpace(b.Bytes())
+	return bytes.Clone(bytes.TrimSpace(b.Bytes())) // it is kept, and the buffer is up to twice as large
 }

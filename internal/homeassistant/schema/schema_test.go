@@ -106,6 +106,10 @@ func TestEachTrapIsSeen(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.name, said, c.want)
 		}
 	}
+}
+
+// TestTopicsAndIdsAreLookedAtToo.
+func TestTopicsAndIdsAreLookedAtToo(t *testing.T) {
 	text, _ := json.Marshal(good())
 	for _, topic := range []string{"homeassistant/device/a.b/config", "homeassistant/sensor/a/config", "ha/device/a/config", "homeassistant/device/a/b/c/config", "homeassistant/device//config"} {
 		if len(schema.Check("homeassistant", topic, text)) == 0 {

@@ -143,6 +143,17 @@ func at(text string) func(*shot) bool {
 	return func(is *shot) bool { return is.State.Text == text && len(is.Temps) > 0 }
 }
 
+// heated is a condition for until: it prints, and is hot.
+func heated(is *shot) bool {
+	for _, temps := range is.Temps {
+		var h heat
+		if json.Unmarshal(temps["tool0"], &h) == nil && h.Actual != nil && *h.Actual >= 60 {
+			return is.State.Text == "Printing"
+		}
+	}
+	return false
+}
+
 func (p *player) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/api/login":

@@ -20,32 +20,38 @@ import (
 // TestHomeAssistantWithMosquitto has the broker restarted, which forgets what
 // is retained, and sources come and go.
 func TestHomeAssistantWithMosquitto(t *testing.T) {
-	m := mosquitto(t, "")
-	m.start()
-	h := moveIn(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\npublish: {event_topic: \"{base}/{source}/event/{event}\"}\nsources:\n", m.addr), m.addr, false)
-	h.expectAll("the first time", map[string]string{"/version": "*", "/problem": "off", "washer/power": "unknown", "washer/connected": "on"})
-	h.tellEvents("washer")
-	h.tellEvents("mk4")
+	withHomeAssistant(t, func(t *testing.T, program string) {
+		m := mosquitto(t, "")
+		m.start()
+		h := moveIn(t, program, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\npublish: {event_topic: \"{base}/{source}/event/{event}\"}\nsources:\n", m.addr), m.addr, false)
+		h.expectAll("the first time", map[string]string{"/version": "*", "/problem": "off", "washer/power": "unknown", "washer/connected": "on"})
+		h.tellEvents("washer")
+		h.tellEvents("mk4")
+		h.lose(m)
+		h.learn()
+		h.cross()
+		h.move()
+		h.crowd(m.addr)
+		h.ha.expectNoComplaint()
+	})
+}
+
+// lose has the broker go, and then the program.
+func (h *house) lose(m *mosquittoBroker) {
+	h.t.Helper()
 	h.bridge.hook("washer", `{"event":"done","power":7.5,"door":{"open":true}}`)
 	washed := map[string]string{"washer/power": "~7.5", "washer/door": "on", "washer/last_event": "Finished", "/connected": "on"}
 	h.expectAll("a webhook's values", washed)
-
 	m.stop()
 	h.ha.expect(h.bridge, "the broker is gone", h.back(), map[string]string{"mk4/status": "unavailable", "washer/power": "unavailable"})
 	born := h.births.count()
 	m.start()
 	h.expectAll("after a restart of the broker", washed)
-	h.births.await(t, born)
+	h.births.await(h.t, born)
 	h.bridge.kill()
 	h.ha.expect(h.bridge, "the program was killed", h.back(), map[string]string{"mk4/status": "unavailable", "washer/power": "unavailable", "/connected": "off"})
 	h.bridge.start()
 	h.expectAll("after a kill of the program", washed)
-
-	h.learn()
-	h.cross()
-	h.move()
-	h.crowd(m.addr)
-	h.ha.expectNoComplaint(true)
 }
 
 // learn: the third new name is a type of the entity. Its first event may come

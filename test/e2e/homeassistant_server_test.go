@@ -459,10 +459,16 @@ func (h *homeAssistant) forget(names ...string) {
 	}
 }
 
+// probe is what automations log of messages with which it is found out whether
+// they run.
+const probe = "probe"
+
 // ran is what an automation logged, each time it ran.
 func (h *homeAssistant) ran(name string) (all []string) {
 	for _, found := range regexp.MustCompile(`<`+name+` (.*)>`).FindAllStringSubmatch(h.out.String(), -1) {
-		all = append(all, found[1])
+		if found[1] != probe {
+			all = append(all, found[1])
+		}
 	}
 	return all
 }
@@ -485,12 +491,14 @@ func (h *homeAssistant) expectRan(name string, want ...string) {
 var surroundings = []struct{ line, why string }{
 	{`\[homeassistant\.bootstrap\] Skipping pip installation`, "it is to install nothing"},
 	{`\[aiohttp_fast_zlib\]`, "zlib-ng and isal are faster, and not installed"},
+	{`\[haffmpeg\.\w+\] (FFmpeg fails|Error starting FFmpeg)`, "FFmpeg is not installed"},
 	{`\[homeassistant\.components\.camera\.img_util\] Error loading libturbojpeg`, "a library that makes pictures smaller is not installed"},
 	{`\[homeassistant\.(setup|bootstrap|config_entries|core)\] (Setup of \S+ is taking over|Waiting for|Something is blocking)`, "the machine is slow"},
 }
 
 // away are lines that a broker that is gone causes.
 var away = []struct{ line, why string }{
+	{`\[paho\.mqtt\.client\] failed to receive on socket: .*reset`, "the broker was ended"},
 	{`\[homeassistant\.components\.mqtt\.util\] Error talking to MQTT: The client is not currently connected`, "it says goodbye to a broker that is gone"},
 	{`\[homeassistant\.components\.mqtt\.client\] (Error returned from MQTT server: The connection was lost|Failed to connect to MQTT server due to exception: .*Connection refused)`, "the broker was killed"},
 }

@@ -1,18 +1,16 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
@@ -20,6 +18,7 @@ import (
 // TestHomeAssistantWithMosquitto has the broker restarted, which forgets what
 // is retained, and sources come and go.
 func TestHomeAssistantWithMosquitto(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	withHomeAssistant(t, func(t *testing.T, program string) {
 		m := mosquitto(t, "")
 		m.start()
@@ -31,7 +30,7 @@ func TestHomeAssistantWithMosquitto(t *testing.T) {
 		h.learn()
 		h.cross()
 		h.move()
-		h.crowd(m.addr)
+		h.crowd()
 		h.ha.expectNoComplaint()
 	})
 }
@@ -85,6 +84,9 @@ func (h *house) cross() {
 	for name, on := range map[string][2]string{"started_mk4": {"mk4", "PrintStarted"}, "started_mk3": {"mk3", "PrintStarted"}, "paused_mk4": {"mk4", "PrintPaused"}} {
 		h.ha.automate(name, map[string]any{"trigger": "device", "domain": "mqtt", "device_id": h.ha.devices(h.bridge)[on[0]].ID, "type": "event", "subtype": on[1]}, "{{ true }}", "{{ trigger.payload_json.name }}")
 	}
+	h.awaitTrigger("event2mqtt/mk4/event/PrintStarted", "started_mk4")
+	h.awaitTrigger("event2mqtt/mk3/event/PrintStarted", "started_mk3")
+	h.awaitTrigger("event2mqtt/mk4/event/PrintPaused", "paused_mk4")
 	washerTold := h.ha.ran("told_washer")
 	told := shown(second.until(at("Paused")))
 	h.bridge.hook("washer", `{"event":"PrintStarted","name":"laundry"}`)
@@ -109,6 +111,20 @@ func (h *house) cross() {
 	if d := h.ha.devices(h.bridge); len(d) != 3 {
 		h.t.Errorf("there are the devices %v", d)
 	}
+}
+
+// awaitTrigger waits until Home Assistant has subscribed for a trigger, which is a
+// moment after it has said that the automation is there.
+func (h *house) awaitTrigger(topic, automation string) {
+	h.t.Helper()
+	c, err := mqttest.Dial(h.broker, mqttest.Options{})
+	testkit.OK(h.t, err)
+	defer c.Close()
+	before := strings.Count(h.ha.out.String(), "<"+automation+" "+probe+">")
+	h.ha.within(h.back(), "Home Assistant has subscribed to "+topic, func() bool {
+		testkit.OK(h.t, c.Publish(wire.Publish{Topic: topic, Payload: []byte(`{"name":"` + probe + `"}`)}))
+		return strings.Count(h.ha.out.String(), "<"+automation+" "+probe+">") > before
+	})
 }
 
 // move renames sources, removes them and puts them back.
@@ -151,6 +167,7 @@ func (h *house) move() {
 	h.reconfigure(h.printerSource("mk4") + washer)
 	h.expectAll("with discovery again", map[string]string{"washer/power": "unknown", "/version": "*"})
 	h.expectSame(was, "")
+	h.awaitTrigger("event2mqtt/mk4/event/PrintPaused", "paused_mk4")
 	told := h.ha.ran("told_mk4")
 	h.ha.expectRan("told_mk4", append(told, shown(h.printer.until(at("Paused")))...)...)
 	h.ha.expectRan("paused_mk4", "small print.gcode") // of which nothing is left in Home Assistant but its id
@@ -179,66 +196,4 @@ func (h *house) expectSame(was map[string]entity, prefix string) {
 	if had, has := ids(was), ids(h.ha.all(h.bridge)); !slices.Equal(had, has) {
 		h.t.Errorf("the entities are\n%s\nand were\n%s", strings.Join(has, "\n"), strings.Join(had, "\n"))
 	}
-}
-
-// crowd: 50 devices with 20 entities each are announced in 5 s.
-func (h *house) crowd(broker string) {
-	h.t.Helper()
-	const devices, entities = 50, 20
-	var sources, values strings.Builder
-	for i := range entities - 2 { // and the event, and the last event
-		fmt.Fprintf(&values, "      - {name: Value %d, kind: number, from: payload.v%d, unit: W, class: power}\n", i, i)
-	}
-	want := map[string]string{}
-	for i := range devices {
-		fmt.Fprintf(&sources, "  - name: crowd%02d\n    type: webhook\n    event: {names: {done: Finished}}\n    entities:\n%s", i, values.String())
-		for j := range entities - 2 {
-			want[fmt.Sprintf("crowd%02d/value_%d", i, j)] = "unknown"
-		}
-	}
-	c, err := mqttest.Dial(broker, mqttest.Options{})
-	testkit.OK(h.t, err)
-	defer c.Close()
-	_, err = c.Subscribe("homeassistant/device/+/config", 1)
-	testkit.OK(h.t, err)
-	h.bridge.stop()
-	testkit.OK(h.t, os.WriteFile(h.bridge.config, []byte("http: {listen: \""+h.bridge.http+"\"}\n"+h.yaml+h.printerSource("mk4")+washer+sources.String()), 0o600))
-	began := time.Now()
-	h.bridge.start()
-	testkit.OK(h.t, c.SetReadDeadline(time.Now().Add(testkit.Patience)))
-	for announced := map[string]bool{}; len(announced) < devices; {
-		m, err := c.Next()
-		if err != nil {
-			h.t.Fatalf("%d devices were announced: %v", len(announced), err)
-		}
-		if strings.Contains(m.Topic, "_crowd") && bytes.Contains(m.Payload, []byte(`"value_17"`)) {
-			announced[m.Topic] = true
-		}
-	}
-	took := time.Since(began)
-	h.t.Logf("%d devices with %d entities each were announced after %.1f s", devices, entities, took.Seconds())
-	if most := time.Duration(5 * h.slow * float64(time.Second)); took > most {
-		h.t.Errorf("that is more than %s", most)
-	}
-	h.ha.expect(h.bridge, "Home Assistant has all of them", 4*h.back(), want)
-	for i := range devices {
-		h.bridge.hook(fmt.Sprintf("crowd%02d", i), fmt.Sprintf(`{"event":"done","v0":%d,"v17":%d}`, i, i+1))
-		want[fmt.Sprintf("crowd%02d/value_0", i)] = fmt.Sprintf("~%d", i)
-		want[fmt.Sprintf("crowd%02d/value_17", i)] = fmt.Sprintf("~%d", i+1)
-		want[fmt.Sprintf("crowd%02d/last_event", i)] = "Finished"
-	}
-	h.ha.expect(h.bridge, "and their values", 4*h.back(), want)
-	h.t.Logf("the program takes %.1f MiB", float64(h.bridge.resident())/(1<<20))
-	h.ha.restart()
-	h.ha.expect(h.bridge, "and after a restart", 4*h.back(), want)
-}
-
-// resident is the memory that the program has now, in bytes.
-func (p *program) resident() int64 {
-	p.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
-	testkit.OK(p.t, err)
-	pages, err := strconv.ParseInt(strings.Fields(string(text))[1], 10, 64)
-	testkit.OK(p.t, err)
-	return pages * int64(os.Getpagesize())
 }

@@ -28,6 +28,7 @@ type house struct {
 	bridge  *program
 	printer *player
 	yaml    string // all of the configuration but sources
+	broker  string // its address
 	births  *births
 	slow    float64 // how much slower the machine is than one that is not busy
 }
@@ -76,7 +77,7 @@ func (b *births) await(t *testing.T, before int64) {
 // that of Home Assistant at the broker, if it needs one.
 func moveIn(t *testing.T, program, yaml, broker string, user bool) *house {
 	t.Helper()
-	h := &house{t: t, ha: prepareHomeAssistant(t, program), printer: play(t), yaml: yaml}
+	h := &house{t: t, ha: prepareHomeAssistant(t, program), printer: play(t), yaml: yaml, broker: broker}
 	h.bridge = configure(t, yaml+h.printerSource("mk4")+washer)
 	h.bridge.start()
 	name, password := "", ""
@@ -149,6 +150,7 @@ func (p *program) hook(source, body string) {
 // TestHomeAssistantWithTheBundledBroker is a print from its beginning to its
 // end, and all that may happen meanwhile.
 func TestHomeAssistantWithTheBundledBroker(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	withHomeAssistant(t, func(t *testing.T, program string) {
 		addr := testkit.FreeAddress(t)
 		h := moveIn(t, program, fmt.Sprintf("broker: {listen: %q}\npublish: {source_field: _source, id_field: _id}\nsources:\n", addr), addr, true)

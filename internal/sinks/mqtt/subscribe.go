@@ -14,6 +14,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks"
 )
 
@@ -42,9 +43,10 @@ type hearing struct {
 
 	// Of the connection's goroutine, and of the one in pump that looks after
 	// subscriptions.
-	asked  map[string]bool // filters that this connection was asked for
-	failed int             // connections that ended, or were silent, when asked, one after the other
-	said   string          // what was logged last
+	asked   map[string]bool // filters that this connection was asked for
+	failed  int             // connections that ended, or were silent, when asked, one after the other
+	said    string          // what was logged last
+	unasked string          // likewise, of what nobody has asked for
 
 	missed      atomic.Uint64 // messages, for any reason
 	large, fast rarely
@@ -184,7 +186,7 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 	wanted := h.filters
 	h.mu.Unlock()
 	var asked []string
-	refused := ""
+	refused, unasked := "", ""
 	err := func() error {
 		for filter := range h.asked {
 			if !slices.Contains(wanted, filter) {
@@ -202,6 +204,8 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 			asked = append(asked, filter)
 			err := l.subscribe(ctx, filter)
 			switch {
+			case errors.Is(err, errNotGranted) && s.isUnasked(filter):
+				unasked = cmp.Or(unasked, err.Error())
 			case errors.Is(err, errNotGranted):
 				refused = cmp.Or(refused, err.Error())
 			case err != nil:
@@ -210,6 +214,9 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 		}
 		return nil
 	}()
+	if err == nil && unasked != "" {
+		s.sayUnasked(unasked)
+	}
 	switch {
 	case err == nil && refused != "":
 		h.failed = 0
@@ -229,11 +236,26 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 	return err
 }
 
+// isUnasked reports whether a filter is one that is wanted without anything being
+// configured for it: the program's own commands, and what is no command.
+func (s *Sink) isUnasked(filter string) bool {
+	return !strings.HasSuffix(filter, "+") || filter == s.publish.Load().BaseTopic+"/"+event.OwnSource+"/set/+"
+}
+
+// sayUnasked says what goes without a subscription that nobody has asked for,
+// unless that was said last.
+func (s *Sink) sayUnasked(why string) {
+	if why != s.hearing.unasked {
+		s.hearing.unasked = why
+		s.opt.Log.Info().Msgf("mqtt: %s; events are sent, but it is not noticed when Home Assistant starts, and its button does not reload the configuration. Allow this user to subscribe, or write home_assistant: {discovery: false}", why)
+	}
+}
+
 // sayDeaf says why no command can come, unless that was said last.
 func (s *Sink) sayDeaf(why string) {
 	if why != s.hearing.said {
 		s.hearing.said = why
-		s.opt.Log.Error().Msgf("mqtt: %s. Events are sent, but no command is accepted, and it is not noticed when Home Assistant starts; allow this user to subscribe at the broker", why)
+		s.opt.Log.Error().Msgf("mqtt: %s. Events are sent, but no command is accepted; allow this user to subscribe at the broker", why)
 	}
 }
 

@@ -51,6 +51,8 @@ func (j *Journal) keepMarks() {
 				if start.Sub(told) >= time.Minute { // the log tells at once of what ails the disk
 					told = start
 					j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
+				} else if pause == retryMarks {
+					note = time.Time{} // the disk takes neither, and the save is tried again
 				}
 			}
 		}

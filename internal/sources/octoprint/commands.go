@@ -33,6 +33,7 @@ const (
 // Bounds of what is configured for commands.
 const (
 	maxMacros  = 50
+	maxMacro   = 64   // bytes of a macro's name
 	maxLines   = 100  // of a macro
 	maxLine    = 256  // bytes
 	maxLimits  = 20   // heaters
@@ -69,9 +70,6 @@ func commandNames() (names []string) {
 
 // heaters are the names of those that may be set: OctoPrint's own.
 var heaters = regexp.MustCompile(`^(tool[0-9]{1,2}|bed|chamber)$`)
-
-// macros are the names of those that the command gcode may be given.
-var macros = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // checkCommands tells what is wrong with the options of commands.
 func (o *Options) checkCommands(errs *config.Errors) {
@@ -116,8 +114,8 @@ func (o *Options) checkGcode(errs *config.Errors) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Gcode)) {
 		key, lines := "gcode."+name, o.Gcode[name]
-		if !macros.MatchString(name) {
-			errs.Bad(key, "%q cannot be a name; letters, digits, _ and - are allowed, 64 at most", name)
+		if !isWord(name, maxMacro) {
+			errs.Bad(key, "%q cannot be a name; letters, digits, _ and - are allowed, %d at most", name, maxMacro)
 		}
 		if n := len(lines); n == 0 || n > maxLines {
 			errs.Bad(key, "has %d lines; it needs 1 to %d", n, maxLines)

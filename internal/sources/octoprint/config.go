@@ -125,7 +125,7 @@ func (o *Options) settings() (s settings, err error) {
 	if strings.TrimSpace(string(o.APIKey)) != string(o.APIKey) || !validValue(string(o.APIKey)) {
 		errs.Bad("api_key", "begins or ends with a space, or holds a line end or another control character; write the key alone")
 	}
-	if o.DeviceID != "" && !deviceIDs.MatchString(o.DeviceID) {
+	if o.DeviceID != "" && !isWord(o.DeviceID, device.MaxKey) {
 		errs.Bad("device_id", "%q cannot be an identifier; letters, digits, _ and - are allowed, %d at most", o.DeviceID, device.MaxKey)
 	}
 	header := o.header(&errs)
@@ -157,8 +157,12 @@ func (o *Options) settings() (s settings, err error) {
 	return s, errs.Err()
 }
 
-// deviceIDs are the identifiers that a device may have.
-var deviceIDs = regexp.MustCompile(fmt.Sprintf(`^[A-Za-z0-9_-]{1,%d}$`, device.MaxKey))
+// word is letters, digits, _ and -. A bound in the expression itself would cost
+// memory for each repetition.
+var word = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// isWord reports whether a text is a word of at most so many bytes.
+func isWord(text string, most int) bool { return len(text) <= most && word.MatchString(text) }
 
 // ownHeaders are those that the program sets itself, or that say how the message
 // is sent, which is HTTP's and the WebSocket's own matter: with another value

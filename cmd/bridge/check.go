@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -9,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"event2mqtt/internal/bridge"
-	"event2mqtt/internal/sources/octoprint/api"
 )
 
 // checkCommand tells whether run would accept the configuration.
@@ -106,26 +104,13 @@ func probeAll(cmd *cobra.Command, plan *bridge.Plan, stateDir string) error {
 	err := plan.Probe(cmd.Context(), stateDir, func(p bridge.Probed) {
 		if p.Err != nil {
 			failed++
-			fmt.Fprintf(cmd.OutOrStdout(), "FAIL  %s: %v\n", p.What, tried(p.Err))
+			fmt.Fprintf(cmd.OutOrStdout(), "FAIL  %s: %v\n", p.What, p.Err)
 			return
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "ok    %s: %s\n", p.What, p.Detail)
 	})
 	if err == nil && failed > 0 {
 		err = fmt.Errorf("%s failed", counted(failed, "check"))
-	}
-	return err
-}
-
-// tried is an error as it is told by a program that tries once, and is over then.
-func tried(err error) error {
-	if e, ok := errors.AsType[*api.Error](err); ok {
-		switch e.Kind {
-		case api.Away:
-			return fmt.Errorf("%s; is it switched on and started, and is its url right?", e.Text)
-		case api.Busy:
-			return fmt.Errorf("%s; try again later", e.Text)
-		}
 	}
 	return err
 }

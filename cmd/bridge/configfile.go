@@ -252,9 +252,9 @@ func (c *configFile) start() string {
 	return strings.Join(words, " ")
 }
 
-// takeUp has the running program reload, and tells how that went: whether a
+// reload has the running program apply the configuration, and says how that went: whether a
 // source is connected. A program that does not run is no error.
-func (c *configFile) takeUp(ctx context.Context, source string, patience time.Duration, out io.Writer) error {
+func (c *configFile) reload(ctx context.Context, source string, patience time.Duration, out io.Writer) error {
 	say := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
 	running, err := control.Read(c.stateDir)
 	var o control.Outcome
@@ -266,7 +266,7 @@ func (c *configFile) takeUp(ctx context.Context, source string, patience time.Du
 		say("event2mqtt does not run yet; start it: %s", c.start())
 		return nil
 	case err != nil:
-		return fmt.Errorf("the configuration is written; whether the running event2mqtt has taken it up cannot be told: %w", err)
+		return fmt.Errorf("the configuration is written, but whether the running event2mqtt has applied it is unknown: %w", err)
 	case running.Config == "":
 		say("the running event2mqtt has no configuration file; restart it: %s", c.start())
 		return nil
@@ -274,13 +274,13 @@ func (c *configFile) takeUp(ctx context.Context, source string, patience time.Du
 		say("the running event2mqtt has another configuration, %s; to run this one, stop that and start: %s", running.Config, c.start())
 		return nil
 	case !o.OK:
-		return fmt.Errorf("the configuration is written, but the running event2mqtt has not taken it up: %w", explain(errors.New(strings.Join(o.Problems, "\n"))))
+		return fmt.Errorf("the configuration is written, but the running event2mqtt has not applied it: %w", explain(errors.New(strings.Join(o.Problems, "\n"))))
 	}
 	var part control.Part
 	for end := time.Now().Add(patience); ; {
 		parts, err := control.Parts(ctx, c.stateDir)
 		if err != nil {
-			return fmt.Errorf("the running event2mqtt has taken it up; how it is cannot be told: %w", err)
+			return fmt.Errorf("the running event2mqtt has applied it, but does not say how it is now: %w", err)
 		}
 		for _, p := range parts {
 			if p.Name == "source "+source {
@@ -293,9 +293,9 @@ func (c *configFile) takeUp(ctx context.Context, source string, patience time.Du
 		time.Sleep(100 * time.Millisecond)
 	}
 	if !part.OK {
-		return fmt.Errorf("the running event2mqtt has taken it up, and is not connected yet: %s", part.Detail)
+		return fmt.Errorf("the running event2mqtt has applied it, but is not connected yet: %s", part.Detail)
 	}
-	say("the running event2mqtt has taken it up: %s", part.Detail)
+	say("the running event2mqtt has applied it: %s", part.Detail)
 	return nil
 }
 

@@ -22,7 +22,7 @@ import (
 )
 
 // connectPatience is how long a source may take to connect once the running
-// program has taken it up.
+// program has applied it.
 const connectPatience = 20 * time.Second
 
 // compatPlugin is the value of --compat.
@@ -45,7 +45,7 @@ func connectOctoPrint(f *flags) *cobra.Command {
 there. The key goes into a file beside the configuration, such as octoprint.key,
 which its owner alone can read, and a source that names it into the
 configuration; your comments stay. The result is checked before it takes the
-place of the file, and an event2mqtt that runs with it takes it up at once.
+place of the file, and an event2mqtt that runs with it applies it at once.
 
 Without --config the configuration is that of the event2mqtt that runs, or
 /etc/event2mqtt/config.yaml if there is that folder. A file that is not there is
@@ -369,7 +369,7 @@ func (c *octoPrintSetup) print() error {
 	return printItem(c.cmd, c.item(value, nil))
 }
 
-// printItem prints a source as it stands in a configuration.
+// printItem prints a source as it is written in a configuration.
 func printItem(cmd *cobra.Command, item edit.Group) error {
 	_, err := fmt.Fprint(cmd.OutOrStdout(), "sources:\n"+listed(item))
 	return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/sources/octoprint/api"
 	"event2mqtt/internal/sources/octoprint/octotest"
 	"event2mqtt/internal/testkit"
@@ -212,6 +213,18 @@ func TestRenewReplacesTheKeyAlone(t *testing.T) {
 	} {
 		if _, _, err := s.run(append([]string{"connect", "octoprint"}, args...)...); err == nil || exitStatus(err) != exitUsage || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
+// TestASourceIsFoundHoweverItsAddressIsWritten, so that none is added twice.
+func TestASourceIsFoundHoweverItsAddressIsWritten(t *testing.T) {
+	plan := &bridge.Plan{Config: bridge.Config{Sources: []any{map[string]any{"type": "octoprint", "url": "http://Octopi.local:80/"}}}}
+	for address, want := range map[string]int{"http://octopi.local": 1, "http://octopi.local.": 1, "http://octopi.local:5000": 0, "http://octopi.local/b": 0, "https://octopi.local": 0} {
+		u, err := api.ParseURL(address)
+		testkit.OK(t, err)
+		if got := len(octoPrintAt(plan, u)); got != want {
+			t.Errorf("%s: %d sources, want %d", address, got, want)
 		}
 	}
 }

@@ -29,7 +29,7 @@ func octoPrintAt(plan *bridge.Plan, u *url.URL) (found []int) {
 		m, _ := item.(map[string]any)
 		text, _ := m["url"].(string)
 		other, err := api.ParseURL(text)
-		if m["type"] == octoprint.Type.Name && err == nil && strings.EqualFold(other.Scheme+"://"+other.Host, u.Scheme+"://"+u.Host) && other.Path == u.Path {
+		if m["type"] == octoprint.Type.Name && err == nil && api.Server(other) == api.Server(u) && other.Path == u.Path {
 			found = append(found, i)
 		}
 	}
@@ -205,15 +205,15 @@ func (c *octoPrintSetup) byHand(file *configFile, item edit.Group, why error) er
 	return fmt.Errorf("%s is not changed: %w; %s what is printed above", file.path, why, where)
 }
 
-// listed is an item as it stands in a list.
+// listed writes an item as one of a list.
 func listed(item edit.Group) string {
 	return "  - " + strings.ReplaceAll(strings.TrimSpace(item.String()), "\n", "\n    ") + "\n"
 }
 
-// finish has the running program take the source up, and says where to look.
+// finish has the running program apply the source, and says where to look.
 func (c *octoPrintSetup) finish(file *configFile) error {
 	out := c.cmd.OutOrStdout()
-	err := c.takenUp(file, out)
+	err := c.reload(file, out)
 	plan, loadErr := bridge.Load(file.path, os.Environ(), file.stateDir, c.flags.set...)
 	if loadErr != nil {
 		return errors.Join(err, loadErr)
@@ -226,11 +226,11 @@ func (c *octoPrintSetup) finish(file *configFile) error {
 	return err
 }
 
-// takenUp has the running program take the source up, and tells how that went.
-func (c *octoPrintSetup) takenUp(file *configFile, out io.Writer) error {
+// reload has the running program apply the source, and says how that went.
+func (c *octoPrintSetup) reload(file *configFile, out io.Writer) error {
 	ctx, stop := signal.NotifyContext(c.cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	return file.takeUp(ctx, c.name, connectPatience, out)
+	return file.reload(ctx, c.name, connectPatience, out)
 }
 
 // brokerFlags are what mosquitto_sub needs to find the broker.
@@ -303,7 +303,7 @@ func (c *octoPrintSetup) renew() error {
 	}
 	if old, err := readSecret(path); err == nil && string(old) == key { // OctoPrint has one for each program and user
 		fmt.Fprintf(c.cmd.OutOrStdout(), "OctoPrint has given the key that is in %s already, and accepts it; nothing was changed; to get another, remove it in OctoPrint under Settings, Application Keys, and renew again\n", path)
-		return c.takenUp(file, io.Discard) // it may have another in use, as where the last reload failed
+		return c.reload(file, io.Discard) // it may have another in use, as where the last reload failed
 	}
 	if err := file.writeSecret(path, key); err != nil {
 		return err

@@ -39,7 +39,7 @@ is named, with the reason and what to do. OctoPrint's file is only read.
 With --config FILE it is added to that configuration, which is made if it is not
 there: OctoPrint is asked for a key as "connect octoprint" does, the key and the
 broker's password go into files beside it that their owner alone can read, the
-result is checked, and an event2mqtt that runs with it takes it up. Options that
+result is checked, and an event2mqtt that runs with it applies it. Options that
 are set there already stay as they are; it says which of the added ones, such as
 publish.base_topic, hold for other sources too. Without --config, or with
 --print, it is printed, and nothing is written.`,
@@ -289,16 +289,16 @@ func (i *octoPrintImport) warnOfAll(file *configFile, after *bridge.Plan) {
 		others += ", of the source " + nameOf(before, n)
 	}
 	if was, is := before.Publish.BaseTopic, after.Publish.BaseTopic; was != is {
-		i.say("note: publish.base_topic: all topics begin with %s/ from now on, and no more with %s/: %s, too; have their subscribers follow", is, was, others)
+		i.say("note: publish.base_topic: all topics now begin with %s/ instead of %s/: also %s; change their subscribers, too", is, was, others)
 	}
 	if was, is := before.Publish.TimestampField, after.Publish.TimestampField; was != is {
-		i.say("note: publish.timestamp_field: all events have their time as %s from now on, and no more as %s", is, was)
+		i.say("note: publish.timestamp_field: all events now have their time as %s instead of %s", is, was)
 	}
 	if was, is := before.MQTT.Will, after.MQTT.Will; was != is && len(before.Sources) > 0 {
-		i.say("note: mqtt.will: on the plugin's topic event2mqtt says from now on that it is there, for all sources")
+		i.say("note: mqtt.will: event2mqtt now says on the plugin's topic that it is connected, for all sources")
 	}
 	if n := len(i.result.Rules); n > 0 && len(before.Rules) > 0 {
-		i.say("note: rules: the %s for the source %s come first, before those that are there", counted(n, "rule"), i.name)
+		i.say("note: rules: the %s for the source %s come before those that were there", counted(n, "rule"), i.name)
 	}
 }
 
@@ -314,9 +314,9 @@ func (i *octoPrintImport) brokerFits(file *configFile) (fits bool, note string) 
 	switch {
 	case len(file.plan.MQTT.URL) == 0 && file.info == nil:
 	case len(file.plan.MQTT.URL) == 0:
-		return true, fmt.Sprintf("events go to the plugin's broker from now on, %s, and no more to the bundled one", address)
+		return true, fmt.Sprintf("events now go to the plugin's broker, %s, instead of the bundled one", address)
 	case !slices.Equal(file.plan.MQTT.URL, []string{address}):
-		return false, fmt.Sprintf("broker.url: event2mqtt publishes to %s already, and goes on so; the plugin's broker, %s, and its user and certificates are left out", strings.Join(file.plan.MQTT.URL, ", "), address)
+		return false, fmt.Sprintf("broker.url: event2mqtt already publishes to %s, and still does; the plugin's broker, %s, and its user and certificates are left out", strings.Join(file.plan.MQTT.URL, ", "), address)
 	}
 	return true, ""
 }

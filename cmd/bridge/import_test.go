@@ -57,9 +57,9 @@ func TestImportAddsToAConfiguration(t *testing.T) {
 		t.Errorf("the source: %+v", o)
 	}
 	for _, want := range []string{"note: broker.tls.ciphers: ", "note: broker.clean_session: false ", "note: apiToken: *** ", "note: publish.timestamp_field is configured already and stays; the plugin has {timestamp_field: at}",
-		"note: publish.base_topic: all topics begin with printers/ender/ from now on, and no more with event2mqtt/: those of event2mqtt itself, of the source octoprint, too",
-		"note: mqtt.will: on the plugin's topic event2mqtt says", "note: rules: the 10 rules for the source octoprint-2 come first",
-		"no more to the bundled one", "Switch OctoPrint-MQTT off now"} {
+		"note: publish.base_topic: all topics now begin with printers/ender/ instead of event2mqtt/: also those of event2mqtt itself, of the source octoprint;",
+		"note: mqtt.will: event2mqtt now says on the plugin's topic", "note: rules: the 10 rules for the source octoprint-2 come before those that were there",
+		"instead of the bundled one", "Switch OctoPrint-MQTT off now"} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %q:\n%s", want, says)
 		}
@@ -84,7 +84,7 @@ func TestImportDoesNotMixBrokers(t *testing.T) {
 	octo := octotest.New(t, octotest.Options{})
 	s := newSetup(t, "mqtt: {url: mqtt://mine:1883}\n")
 	_, says, err := s.run("import", "octoprint", everyKey(t), "--url", octo.URL)
-	if err != nil || strings.Contains(s.text(), "username") || strings.Contains(s.text(), "tls") || !strings.Contains(says, "publishes to mqtt://mine:1883 already") || len(s.files()) != 2 || !strings.Contains(says, `the webhook "default" is there only while no source is configured`) || !strings.Contains(says, "those of event2mqtt itself, too") {
+	if err != nil || strings.Contains(s.text(), "username") || strings.Contains(s.text(), "tls") || !strings.Contains(says, "event2mqtt already publishes to mqtt://mine:1883") || len(s.files()) != 2 || !strings.Contains(says, `the webhook "default" is there only while no source is configured`) || !strings.Contains(says, "also those of event2mqtt itself; change") {
 		t.Errorf("%v\n%s\n%s\n%v", err, says, s.text(), s.files())
 	}
 	plan, err := bridge.Load(s.config, nil, s.state)

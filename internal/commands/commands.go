@@ -254,9 +254,8 @@ func (d *Desk) read(in sinks.Incoming, source string) *command {
 		age := now.Sub(c.read(d.config.TimestampField, now))
 		c.late, c.early = age > MaxAge || c.late, age < -MaxAge
 	}
-	// Nobody waits for the answer to one that is old, or has a time that cannot be
-	// told from that of an old one, and an answer to what the
-	// program has published itself could be the next part of a circle.
+	// Nobody waits for the answer to one that is old, or may be; and an answer to
+	// what the program has published itself could be the next part of a circle.
 	c.unanswered = in.Own || in.Retained || c.late || c.early
 	return c
 }

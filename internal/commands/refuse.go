@@ -41,7 +41,7 @@ var why = [reasons]string{
 	retained:   "it is retained, and a command must not be done again on each connection; publish it without the retain flag",
 	tooLarge:   fmt.Sprintf("its payload has more than %d bytes", maxPayload),
 	late:       fmt.Sprintf("it is older than %s", MaxAge),
-	early:      fmt.Sprintf("its time is more than %s in the future, so that how old it is cannot be told; is the clock of whoever gave it right?", MaxAge),
+	early:      fmt.Sprintf("its time is more than %s in the future, so its age is unknown; check the sender's clock", MaxAge),
 	waited:     fmt.Sprintf("it is older than %s, since the source was busy with others", MaxAge),
 	tooMany:    fmt.Sprintf("%d commands wait for this source already", maxWaiting),
 	ended:      "the source is being stopped",

@@ -220,8 +220,8 @@ func (f *Folder) files() ([]fs.FileInfo, error) {
 	return files, err
 }
 
-// List returns all events, oldest first, without what can be long, payload and route, and the error
-// for those files that hold none.
+// List returns all events, oldest first, without what can be long (payload and
+// route), and the error for those files that hold none.
 func (f *Folder) List() ([]Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

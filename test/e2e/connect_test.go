@@ -37,7 +37,7 @@ func TestConnectIsTakenUpByTheRunningProgram(t *testing.T) {
 	if status != 0 || !strings.Contains(string(text), "# ours\nsources: [{name: w, type: webhook}, {name: octoprint, type: octoprint") || !strings.Contains(says, "using the configuration "+p.config) {
 		t.Fatalf("status %d\n%s\n%s\n%s", status, out, says, text)
 	}
-	if !strings.Contains(out, "the running event2mqtt has taken it up: connected to OctoPrint") || !strings.Contains(out, fmt.Sprintf("watch it: mosquitto_sub -p %d -v -t 'event2mqtt/#'", broker)) {
+	if !strings.Contains(out, "the running event2mqtt has applied it: connected to OctoPrint") || !strings.Contains(out, fmt.Sprintf("watch it: mosquitto_sub -p %d -v -t 'event2mqtt/#'", broker)) {
 		t.Errorf("it says\n%s", out)
 	}
 	testkit.Eventually(t, "its state is published", func() bool {

@@ -34,6 +34,7 @@ func TestTheRealOctoPrint(t *testing.T) {
 				{"OctoPrint is restarted in the middle of a print", r.restarts},
 				{"an idle printer is quiet", r.idle},
 				{"a print takes little", r.printing},
+				{"commands do what they say, and nothing else", r.commands},
 			} {
 				began := time.Now()
 				ok := t.Run(phase.name, func(t *testing.T) {
@@ -54,16 +55,16 @@ func TestTheRealOctoPrint(t *testing.T) {
 type real struct {
 	octo    *octoPrint
 	bridge  *program
+	broker  string // its address
 	watcher *watcher
 	began   int // of OctoPrint's events, those before are not looked at
-	linked  int // how often the program was connected, as its log says
 }
 
 func prepareReal(t *testing.T, version string) *real {
 	r := &real{octo: prepareOctoPrint(t, version)}
-	broker := ownBroker(t)
-	r.watcher = watch(t, broker)
-	r.bridge = configure(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\npublish: {id_field: _id}\n", broker))
+	r.broker = ownBroker(t)
+	r.watcher = watch(t, r.broker)
+	r.bridge = configure(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\npublish: {id_field: _id}\n", r.broker))
 	began := time.Now()
 	r.octo.start()
 	t.Logf("OctoPrint %s started within %s", version, time.Since(began).Round(time.Second/10))
@@ -76,15 +77,16 @@ func prepareReal(t *testing.T, version string) *real {
 // start starts the program and waits until it is connected.
 func (r *real) start(t *testing.T) {
 	t.Helper()
-	r.bridge.start()
-	r.linked++
-	r.awaitLink(t)
+	r.links(t, r.bridge.start)
 }
 
-func (r *real) awaitLink(t *testing.T) {
+// links does what has the program connect to OctoPrint, and waits until it is.
+func (r *real) links(t *testing.T, do func()) {
 	t.Helper()
-	said := "connected to OctoPrint " + r.octo.version
-	testkit.Eventually(t, "the program is connected to OctoPrint", func() bool { return strings.Count(r.bridge.log.String(), said) >= r.linked })
+	count := func() int { return strings.Count(r.bridge.log.String(), "connected to OctoPrint "+r.octo.version) }
+	before := count()
+	do()
+	testkit.Eventually(t, "the program is connected to OctoPrint", func() bool { return count() > before })
 }
 
 // Layers of a print, of half a second each: one that is waited for, and one that
@@ -361,9 +363,7 @@ func (r *real) restarts(t *testing.T) {
 		r.watcher.await(t, "ZChange")
 		o.stop(how)
 		r.watcher.await(t, "Shutdown")
-		o.start()
-		r.linked++
-		r.awaitLink(t)
+		r.links(t, o.start)
 		o.connectPrinter()
 		from = o.print("kill7.gcode")
 		o.await("PrintDone", from)

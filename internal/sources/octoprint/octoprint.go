@@ -78,6 +78,7 @@ func (s *Source) present() { s.absent.Store(nil) }
 // Probe implements sources.Prober: it logs in.
 func (s *Source) Probe(ctx context.Context) (detail string, err error) {
 	defer s.client.Close()
+	defer func() { err = triedOnce(err) }()
 	session, err := s.client.Login(ctx)
 	if err == nil {
 		err = s.options.lacking(session)
@@ -90,6 +91,19 @@ func (s *Source) Probe(ctx context.Context) (detail string, err error) {
 		return "", err
 	}
 	return fmt.Sprintf("OctoPrint %s; the key is of user %s", version.Server, session.Name), nil
+}
+
+// triedOnce says an error without the promise that it is tried again.
+func triedOnce(err error) error {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		switch e.Kind {
+		case api.Away:
+			return fmt.Errorf("%s; is it switched on and started, and is its url right?", e.Text)
+		case api.Busy:
+			return fmt.Errorf("%s; try again later", e.Text)
+		}
+	}
+	return err
 }
 
 // Run implements sources.Source. An OctoPrint that is away, or takes the key no

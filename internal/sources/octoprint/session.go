@@ -293,13 +293,13 @@ func (s *Source) login(ctx context.Context, c *serving) error {
 
 // up tells that the connection does what it is for.
 func (s *Source) up(ctx context.Context) {
+	s.came, s.shown = time.Now(), nil
+	s.present() // commands are passed on once the log says that it is connected
 	if s.spoke {
 		s.spoke = false
 		s.log.Info().Msgf("octoprint: connected to OctoPrint %s at %s", s.t.version, s.settings.url)
 	}
 	s.name = cmp.Or(s.client.Name(ctx), "OctoPrint")
-	s.came, s.shown = time.Now(), nil
-	s.present()
 	s.out.Describe(s.t.describe(s.settings.url, s.name))
 	s.tell(s.running())
 }

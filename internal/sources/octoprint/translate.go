@@ -140,8 +140,8 @@ func (t *translator) tick(now time.Time) (result, time.Time) {
 	return t.take(), next
 }
 
-// finish notes that the connection has ended. Nothing is passed
-// on if what came before could not be stored.
+// finish notes that the connection has ended. Nothing is passed on if what came
+// before could not be stored.
 func (t *translator) finish() result {
 	if !t.unstored {
 		t.leave()

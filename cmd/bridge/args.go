@@ -35,7 +35,11 @@ func group(cmd *cobra.Command) *cobra.Command {
 		for _, c := range cmd.Commands() {
 			names = append(names, c.Name())
 		}
-		return fmt.Errorf("there is no %q; there are %s", cmd.CommandPath()+" "+args[0], strings.Join(names, ", "))
+		verb := "are"
+		if len(names) == 1 {
+			verb = "is"
+		}
+		return misused("there is no %q; there %s %s", cmd.CommandPath()+" "+args[0], verb, strings.Join(names, ", "))
 	}
 	return cmd
 }
@@ -51,7 +55,7 @@ func completions(root *cobra.Command) {
 		if c.ValidArgsFunction == nil && !strings.Contains(c.Use, "FILE") {
 			c.ValidArgsFunction = cobra.NoFileCompletions
 		}
-		for flag, values := range map[string][]cobra.Completion{"for": snippets, "allow": nil, "host": nil} {
+		for flag, values := range map[string][]cobra.Completion{"for": snippets, "allow": nil, "host": nil, "compat": {compatPlugin}} {
 			if c.Flags().Lookup(flag) != nil {
 				_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 			}

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -13,22 +12,21 @@ import (
 
 // checkCommand tells whether run would accept the configuration.
 func checkCommand(f *flags) *cobra.Command {
-	var print, probe bool
+	var print, probe, home bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration and tell everything that is wrong with it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := lookedAt(f.stateDir, cmd.ErrOrStderr())
+			plan, dir, err := f.plan(cmd)
 			if err != nil {
 				return err
 			}
-			plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...)
-			if err != nil {
-				return explain(err)
-			}
 			for _, text := range plan.Warnings() {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+text)
+			}
+			if home {
+				return printAnnouncements(cmd, plan, dir, print)
 			}
 			if print {
 				if err := printValues(cmd.OutOrStdout(), plan); err != nil || !probe {
@@ -47,8 +45,58 @@ func checkCommand(f *flags) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&print, "print", false, "print every option as it would be used, and where it comes from; secrets are masked")
-	cmd.Flags().BoolVar(&probe, "probe", false, "also try out brokers (connect, publish a message and read it back), files and addresses; a line each")
+	cmd.Flags().BoolVar(&home, "home-assistant", false, "list the devices that would be announced to Home Assistant, with their entities and ids, and what it would complain of; with --print the messages")
+	cmd.Flags().BoolVar(&probe, "probe", false, "also try out the state folder, brokers (connect, publish a message and read it back), files, addresses and OctoPrint (log in with the key); a line each")
 	return cmd
+}
+
+// printAnnouncements lists what Home Assistant would be told. The error is for
+// what it would complain of.
+func printAnnouncements(cmd *cobra.Command, plan *bridge.Plan, stateDir string, payloads bool) error {
+	all, made, err := plan.Announcements(stateDir)
+	if err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: what was announced before cannot be read: %v\n", err)
+	}
+	out := cmd.OutOrStdout()
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(out, "nothing is announced: home_assistant.discovery is false")
+		return err
+	}
+	if !made {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: the id of this installation is made at the first start; %s stands for it\n", bridge.ExampleInstallation)
+	}
+	wrong := 0
+	for i := range all {
+		d := &all[i]
+		if payloads {
+			fmt.Fprintf(out, "%s\n%s\n\n", d.Topic, d.Pretty())
+		} else {
+			listDevice(out, d)
+		}
+		for _, text := range d.Wrong {
+			wrong++
+			fmt.Fprintf(out, "FAIL  %s: %s\n", d.Name, text)
+		}
+	}
+	if wrong > 0 {
+		return fmt.Errorf("what Home Assistant would complain of: %d lines above, which begin with FAIL", wrong)
+	}
+	return nil
+}
+
+// listDevice prints a device and what it has.
+func listDevice(out io.Writer, d *bridge.Preview) {
+	of := "this program"
+	if d.Source != "" {
+		of = "source " + d.Source
+	}
+	fmt.Fprintf(out, "%s (%s, %s)\n", d.Name, of, d.ID)
+	columns := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, part := range d.Parts {
+		fmt.Fprintf(columns, "  %s\t%s\n", part.Name, part.ID)
+	}
+	_ = columns.Flush() // as any other line
+	fmt.Fprintln(out)
 }
 
 func probeAll(cmd *cobra.Command, plan *bridge.Plan, stateDir string) error {
@@ -62,7 +110,7 @@ func probeAll(cmd *cobra.Command, plan *bridge.Plan, stateDir string) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "ok    %s: %s\n", p.What, p.Detail)
 	})
 	if err == nil && failed > 0 {
-		err = fmt.Errorf("%d checks failed", failed)
+		err = fmt.Errorf("%s failed", counted(failed, "check"))
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
@@ -20,7 +21,8 @@ const (
 	modest = 44 << 20
 	// watchEvery and watched say how long the heap must have been larger for
 	// that to be a working set, which a lower limit would only have the
-	// collector go through again and again.
+	// collector go through again and again. It is looked at so long after a
+	// collection, for those that follow at once.
 	watchEvery = 250 * time.Millisecond
 	watched    = 8
 	// restless is how many collections in one interval show that the limit is
@@ -38,15 +40,23 @@ func boundMemory() (stop func()) {
 	end := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		tick := time.NewTicker(watchEvery)
-		defer tick.Stop()
+		collected := make(chan struct{}, 1)
+		tellOfCollections(collected, end)
+		rest := time.NewTimer(time.Hour)
+		defer rest.Stop()
 		var w workingSet
 		r := newUsageReader()
 		for limit := int64(modest); ; {
+			select { // an idle program is not woken up
+			case <-end:
+				return
+			case <-collected:
+			}
+			rest.Reset(watchEvery)
 			select {
 			case <-end:
 				return
-			case <-tick.C:
+			case <-rest.C:
 			}
 			if next := w.limit(r.read()); next != limit {
 				limit = next
@@ -59,6 +69,24 @@ func boundMemory() (stop func()) {
 		wg.Wait()
 		debug.SetMemoryLimit(before)
 	}
+}
+
+// tellOfCollections sends after each collection, if there is room, until end is
+// closed.
+func tellOfCollections(collected chan<- struct{}, end <-chan struct{}) {
+	garbage := new(*byte) // holds a pointer, or it would share its memory with others
+	runtime.AddCleanup(garbage, func(struct{}) {
+		select {
+		case <-end:
+			return
+		default:
+		}
+		select {
+		case collected <- struct{}{}:
+		default:
+		}
+		tellOfCollections(collected, end)
+	}, struct{}{})
 }
 
 // usage is what the runtime says of its memory, in bytes.

@@ -7,23 +7,26 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"event2mqtt/internal/control"
-
 	"github.com/spf13/cobra"
+
+	"event2mqtt/internal/bridge"
+	"event2mqtt/internal/control"
 )
 
 // refusedCommand looks after events that the destination has refused.
 func refusedCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "refused",
-		Short: "List the events that the broker will never take, send them again, or drop them",
-		Long: `Lists the events that were skipped since the broker does not take them: those
-too large for it, for a topic that it forbids, or with a QoS or a retain flag
-that it refuses. The running program keeps the newest 1,000 of them, and at
-most 64 MiB, as files in the folder "refused" of its state folder.
+		Short: "List the events that a destination will never take, send them again, or drop them",
+		Long: `Lists the events that a sink has skipped since its destination does not take
+them: those too large for the broker, for a topic that it forbids, or with a QoS
+or a retain flag that it refuses. The running program keeps the newest 1,000 of
+them, and at most 64 MiB, as files in the folder "refused" of its state folder.
 
 Change what was in the way, such as max_packet_size of Mosquitto, and send them
-again. They come behind all events that wait.`,
+again. Each goes only to the sink that refused it, behind all events that wait
+there. An event that several sinks refused has a line for each of them, and its
+id stands for all of these.`,
 		Example: "  event2mqtt refused\n  event2mqtt refused send --all\n  event2mqtt refused drop ID",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -33,13 +36,24 @@ again. They come behind all events that wait.`,
 			}
 			list, err := control.Refused(cmd.Context(), dir)
 			if err != nil {
-				return err
+				return whyNotAsked(dir, err)
 			}
 			return printRefused(cmd, list)
 		},
 	}
 	cmd.AddCommand(refusedDo(f, "send", "sent again"), refusedDo(f, "drop", "dropped"))
 	return cmd
+}
+
+// whyNotAsked is why the program that uses a folder could not be asked: none runs
+// there, which may be since the folder is not for this version.
+func whyNotAsked(dir string, err error) error {
+	if errors.Is(err, control.ErrNotRunning) {
+		if newer := bridge.CheckFolder(dir); newer != nil {
+			return newer
+		}
+	}
+	return err
 }
 
 func printRefused(cmd *cobra.Command, list control.RefusedList) error {
@@ -49,9 +63,9 @@ func printRefused(cmd *cobra.Command, list control.RefusedList) error {
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "ID\tREFUSED\tSOURCE\tEVENT\tBYTES\tREASON")
+	_, _ = fmt.Fprintln(table, "ID\tREFUSED\tSINK\tSOURCE\tEVENT\tBYTES\tREASON")
 	for _, e := range list.Events {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", e.ID, e.Refused.Local().Format(time.DateTime), e.Source, quoteIfOdd(e.Name), e.Bytes, quoteIfOdd(e.Reason))
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", e.ID, e.Refused.Local().Format(time.DateTime), quoteIfOdd(e.Sink), quoteIfOdd(e.Source), quoteIfOdd(e.Name), e.Bytes, quoteIfOdd(e.Reason))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -87,7 +101,7 @@ func refusedDo(f *flags, do, done string) *cobra.Command {
 			}
 			o, err := control.DoRefused(cmd.Context(), dir, control.RefusedRequest{Do: do, IDs: ids, All: all})
 			if err != nil {
-				return err
+				return whyNotAsked(dir, err)
 			}
 			if len(o.Done) > 0 || o.Problems == nil {
 				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", counted(len(o.Done), "event"), done); err != nil {

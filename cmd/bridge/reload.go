@@ -28,7 +28,7 @@ The program also reloads by itself when its file changes, and on SIGHUP.`,
 			}
 			o, err := control.Reload(cmd.Context(), dir)
 			if err != nil {
-				return fmt.Errorf("%s: %w", dir, err)
+				return fmt.Errorf("%s: %w", dir, whyNotAsked(dir, err))
 			}
 			if !o.OK {
 				return explain(errors.New(strings.Join(o.Problems, "\n")))

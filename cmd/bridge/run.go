@@ -51,7 +51,8 @@ with --set mqtt.url=URL.`,
 			Use: "run", Short: "Take events and publish them (the default)", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 		},
-		checkCommand(&f), reloadCommand(&f), refusedCommand(&f), testCommand(&f), schemaCommand(), userCommand(&f), deviceCommand(&f), versionCommand())
+		checkCommand(&f), reloadCommand(&f), refusedCommand(&f), testCommand(&f), schemaCommand(), userCommand(&f), deviceCommand(&f),
+		connectCommand(&f), importCommand(&f), versionCommand())
 	completions(root)
 	return root
 }
@@ -87,6 +88,18 @@ func run(ctx context.Context, f flags) error {
 	b := bridge.New(options)
 	defer reloadOnHangup(ctx, b)()
 	return b.Run(ctx)
+}
+
+// plan reads the configuration for a command that only looks at it, together
+// with the accounts of a state folder, which need not be there.
+func (f *flags) plan(cmd *cobra.Command) (plan *bridge.Plan, stateDir string, err error) {
+	if stateDir, err = lookedAt(f.stateDir, cmd.ErrOrStderr()); err != nil {
+		return nil, "", err
+	}
+	if plan, err = bridge.Load(f.config, os.Environ(), stateDir, f.set...); err != nil {
+		return nil, "", explain(err)
+	}
+	return plan, stateDir, nil
 }
 
 // explain puts several problems on lines of their own.

@@ -100,3 +100,32 @@ func TestOnlyANamedStateFolderIsMade(t *testing.T) {
 		t.Errorf("$STATE_DIRECTORY: %s, %v", got, err)
 	}
 }
+
+// TestNoCommandChangesAFolderOfANewerVersion: each says which version to install.
+func TestNoCommandChangesAFolderOfANewerVersion(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "format"), []byte(`{"format":99,"min_reader":99,"written_by":"9.9.0"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hashes := filepath.Join(t.TempDir(), "passwd")
+	if err := os.WriteFile(hashes, []byte("ann:$7$101$AAAA$AAAA\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"user", "add", "ann"}, {"user", "passwd", "ann"}, {"user", "allow", "ann"}, {"user", "rm", "ann"}, {"user", "list"}, {"user", "import", hashes},
+		{"device", "add", "lamp", "--allow", "x:rw"}, {"device", "reset", "lamp"}, {"device", "rm", "lamp"}, {"device", "list"},
+		{"refused"}, {"refused", "send", "--all"}, {"refused", "drop", "--all"}, {"reload"}, {"run"},
+	} {
+		_, _, err := execute(t, append(args, "--state-dir", dir)...)
+		if err == nil || !strings.Contains(err.Error(), "was written by event2mqtt 9.9.0") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	out, _, err := execute(t, "check", "--probe", "--state-dir", dir, "--set", "http.listen=127.0.0.1:22001", "--set", "broker.listen=127.0.0.1:22002")
+	if err == nil || !strings.Contains(out, "FAIL  state folder "+dir+": ") || !strings.Contains(out, "event2mqtt 9.9.0") {
+		t.Errorf("check --probe: %s %v", out, err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("the folder holds %v", entries)
+	}
+}

@@ -55,13 +55,9 @@ is written. The exit status is 1 if a test fails.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := lookedAt(f.stateDir, cmd.ErrOrStderr())
+			plan, _, err := f.plan(cmd)
 			if err != nil {
 				return err
-			}
-			plan, err := bridge.Load(f.config, os.Environ(), dir, f.set...)
-			if err != nil {
-				return explain(err)
 			}
 			return runTests(cmd.OutOrStdout(), plan, args, verbose)
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/config/file"
@@ -38,9 +39,12 @@ Rules are topic filters with r (read), w (write), rw or deny: 'tele/kitchen/#:rw
 }
 
 // openAccounts finds the accounts, and says where. keeps is that new ones are
-// to be kept.
+// to be kept. A folder that a newer version wrote is refused, as by the program.
 func openAccounts(cmd *cobra.Command, f *flags, keeps bool) (accounts.File, error) {
 	dir, err := stateDir(f.stateDir, cmd.ErrOrStderr(), keeps)
+	if err == nil {
+		err = bridge.CheckFolder(dir)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -190,6 +190,17 @@ type Command struct {
 	Label   string `json:"label"`
 	Confirm string `json:"confirm"` // a question
 	Danger  bool   `json:"danger,omitempty"`
+	// Number is set if the command takes a number, as its payload.
+	Number *CommandNumber `json:"number,omitempty"`
+}
+
+// CommandNumber is the number that a command takes.
+type CommandNumber struct {
+	Min  float64  `json:"min"`
+	Max  float64  `json:"max"`
+	Step float64  `json:"step"`
+	Unit string   `json:"unit,omitempty"`
+	Now  *float64 `json:"now"` // as it is set; nil if that is not known
 }
 
 // latest bounds the newest events that State comes with, in number and bytes.

@@ -314,7 +314,7 @@ func (p program) Schema() []byte { return Schema() }
 
 // Reload implements api.Program.
 func (p program) Reload(ctx context.Context) (any, bool, error) {
-	o, err := p.reloadBy(ctx, byAPI)
+	o, err := p.reloadUnless(ctx, byAPI, config.Sum{})
 	return o, o.OK, err
 }
 
@@ -421,16 +421,6 @@ func (p program) Subscribe(ctx context.Context, filter string, use func(api.Rece
 
 func received(d brokerDelivery) api.Received {
 	return api.Received{Topic: d.Topic, Payload: d.Payload, QoS: d.QoS, Retain: d.Retain, Stored: d.Stored, Received: d.Received}
-}
-
-// sourceOf is the configured source of a device, by the device's id.
-func (b *Bridge) sourceOf(device string) (source string, ok bool) {
-	for name, d := range b.devices.described() {
-		if d.ID == device {
-			return name, true
-		}
-	}
-	return "", false
 }
 
 // knownSource reports whether a configuration has a source.

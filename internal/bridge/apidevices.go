@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -18,6 +18,7 @@ import (
 	"event2mqtt/internal/device"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
+	"event2mqtt/internal/sources"
 	"event2mqtt/internal/web/problem"
 )
 
@@ -26,35 +27,47 @@ import (
 
 type brokerDelivery = broker.Delivery
 
-// described returns the things that sources have told of.
-func (d *devices) described() map[string]device.Device {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return maps.Clone(d.by)
-}
-
-// apiDevices are all things, by the names of their sources.
+// apiDevices are all things, in the order of their sources.
 func (b *Bridge) apiDevices(now *running) []api.Device {
 	all := []api.Device{}
-	described := b.devices.described()
-	for _, source := range slices.Sorted(maps.Keys(described)) {
+	described, _ := b.devices.described()
+	for _, o := range now.plan.sources {
+		source := o.Base().Name
+		d, is := b.thing(o, described)
 		part := now.part("source " + source)
-		if part == nil {
+		if !is || part == nil {
 			continue
 		}
-		d := described[source]
 		states, reported := b.states.Of(source)
 		v := view{&d, states, part.health.Report()}
 		one := v.device(source)
 		one.Seen = api.Time{Time: reported}
-		for _, o := range now.plan.sources {
-			if o.Base().Name == source {
-				one.Commands = apiCommands(&d, allowedBy(o))
-			}
-		}
+		one.Commands = v.commands(allowedBy(o))
 		all = append(all, one)
 	}
 	return all
+}
+
+// thing is what is known of a source's thing: what the source has told, or what
+// its options say.
+func (b *Bridge) thing(o sources.Options, described map[string]device.Device) (device.Device, bool) {
+	d, is := described[o.Base().Name]
+	if !is {
+		d, is = shown(o)
+	}
+	d.ID = cmp.Or(d.ID, o.Base().Name)
+	return d, is
+}
+
+// device returns the thing with an id, and its source.
+func (b *Bridge) device(id string) (d device.Device, source string, err error) {
+	described, _ := b.devices.described()
+	for _, o := range b.running().plan.sources {
+		if d, is := b.thing(o, described); is && d.ID == id {
+			return d, o.Base().Name, nil
+		}
+	}
+	return d, "", problem.New(http.StatusNotFound, "there is no device with this id")
 }
 
 // view is a thing with its states.
@@ -201,21 +214,61 @@ func (v *view) progress(used map[string]bool) *api.Progress {
 // dangerous are words in the names of commands that cannot be taken back.
 var dangerous = []string{"cancel", "stop", "abort", "kill", "shutdown", "reboot", "restart", "delete", "format"}
 
-// apiCommands are those that are allowed.
-func apiCommands(d *device.Device, allowed []string) []api.Command {
+// commands are those that are allowed: as the thing describes them, and by their
+// names where it does not.
+func (v *view) commands(allowed []string) []api.Command {
 	all := []api.Command{}
-	for _, name := range allowed {
-		c := api.Command{Name: name, Label: name}
-		for _, known := range d.Commands {
-			if known.Key == name && known.Name != "" {
-				c.Label = known.Name
+	known := map[string]bool{}
+	for i := range v.Commands {
+		c := &v.Commands[i]
+		if !slices.Contains(allowed, c.Called()) {
+			continue
+		}
+		known[c.Called()] = true
+		one := apiCommand(c.Key, cmp.Or(c.Name, c.Key))
+		if c.Kind == device.Setting {
+			one.Number = &api.CommandNumber{Min: c.Min, Max: c.Max, Step: c.Step, Unit: c.Unit}
+			if n, ok := v.number(&device.Entity{State: c.State, Value: c.Value}); ok && c.State != "" {
+				one.Number.Now = &n
 			}
 		}
-		c.Confirm = c.Label + "?"
-		c.Danger = slices.ContainsFunc(dangerous, func(word string) bool { return strings.Contains(strings.ToLower(name), word) })
-		all = append(all, c)
+		all = append(all, one)
+	}
+	for _, name := range allowed {
+		if !known[name] {
+			all = append(all, apiCommand(name, name))
+		}
 	}
 	return all
+}
+
+func apiCommand(name, label string) api.Command {
+	return api.Command{
+		Name: name, Label: label, Confirm: label + "?",
+		Danger: slices.ContainsFunc(dangerous, func(word string) bool { return strings.Contains(strings.ToLower(name), word) }),
+	}
+}
+
+// call is how a command is given that a thing describes: what it is called, and
+// its payload with the number that payload is. One that it does not describe is
+// given as it is.
+func call(d *device.Device, name string, payload []byte) (string, []byte, error) {
+	i := slices.IndexFunc(d.Commands, func(c device.Command) bool { return c.Key == name })
+	if i < 0 {
+		return name, payload, nil
+	}
+	c := &d.Commands[i]
+	if c.Kind != device.Setting {
+		if len(payload) == 0 {
+			payload = []byte(c.Payload)
+		}
+		return c.Called(), payload, nil
+	}
+	n, err := strconv.ParseFloat(string(payload), 64)
+	if err != nil || !(n >= c.Min && n <= c.Max) {
+		return "", nil, problem.New(http.StatusUnprocessableEntity, fmt.Sprintf("the payload of %s is a number from %v to %v", name, c.Min, c.Max))
+	}
+	return c.Called(), []byte(strings.ReplaceAll(c.Payload, "{value}", strconv.FormatFloat(n, 'f', -1, 64))), nil
 }
 
 // commandPatience bounds how long a command may take with those before it.
@@ -223,9 +276,12 @@ const commandPatience = 45 * time.Second
 
 // Do implements api.Program.
 func (p program) Do(ctx context.Context, device, command string, payload []byte, by string) (json.RawMessage, error) {
-	source, ok := p.sourceOf(device)
-	if !ok {
-		return nil, problem.New(http.StatusNotFound, "there is no device with this id")
+	d, source, err := p.device(device)
+	if err != nil {
+		return nil, err
+	}
+	if command, payload, err = call(&d, command, payload); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, commandPatience)
 	defer cancel()
@@ -248,11 +304,10 @@ func (p program) Do(ctx context.Context, device, command string, payload []byte,
 
 // Picture implements api.Program.
 func (p program) Picture(id string) ([]byte, string, error) {
-	source, ok := p.sourceOf(id)
-	if !ok {
-		return nil, "", problem.New(http.StatusNotFound, "there is no device with this id")
+	d, source, err := p.device(id)
+	if err != nil {
+		return nil, "", err
 	}
-	d := p.devices.described()[source]
 	states, _ := p.states.Of(source)
 	for i := range d.Entities {
 		if e := &d.Entities[i]; e.Kind == device.Image {

@@ -13,6 +13,7 @@ import (
 
 	"event2mqtt/internal/api"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
 )
@@ -376,7 +377,7 @@ func TestSubscribeGivesWhatIsRetainedAndWhatComes(t *testing.T) {
 	h := newAPIRig(t, plain)
 	const n = 3000
 	for i := range n {
-		if _, err := h.now.broker.Publish(t.Context(), fmt.Sprintf("r/%04d", i), []byte(fmt.Sprintf(`{"n":%d}`, i)), 0, true); err != nil {
+		if _, err := h.now.broker.Publish(t.Context(), sinks.Outgoing{Topic: fmt.Sprintf("r/%04d", i), Payload: fmt.Appendf(nil, `{"n":%d}`, i), Retain: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -401,7 +402,7 @@ func TestSubscribeWorksWithAnotherBroker(t *testing.T) {
 	other := newRig(t, plain) // its broker is the other one
 	h := newAPIRig(t, "mqtt: {url: 'mqtt://"+other.mqtt+"'}\n"+strings.Replace(plain, "broker: {listen: MQTT}\n", "", 1))
 	for _, m := range []struct{ topic, payload string }{{"r/a", "1"}, {"r/b", "two"}} {
-		if _, err := other.now.broker.Publish(t.Context(), m.topic, []byte(m.payload), 0, true); err != nil {
+		if _, err := other.now.broker.Publish(t.Context(), sinks.Outgoing{Topic: m.topic, Payload: []byte(m.payload), Retain: true}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -86,7 +86,10 @@ type Bridge struct {
 	heldChanged chan struct{}   // cap 1: what rules hold may be due at another time
 	sinkRemoved chan struct{}   // cap 1: so it is, or journal.keep has changed
 	access      *control.Access // the token of this run
+	ears        ears
+	announcer   *announcer
 	commands    *commands.Desk
+	telling     tellerPace
 	logLines    logLines
 	api         *api.API
 	counts      counts
@@ -114,8 +117,12 @@ func New(o Options) *Bridge {
 	b.openRequests, b.dropRequests = context.WithCancel(context.Background())
 	b.log = b.logs.part("bridge")
 	b.logLines.queue = make(chan []byte, logBurst)
+	b.telling = usualTelling
 	b.commands = b.newDesk()
 	b.states.Expect(stateSource, 0)
+	b.states.Expect(event.DiscoverySource, 0)
+	b.announcer = newAnnouncer(b)
+	b.devices.told = b.announcer.poke
 	b.web = web.New(b.health, b.logs.part("http"))
 	b.access = control.NewAccess()
 	b.web.Access.Own = b.access.Token()
@@ -126,7 +133,7 @@ func New(o Options) *Bridge {
 // deliver what is stored for at most the shutdown time-out, and stops the
 // rest. The error is why it could not start.
 func (b *Bridge) Run(ctx context.Context) error {
-	if err := b.checkFormat(); err != nil {
+	if err := CheckFolder(b.stateDir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(b.stateDir, 0o700); err != nil {
@@ -139,22 +146,27 @@ func (b *Bridge) Run(ctx context.Context) error {
 	defer unlock()
 	defer b.dropRequests()
 	defer b.dropIdle()
-	if err := b.checkStore(); err != nil {
+	if err := b.opt.Plan.checkParts(b.stateDir); err != nil {
 		return err
 	}
 	if err := b.openJournal(b.opt.Plan.Journal); err != nil {
 		return err
 	}
+	stopping := false
 	defer func() {
 		if err := b.journal.Close(); err != nil {
 			b.log.Error().Err(err).Msg("journal was not closed cleanly; some events may be sent twice after the next start")
 		}
 		b.unlockJournal()
+		if stopping {
+			b.log.Info().Msg("stopped")
+		}
 	}()
 	if err := b.enterFormat(); err != nil {
 		return err
 	}
 	defer b.commands.Close() // if it could not start
+	b.announcer.open()
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
 	defer b.serveAPI()()
 	if _, err := b.apply(b.opt.Plan); err != nil {
@@ -173,6 +185,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	watching.Go(func() { b.watchConfig(ctx) })
 	watching.Go(func() { b.sendHeld(ctx) })
 	watching.Go(func() { b.keepCursors(ctx) })
+	watching.Go(func() { b.announcer.run(ctx) })
 	watching.Go(func() { itself.run(ctx) })
 	watching.Go(func() { b.publishLog(ctx) })
 	alive, stopAlive := context.WithCancel(context.WithoutCancel(ctx))
@@ -181,6 +194,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 
 	b.takeReloads(ctx)
 
+	stopping = true
 	b.log.Info().Msg("stopping")
 	b.api.Close() // streams end at once
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
@@ -220,10 +234,7 @@ func (b *Bridge) stop() {
 }
 
 func (b *Bridge) openJournal(c JournalConfig) (err error) {
-	dir := c.Path
-	if dir == "" {
-		dir = filepath.Join(b.stateDir, "journal")
-	}
+	dir := b.opt.Plan.journalIn(b.stateDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the journal's folder: %w", err)
 	}
@@ -257,6 +268,7 @@ func (b *Bridge) greet() {
 		b.log.Warn().Msg("MQTT broker listens nowhere, so nobody gets the events; set broker.listen, or mqtt.url for another broker")
 	}
 	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", b.listening(plan.listeners()[:1]), b.stateDir)
+	b.greetSinks()
 	for _, o := range plan.sources {
 		if t, ok := o.(trier); ok {
 			if text := t.Try(b.httpAddress()); text != "" {

@@ -86,6 +86,16 @@ func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
 		"sources: [{name: w, type: tail, paths: /x, time_format: unix}]":      "time_format: is of use only with time_key,",
 		"sources: [{name: w, type: tail, paths: /x, event: {keys: ['a[]']}}]": "sources[0].event.keys[0]: \"a[]\" has an empty step",
 		"sources: [{name: w, type: tail, paths: /x, preset: docker}]":         "sources[0].preset: is for webhooks; what a log looks like is its format: write format: docker",
+		"sinks: [{name: a, type: fil, path: /tmp/x}]":                         "sinks[0].type: \"fil\" is not a type of sink; there is file; did you mean file?",
+		"sinks: [{name: a, type: file, path: /tmp/x, keep: 24h}]":             "sinks[0].keep: is how many renamed files are kept, such as 5, and not \"24h\"; how long the place of a removed sink is kept is journal.keep",
+		"sinks: [{name: a, type: file, path: /tmp/x, max_size: 100}]":         "sinks[0].max_size: the number 100 needs a unit, such as 100KiB or 100MiB",
+		"max_payload: 2048": "max_payload: the number 2048 needs a unit; as bytes it is 2KiB",
+		"sinks: [{name: a, type: file, path: /tmp/x, match: ['@print']}]":    "sinks[0].match[0]: there is no class @print; there are @comm, ",
+		"sinks: [{name: a, type: file, path: /tmp/x, match: [A, '[']}]":      "sinks[0].match[1]: \"[\" is not a pattern; write",
+		"sinks: [{name: \"a\\nb\", type: file, path: /tmp/x}]":               "sinks[0].name: \"a\\nb\" holds characters that cannot be printed",
+		"sinks: [{name: \"a\\0b\", type: file, path: /tmp/x}]":               "sinks[0].name: \"a\\x00b\" holds characters that cannot be printed",
+		"sources: [{name: \"a\\nb\", type: webhook}]":                        "sources[0].name: \"a\\nb\" holds characters that cannot be printed",
+		"sources: [{name: " + strings.Repeat("a", 201) + ", type: webhook}]": "sources[0].name: has 201 bytes; at most 200 are allowed",
 		"log: debug":                     "log: a group of options is needed here, such as log: {level: debug}",
 		"rules: [{rename: '{event}-x'}]": "rules[0].rename: \"{event}\" looks like a placeholder",
 		"mqtt: {url: 'mqtt://h:99999'}":  "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
@@ -117,6 +127,28 @@ func TestAnEmptySecretIsWarnedOf(t *testing.T) {
 	}
 }
 
+// TestTwoSourcesAtOneOctoPrintAreWarnedOf, however its address is written.
+func TestTwoSourcesAtOneOctoPrintAreWarnedOf(t *testing.T) {
+	const first = "sources:\n- {name: a, type: octoprint, url: http://octopi.local, api_key: k, device_id: x}\n- {name: b, type: octoprint, api_key: k, "
+	const same = ":3:42: sources[1].url: this is the OctoPrint of sources[0], too"
+	for second, want := range map[string]string{
+		"url: 'http://octopi.local'}":                           same,
+		"url: 'http://octopi.local/'}":                          same,
+		"url: 'http://OctoPi.local.:80//'}":                     same,
+		"url: 'http://octopi.local/b'}":                         "",
+		"url: 'http://octopi.local:5000'}":                      "",
+		"url: 'https://octopi.local'}":                          "",
+		"url: 'http://octopi.local:5000', device_id: x}":        "sources[1].device_id: it is that of sources[0], too",
+		"url: 'http://other'}\n- {name: c, type: webhook}\n":    "",
+		"url: 'http://octopi.local', device_id: other-printer}": same,
+	} {
+		warnings := load(t, first+second).Warnings()
+		if got := strings.Join(warnings, "\n"); want == "" && got != "" || !strings.Contains(got, want) || len(warnings) > 1 {
+			t.Errorf("%s: %s; want %s", second, got, want)
+		}
+	}
+}
+
 // TestASourceThatReadsWhatASinkWritesIsWarnedOf: each event would make another.
 func TestASourceThatReadsWhatASinkWritesIsWarnedOf(t *testing.T) {
 	dir := t.TempDir()
@@ -126,6 +158,17 @@ func TestASourceThatReadsWhatASinkWritesIsWarnedOf(t *testing.T) {
 		got := strings.Join(load(t, "sources: [{name: s, type: tail, paths: ["+dir+paths+"}]\nsinks: [{name: log, type: file, path: "+dir+"/events.jsonl}]").Warnings(), "\n")
 		if strings.Contains(got, "sinks[0].path: the source s reads what is written here") != circle {
 			t.Errorf("%s: %q", paths, got)
+		}
+	}
+}
+
+// TestGroupsOfNamesArePrintedAsInAFile, and a secret in one is hidden.
+func TestGroupsOfNamesArePrintedAsInAFile(t *testing.T) {
+	plan := load(t, "sources: [{name: octo, type: octoprint, url: http://octopi.local, api_key: k, gcode: {park: [G91, G0 Z10], home: [G28]}, max_temperature: {tool0: 250, bed: 100}, headers: {X-Token: geheim}}]\n")
+	all := fmt.Sprint(plan.Values())
+	for _, want := range []string{"gcode {home: [G28], park: [G91, G0 Z10]}", "max_temperature {bed: 100, tool0: 250}", "headers {X-Token: ***}"} {
+		if !strings.Contains(all, "sources[0]."+want) {
+			t.Errorf("%s is missing: %s", want, all)
 		}
 	}
 }

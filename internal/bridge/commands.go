@@ -2,7 +2,10 @@ package bridge
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"reflect"
+	"strings"
 
 	"event2mqtt/internal/commands"
 	"event2mqtt/internal/config"
@@ -41,11 +44,13 @@ func (b *Bridge) newDesk() *commands.Desk {
 func (r *running) commands() commands.Config {
 	c := commands.Config{Base: r.plan.Publish.BaseTopic, TimestampField: r.plan.Publish.TimestampField, Millis: r.plan.Publish.TimestampMillis}
 	c.Link, _ = r.part("sink " + mainSink).part.(sinks.Talker)
+	if r.broker != nil {
+		c.Broker = r.broker
+	}
 	for _, o := range r.plan.sources {
 		name := o.Base().Name
-		if to, ok := r.part("source " + name).part.(sources.Commander); ok {
-			c.Sources = append(c.Sources, commands.Source{Name: name, To: to, Allowed: allowedBy(o)})
-		}
+		to, _ := r.part("source " + name).part.(sources.Commander)
+		c.Sources = append(c.Sources, commands.Source{Name: name, To: to, Allowed: allowedBy(o)})
 	}
 	return c
 }
@@ -61,6 +66,17 @@ func (r *running) commandsOf(source string) []string {
 		}
 	}
 	return nil
+}
+
+// allowedCommands are those that a plan allows, by source.
+func (p *Plan) allowedCommands() map[string][]string {
+	all := map[string][]string{}
+	for _, o := range p.sources {
+		if names := allowedBy(o); len(names) > 0 {
+			all[o.Base().Name] = names
+		}
+	}
+	return all
 }
 
 // checkCommands tells of sources that would get each other's commands.
@@ -89,4 +105,29 @@ func withoutCommands(o sources.Options) sources.Options {
 		f.SetZero()
 	}
 	return to.Interface().(sources.Options)
+}
+
+// commandReload is the command of the program itself.
+const commandReload = "reload"
+
+// selfCommander takes the program's own commands.
+type selfCommander struct{ b *Bridge }
+
+var _ sources.Commander = selfCommander{}
+
+// ownCommands are the program's own, for whoever takes commands.
+func ownCommands(b *Bridge) commands.Source {
+	return commands.Source{Name: event.OwnSource, To: selfCommander{b}, Allowed: []string{commandReload}}
+}
+
+// Do implements sources.Commander.
+func (s selfCommander) Do(ctx context.Context, _ event.Command) ([]byte, error) {
+	o, err := s.b.reloadUnless(ctx, byCommand, config.Sum{})
+	if err != nil {
+		return nil, err
+	}
+	if !o.OK {
+		return nil, errors.New("the new configuration is not used: " + strings.Join(o.Problems, "; "))
+	}
+	return json.Marshal(o)
 }

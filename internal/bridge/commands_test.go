@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,8 +33,9 @@ func (o *printerOptions) Build(sources.Deps) (sources.Source, error) {
 
 // printers keep what all of them have done.
 type printers struct {
-	mu   sync.Mutex
-	done []string
+	mu      sync.Mutex
+	done    []string
+	release chan struct{} // the command wait waits for it
 }
 
 func (p *printers) list() []string {
@@ -65,6 +67,13 @@ func (p *printer) Do(ctx context.Context, c event.Command) ([]byte, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
+	if c.Name == "wait" {
+		select {
+		case <-p.all.release:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	return []byte(`"done"`), nil
 }
 
@@ -78,7 +87,7 @@ type yard struct {
 }
 
 func newYard(t *testing.T, yaml string, fault ...func(part string) error) *yard {
-	y := &yard{printers: &printers{}}
+	y := &yard{printers: &printers{release: make(chan struct{})}}
 	y.rig = newRigOf(t, y.types(), yaml, t.TempDir(), fault...)
 	for id, c := range map[string]**mqttest.Client{"phone": &y.phone, "listener": &y.listener} {
 		var err error
@@ -111,29 +120,42 @@ func (y *yard) tell(topic string, change ...func(*wire.Publish)) {
 // expect reads messages until one is to a topic, and checks what is in it.
 func (y *yard) expect(topic string, contains ...string) {
 	y.t.Helper()
+	payload := y.next(topic)
+	for _, text := range contains {
+		if !strings.Contains(payload, text) {
+			y.t.Fatalf("%s %s lacks %s", topic, payload, text)
+		}
+	}
+}
+
+// got reads messages until one is to a topic, and reports whether all is in it.
+func (y *yard) got(topic string, contains ...string) bool {
+	y.t.Helper()
+	payload := y.next(topic)
+	return !slices.ContainsFunc(contains, func(text string) bool { return !strings.Contains(payload, text) })
+}
+
+// next reads messages until one is to a topic.
+func (y *yard) next(topic string) (payload string) {
+	y.t.Helper()
 	for {
 		m, err := y.listener.Next()
 		if err != nil {
 			y.t.Fatalf("%s: %v", topic, err)
 		}
-		if m.Topic != topic {
-			continue
+		if m.Topic == topic {
+			return string(m.Payload)
 		}
-		for _, text := range contains {
-			if !strings.Contains(string(m.Payload), text) {
-				y.t.Fatalf("%s %s lacks %s", topic, m.Payload, text)
-			}
-		}
-		return
 	}
 }
 
 // TestACommandIsAnsweredAndAnEvent on its way through the whole program, with
-// rules; what is retained or not allowed is ignored.
+// rules; what is retained or not allowed is not done.
 func TestACommandIsAnsweredAndAnEvent(t *testing.T) {
 	y := newYard(t, withPrinter+"rules:\n  - {match: Command, add: {by: rule}}\n")
 	retain := func(p *wire.Publish) { p.Retain, p.Payload = true, []byte("x") }
 	y.tell("event2mqtt/octo/set/stop")
+	y.expect("event2mqtt/octo/result", `"command":"stop","ok":false`)
 	y.tell("event2mqtt/octo/set/pause", retain)
 	y.tell("event2mqtt/hooks/set/pause")
 	y.tell("event2mqtt/octo/set/pause/now")
@@ -212,9 +234,14 @@ func TestOtherCommandsDoNotRestartTheSource(t *testing.T) {
 	y.awaitSubscriptions(2)
 }
 
+// ownSubscriptions are those of the program itself: its own commands, those that
+// no source takes, and what is heard of Home Assistant and of other installations.
+const ownSubscriptions = 4
+
 // awaitSubscriptions waits for the sink: two are those of the test.
 func (y *yard) awaitSubscriptions(n int) {
 	y.t.Helper()
+	n += ownSubscriptions
 	y.Bridge.mu.RLock()
 	b := y.now.broker
 	y.Bridge.mu.RUnlock()
@@ -236,7 +263,8 @@ func TestCommandsFollowTheBaseTopic(t *testing.T) {
 	y.awaitSubscriptions(3)
 	y.tell("event2mqtt/octo/set/pause")
 	y.tell("home/octo/set/pause")
-	y.expect("home/octo/result", `"ok":true`)
+	for !y.got("home/octo/result", `"command":"pause"`, `"ok":true`) { // but the answers to nonsense
+	}
 	if done := y.list(); len(done) != 2 {
 		t.Errorf("done %q", done)
 	}
@@ -261,6 +289,32 @@ func TestAReloadCancelsTheCommandsOfWhatItEnds(t *testing.T) {
 	y.awaitSubscriptions(2)
 }
 
+// TestACommandGoesOnWhenAReloadAllowsNone: it did nothing wrong, and its answer
+// tells how it went.
+func TestACommandGoesOnWhenAReloadAllowsNone(t *testing.T) {
+	y := newYard(t, withPrinter)
+	y.tell("event2mqtt/octo/set/wait")
+	testkit.Eventually(t, "not allowed is told", func() bool { return strings.Contains(y.log.String(), "does not allow it") })
+	y.expect("event2mqtt/octo/result", `"command":"wait","ok":false,"error":"the source's option commands does not allow it"`)
+	if o := y.reload(strings.Replace(withPrinter, "pause, hang", "wait", 1)); !o.OK {
+		t.Fatalf("%+v", o)
+	}
+	y.tell("event2mqtt/octo/set/wait")
+	testkit.Eventually(t, "it is being done", func() bool { return len(y.list()) == 1 })
+	if o := y.reload(strings.Replace(withPrinter, ", commands: [pause, hang]", "", 1)); !o.OK {
+		t.Fatalf("%+v", o)
+	}
+	close(y.release)
+	y.expect("event2mqtt/octo/result", `"command":"wait","ok":true`)
+	for topic, says := range map[string]string{"octo": "allows none", "hooks": "takes no commands", "nobody": "no source of this name"} {
+		y.tell("event2mqtt/" + topic + "/set/wait")
+		if topic != "nobody" {
+			y.expect("event2mqtt/"+topic+"/result", says)
+		}
+		testkit.Eventually(t, topic+" is told of", func() bool { return strings.Contains(y.log.String(), says) })
+	}
+}
+
 // TestAReloadThatFailsLeavesCommandsAsTheyWere.
 func TestAReloadThatFailsLeavesCommandsAsTheyWere(t *testing.T) {
 	y := newYard(t, withPrinter, func(part string) error {
@@ -273,8 +327,9 @@ func TestAReloadThatFailsLeavesCommandsAsTheyWere(t *testing.T) {
 		t.Fatalf("%+v", o)
 	}
 	y.tell("event2mqtt/octo/set/resume")
+	y.expect("event2mqtt/octo/result", `"command":"resume","ok":false`)
 	y.tell("event2mqtt/octo/set/pause")
-	y.expect("event2mqtt/octo/result", `"command":"pause"`)
+	y.expect("event2mqtt/octo/result", `"command":"pause","ok":true`)
 }
 
 // TestCommandsAreCheckedWithTheConfiguration.

@@ -23,8 +23,10 @@ type component struct {
 	spec any
 	// part is what runs, such as a sources.Source.
 	part any
-	// cursor is set for a sink.
+	// cursor is set for a sink, and place, if it was not taken over from another,
+	// says where it begins.
 	cursor *journal.Cursor
+	place  string
 	// alone is set if it cannot run beside the one that takes its place.
 	alone bool
 	// last is set for what begins when all others have, so that whoever it lets

@@ -8,6 +8,7 @@ import (
 
 	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/homeassistant"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/rules"
@@ -15,22 +16,24 @@ import (
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/webhook"
+	"event2mqtt/internal/topic"
 	"event2mqtt/internal/web"
 )
 
 // Config is the whole configuration.
 type Config struct {
-	MQTT            mqtt.Config        `koanf:"mqtt" doc:"The broker that events are published to."`
-	Publish         mqtt.PublishConfig `koanf:"publish" doc:"What the published messages look like."`
-	Broker          bundled.Config     `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
-	Sources         []any              `koanf:"sources" doc:"Where events come from. Without any there is a webhook, default."`                 // maps; each type has options of its own
-	Sinks           []any              `koanf:"sinks" doc:"Where events go beside the broker of mqtt, each with its own place in the journal."` // maps, too
-	Rules           []rules.Config     `koanf:"rules" doc:"What becomes of events before they are stored: each rule is applied to what those before it left."`
-	Journal         JournalConfig      `koanf:"journal" doc:"Where events are kept until they are delivered."`
-	HTTP            web.Config         `koanf:"http" doc:"The HTTP server of webhooks, the API and metrics."`
-	Log             LogConfig          `koanf:"log" doc:"The program's own log, on stderr."`
-	MaxPayload      config.Size        `koanf:"max_payload" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest payload of an event."`
-	ShutdownTimeout time.Duration      `koanf:"shutdown_timeout" default:"10s" min:"0s" max:"1h" doc:"How long to deliver what is stored before the program ends."`
+	MQTT            mqtt.Config          `koanf:"mqtt" doc:"The broker that events are published to."`
+	Publish         mqtt.PublishConfig   `koanf:"publish" doc:"What the published messages look like."`
+	HomeAssistant   homeassistant.Config `koanf:"home_assistant" doc:"What Home Assistant is told, so that it finds devices by itself."`
+	Broker          bundled.Config       `koanf:"broker" doc:"The bundled broker, which runs while mqtt.url is not set."`
+	Sources         []any                `koanf:"sources" doc:"Where events come from. Without any there is a webhook, default."`                 // maps; each type has options of its own
+	Sinks           []any                `koanf:"sinks" doc:"Where events go beside the broker of mqtt, each with its own place in the journal."` // maps, too
+	Rules           []rules.Config       `koanf:"rules" doc:"What becomes of events before they are stored: each rule is applied to what those before it left."`
+	Journal         JournalConfig        `koanf:"journal" doc:"Where events are kept until they are delivered."`
+	HTTP            web.Config           `koanf:"http" doc:"The HTTP server of webhooks, the API and metrics."`
+	Log             LogConfig            `koanf:"log" doc:"The program's own log, on stderr."`
+	MaxPayload      config.Size          `koanf:"max_payload" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest payload of an event."`
+	ShutdownTimeout time.Duration        `koanf:"shutdown_timeout" default:"10s" min:"0s" max:"1h" doc:"How long to deliver what is stored before the program ends."`
 }
 
 // JournalConfig are the options of the journal section.
@@ -41,7 +44,7 @@ type JournalConfig struct {
 	Sync         journal.SyncMode   `koanf:"sync" default:"always" oneof:"always,interval,never" doc:"When stored events are synced to the disk: always is before they count as stored and safe against power cuts; interval is every sync_interval; never leaves it to the system."`
 	SyncInterval time.Duration      `koanf:"sync_interval" default:"1s" min:"1ms" max:"1h" doc:"How often stored events are synced to the disk if journal.sync is interval."`
 	Keep         time.Duration      `koanf:"keep" default:"24h" min:"0s" doc:"How long the place of a sink that is no longer configured is kept, so that it goes on where it was when it comes back."`
-	WhenFull     journal.FullPolicy `koanf:"when_full" default:"refuse" oneof:"refuse,drop_oldest" doc:"What becomes of new events when the journal is full: refuse has their senders try again; drop_oldest drops the oldest instead."`
+	WhenFull     journal.FullPolicy `koanf:"when_full" default:"refuse" oneof:"refuse,drop_oldest" doc:"What becomes of new events when the journal is full: refuse has their senders try again; drop_oldest drops the oldest that the main sink has not got instead. Each of sinks has a when_full of its own."`
 }
 
 // LogConfig are the options of the log section.
@@ -65,7 +68,9 @@ type Plan struct {
 	Version string
 	types   Types
 	sources []sources.Options
-	sinks   []sinks.Options // the main one first
+	sinks   []sinks.Options    // the main one first
+	mixed   map[string]mixture // of the sources that are shown as devices
+	events  topic.Template     // publish.event_topic; it has no parts if that was refused
 	doc     *config.Document
 }
 
@@ -85,6 +90,16 @@ func (p *Plan) Values() []config.Value {
 		values = append(values, p.doc.Values(fmt.Sprintf("sinks[%d]", i), options)...)
 	}
 	return values
+}
+
+// Source returns the options of a source by its name, or nil.
+func (p *Plan) Source(name string) sources.Options {
+	for _, o := range p.sources {
+		if o.Base().Name == name {
+			return o
+		}
+	}
+	return nil
 }
 
 // Warnings are what is not wrong, and should be otherwise.
@@ -132,13 +147,14 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 		note("broker", p.Broker.Check(bundled.AccountsFile(stateDir)))
 	}
 	note("http", p.HTTP.Check())
+	note("home_assistant", p.HomeAssistant.Check(p.Publish.BaseTopic))
 	note("", p.checkListeners())
 	if p.Journal.MaxSize < 2*p.MaxPayload {
 		note("", config.Relation("journal.max_size", "max_payload", "%s is less than twice max_payload (%s)", p.Journal.MaxSize, p.MaxPayload))
 	}
 	note("", p.checkPaths())
 	note("", atMost("rules", len(p.Rules), maxRules))
-	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(t.Sources), note, checkSourceName())
+	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(t.Sources), note, p.checkSourceName())
 	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, sinkKinds(t.Sinks), note, checkSinkName)...)
 	p.checkCommands(note)
 	if len(p.Sources) == 0 {
@@ -146,6 +162,9 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 		hook.Name, hook.Type = "default", webhook.Type.Name
 		p.sources = []sources.Options{&hook}
 	}
+	p.events, _ = topic.Parse(p.Publish.EventTopic, p.Publish.BaseTopic)
+	p.mixed = p.mixtures()
+	note("", p.checkApart())
 	if len(problems) > 0 {
 		problems.Sort()
 		return nil, problems

@@ -21,6 +21,7 @@ import (
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/sinks/file"
+	"event2mqtt/internal/sources/octoprint"
 	"event2mqtt/internal/sources/tail"
 	"event2mqtt/internal/sources/webhook"
 )
@@ -86,6 +87,35 @@ func TestTheExamplesRulesAreGood(t *testing.T) {
 	plan, err := bridge.Load(file, nil, t.TempDir())
 	if err != nil || !found || len(plan.Rules) < 4 {
 		t.Errorf("%v in\n%s", err, yaml)
+	}
+}
+
+// TestTheExamplesOctoPrintIsGood takes its comment signs off: it shows every
+// option.
+func TestTheExamplesOctoPrintIsGood(t *testing.T) {
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(text), "  # - name: octoprint\n")
+	part, _, found := strings.Cut(part, "\n\n")
+	yaml := "sources:\n- name: octoprint\n" + regexp.MustCompile(`(?m)^  # `).ReplaceAllString(part, "")
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bridge.Load(file, nil, t.TempDir()); err != nil || !found {
+		t.Fatalf("%v in\n%s", err, yaml)
+	}
+	for _, o := range config.Describe(octoprint.Type.Options()) {
+		if !regexp.MustCompile(`(?m)^[ #-]*` + o.Name + `:`).MatchString("name: " + yaml) {
+			t.Errorf("config.example.yaml does not show %q", o.Name)
+		}
+		for _, inner := range o.Fields {
+			if !regexp.MustCompile(`(?m)^[ #]*` + inner.Name + `:`).MatchString(yaml) {
+				t.Errorf("config.example.yaml does not show %s.%s", o.Name, inner.Name)
+			}
+		}
 	}
 }
 

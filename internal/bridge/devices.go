@@ -17,13 +17,16 @@ import (
 type devices struct {
 	learned learned.Kept // in the journal
 	mu      sync.Mutex
-	by      map[string]device.Device // by source
-	bad     map[string][]string      // by source: what was wrong with descriptions, and was logged
-	changed chan struct{}            // cap 1
+	by      map[string]device.Device     // by source
+	allowed map[string][]string          // by source: its commands that may be given
+	bad     map[string][]string          // by source: what was wrong with descriptions, and was logged
+	topics  map[string]map[string]string // by source, of states that name their topic, by key
+	changed chan struct{}                // cap 1
+	told    func()                       // is called, too, when something has changed; set before use
 }
 
 func newDevices() *devices {
-	d := &devices{by: map[string]device.Device{}, bad: map[string][]string{}, changed: make(chan struct{}, 1)}
+	d := &devices{by: map[string]device.Device{}, bad: map[string][]string{}, topics: map[string]map[string]string{}, told: func() {}, changed: make(chan struct{}, 1)}
 	d.learned = learned.Kept{Names: learned.New(), Changed: d.learnedMore}
 	return d
 }
@@ -58,11 +61,22 @@ func (d *devices) set(source string, fresh device.Device) {
 	d.wake()
 }
 
+// allow replaces which commands may be given to sources.
+func (d *devices) allow(commands map[string][]string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !reflect.DeepEqual(d.allowed, commands) {
+		d.allowed = commands
+		d.wake()
+	}
+}
+
 // remove forgets the thing of a source that is no more.
 func (d *devices) remove(source string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.bad, source)
+	delete(d.topics, source)
 	if _, known := d.by[source]; known {
 		delete(d.by, source)
 		d.wake()
@@ -78,18 +92,53 @@ func (d *devices) learnedMore() {
 
 // wake tells whoever looks at changed. mu is held.
 func (d *devices) wake() {
+	d.told()
 	select {
 	case d.changed <- struct{}{}:
 	default:
 	}
 }
 
-// all returns what is known, by source. One that does not say which events it
-// has, or says nothing at all, has those that it was seen to send.
+// place notes that states of a source name their topics.
+func (d *devices) place(source string, states []event.State) {
+	for _, st := range states {
+		if st.Topic == "" {
+			continue
+		}
+		d.mu.Lock()
+		if old := d.topics[source]; old[st.Key] != st.Topic && len(old) < event.MaxStates {
+			fresh := map[string]string{st.Key: st.Topic} // others have the one before
+			for key, topic := range old {
+				if key != st.Key {
+					fresh[key] = topic
+				}
+			}
+			d.topics[source] = fresh
+			d.wake()
+		}
+		d.mu.Unlock()
+	}
+}
+
+// described returns what sources have told of their things, and where states
+// are that name their topics, by source. Neither is to be changed.
+func (d *devices) described() (map[string]device.Device, map[string]map[string]string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.by), maps.Clone(d.topics)
+}
+
+// all returns what is known, by source, with the commands that may be given. One
+// that does not say which events it has, or says nothing at all, has those that
+// it was seen to send.
 func (d *devices) all() map[string]device.Device {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all := maps.Clone(d.by)
+	all := make(map[string]device.Device, len(d.by))
+	for source, is := range d.by {
+		is.Commands = slices.DeleteFunc(slices.Clone(is.Commands), func(c device.Command) bool { return !slices.Contains(d.allowed[source], c.Called()) })
+		all[source] = is
+	}
 	for _, source := range d.learned.Sources() {
 		is, known := all[source]
 		if !known {
@@ -105,6 +154,9 @@ func (d *devices) all() map[string]device.Device {
 
 // learn learns the names of events that are stored.
 func (b *Bridge) learn(ctx context.Context, events []event.Event) {
+	if len(events) > 0 && events[0].Source == event.OwnSource {
+		return // it is no source of the configuration
+	}
 	if err := b.devices.learned.Pass(ctx, events); err != nil {
 		b.log.Debug().Err(err).Msg("trying again with the next event of that name")
 	}

@@ -9,6 +9,28 @@ import (
 	"event2mqtt/internal/testkit"
 )
 
+// TestADeviceHasTheCommandsThatAreAllowed, also after a reload that does not
+// restart its source.
+func TestADeviceHasTheCommandsThatAreAllowed(t *testing.T) {
+	p := &printers{}
+	h := newRigOf(t, p.types(), withPrinter, t.TempDir())
+	output{b: h.Bridge, source: "octo"}.Describe(device.Device{Commands: []device.Command{
+		{Key: "pause"}, {Key: "bed", Call: "heat"}, {Key: "tool", Call: "heat"}, {Key: "cancel"},
+	}})
+	for _, c := range []struct{ allowed, want string }{{"pause, hang", "pause"}, {"heat", "bed tool"}, {"", ""}, {"heat, pause, cancel", "pause bed tool cancel"}} {
+		if o := h.reload(strings.Replace(withPrinter, "pause, hang", c.allowed, 1)); !o.OK {
+			t.Fatalf("%+v", o)
+		}
+		var keys []string
+		for _, command := range h.devices.all()["octo"].Commands {
+			keys = append(keys, command.Key)
+		}
+		if got := strings.Join(keys, " "); got != c.want {
+			t.Errorf("%q allows %q, want %q", c.allowed, got, c.want)
+		}
+	}
+}
+
 // TestABadDescriptionIsToldOnceAndIgnored: what was known before stays.
 func TestABadDescriptionIsToldOnceAndIgnored(t *testing.T) {
 	h := newRig(t, plain)

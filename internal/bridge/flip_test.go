@@ -43,6 +43,8 @@ func TestAReloadTellsOfEveryOption(t *testing.T) {
 		"journal.path":                 t.TempDir(),
 		"http.trusted_proxies":         []any{"192.0.2.1"},
 		"sources[tail].multiline.json": false, // which true follows from the format
+		"sources[octoprint].url":       "http://other.local",
+		"sources[octoprint].api_key":   "another",
 	}, bases: []struct{ below, yaml string }{
 		{"mqtt.url", plain},
 		{"mqtt.", plain + fmt.Sprintf("mqtt: {url: mqtts://127.0.0.1:1, username: u, tls: {%s}}\n", pair)},

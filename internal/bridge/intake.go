@@ -23,12 +23,13 @@ import (
 // pipeline is what events go through on that way.
 type pipeline struct {
 	event.Normaliser
-	rules *rules.Set
+	rules   *rules.Set
+	mirrors map[string]sources.Mirror // by source
 }
 
 func (b *Bridge) newPipeline(p *Plan) *pipeline {
 	const most = 1 << 20 // what is held stands in the head of each of the journal's segments
-	s := &pipeline{Normaliser: p.normaliser()}
+	s := &pipeline{Normaliser: p.normaliser(), mirrors: p.mirrors()}
 	var before *rules.Set
 	if old := b.pipeline.Load(); old != nil {
 		before = old.rules
@@ -156,6 +157,7 @@ func (o output) store(ctx context.Context, events []event.Event) (receipt, error
 	}
 	if err == nil {
 		o.b.learn(ctx, events)
+		o.b.mirror(events)
 	}
 	return receipt{*o.b.required.Load(), seq, false}, err
 }
@@ -199,11 +201,34 @@ func (r receipt) Delivered(ctx context.Context) error {
 		return nil
 	}
 	for _, cursor := range r.required {
-		if err := cursor.Delivered(ctx, r.seq); err != nil {
+		err := cursor.Delivered(ctx, r.seq)
+		if errors.Is(err, journal.ErrCursorClosed) {
+			continue // a sink that was removed meanwhile is not waited for
+		}
+		if err != nil && ctx.Err() != nil {
+			return &sources.Undelivered{Sinks: r.missing(), Cause: err}
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// missing are the sinks that have not acknowledged the events; all that are
+// waited for, if they have by now.
+func (r receipt) missing() []string {
+	var names, all []string
+	for _, cursor := range r.required {
+		all = append(all, cursor.Name())
+		if cursor.Acked() < r.seq {
+			names = append(names, cursor.Name())
+		}
+	}
+	if names == nil {
+		return all
+	}
+	return names
 }
 
 // heldSource is under whose name the journal keeps what rules hold back: as
@@ -277,6 +302,7 @@ func (b *Bridge) storeHeld(ctx context.Context, pipeline *pipeline, h *rules.Hel
 		}
 		b.journal.Forget(heldSource, h.Key)
 		b.learn(ctx, records)
+		b.mirror(records)
 		return nil
 	})
 	if err != nil {

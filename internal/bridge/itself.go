@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
 	"event2mqtt/internal/sinks"
 )
 
@@ -18,19 +19,38 @@ import (
 // Keys of the program's own states, and the last level of the topic that the log
 // is published to.
 const (
-	keyState   = "state"
-	keyInfo    = "info"
-	logLevel   = "logging"
-	stateEvery = 2 * time.Second // how soon a problem is told
-	infoEvery  = time.Minute
+	keyConfig = "config"
+	keyState  = "state"
+	keyInfo   = "info"
+	logLevel  = "logging"
 )
 
-// ownState says whether something is wrong, as /readyz does.
-type ownState struct {
-	State   string    `json:"state"`             // ok or problem
-	Problem string    `json:"problem,omitempty"` // its cause
-	Since   time.Time `json:"since"`
+// tellerPace is how often the program tells of itself. Tests have less patience.
+type tellerPace struct {
+	look    time.Duration // how soon a problem is told,
+	waiting time.Duration // and how soon that more or fewer events wait
+	info    time.Duration
 }
+
+var usualTelling = tellerPace{look: 2 * time.Second, waiting: 10 * time.Second, info: time.Minute}
+
+// ownState is how the program is, all keys always: the program's device is read
+// from it.
+type ownState struct {
+	State string `json:"state"` // stateOK or stateProblem
+	// Problem is the cause; nil if there is none. What /readyz says is not ready
+	// is a problem; others are, too (see trouble).
+	Problem *string   `json:"problem"`
+	Since   time.Time `json:"since"`
+	Version *string   `json:"version"` // nil of a development build
+	Waiting *uint64   `json:"waiting"` // events that the main sink has not delivered
+}
+
+// Values of ownState.
+const (
+	stateOK      = "ok"
+	stateProblem = "problem"
+)
 
 // ownInfo says what the program is and does.
 type ownInfo struct {
@@ -63,13 +83,14 @@ type ownCounts struct {
 // teller keeps the program's own states up to date.
 type teller struct {
 	*Bridge
-	told   ownState
-	infoAt time.Time
+	told    ownState
+	stateAt time.Time // when it was told
+	infoAt  time.Time
 }
 
 // run tells until ctx ends.
 func (t *teller) run(ctx context.Context) {
-	tick := time.NewTicker(stateEvery)
+	tick := time.NewTicker(t.telling.look)
 	defer tick.Stop()
 	for {
 		select {
@@ -83,19 +104,60 @@ func (t *teller) run(ctx context.Context) {
 
 // tell tells what has changed, and each minute what the program has done.
 func (t *teller) tell() {
-	now := t.running()
-	if s := (ownState{State: "ok", Problem: t.ready(now)}); s.Problem != t.told.Problem || t.told.State == "" {
-		if s.Problem != "" {
-			s.State = "problem"
-		}
-		s.Since = time.Now()
-		t.told = s
+	now, at := t.running(), time.Now()
+	s := ownState{State: stateOK, Since: t.told.Since, Waiting: new(uint64)}
+	if now.plan.Version != "" {
+		s.Version = &now.plan.Version
+	}
+	*s.Waiting = now.parts[0].cursor.Lag()
+	if why := t.trouble(now); why != "" {
+		s.State, s.Problem = stateProblem, &why
+	}
+	news := t.told.State == "" || value(s.Problem) != value(t.told.Problem)
+	if news {
+		s.Since = at
+	}
+	if news || value(s.Waiting) != value(t.told.Waiting) && at.Sub(t.stateAt) >= t.telling.waiting {
+		t.told, t.stateAt = s, at
 		t.report(keyState, s)
 	}
-	if time.Since(t.infoAt) >= infoEvery-stateEvery/2 {
-		t.infoAt = time.Now()
+	if at.Sub(t.infoAt) >= t.telling.info-t.telling.look/2 {
+		t.infoAt = at
 		t.report(keyInfo, t.info(now))
 	}
+}
+
+// value is what a pointer leads to; nil leads to the zero value.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// trouble says what is wrong, "" if nothing is: why events are not all accepted,
+// or what else somebody should look at. A source that waits for its printer is as
+// it should be, and so is the main sink when this can be read.
+func (b *Bridge) trouble(now *running) string {
+	if why := b.ready(now); why != "" {
+		return why
+	}
+	if b.announcer.isCloned() {
+		return "another event2mqtt has the id of this installation; its log says what to do"
+	}
+	for _, c := range now.parts {
+		r := c.health.Report()
+		if _, isSink := c.part.(sinks.Sink); isSink && c.name != mainSink && r.Level == health.Waiting && r.Error != "" {
+			return c.title + ": " + r.Detail
+		}
+	}
+	b.mu.RLock()
+	last := b.last
+	b.mu.RUnlock()
+	if !last.OK && len(last.Problems) > 0 {
+		return "the new configuration is not used: " + last.Problems[0]
+	}
+	return ""
 }
 
 // report reports one of the program's own states.

@@ -41,11 +41,11 @@ func TestTheProgramPublishesHowItIs(t *testing.T) {
 	part := h.running().part("source hooks")
 	part.health.Tell(failure("the disk is away"))
 	testkit.Eventually(t, "the problem is told", func() bool {
-		return strings.Contains(h.retainedAt("event2mqtt/bridge/state"), `{"state":"problem","problem":"source hooks failed: the disk is away","since":`)
+		return strings.Contains(h.retainedAt("event2mqtt/bridge/state"), `{"state":"problem","problem":"source hooks failed: the disk is away","since":"`)
 	})
 	part.health.Tell(health.Running("again"))
 	testkit.Eventually(t, "it is over", func() bool {
-		return strings.Contains(h.retainedAt("event2mqtt/bridge/state"), `{"state":"ok","since":`)
+		return strings.Contains(h.retainedAt("event2mqtt/bridge/state"), `{"state":"ok","problem":null,"since":"`)
 	})
 }
 

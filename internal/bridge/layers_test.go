@@ -104,7 +104,7 @@ func TestEveryValueHasAnOrigin(t *testing.T) {
 		origins[v.Key] = v.Text + " from " + v.Origin[strings.LastIndexByte(v.Origin, '/')+1:]
 	}
 	for key, want := range map[string]string{
-		"mqtt.client_id": "x from config.yaml:2:3", "mqtt.keepalive": "1m0s from default", "log.level": "debug from environment variable E2M_LOG_LEVEL",
+		"mqtt.client_id": "x from config.yaml:2:3", "mqtt.keepalive": "1m from default", "log.level": "debug from environment variable E2M_LOG_LEVEL",
 		"sources[0].max_body": "5KiB from config.yaml:4:30", "sources[0].respond": "accepted from default",
 	} {
 		if origins[key] != want {

@@ -11,22 +11,23 @@ import (
 // LevelsConfig are the options of the log.levels section: a level for each part
 // that has one of its own. Lines carry the part's name as "part".
 type LevelsConfig struct {
-	Bridge  string `koanf:"bridge" oneof:"debug,info,warn,error" doc:"The level of starting, stopping and reloading; left out, it is log.level."`
-	HTTP    string `koanf:"http" oneof:"debug,info,warn,error" doc:"The level of the HTTP server; left out, it is log.level."`
-	Broker  string `koanf:"broker" oneof:"debug,info,warn,error" doc:"The level of the bundled broker; left out, it is log.level."`
-	MQTT    string `koanf:"mqtt" oneof:"debug,info,warn,error" doc:"The level of the connection that events are published through; left out, it is log.level."`
-	Journal string `koanf:"journal" oneof:"debug,info,warn,error" doc:"The level of the journal; left out, it is log.level."`
-	Rules   string `koanf:"rules" oneof:"debug,info,warn,error" doc:"The level of rules; left out, it is log.level."`
-	Webhook string `koanf:"webhook" oneof:"debug,info,warn,error" doc:"The level of webhook sources; left out, it is log.level."`
-	Tail    string `koanf:"tail" oneof:"debug,info,warn,error" doc:"The level of tail sources; left out, it is log.level."`
-	File    string `koanf:"file" oneof:"debug,info,warn,error" doc:"The level of file sinks; left out, it is log.level."`
+	Bridge    string `koanf:"bridge" oneof:"debug,info,warn,error" doc:"The level of starting, stopping and reloading; left out, it is log.level."`
+	HTTP      string `koanf:"http" oneof:"debug,info,warn,error" doc:"The level of the HTTP server; left out, it is log.level."`
+	Broker    string `koanf:"broker" oneof:"debug,info,warn,error" doc:"The level of the bundled broker; left out, it is log.level."`
+	MQTT      string `koanf:"mqtt" oneof:"debug,info,warn,error" doc:"The level of the connection that events are published through; left out, it is log.level."`
+	Journal   string `koanf:"journal" oneof:"debug,info,warn,error" doc:"The level of the journal; left out, it is log.level."`
+	Rules     string `koanf:"rules" oneof:"debug,info,warn,error" doc:"The level of rules; left out, it is log.level."`
+	Webhook   string `koanf:"webhook" oneof:"debug,info,warn,error" doc:"The level of webhook sources; left out, it is log.level."`
+	Tail      string `koanf:"tail" oneof:"debug,info,warn,error" doc:"The level of tail sources; left out, it is log.level."`
+	OctoPrint string `koanf:"octoprint" oneof:"debug,info,warn,error" doc:"The level of octoprint sources; left out, it is log.level."`
+	File      string `koanf:"file" oneof:"debug,info,warn,error" doc:"The level of file sinks; left out, it is log.level."`
 }
 
 // byPart are the levels that are configured, "" for log.level.
 func (c LevelsConfig) byPart() map[string]string {
 	return map[string]string{
 		"bridge": c.Bridge, "http": c.HTTP, "broker": c.Broker, "mqtt": c.MQTT, "journal": c.Journal,
-		"rules": c.Rules, "webhook": c.Webhook, "tail": c.Tail, "file": c.File,
+		"rules": c.Rules, "webhook": c.Webhook, "tail": c.Tail, "octoprint": c.OctoPrint, "file": c.File,
 	}
 }
 

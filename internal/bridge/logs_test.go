@@ -73,3 +73,13 @@ func TestLevelsChangeByReload(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// TestTheEndIsTold: what stops says when it has.
+func TestTheEndIsTold(t *testing.T) {
+	var log *testkit.Log
+	t.Run("program", func(t *testing.T) { log = newRig(t, plain).log })
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	if last := lines[len(lines)-1]; !strings.Contains(last, `"stopped"`) || !strings.Contains(log.String(), `"stopping"`) {
+		t.Errorf("the log ends with %s", last)
+	}
+}

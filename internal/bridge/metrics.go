@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/metrics"
 	"event2mqtt/internal/rules"
@@ -59,6 +60,7 @@ func (b *Bridge) measure() *metrics.Page {
 		p.Add(metrics.PartRestarts, float64(report.Restarts), kind, c.name)
 	}
 	states := b.states.Counts()
+	delete(states, event.DiscoverySource)
 	for _, source := range slices.Sorted(maps.Keys(states)) {
 		p.Add(metrics.SourceStates, float64(states[source]), source)
 	}

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -95,8 +96,17 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 		deps.Log = deps.Log.With().Str("sink", base.Name).Logger()
 	}
 	w := wanted{title: "sink " + base.Name, name: base.Name, spec: spec, added: "added", changed: "changed"}
+	before := c.old.options(base.Name)
+	keys := "" // that have changed, if the sink can tell
+	if d, ok := options.(differ); ok && before != nil {
+		keys = strings.Join(d.Changed(before), ", ")
+		w.changed = cmp.Or(keys, "the files that it reads") + " changed"
+	}
 	if i == 0 {
-		w.added, w.changed = "publishes to "+to, "publishes to "+to
+		w.added = "publishes to " + to
+		if before != nil && c.old.plan.destination() != to {
+			w.changed = w.added
+		}
 	}
 	w.build = func(old *component) (*component, error) {
 		told, deps := c.watchSink(base, deps)
@@ -105,13 +115,14 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 			return nil, c.new.plan.explain(path, err)
 		}
 		told.Ask(sink)
-		cursor, err := c.cursorOf(base.Name, old)
+		cursor, place, err := c.cursorOf(base, old)
 		if err != nil {
 			return nil, err
 		}
-		return c.sinkComponent(sink, options, told, cursor), nil
+		part := c.sinkComponent(sink, options, told, cursor)
+		part.place = place
+		return part, nil
 	}
-	before := c.old.options(base.Name)
 	w.adjust = func(part *component) (string, func(), error) {
 		adjuster, ok := part.part.(sinks.Adjuster)
 		if !ok || reflect.DeepEqual(before, options) {
@@ -120,11 +131,7 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 		if err := adjuster.Adjust(options); err != nil {
 			return "", nil, c.new.plan.explain(path, err)
 		}
-		what := w.title + ": changed"
-		if i == 0 {
-			what = "publish: changed"
-		}
-		return what, func() { _ = adjuster.Adjust(before) }, nil
+		return cmp.Or(keys, w.title) + ": changed", func() { _ = adjuster.Adjust(before) }, nil
 	}
 	return w, nil
 }
@@ -150,22 +157,11 @@ func (b *Bridge) watchSink(base sinks.Common, deps sinks.Deps) (*trace.Deliverie
 	return told, deps
 }
 
-// cursorOf is the place of a sink in the journal, which it takes over from the
-// one before.
-func (c *change) cursorOf(name string, old *component) (*journal.Cursor, error) {
-	if old != nil {
-		return old.cursor, nil
-	}
-	cursor, err := c.journal.Cursor(name)
-	if err != nil {
-		return nil, fmt.Errorf("find the place of sink %s in the journal: %w", name, err)
-	}
-	c.undo(cursor.Close)
-	return cursor, nil
-}
-
 func (b *Bridge) sinkComponent(sink sinks.Sink, options sinks.Options, told journal.Observer, cursor *journal.Cursor) *component {
 	c := &component{part: sink, cursor: cursor, alone: true} // there is one cursor, and one client id
+	if options.Base().Name == mainSink {
+		c.health.Changed = b.announcer.linkChanged
+	}
 	wants := options.Base().Wants()
 	c.run = func(ctx context.Context, ready func()) error {
 		cursor.Filter(wants) // not before: the sink in whose place it comes still reads

@@ -2,12 +2,16 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/control"
 	"event2mqtt/internal/listen"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 )
@@ -19,9 +23,10 @@ type Probed struct {
 	Err    error // what is wrong
 }
 
-// Probe tries out what a configuration names: brokers, files, addresses. It
-// calls tell with each as soon as it is known.
+// Probe tries out what a configuration names: the state folder, brokers, files,
+// addresses. It calls tell with each as soon as it is known.
 func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) error {
+	tell(p.probeFolder(stateDir))
 	if len(p.MQTT.URL) > 0 {
 		err := mqtt.Probe(ctx, p.MQTT, p.Publish, func(broker string, err error) {
 			tell(Probed{"broker " + broker, "connected; a message came back", err})
@@ -42,17 +47,40 @@ func (p *Plan) Probe(ctx context.Context, stateDir string, tell func(Probed)) er
 		}
 		tell(Probed{fmt.Sprintf("%s %s", l.Key, l.At.Text), detail, err})
 	}
+	for _, options := range p.sinks[1:] {
+		sink, err := options.Build(sinks.Deps{Log: zerolog.Nop()})
+		probe(ctx, "sink "+options.Base().Name, sink, err, tell)
+	}
 	for _, options := range p.sources {
 		source, err := options.Build(sources.Deps{Log: zerolog.Nop()})
-		probed := Probed{What: "source " + options.Base().Name, Err: err}
-		if err == nil {
-			prober, ok := source.(sources.Prober)
-			if !ok {
-				continue // there is nothing to try
-			}
-			probed.Detail, probed.Err = prober.Probe(ctx)
-		}
-		tell(probed)
+		probe(ctx, "source "+options.Base().Name, source, err, tell)
 	}
 	return nil
+}
+
+// probeFolder tells whether this version can use the state folder.
+func (p *Plan) probeFolder(dir string) Probed {
+	probed := Probed{What: "state folder " + dir, Detail: "this version can use it", Err: p.checkFolder(dir)}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		probed.Detail = "is not there yet; the program makes it"
+	}
+	return probed
+}
+
+// prober is a sources.Prober, or a sinks.Prober.
+type prober interface {
+	Probe(ctx context.Context) (detail string, err error)
+}
+
+// probe tries out a part, unless it could not be built or there is nothing to try.
+func probe(ctx context.Context, what string, part any, err error, tell func(Probed)) {
+	probed := Probed{What: what, Err: err}
+	if err == nil {
+		p, ok := part.(prober)
+		if !ok {
+			return
+		}
+		probed.Detail, probed.Err = p.Probe(ctx)
+	}
+	tell(probed)
 }

@@ -10,7 +10,8 @@ import (
 	"event2mqtt/internal/testkit"
 )
 
-// TestProbesTryOutWhatIsNamed: the broker with a message, addresses, files.
+// TestProbesTryOutWhatIsNamed: the broker with a message, addresses, what sinks
+// write to, files.
 func TestProbesTryOutWhatIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	testkit.Write(t, filepath.Join(dir, "a.log"), "")
@@ -20,7 +21,8 @@ func TestProbesTryOutWhatIsNamed(t *testing.T) {
 	}
 	defer taken.Close()
 	plan := load(t, "mqtt: {url: [\"mqtt://"+runBroker(t)+"\", \"mqtt://"+taken.Addr().String()+"\"], timeout: 1s}\nhttp: {listen: \""+taken.Addr().String()+"\"}\n"+
-		"sources: [{name: log, type: tail, paths: ["+dir+"/*.log]}]\n")
+		"sources: [{name: log, type: tail, paths: ["+dir+"/*.log]}]\n"+
+		"sinks: [{name: a, type: file, path: "+dir+"/events}, {name: b, type: file, path: "+dir+"/none/events}]\n")
 	var got []string
 	if err := plan.Probe(t.Context(), t.TempDir(), func(p bridge.Probed) {
 		if p.Err != nil {
@@ -30,7 +32,7 @@ func TestProbesTryOutWhatIsNamed(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"connected; a message came back", "FAIL the broker does not answer (time-out)", "FAIL cannot listen on", "1 file can be read"}
+	want := []string{"this version can use it", "connected; a message came back", "FAIL the broker does not answer (time-out)", "FAIL cannot listen on", "can be written; ", "FAIL the folder " + dir + "/none does not exist", "1 file can be read"}
 	if len(got) != len(want) {
 		t.Fatalf("got %q", got)
 	}

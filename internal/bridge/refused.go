@@ -29,21 +29,24 @@ func (b *Bridge) doRefused(ctx context.Context, request control.RefusedRequest) 
 	if request.All {
 		ids = nil
 		for _, e := range b.listRefused().Events {
-			ids = append(ids, e.ID)
+			if !slices.Contains(ids, e.ID) { // another sink may have refused it, too
+				ids = append(ids, e.ID)
+			}
 		}
 	}
 	o := control.RefusedOutcome{Done: []string{}}
 	for _, id := range ids {
 		err := ctx.Err()
-		if err == nil && request.Do == "send" {
+		switch {
+		case err != nil:
+		case request.Do == "send":
 			err = b.sendRefused(ctx, id)
-		}
-		if err == nil {
+		default:
 			err = b.refused.Remove(id)
 		}
 		if err != nil {
 			o.Problems = append(o.Problems, err.Error())
-			if !errors.Is(err, refused.ErrUnknown) {
+			if !errors.Is(err, refused.ErrUnknown) && !errors.Is(err, errSinkGone) {
 				break // the others would fare the same
 			}
 			continue
@@ -56,17 +59,36 @@ func (b *Bridge) doRefused(ctx context.Context, request control.RefusedRequest) 
 	return o
 }
 
+// errSinkGone says that nobody is there to get an event again.
+var errSinkGone = errors.New("is not configured any more; configure it again, or drop the event")
+
+// sendRefused stores an event again, for each sink that has refused it, and for
+// no other: those have it already.
 func (b *Bridge) sendRefused(ctx context.Context, id string) error {
-	e, err := b.refused.Get(id)
+	events, err := b.refused.Get(id)
 	if err != nil {
 		return err
 	}
-	again, story := e.Event(), b.trace.Story()
-	story.Passed(again)
-	seq, err := b.journal.Append(ctx, again)
-	story.End(seq, err)
-	if err != nil {
-		return fmt.Errorf("store event %s: %w", id, err)
+	b.mu.RLock()
+	now := b.now
+	b.mu.RUnlock()
+	for i := range events {
+		again, story := events[i].Event(), b.trace.Story()
+		if again.Only == "" { // of a version with one sink
+			again.Only = mainSink
+		}
+		if now.part("sink "+again.Only) == nil {
+			return fmt.Errorf("event %s: the sink %q, which has refused it, %w", id, again.Only, errSinkGone)
+		}
+		story.Passed(again)
+		seq, err := b.journal.Append(ctx, again)
+		story.End(seq, err)
+		if err != nil {
+			return fmt.Errorf("store event %s: %w", id, err)
+		}
+		if err := b.refused.RemoveOf(id, events[i].Sink); err != nil {
+			return err
+		}
 	}
 	return nil
 }

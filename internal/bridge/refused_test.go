@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/control"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
@@ -83,6 +86,80 @@ func TestRefusedEventsAreListedCountedAndSentAgain(t *testing.T) {
 	if _, err := control.Refused(ctx, t.TempDir()); !errors.Is(err, control.ErrNotRunning) {
 		t.Errorf("where nothing runs: %v", err)
 	}
+}
+
+// TestWhatOneSinkRefusedIsSentToThatOneAlone, whatever it matches now; one that
+// is not there any more is told of.
+func TestWhatOneSinkRefusedIsSentToThatOneAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events")
+	with := func(options string) string {
+		return plain + fmt.Sprintf("sinks: [{name: log, type: file, path: %s, template: '{event} {payload.p}', %s}]\n", path, options)
+	}
+	h := newRig(t, with("max_size: 4KiB, match: [Large]"))
+	c, err := mqttest.Dial(h.mqtt, mqttest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
+	if _, err := c.Subscribe("event2mqtt/event/+", 1); err != nil {
+		t.Fatal(err)
+	}
+	post := func(name string, size int) {
+		t.Helper()
+		r, err := http.Post("http://"+h.http+"/hooks/hooks/"+name, "application/json", strings.NewReader(fmt.Sprintf(`{"p":%q}`, strings.Repeat("x", size))))
+		if err != nil || r.StatusCode != http.StatusAccepted {
+			t.Fatal(r, err)
+		}
+		r.Body.Close()
+		for m := (wire.Publish{}); m.Topic != "event2mqtt/event/"+name; {
+			if strings.HasSuffix(m.Topic, "/Large") {
+				t.Fatal("it was published again")
+			}
+			if m, err = c.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	kept := func(n int) control.RefusedList {
+		t.Helper()
+		var list control.RefusedList
+		testkit.Eventually(t, fmt.Sprintf("%d are kept", n), func() bool {
+			list, err = control.Refused(t.Context(), h.stateDir)
+			return err == nil && len(list.Events) == n
+		})
+		return list
+	}
+	send := func() control.RefusedOutcome {
+		t.Helper()
+		o, err := control.DoRefused(t.Context(), h.stateDir, control.RefusedRequest{Do: "send", All: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	post("Large", 5000)
+	if e := kept(1).Events[0]; e.Sink != "log" || e.Name != "Large" {
+		t.Errorf("kept %+v", e)
+	}
+	if o := h.reload(plain); !o.OK {
+		t.Fatalf("%+v", o)
+	}
+	if o := send(); len(o.Done) != 0 || len(o.Problems) != 1 || !strings.Contains(o.Problems[0], `the sink "log", which has refused it, is not configured any more`) {
+		t.Errorf("without the sink: %+v", o)
+	}
+	if o := h.reload(with("match: [Small]")); !o.OK {
+		t.Fatalf("%+v", o)
+	}
+	if o := send(); len(o.Done) != 1 || o.Problems != nil {
+		t.Errorf("%+v", o)
+	}
+	kept(0)
+	post("Small", 1)
+	testkit.Eventually(t, "the file has both", func() bool {
+		text, _ := os.ReadFile(path)
+		return string(text) == "Large "+strings.Repeat("x", 5000)+"\nSmall x\n"
+	})
 }
 
 // TestOnlyThisMachineMaySeeAndSendRefusedEvents, and no page in its browser.

@@ -79,7 +79,9 @@ func (b *Bridge) apply(plan *Plan) (report []string, err error) {
 	b.mu.Lock()
 	b.now = c.new
 	b.mu.Unlock()
+	c.holdMirrored(plan)
 	c.presentSources()
+	c.announcer.poke()
 	c.finish()
 	b.wakeCursors() // journal.keep may be another
 	return c.report, nil
@@ -164,6 +166,11 @@ func (c *change) build() error {
 		what := w.added
 		if old != nil {
 			what = w.changed
+		} else if fresh.place != "" && !c.starting() {
+			what += "; " + fresh.place
+		}
+		if _, ok := fresh.part.(sources.Source); ok && old == nil && !c.starting() {
+			c.undo(func() { c.dropSource(w.name, c.old.plan) })
 		}
 		if what != "" {
 			c.say("%s: %s", w.title, what)
@@ -307,7 +314,7 @@ func (c *change) remove(part *component) {
 	plan := c.new.plan
 	switch part.part.(type) {
 	case sinks.Sink:
-		c.say("%s: removed; %s not delivered there yet; its place is kept for %s", part.title, was(part.lag(), "event"), plan.Journal.Keep)
+		c.say("%s: removed; %s not delivered there yet; its place is kept for %s, as far as the journal has room", part.title, was(part.lag(), "event"), config.DurationText(plan.Journal.Keep))
 		c.end(func() {
 			part.stop()
 			c.leaveCursor(part)
@@ -316,11 +323,16 @@ func (c *change) remove(part *component) {
 		c.say("%s: removed", part.title)
 		c.end(func() {
 			part.stop()
-			c.forgetSource(part.name)
-			c.keepNames(plan)
-			c.counts.forget(part.name)
+			c.dropSource(part.name, plan)
 		})
 	}
+}
+
+// dropSource forgets a source that a plan does not have.
+func (b *Bridge) dropSource(name string, plan *Plan) {
+	b.forgetSource(name)
+	b.keepNames(plan)
+	b.counts.forget(name)
 }
 
 func (c *change) swapListeners() {
@@ -374,7 +386,12 @@ func (c *change) swapInPlace() error {
 		c.keepNames(plan)
 		return nil
 	}
-	c.undo(func() { c.adjust(c.old); c.pipeline.Store(before) })
+	c.undo(func() {
+		c.adjust(c.old)
+		c.pipeline.Store(before)
+		before.rules.Adopt(pipeline.rules) // what its rules held meanwhile
+		c.wakeHeld()
+	})
 	c.end(func() { c.keepNames(plan) })
 	c.end(func() { // what rules hold that are no more is sent
 		pipeline.rules.Adopt(before.rules)
@@ -384,6 +401,7 @@ func (c *change) swapInPlace() error {
 		what    string
 		changed bool
 	}{
+		{"home_assistant: changed", old.HomeAssistant != plan.HomeAssistant},
 		{"journal: limits changed", old.Journal != plan.Journal},
 		{"log: changed", old.Log != plan.Log},
 		{"rules: changed", !reflect.DeepEqual(old.Rules, plan.Rules)},
@@ -423,7 +441,13 @@ func (c *change) adjust(to *running) {
 		overWebSocket = to.broker.WebSocket(c.web)
 	}
 	c.web.Handle(broker.WebSocketPath, overWebSocket)
-	c.commands.Configure(to.commands())
+	commands := to.commands()
+	commands.Link = c.ears.earOn(commands.Link, commandsListen)
+	if plan.HomeAssistant.Discovery {
+		commands.Sources = append(commands.Sources, ownCommands(c.Bridge))
+	}
+	c.commands.Configure(commands)
+	c.devices.allow(plan.allowedCommands())
 }
 
 // finish ends what has been replaced. The next change waits for that, but not

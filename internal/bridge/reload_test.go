@@ -39,13 +39,19 @@ func TestAReloadTouchesOnlyWhatHasChanged(t *testing.T) {
 		{"a source less", func(s string) string {
 			return strings.Replace(s, "  - {name: more, type: webhook, auth: {token: t}}\n", "", 1)
 		}, "source more", "source more: removed"},
-		{"topics", func(s string) string { return s + "publish: {event_topic: \"{base}/e/{event}\"}\n" }, "", "publish: changed"},
+		{"topics", func(s string) string { return s + "publish: {event_topic: \"{base}/e/{event}\"}\n" }, "", "publish.event_topic: changed"},
 		{"limits", func(s string) string { return s + "journal: {max_size: 300MiB}\n" }, "", "journal: limits changed"},
 		{"the broker's limits and users", func(s string) string {
 			return strings.Replace(s, "MQTT}", "MQTT, max_queued: 77, allow_anonymous: true, users: [{name: ann, password: secret}]}", 1)
 		}, "", "bundled broker: accounts and limits changed"},
 		{"connections", func(s string) string { return strings.Replace(s, "HTTP}", "HTTP, max_connections: 99}", 1) }, "", "http.max_connections: changed"},
-		{"the client id", func(s string) string { return s + "mqtt: {client_id: other}\n" }, "sink mqtt", "sink mqtt: publishes to the bundled broker"},
+		{"the client id", func(s string) string { return s + "mqtt: {client_id: other}\n" }, "sink mqtt", "sink mqtt: mqtt.client_id changed"},
+		{"several options", func(s string) string {
+			return strings.Replace(s, "{base}/e/{event}\"}", "{base}/x/{event}\", state_topic: \"{base}/s/{source}/{key}\"}", 1)
+		}, "", "publish.event_topic, publish.state_topic: changed"},
+		{"the base", func(s string) string {
+			return strings.Replace(s, "publish: {", "publish: {base_topic: b, ", 1)
+		}, "sink mqtt", "sink mqtt: publish.base_topic changed"},
 	}
 	yaml := plain
 	for _, step := range steps {

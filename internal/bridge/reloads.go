@@ -2,12 +2,12 @@ package bridge
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,7 +15,6 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/control"
-	"event2mqtt/internal/event"
 	"event2mqtt/internal/listen"
 )
 
@@ -28,28 +27,34 @@ var errStopping = errors.New("the program is stopping")
 
 // What asks for a reload, as the page shows it.
 const (
-	byStart  = "start"
-	byFile   = "file change"
-	bySignal = "signal"
-	byAPI    = "API"
+	byStart   = "start"
+	byFile    = "file change"
+	bySignal  = "signal"
+	byCommand = "command"
+	byAPI     = "API"
 )
 
 // reloadRequest asks for a reload.
 type reloadRequest struct {
 	by     string
-	answer chan<- control.Outcome
+	answer chan<- control.Outcome // cap 1
+	// unless is the content that needs none if it is what runs; zero for a reload
+	// in any case, since more than that file may have changed.
+	unless config.Sum
 }
 
 // Reload reads the configuration again, has the bridge run it, and returns how
 // that went. The error is ctx's, or says that the bridge is stopping.
 func (b *Bridge) Reload(ctx context.Context) (control.Outcome, error) {
-	return b.reloadBy(ctx, bySignal)
+	return b.reloadUnless(ctx, bySignal, config.Sum{})
 }
 
-func (b *Bridge) reloadBy(ctx context.Context, by string) (control.Outcome, error) {
+// reloadUnless is Reload, unless the newest reload has taken up this content. by
+// is what asks for it.
+func (b *Bridge) reloadUnless(ctx context.Context, by string, loaded config.Sum) (control.Outcome, error) {
 	answer := make(chan control.Outcome, 1)
 	select {
-	case b.reloads <- reloadRequest{by, answer}:
+	case b.reloads <- reloadRequest{by, answer, loaded}:
 	case <-b.noReloads:
 		return control.Outcome{}, errStopping
 	case <-ctx.Done():
@@ -71,6 +76,10 @@ func (b *Bridge) takeReloads(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-b.reloads:
+			if r.unless != (config.Sum{}) && b.last.OK && r.unless == b.now.plan.doc.Sum() {
+				r.answer <- b.last
+				continue
+			}
 			r.answer <- b.reload(ctx, r.by)
 		}
 	}
@@ -146,9 +155,7 @@ func (b *Bridge) reloaded(o control.Outcome, by string, err error) {
 	if !first {
 		b.counts.reload(o.OK)
 	}
-	if text, err := json.Marshal(o); err == nil {
-		_ = b.states.Report(stateSource, event.State{Key: "config", Payload: text}) // never one too many
-	}
+	b.report(keyConfig, o)
 	switch {
 	case first, same:
 	case !o.OK:
@@ -163,12 +170,13 @@ func (b *Bridge) reloaded(o control.Outcome, by string, err error) {
 	}
 }
 
-// watchConfig reloads whenever the file changes.
+// watchConfig reloads whenever the file changes, unless a command has had it
+// reloaded by then.
 func (b *Bridge) watchConfig(ctx context.Context) {
 	if b.opt.File == "" {
 		return
 	}
-	config.Watch(ctx, b.opt.File, b.opt.Plan.doc.Sum(), func() { _, _ = b.reloadBy(ctx, byFile) }, b.log)
+	config.Watch(ctx, b.opt.File, b.opt.Plan.doc.Sum(), func(sum config.Sum) { _, _ = b.reloadUnless(ctx, byFile, sum) }, b.log)
 }
 
 // brokerAddress is the one without TLS, or the one with TLS if there is no other.
@@ -191,7 +199,20 @@ func (b *Bridge) brokerAddress() (found control.Broker) {
 // writeControl notes where the program is reached now.
 func (b *Bridge) writeControl() error {
 	u := url.URL{Scheme: "http", Host: b.httpAddress()}
-	return b.access.Write(b.stateDir, u.String(), b.brokerAddress())
+	return b.access.Write(b.stateDir, control.Content{URL: u.String(), Config: b.configPath(), Broker: b.brokerAddress()})
+}
+
+// configPath is the configuration's path, for programs that were started in
+// another folder.
+func (b *Bridge) configPath() string {
+	if b.opt.File == "" {
+		return ""
+	}
+	path, err := filepath.Abs(b.opt.File)
+	if err != nil { // the folder that this was started in is gone
+		return ""
+	}
+	return path
 }
 
 // httpAddress is where programs on this machine reach HTTP.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"event2mqtt/internal/config"
 	"event2mqtt/internal/control"
 	"event2mqtt/internal/testkit"
 )
@@ -122,5 +123,43 @@ func TestARunningBrokerIsFound(t *testing.T) {
 	}
 	if o := h.reload(strings.Replace(plain, "listen: MQTT", "listen: off", 1)); !o.OK || found() != "" {
 		t.Errorf("%+v: %s", o, found())
+	}
+}
+
+// TestTheWatchReloadsWhatIsNotLoadedYet: what a command has had taken up is not
+// told a second time, and bridge/config keeps what has changed. A file that was
+// put back after a mistake is taken up, whatever is loaded.
+func TestTheWatchReloadsWhatIsNotLoadedYet(t *testing.T) {
+	h := newRigWith(t, plain, t.TempDir(), BuiltIn(), func(b *Bridge) { b.opt.File, _ = b.opt.Plan.doc.Place("http") })
+	sum := func() config.Sum {
+		s, err := config.SumOf(h.file)
+		testkit.OK(t, err)
+		return s
+	}
+	seen := func() control.Outcome {
+		o, err := h.reloadUnless(t.Context(), byFile, sum())
+		testkit.OK(t, err)
+		return o
+	}
+	h.write(plain + "rules: [{match: A, drop: true}]\n")
+	testkit.Eventually(t, "the watch reloads", func() bool { return strings.Contains(h.log.String(), `"rules: changed"`) })
+	before := h.counts.reloads.Load()
+	first := seen()
+	if o := h.reload(plain + "rules: [{match: B, drop: true}]\n"); len(o.Changed) != 1 {
+		t.Fatalf("the reload: %+v", o)
+	}
+	if o := seen(); len(first.Changed) != 1 || len(o.Changed) != 1 || o.Changed[0] != "rules: changed" {
+		t.Errorf("what the watch sees then: %+v, %+v", first, o)
+	}
+	if n := h.counts.reloads.Load() - before; n != 1 || strings.Contains(h.log.String(), "nothing has changed") {
+		t.Errorf("%d reloads for one change", n)
+	}
+	h.reload("nonsense: 1\n")
+	h.write(plain + "rules: [{match: B, drop: true}]\n")
+	if o := seen(); !o.OK {
+		t.Errorf("put back: %+v", o)
+	}
+	if o, err := h.Reload(t.Context()); err != nil || !o.OK || len(o.Changed) != 0 {
+		t.Errorf("a command reloads in any case: %+v %v", o, err)
 	}
 }

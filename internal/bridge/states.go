@@ -148,6 +148,7 @@ func (o output) Report(states ...event.State) {
 		}
 		fit = append(fit, st)
 	}
+	o.b.devices.place(o.source, fit)
 	if err := o.b.states.Report(o.source, fit...); err != nil {
 		o.refuse("", err)
 	}

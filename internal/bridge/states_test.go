@@ -52,6 +52,7 @@ type thingOptions struct {
 	sources.Common `koanf:",squash"`
 	Keys           []string `koanf:"keys"`
 	Value          string   `koanf:"value"`
+	Back           []string `koanf:"back"` // keys that it takes back at once
 
 	things *things
 }
@@ -75,6 +76,9 @@ func (s *thing) Run(ctx context.Context, out sources.Output) error {
 	out.Ready()
 	for _, key := range s.options.Keys {
 		out.Report(event.State{Key: key, Payload: []byte(s.options.Value)})
+	}
+	if len(s.options.Back) > 0 {
+		out.Remove(s.options.Back...)
 	}
 	s.out = out
 	all := s.options.things
@@ -214,9 +218,15 @@ func TestNamesOfSourcesAreNotTheProgramsOwn(t *testing.T) {
 	for names, want := range map[string]string{
 		"event": "is taken", "mqtt": "is taken", "bridge": "is taken", "Event": "is taken",
 		"a b,a_b": `"a_b" is a_b in topics, as is "a b"`, "a/b,a_b": "in topics",
-		"events,a,b,A": "",
+		"events,a,b,A":                                "",
+		"{base}/{source|lower}/{key}: Ab,ab":          `"ab" has the topics of "Ab": publish.state_topic is "{base}/{source|lower}/{key}"`,
+		"{base}/{source|snake}/{key}: HTTP,http,ab":   `"http" has the topics of "HTTP"`,
+		"{base}/{source|lower}/{key|lower}: Ab,Abc,b": "",
 	} {
 		yaml := "sources:\n"
+		if at, rest, ok := strings.Cut(names, ": "); ok {
+			names, yaml = rest, fmt.Sprintf("publish: {state_topic: %q}\n%s", at, yaml)
+		}
 		for name := range strings.SplitSeq(names, ",") {
 			yaml += fmt.Sprintf("  - {name: %q, type: webhook}\n", name)
 		}
@@ -241,7 +251,9 @@ func TestStatesProcess(t *testing.T) {
 		t.Skip("runs as a process of another test")
 	}
 	file, state, _ := strings.Cut(given, "|")
-	plan, err := (&things{}).types().Load(file, nil, state)
+	types := (&things{}).types()
+	load := func() (*Plan, error) { return types.Load(file, nil, state) }
+	plan, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +263,7 @@ func TestStatesProcess(t *testing.T) {
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		cancel()
 	}()
-	if err := New(Options{Plan: plan, StateDir: state, Log: zerolog.New(os.Stderr)}).Run(ctx); err != nil {
+	if err := New(Options{Plan: plan, Load: load, StateDir: state, Log: zerolog.New(os.Stderr)}).Run(ctx); err != nil {
 		t.Error(err)
 	}
 }
@@ -291,10 +303,10 @@ func TestAfterAKillTheBrokerKeepsWhatIsConfigured(t *testing.T) {
 			if name == "bundled" {
 				return // it has ended, too
 			}
-			kept, err := mqttest.Retained(addr, "#")
-			if err != nil || kept["moved/a/available"] != "offline" || kept["moved/a/job"] != "1" || kept["moved/mqtt"] != "disconnected" || kept["event2mqtt/mqtt"] != "" {
-				t.Errorf("after a clean stop it keeps %q, %v", kept, err)
-			}
+			testkit.Eventually(t, "after a clean stop the broker keeps what the program left", func() bool {
+				kept, err := mqttest.Retained(addr, "#")
+				return err == nil && kept["moved/a/available"] == "offline" && kept["moved/a/job"] == "1" && kept["moved/mqtt"] == "disconnected" && kept["event2mqtt/mqtt"] == ""
+			})
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/journal"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/sources"
 )
@@ -50,8 +51,45 @@ func (p *Plan) warnOfSurprises() {
 	for i, o := range p.sources[:min(len(p.sources), len(p.Sources))] {
 		p.warnOfEmptySecrets(fmt.Sprintf("sources[%d]", i), o)
 	}
+	p.warnOfNeighbours()
 	p.warnOfOpenSources()
 	p.warnOfCircles()
+	p.warnOfMixedEvents()
+	p.warnOfSinks()
+}
+
+// warnOfNeighbours tells what sources know of those before them.
+func (p *Plan) warnOfNeighbours() {
+	for i, o := range p.sources {
+		n, ok := o.(neighbour)
+		if !ok {
+			continue
+		}
+		for j, other := range p.sources[:i] {
+			if err := n.WarnBeside(other, fmt.Sprintf("sources[%d]", j)); err != nil {
+				p.doc.Warnings = append(p.doc.Warnings, p.doc.Explain(fmt.Sprintf("sources[%d]", i), err)[0].String())
+				break // it is said once of each
+			}
+		}
+	}
+}
+
+// warnOfSinks tells what sinks know themselves, and of one whose events fill a
+// journal that is to take all.
+func (p *Plan) warnOfSinks() {
+	for i, sink := range p.sinks[1:] {
+		path := fmt.Sprintf("sinks[%d]", i)
+		if w, ok := sink.(warner); ok {
+			if err := w.Warn(); err != nil {
+				for _, problem := range p.doc.Explain(path, err) {
+					p.doc.Warnings = append(p.doc.Warnings, problem.String())
+				}
+			}
+		}
+		if p.Journal.WhenFull == journal.DropOldest && sink.Base().WhenFull == journal.Refuse {
+			p.warn(path+".when_full", "new events are refused while the journal is full of those that this sink has not got, although journal.when_full is drop_oldest; that holds for the main sink alone")
+		}
+	}
 }
 
 // warnOfCircles tells of files that a sink writes and a source reads.

@@ -14,6 +14,7 @@ import (
 	"event2mqtt/internal/sinks/file"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
+	"event2mqtt/internal/sources/octoprint"
 	"event2mqtt/internal/sources/tail"
 	"event2mqtt/internal/sources/webhook"
 	"event2mqtt/internal/topic"
@@ -21,7 +22,7 @@ import (
 
 // sourceTypes are the kinds of source that exist. A new one is one folder and
 // one line here.
-var sourceTypes = []sources.Type{webhook.Type, tail.Type}
+var sourceTypes = []sources.Type{webhook.Type, tail.Type, octoprint.Type}
 
 // sinkTypes are the kinds of sink that can stand below sinks. A new one is one
 // folder and one line here.
@@ -38,6 +39,10 @@ type (
 	preparer interface{ Prepare() }
 	// hinter knows keys that belong elsewhere, and what to write instead.
 	hinter interface{ Hints() map[string]string }
+	// valueHinter does so for what is written as the values of its own keys.
+	valueHinter interface {
+		HintsOf(written map[string]any) map[string]string
+	}
 	// trier tells how people can send an event, if anybody can, over HTTP at
 	// an address.
 	trier interface{ Try(address string) string }
@@ -46,9 +51,25 @@ type (
 	clasher[O any] interface {
 		Clash(other O, name string) error
 	}
+	// warner tells, as KeyErrors, what is allowed and may be otherwise than it is
+	// meant, such as a folder that is not there yet.
+	warner interface{ Warn() error }
+	// neighbour tells, as a KeyError, what is allowed and most likely not meant of a
+	// source beside another that is named, such as that both watch one thing.
+	neighbour interface {
+		WarnBeside(other sources.Options, name string) error
+	}
 	// writer tells which files a sink writes, and reader which a source reads.
 	writer interface{ Writes() []string }
 	reader interface{ Reads(path string) bool }
+	// keeper tells whether a newer version wrote what a sink keeps in a state
+	// folder, and changes nothing there.
+	keeper interface{ CheckState(stateDir string) error }
+	// differ names the options in which a sink differs from what it was, by their
+	// whole keys.
+	differ interface {
+		Changed(before sinks.Options) []string
+	}
 	// opener reports whether the source takes events from whoever reaches it.
 	opener interface{ Open() bool }
 )
@@ -79,6 +100,7 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 		if first, taken := names[name]; taken && name != "" {
 			note(path, config.Errorf("name", "%q is the name of %s[%d] already", name, key, first))
 		}
+		note(path, config.CheckName(name))
 		note(path, checkName(name))
 		names[name] = i
 		if c, ok := any(options).(clasher[O]); ok {
@@ -95,10 +117,15 @@ func decodeAll[O options](doc *config.Document, key string, items []any, k kinds
 }
 
 // checkSourceName returns what refuses names whose topics would be those of
-// others: states are published below {base}/NAME.
-func checkSourceName() func(name string) error {
-	levels := map[string]string{}
+// others: whether the source's thing is there is published below {base}/NAME, its
+// states where publish.state_topic says.
+func (p *Plan) checkSourceName() func(name string) error {
+	levels, topics := map[string]string{}, map[string]string{}
+	states, _ := topic.ParseState(p.Publish.StateTopic, p.Publish.BaseTopic) // what is wrong with it is told of there
 	return func(name string) error {
+		if name == event.DiscoverySource {
+			return config.Errorf("name", "%q is the program's own; choose another name", name)
+		}
 		level := topic.Safe(name)
 		for _, taken := range event.OwnLevels {
 			if strings.EqualFold(level, taken) { // publish.state_topic may change the case
@@ -110,6 +137,14 @@ func checkSourceName() func(name string) error {
 			return config.Errorf("name", "%q is %s in topics, as is %q; choose another name", name, level, other)
 		}
 		levels[level] = name
+		at, err := states.Render(topic.Values{Source: name, Key: "key"})
+		if err != nil {
+			return nil
+		}
+		if other, taken = topics[at]; taken && other != name && name != "" {
+			return config.Errorf("name", "%q has the topics of %q: publish.state_topic is %q, which gives both the same; choose another name, or another filter there", name, other, p.Publish.StateTopic)
+		}
+		topics[at] = name
 		return nil
 	}
 }
@@ -169,13 +204,18 @@ func (k kinds[O]) decode(doc *config.Document, path string, item any) (options O
 	}
 	options = make()
 	var misplaced []error
+	hints := map[string]string{}
 	if h, ok := any(options).(hinter); ok {
-		for key, hint := range h.Hints() {
-			if raw[key] != nil {
-				misplaced = append(misplaced, config.Errorf(key, "%s", hint))
-				raw = maps.Clone(raw) // without what is told of already
-				delete(raw, key)
-			}
+		maps.Copy(hints, h.Hints())
+	}
+	if h, ok := any(options).(valueHinter); ok {
+		maps.Copy(hints, h.HintsOf(raw))
+	}
+	for key, hint := range hints {
+		if raw[key] != nil {
+			misplaced = append(misplaced, config.Errorf(key, "%s", hint))
+			raw = maps.Clone(raw) // without what is told of already
+			delete(raw, key)
 		}
 	}
 	err = doc.DecodeValue(path, raw, options)
@@ -193,7 +233,11 @@ func (k kinds[O]) unknown(kind string, missing bool) error {
 	if missing {
 		return config.Errorf("type", "is missing; write type: %s", strings.Join(k.names, ", or type: "))
 	}
-	text := fmt.Sprintf("%q is not a type of %s; there are %s", kind, k.what, strings.Join(k.names, ", "))
+	verb := "are"
+	if len(k.names) == 1 {
+		verb = "is"
+	}
+	text := fmt.Sprintf("%q is not a type of %s; there %s %s", kind, k.what, verb, strings.Join(k.names, ", "))
 	if near := config.Near(kind, k.names...); near != "" && kind != "" {
 		text += fmt.Sprintf("; did you mean %s?", near)
 	}

@@ -40,7 +40,8 @@ type Options struct {
 	// they end with the program.
 	Folder journal.FS
 	// SaveInterval is how long a retained QoS 0 message may be in memory only,
-	// so that values which change all the time do not wear out a flash card.
+	// or a later one that says SaveLater, so that values which change all the
+	// time do not wear out a flash card.
 	// Default 5 s.
 	SaveInterval time.Duration
 	// SysInterval is how often $SYS topics are brought up to date. 0 is never.
@@ -56,6 +57,10 @@ type Message struct {
 	Payload []byte
 	QoS     byte
 	Retain  bool
+	// SaveLater says that a crash may take what the message retains, as when it
+	// is published again after one: it is stored within the save interval,
+	// rather than before the message is acknowledged.
+	SaveLater bool
 	// properties are those of MQTT 5 that are passed on, encoded.
 	properties []byte
 	expires    time.Time // zero is never

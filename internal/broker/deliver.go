@@ -37,7 +37,7 @@ func (r Receipt) Wait() error {
 // Publish passes a message to every subscriber's queue as a client's PUBLISH
 // would. It returns when all have it, after waiting for those whose queue is
 // full, or with context.Canceled when ctx ends before. The message must not be
-// changed afterwards. What it retains is stored within the save interval.
+// changed afterwards.
 func (b *Broker) Publish(ctx context.Context, m *Message) (Receipt, error) {
 	b.counters.received.Add(1)
 	b.counters.publishedIn.Add(uint64(len(m.Payload)))
@@ -89,7 +89,7 @@ func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t
 		}
 		return ticket{}, nil, nil
 	}
-	durable := m.Retain && m.QoS > 0 && from != nil // what we retain ourselves, we retain again
+	durable := m.Retain && m.QoS > 0 && !m.SaveLater
 	if b.store != nil {
 		if (stored || durable) && b.store.behind() {
 			return ticket{}, nil, errNotStored
@@ -212,6 +212,7 @@ func (b *Broker) publishWill(s *session, w *wire.Will) {
 		return
 	}
 	m := b.newMessage(&w.Publish, s)
+	m.SaveLater = true // nobody waits for it
 	if _, err := b.deliver(b.stop, nil, m, b.subs.match(m.Topic), 0); err != nil && !errors.Is(err, ErrClosed) {
 		b.counters.dropped.Add(1)
 		b.warn("will "+s.key).Err(err).Str("client", s.id).Str("topic", w.Topic).Msg("broker: a will was not published")

@@ -31,6 +31,7 @@ type store struct {
 	mu sync.Mutex
 	// unsaved are topics whose retained message is not yet recorded.
 	unsaved map[string]struct{}
+	changed chan struct{} // cap 1: there is something to keep
 
 	// resynced is the number of failures that the last snapshot made good.
 	resynced atomic.Uint64
@@ -94,6 +95,7 @@ func (t ticket) then(u ticket) ticket {
 
 // submit records a change. mu is held.
 func (s *store) submit(kind string, rec []byte) ticket {
+	s.wake()
 	t := ticket{failures: s.journal.Failures()}
 	var err error
 	t.pending, err = s.journal.Submit(event.Event{Name: kind, Payload: rec})
@@ -129,7 +131,23 @@ func (s *store) retain(m *Message, now bool) ticket {
 		return s.submit(recordRetained, appendMessage(nil, m))
 	}
 	s.unsaved[m.Topic] = struct{}{}
+	s.wake()
 	return ticket{}
+}
+
+// hasUnsaved reports whether a retained message is not yet recorded.
+func (s *store) hasUnsaved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.unsaved) > 0
+}
+
+// wake has keepStore look.
+func (s *store) wake() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
 }
 
 // openStore reads back what was stored.
@@ -141,7 +159,7 @@ func (b *Broker) openStore(folder journal.FS, save time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("open the broker's store: %w", err)
 	}
-	s := &store{journal: j, unsaved: map[string]struct{}{}}
+	s := &store{journal: j, unsaved: map[string]struct{}{}, changed: make(chan struct{}, 1)}
 	s.save.Store(int64(save))
 	s.resize(b.limit())
 	if s.cursor, err = j.Cursor("snapshot"); err == nil {
@@ -209,17 +227,32 @@ func (b *Broker) restore(s *store) error {
 // space or makes a failure good.
 func (b *Broker) keepStore() {
 	const look, often, tooMuch, longest = 250 * time.Millisecond, 10 * time.Second, 4 << 20, time.Minute
-	tick := time.NewTicker(look)
-	defer tick.Stop()
-	saved, tried := time.Now(), time.Time{}
-	pause := time.Duration(0) // after failures
+	s := b.store
+	timer := time.NewTimer(look)
+	defer timer.Stop()
+	saved, tried, changed := time.Now(), time.Time{}, time.Now()
+	pause := time.Duration(0)   // after failures
+	var resting <-chan struct{} // s.changed while nothing happens: an idle program is woken up rarely
 	for {
 		select {
 		case <-b.stop:
 			return
-		case <-tick.C:
+		case <-resting:
+			resting, changed = nil, time.Now()
+			timer.Reset(look)
+			continue
+		case <-timer.C:
 		}
-		s := b.store
+		select {
+		case <-s.changed:
+			changed = time.Now()
+		default:
+		}
+		rest := look
+		if resting = nil; time.Since(changed) > often && !s.behind() && !s.hasUnsaved() {
+			resting, rest = s.changed, often
+		}
+		timer.Reset(rest)
 		if time.Since(saved) >= time.Duration(s.save.Load()) {
 			saved = time.Now()
 			b.saveRetained()

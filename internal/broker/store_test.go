@@ -226,6 +226,31 @@ func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
 	}
 }
 
+// TestWhatTheProgramItselfRetainsSurvivesACrash once its receipt says so, and
+// what it has cleared does not come back; but for what it will save later.
+func TestWhatTheProgramItselfRetainsSurvivesACrash(t *testing.T) {
+	dir := t.TempDir()
+	b, _ := startWith(t, broker.Options{Folder: journal.DirFS(dir), SaveInterval: time.Hour})
+	for _, m := range []broker.Message{
+		{Topic: "kept", Payload: []byte("1")}, {Topic: "cleared", Payload: []byte("1")}, {Topic: "cleared"},
+		{Topic: "later", Payload: []byte("1"), SaveLater: true},
+	} {
+		m.QoS, m.Retain = 1, true
+		r, err := b.Publish(t.Context(), &m)
+		testkit.OK(t, err)
+		testkit.OK(t, r.Wait())
+	}
+	again, addr := reborn(t, dir)
+	if n := again.Stats().Retained; n != 1 {
+		t.Errorf("%d messages are retained after a crash", n)
+	}
+	c := dial(t, addr, mqttest.Options{})
+	subscribe(t, c, "#", 1)
+	if m := next(t, c); m.Topic != "kept" || !m.Retain || string(m.Payload) != "1" {
+		t.Errorf("after a crash it retains %+v", m)
+	}
+}
+
 // brokenDisk is a folder whose files fail on demand.
 type brokenDisk struct {
 	journal.FS
@@ -385,6 +410,25 @@ func TestASnapshotKeepsTheNewestOfUnsavedTopics(t *testing.T) {
 	if n := b.Stats().Retained; n != 2 {
 		t.Errorf("%d messages are retained, want 2", n)
 	}
+}
+
+// TestWhatComesAfterARestIsSaved: while nothing changes the store is looked at
+// rarely, and again as soon as something does.
+func TestWhatComesAfterARestIsSaved(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	_, addr := startWith(t, broker.Options{Folder: journal.DirFS(dir), SaveInterval: 50 * time.Millisecond})
+	p := dial(t, addr, mqttest.Options{})
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "before", Payload: []byte("x"), Retain: true}))
+	time.Sleep(11 * time.Second) // it rests after 10
+	testkit.OK(t, p.Publish(wire.Publish{Topic: "after", Payload: []byte("x"), Retain: true}))
+	testkit.Eventually(t, "both are on disk", func() bool {
+		b, _ := reborn(t, dir)
+		return b.Stats().Retained == 2
+	})
 }
 
 // TestWhatIsInFlightCounts: absent clients that never answered hold memory,

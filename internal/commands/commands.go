@@ -21,6 +21,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/loglimit"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/topic"
@@ -32,12 +33,16 @@ const EventName = "Command"
 // Bounds of what is accepted.
 const (
 	// MaxAge is how old a command may be when it is given to its source: one
-	// that comes late would surprise whoever is near the thing by then.
+	// that comes late would surprise whoever is near the thing by then. It is also
+	// how far the clock of whoever gives it may be ahead.
 	MaxAge = 10 * time.Second
 	// maxPayload bounds the payload of a command, in bytes.
 	maxPayload = 8 << 10
 	// maxWaiting is how many commands may wait for one source.
 	maxWaiting = 16
+	// maxAnswers is how many commands that are not done may be answered at a
+	// time; more are not.
+	maxAnswers = 4
 	// maxReply bounds what a source answers, and maxError why it has not done
 	// it, in bytes.
 	maxReply = 64 << 10
@@ -76,37 +81,52 @@ type Options struct {
 	Emit func(ctx context.Context, source string, e event.Event) error
 	// Timeout is how long a source may take for a command. Zero is 30 s.
 	Timeout time.Duration
-	Log     zerolog.Logger
+	// Grace is how long a source may take to give up a command that is cancelled,
+	// since the source or the program ends. Zero is 5 s.
+	Grace time.Duration
+	Log   zerolog.Logger
 }
 
 // Config is what a Desk does.
 type Config struct {
 	// Link is the way to the broker; nil is none.
 	Link sinks.Talker
+	// Broker is the bundled broker, at which also commands are heard that nobody
+	// takes; nil if it does not run.
+	Broker Subscriber
 	// Base begins all topics.
 	Base string
 	// TimestampField and Millis are as in event.Normaliser, for answers.
 	TimestampField string
 	Millis         bool
-	Sources        []Source
+	Sources        []Source // all that are configured
 }
 
-// Source is one that takes commands.
+// Source is one that commands may be published for.
 type Source struct {
 	Name    string
-	To      sources.Commander
-	Allowed []string // names of commands
+	To      sources.Commander // nil if it can take none
+	Allowed []string          // names of commands
 }
 
 // Desk takes the commands for all sources. New makes it, and Close ends it. It
 // is safe for concurrent use.
 type Desk struct {
-	opt Options
-	wg  sync.WaitGroup // of the sources' goroutines
+	opt     Options
+	wg      sync.WaitGroup // of the sources' goroutines and of answering
+	answers chan struct{}  // holds one for each refusal that is being answered
+	silent  loglimit.Limit // of answers that were not published
+	unknown loglimit.Limit // of commands for sources that there are not
 
+	configuring sync.Mutex // held by Configure, and taken before mu
+	ears        ears       // configuring guards it
+
+	// mu is held for reading while a message is judged: what a post was given
+	// is in its queue before the post can end.
 	mu     sync.RWMutex
 	config Config
-	posts  map[string]*post // by topic, without the last level
+	posts  map[string]*post  // by topic, without the last level
+	deaf   map[string]*quiet // sources without a post, likewise
 }
 
 // New returns a Desk that takes nothing yet.
@@ -114,52 +134,73 @@ func New(o Options) *Desk {
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Second
 	}
-	return &Desk{opt: o}
+	if o.Grace == 0 {
+		o.Grace = 5 * time.Second
+	}
+	return &Desk{opt: o, answers: make(chan struct{}, maxAnswers)}
 }
 
 // Configure replaces what the Desk does. A source that stays the same goes on
-// with its commands, also when others are allowed now. Those of one that is
-// gone, or was replaced, are cancelled; that is not waited for.
+// with its commands, also when others are allowed now, or none. Those of one
+// that is gone, or was replaced, are cancelled; that is not waited for.
 func (d *Desk) Configure(c Config) {
+	d.configuring.Lock()
+	defer d.configuring.Unlock()
+	old, filters := d.replace(c)
+	if old != nil && old != c.Link {
+		old.Hear(nil, nil)
+	}
+	if c.Link != nil {
+		c.Link.Hear(filters, d.Take)
+	}
+	d.listen(c)
+}
+
+// replace returns the link before, and what is to be subscribed to.
+func (d *Desk) replace(c Config) (old sinks.Talker, filters []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	before := map[string]*post{}
 	for _, p := range d.posts {
 		before[p.name] = p
 	}
-	posts := map[string]*post{}
-	var filters []string
+	posts, deaf := map[string]*post{}, map[string]*quiet{}
 	for _, s := range c.Sources {
-		if len(s.Allowed) == 0 {
-			continue
-		}
+		at := Topic(c.Base, s.Name)
 		p := before[s.Name]
 		if p != nil && same(p.to, s.To) {
 			delete(before, s.Name)
-		} else {
+		} else if len(s.Allowed) > 0 && s.To != nil {
 			p = d.open(s)
+		} else {
+			deaf[at] = &quiet{name: s.Name, why: off}
+			if s.To == nil {
+				deaf[at].why = noCommands
+			}
+			continue
 		}
 		p.allow(s.Allowed)
-		at := Topic(c.Base, s.Name)
 		posts[at] = p
-		filters = append(filters, at+"+")
+		if len(s.Allowed) > 0 {
+			filters = append(filters, at+"+")
+		}
 	}
 	for _, p := range before {
 		p.cancel()
 	}
-	if old := d.config.Link; old != nil && old != c.Link {
-		old.Hear(nil, nil)
-	}
-	d.config, d.posts = c, posts
-	if c.Link != nil {
-		c.Link.Hear(filters, d.Take)
-	}
+	old = d.config.Link
+	d.config, d.posts, d.deaf = c, posts, deaf
+	return old, filters
 }
 
 // same reports whether two are the same source, which is a pointer as a rule.
-func same(a, b sources.Commander) bool { return reflect.TypeOf(a).Comparable() && a == b }
+func same(a, b sources.Commander) bool {
+	return a != nil && reflect.TypeOf(a).Comparable() && a == b
+}
 
-// Close cancels all commands and waits until they have ended.
+// Close cancels all commands and waits until they have ended, or for Options.Grace
+// after what is said of them: a source that ignores that its command is cancelled
+// is left to itself, and the log says so.
 func (d *Desk) Close() {
 	d.Configure(Config{})
 	d.wg.Wait()
@@ -168,22 +209,13 @@ func (d *Desk) Close() {
 // Take judges a message, and queues it if it is a command that is allowed. It
 // never waits.
 func (d *Desk) Take(in sinks.Incoming) {
-	level := strings.LastIndexByte(in.Topic, '/') + 1
 	d.mu.RLock()
-	p, stamp := d.posts[in.Topic[:level]], d.config.TimestampField
-	d.mu.RUnlock()
+	defer d.mu.RUnlock()
+	p := d.posts[in.Topic[:strings.LastIndexByte(in.Topic, '/')+1]]
 	if p == nil {
 		return // it was unsubscribed from
 	}
-	c := &command{
-		Command: event.Command{Source: p.name, Name: in.Topic[level:], Payload: in.Payload, From: in.User},
-		who:     who{in.User, in.Client}, received: in.Received,
-		answer: strings.TrimSuffix(in.Topic[:level], "set/") + "result",
-	}
-	if c.From == "" {
-		c.From = in.Client
-	}
-	now := time.Now()
+	c := d.read(in, p.name)
 	switch {
 	case in.Own:
 		p.ignore(c, own)
@@ -193,8 +225,10 @@ func (d *Desk) Take(in sinks.Incoming) {
 		p.ignore(c, retained)
 	case len(in.Payload) > maxPayload:
 		p.ignore(c, tooLarge)
-	case now.Sub(c.received) > MaxAge || now.Sub(c.read(stamp, now)) > MaxAge:
+	case c.late:
 		p.ignore(c, late)
+	case c.early:
+		p.ignore(c, early)
 	default:
 		select {
 		case p.queue <- c:
@@ -221,27 +255,12 @@ func (f *Failure) Error() string { return f.Reason }
 // over MQTT as well, and becomes an event. The error is ErrNotAllowed, ErrTooMany,
 // a *Failure, or ctx's: then it may be done yet.
 func (d *Desk) Ask(ctx context.Context, c event.Command) (reply json.RawMessage, err error) {
-	d.mu.RLock()
-	at := Topic(d.config.Base, c.Source)
-	p := d.posts[at]
-	d.mu.RUnlock()
-	if p == nil || !p.allows(c.Name) {
-		return nil, ErrNotAllowed
-	}
-	if len(c.Payload) > maxPayload {
-		return nil, &Failure{why[tooLarge]}
-	}
-	one := &command{
-		Command: c, who: who{User: c.From}, received: time.Now(), answer: strings.TrimSuffix(at, "set/") + "result",
-		value: asJSON(c.Payload), ended: make(chan outcome, 1),
+	ended, err := d.queue(c)
+	if err != nil {
+		return nil, err
 	}
 	select {
-	case p.queue <- one:
-	default:
-		return nil, ErrTooMany
-	}
-	select {
-	case o := <-one.ended:
+	case o := <-ended:
 		if !o.OK {
 			return nil, &Failure{o.Error}
 		}
@@ -251,16 +270,65 @@ func (d *Desk) Ask(ctx context.Context, c event.Command) (reply json.RawMessage,
 	}
 }
 
+// queue queues what Ask is asked for; how it went is told to ended.
+func (d *Desk) queue(c event.Command) (ended <-chan outcome, err error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	at := Topic(d.config.Base, c.Source)
+	p := d.posts[at]
+	if p == nil || !p.allows(c.Name) {
+		return nil, ErrNotAllowed
+	}
+	if len(c.Payload) > maxPayload {
+		return nil, &Failure{why[tooLarge]}
+	}
+	told := make(chan outcome, 1)
+	select {
+	case p.queue <- &command{
+		Command: c, who: who{User: c.From}, received: time.Now(), answer: strings.TrimSuffix(at, "set/") + "result",
+		value: asJSON(c.Payload), ended: told,
+	}:
+		return told, nil
+	default:
+		return nil, ErrTooMany
+	}
+}
+
+// read makes a command of a message. d.mu is held.
+func (d *Desk) read(in sinks.Incoming, source string) *command {
+	level := strings.LastIndexByte(in.Topic, '/') + 1
+	c := &command{
+		Command: event.Command{Source: source, Name: in.Topic[level:], Payload: in.Payload, From: in.User},
+		who:     who{in.User, in.Client}, received: in.Received,
+		answer: strings.TrimSuffix(in.Topic[:level], "set/") + "result",
+	}
+	if c.From == "" {
+		c.From = in.Client
+	}
+	now := time.Now()
+	c.late = now.Sub(c.received) > MaxAge
+	if len(in.Payload) <= maxPayload {
+		age := now.Sub(c.read(d.config.TimestampField, now))
+		c.late, c.early = age > MaxAge || c.late, age < -MaxAge
+	}
+	// Nobody waits for the answer to one that is old, or may be; and an answer to
+	// what the program has published itself could be the next part of a circle.
+	c.unanswered = in.Own || in.Retained || c.late || c.early
+	return c
+}
+
 // command is one that waits or is being done.
 type command struct {
 	event.Command
-	// ended is told how it went, if somebody waits for that; cap 1.
-	ended    chan outcome
-	who      who
-	received time.Time
-	answer   string          // the topic
-	id       json.RawMessage // a string or a number that the answer repeats; nil is none
-	value    json.RawMessage // the payload as JSON; nil is none
+	who        who
+	received   time.Time
+	late       bool            // it was too old when it came
+	early      bool            // its time is to come: how old it is nobody knows
+	unanswered bool            // also if it is ignored
+	answer     string          // the topic
+	id         json.RawMessage // a string or a number that the answer repeats; nil is none
+	value      json.RawMessage // the payload as JSON; nil is none
+	ended      chan<- outcome  // is told how it went, if Ask waits for that; cap 1
 }
 
 // who is who has given a command, as far as the broker tells.

@@ -179,27 +179,30 @@ func TestWhoIsLeftOutWhenItIsNotKnown(t *testing.T) {
 	}
 }
 
-// TestWhatMustNotBeDoneIsIgnored: it is neither answered nor an event, and the
-// log says why, once for each reason.
+// TestWhatMustNotBeDoneIsIgnored: it is no event, and the log says why, once for
+// each reason. So does an answer, but to what is old or the program's own.
 func TestWhatMustNotBeDoneIsIgnored(t *testing.T) {
 	old := time.Now().Add(-11 * time.Second)
 	for _, c := range []struct {
 		name, payload string
 		change        func(*sinks.Incoming)
 		says          string
+		answered      bool
 	}{
-		{"stop", "", nil, "the source's option commands does not allow it"},
-		{"Pause", "", nil, "the source's option commands does not allow it"},
-		{strings.Repeat("x", 500), "", nil, "the source's option commands does not allow it"},
-		{"pause", "", func(in *sinks.Incoming) { in.Retained = true }, "it is retained"},
-		{"pause", "", func(in *sinks.Incoming) { in.Own = true }, "event2mqtt itself has published it"},
-		{"pause", "", func(in *sinks.Incoming) { in.Received = old }, "it is older than 10s"},
-		{"pause", "", func(in *sinks.Incoming) { in.Received = time.Time{} }, "it is older than 10s"},
-		{"pause", fmt.Sprintf(`{"_timestamp":%d}`, old.Unix()), nil, "it is older than 10s"},
-		{"pause", fmt.Sprintf(`{"timestamp":%d}`, old.UnixMilli()), nil, "it is older than 10s"},
-		{"pause", fmt.Sprintf(`{"timestamp":%q}`, old.Format(time.RFC3339)), nil, "it is older than 10s"},
-		{"pause", fmt.Sprintf(`{"at":%d}`, old.Unix()), nil, "it is older than 10s"},
-		{"pause", strings.Repeat("x", 8<<10+1), nil, "its payload has more than 8192 bytes"},
+		{"stop", "", nil, "the source's option commands does not allow it", true},
+		{"Pause", "", nil, "the source's option commands does not allow it", true},
+		{strings.Repeat("x", 500), "", nil, "the source's option commands does not allow it", true},
+		{"pause", "", func(in *sinks.Incoming) { in.Retained = true }, "it is retained", false},
+		{"pause", "", func(in *sinks.Incoming) { in.Own = true }, "event2mqtt itself has published it", false},
+		{"pause", "", func(in *sinks.Incoming) { in.Received = old }, "it is older than 10s", false},
+		{"pause", "", func(in *sinks.Incoming) { in.Received = time.Time{} }, "it is older than 10s", false},
+		{"pause", fmt.Sprintf(`{"_timestamp":%d}`, old.Unix()), nil, "it is older than 10s", false},
+		{"pause", fmt.Sprintf(`{"timestamp":%d}`, old.UnixMilli()), nil, "it is older than 10s", false},
+		{"pause", fmt.Sprintf(`{"timestamp":%q}`, old.Format(time.RFC3339)), nil, "it is older than 10s", false},
+		{"pause", fmt.Sprintf(`{"at":%d}`, old.Unix()), nil, "it is older than 10s", false},
+		{"pause", `{"_timestamp":4000000000}`, nil, "its time is more than 10s in the future", false},
+		{"pause", fmt.Sprintf(`{"timestamp":%d}`, time.Now().Add(time.Minute).UnixMilli()), nil, "its time is more than 10s in the future", false},
+		{"pause", strings.Repeat("x", 8<<10+1), nil, "its payload has more than 8192 bytes", true},
 	} {
 		r := newRig(t, "pause", "resume")
 		if c.change == nil {
@@ -208,11 +211,21 @@ func TestWhatMustNotBeDoneIsIgnored(t *testing.T) {
 		for range 5 {
 			r.take(c.name, c.payload, c.change)
 		}
-		r.take("resume", fmt.Sprintf(`{"timestamp":%d}`, time.Now().Unix()))
+		r.take("resume", fmt.Sprintf(`{"timestamp":%d}`, time.Now().Add(5*time.Second).Unix())) // a clock that is a little ahead
 		r.await(t, 1)
+		r.Close() // when that returns, all that is answered was
 		done, answers, events, log := r.lists()
-		if len(done) != 1 || len(answers) != 1 || len(events) != 1 {
-			t.Errorf("%s %s: done %q, answered %q, events %q", c.name, c.payload, done, answers, events)
+		if len(done) != 1 || len(events) != 1 {
+			t.Errorf("%s %s: done %q, events %q", c.name, c.payload, done, events)
+		}
+		refusals := 0
+		for _, a := range answers {
+			if strings.Contains(a, `"ok":false`) && strings.HasPrefix(a, "base/x/octo/result ") && strings.Contains(a, c.says) && len(a) < 400 {
+				refusals++
+			}
+		}
+		if len(answers) != refusals+1 || (refusals > 0) != c.answered {
+			t.Errorf("%s %s: answered %q", c.name, c.payload, answers)
 		}
 		if strings.Count(log, "ignored") != 1 || !strings.Contains(log, c.says) || len(log) > 400 {
 			t.Errorf("%s %s: the log says %s", c.name, c.payload, log)
@@ -252,6 +265,61 @@ func TestOneIsDoneAtATime(t *testing.T) {
 	r.await(t, 2)
 }
 
+// TestASourceThatDoesNotGiveUpIsLeft, which the log says once, when it is removed
+// and when the program ends: Close returns.
+func TestASourceThatDoesNotGiveUpIsLeft(t *testing.T) {
+	for _, remove := range []bool{false, true} {
+		r := newRig(t)
+		r.Desk.Close()
+		r.Desk = commands.New(commands.Options{Emit: r.emit, Timeout: time.Hour, Grace: 50 * time.Millisecond, Log: zerolog.New(lockedWriter{r})})
+		r.config.Sources[0].Allowed = []string{"stubborn", "pause"}
+		r.Configure(r.config)
+		r.take("stubborn", "")
+		testkit.Eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
+		r.take("pause", `{"id":1}`)
+		if remove {
+			r.config.Sources = nil
+			r.Configure(r.config)
+		}
+		closed := make(chan struct{})
+		go func() { defer close(closed); r.Close() }()
+		select {
+		case <-closed:
+		case <-time.After(30 * time.Second):
+			t.Fatal("Close waits for a source that does not give up")
+		}
+		done, answers, events, log := r.lists()
+		if len(done) != 1 || len(events) != 1 || !strings.Contains(events[0], "being stopped") || strings.Count(log, "did not give up its command within 50ms") != 1 {
+			t.Errorf("done %q, answered %q, events %q, the log says %s", done, answers, events, log)
+		}
+		close(r.release)
+	}
+}
+
+// TestACommandThatWaitedTooLongIsAnswered, and not done as a surprise.
+func TestACommandThatWaitedTooLongIsAnswered(t *testing.T) {
+	var r *rig
+	var received time.Time
+	for log := "?"; log != ""; _, _, _, log = r.lists() { // again if it was too old at once, on a slow machine
+		if r != nil {
+			close(r.release)
+		}
+		r = newRig(t, "stubborn", "pause")
+		r.take("stubborn", "")
+		received = time.Now().Add(300*time.Millisecond - commands.MaxAge)
+		r.take("pause", "", func(in *sinks.Incoming) { in.Received = received })
+	}
+	testkit.Eventually(t, "it is too old", func() bool { return time.Since(received) > commands.MaxAge })
+	close(r.release)
+	testkit.Eventually(t, "it is answered", func() bool {
+		_, answers, _, _ := r.lists()
+		return len(answers) == 2 && strings.Contains(answers[1], "it is older than 10s, since the source was busy with others")
+	})
+	if done, _, _, _ := r.lists(); len(done) != 1 {
+		t.Errorf("done %q", done)
+	}
+}
+
 // TestOtherCommandsAreAllowedInPlace: what is being done goes on, and what
 // waits is looked at again.
 func TestOtherCommandsAreAllowedInPlace(t *testing.T) {
@@ -284,6 +352,106 @@ func TestCommandsOfASourceThatIsGoneAreCancelled(t *testing.T) {
 	_, answers, events, _ := r.lists()
 	if !strings.Contains(events[0], "being stopped") || !strings.Contains(answers[0], "being stopped") || len(r.filters) > 0 {
 		t.Errorf("events %q, answers %q, filters %q", events, answers, r.filters)
+	}
+}
+
+// TestACommandGoesOnWhenNoneIsAllowedAnyMore: it ends as it would have, and what
+// waits behind it is answered.
+func TestACommandGoesOnWhenNoneIsAllowedAnyMore(t *testing.T) {
+	r := newRig(t, "stubborn", "pause")
+	r.Desk.Close()
+	r.Desk = commands.New(commands.Options{Emit: r.emit, Timeout: time.Hour, Log: zerolog.New(lockedWriter{r})})
+	t.Cleanup(r.Close)
+	r.Configure(r.config)
+	r.take("stubborn", `{"id": 1}`)
+	testkit.Eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
+	r.take("pause", `{"id": 2}`)
+	r.config.Sources[0].Allowed = nil
+	r.Configure(r.config)
+	if len(r.filters) > 0 {
+		t.Errorf("filters %q", r.filters)
+	}
+	close(r.release)
+	testkit.Eventually(t, "both are answered", func() bool { _, answers, _, _ := r.lists(); return len(answers) == 2 })
+	done, answers, events, _ := r.lists()
+	if !strings.Contains(answers[0], `"id":1,"ok":true`) || !strings.Contains(answers[1], `"id":2,"ok":false,"error":"the source's option commands does not allow it"`) {
+		t.Errorf("answers %q", answers)
+	}
+	if len(done) != 1 || len(events) != 1 {
+		t.Errorf("done %q, events %q", done, events)
+	}
+}
+
+// TestWhatWaitsForASourceThatIsGoneIsAnswered, and not done.
+func TestWhatWaitsForASourceThatIsGoneIsAnswered(t *testing.T) {
+	r := newRig(t, "slow", "pause")
+	r.take("slow", "")
+	testkit.Eventually(t, "it is being done", func() bool { done, _, _, _ := r.lists(); return len(done) == 1 })
+	r.take("pause", `{"id": 2}`)
+	r.config.Sources = nil
+	r.Configure(r.config)
+	testkit.Eventually(t, "both are answered", func() bool { _, answers, _, _ := r.lists(); return len(answers) == 2 })
+	if _, answers, _, log := r.lists(); strings.Count(strings.Join(answers, ""), "the source is being stopped") != 2 || !strings.Contains(log, "a command is ignored: the source is being stopped") {
+		t.Errorf("answers %q, log %s", answers, log)
+	}
+}
+
+// ear is a broker at which commands are heard that nobody takes.
+type ear struct {
+	uses map[string]func(sinks.Incoming)
+	made int
+}
+
+func (e *ear) Subscribe(filter string, use func(sinks.Incoming)) (func(), error) {
+	e.made++
+	e.uses[filter] = use
+	return func() { delete(e.uses, filter) }, nil
+}
+
+// TestCommandsThatNoSourceTakesAreTold: of one that allows none, of a type that
+// takes none, and of one that is not configured, which is not answered.
+func TestCommandsThatNoSourceTakesAreTold(t *testing.T) {
+	e := &ear{uses: map[string]func(sinks.Incoming){}}
+	r := newRig(t, "pause")
+	r.config.Broker = e
+	r.config.Sources = append(r.config.Sources, commands.Source{Name: "silent", To: &rig{}}, commands.Source{Name: "hooks"}, commands.Source{Name: "deep/one", To: &rig{}})
+	r.Configure(r.config)
+	r.Configure(r.config)
+	if e.made != 2 || e.uses["base/x/+/set/+"] == nil || e.uses["base/x/deep/one/set/+"] == nil {
+		t.Fatalf("%d subscriptions, to %v", e.made, e.uses)
+	}
+	for _, c := range []struct{ filter, source, says, answer string }{
+		{"+", "silent", "the source's option commands allows none", "base/x/silent/result"},
+		{"deep/one", "deep/one", "the source's option commands allows none", "base/x/deep/one/result"},
+		{"+", "hooks", "a source of this type takes no commands", "base/x/hooks/result"},
+		{"+", "nobody", "no source of this name is configured", ""},
+		{"+", "octo", "", ""}, // Take is given it
+	} {
+		_, before, _, logged := r.lists()
+		for range 3 {
+			e.uses["base/x/"+c.filter+"/set/+"](sinks.Incoming{Topic: "base/x/" + c.source + "/set/pause", Client: "phone", Received: time.Now()})
+		}
+		if c.answer != "" {
+			testkit.Eventually(t, "it is answered", func() bool { _, answers, _, _ := r.lists(); return len(answers) == len(before)+3 })
+		}
+		_, answers, _, log := r.lists()
+		log = log[len(logged):]
+		if (c.says == "") != (log == "") || strings.Count(log, c.says+`"`) != min(1, len(c.says)) || c.says != "" && !strings.Contains(log, fmt.Sprintf(`"source":%q,"command":"pause","from":"phone"`, c.source)) {
+			t.Errorf("%s: the log says %s", c.source, log)
+		}
+		for _, a := range answers[len(before):] {
+			if c.answer == "" || !strings.HasPrefix(a, c.answer+" ") || !strings.Contains(a, c.says) {
+				t.Errorf("%s: answered %s", c.source, a)
+			}
+		}
+	}
+	_, before, _, logged := r.lists()
+	for _, in := range []sinks.Incoming{{Topic: "base/x/lamp/set/on", Own: true}, {Topic: "base/x/other/set/on", Retained: true}, {Topic: "base/x/silent/set/on", Own: true}} {
+		e.uses["base/x/+/set/+"](in)
+	}
+	r.Close()
+	if _, answers, _, log := r.lists(); log != logged || len(answers) != len(before) || len(e.uses) > 0 {
+		t.Errorf("answers %q, log %s, subscriptions %v", answers, log[len(logged):], e.uses)
 	}
 }
 

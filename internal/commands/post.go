@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/loglimit"
 	"event2mqtt/internal/sources"
 )
 
@@ -28,9 +26,8 @@ type post struct {
 	cancel  context.CancelFunc
 	queue   chan *command
 	allowed atomic.Pointer[map[string]bool]
-	ignored [reasons]rarely
-	silent  rarely // answers that were not published
-	lost    rarely // events that were not stored
+	ignored [reasons]loglimit.Limit
+	lost    loglimit.Limit // events that were not stored
 }
 
 // open begins to take commands for a source.
@@ -41,15 +38,30 @@ func (d *Desk) open(s Source) *post {
 		for {
 			select {
 			case <-ctx.Done():
+				p.empty()
 				return
 			case c := <-p.queue:
-				if ctx.Err() == nil { // select may prefer the queue
-					p.handle(ctx, c)
+				if ctx.Err() != nil { // select may prefer the queue
+					p.ignore(c, ended)
+					continue
 				}
+				p.handle(ctx, c)
 			}
 		}
 	})
 	return p
+}
+
+// empty ignores what waits for a source that is gone. Nothing more comes.
+func (p *post) empty() {
+	for {
+		select {
+		case c := <-p.queue:
+			p.ignore(c, ended)
+		default:
+			return
+		}
+	}
 }
 
 func (p *post) allow(names []string) {
@@ -62,44 +74,8 @@ func (p *post) allow(names []string) {
 
 func (p *post) allows(name string) bool { return (*p.allowed.Load())[name] }
 
-// reason is why a command is ignored.
-type reason int
-
-const (
-	own reason = iota
-	notAllowed
-	retained
-	tooLarge
-	late
-	tooMany
-	reasons // how many there are
-)
-
-var why = [reasons]string{
-	own:        "event2mqtt itself has published it",
-	notAllowed: "the source's option commands does not allow it",
-	retained:   "it is retained, and a command must not be done again on each connection; publish it without the retain flag",
-	tooLarge:   fmt.Sprintf("its payload has more than %d bytes", maxPayload),
-	late:       fmt.Sprintf("it is older than %s", MaxAge),
-	tooMany:    fmt.Sprintf("%d commands wait for this source already", maxWaiting),
-}
-
-// ignore says that a command is not done.
-func (p *post) ignore(c *command, r reason) {
-	if e := p.ignored[r].line(p.desk.opt.Log.Warn); e != nil {
-		p.describe(e, c).Msg("a command is ignored: " + why[r])
-	}
-}
-
-// describe adds which command it is. Names that are not allowed are anybody's
-// text.
-func (p *post) describe(e *zerolog.Event, c *command) *zerolog.Event {
-	e = e.Str("source", p.name).Str("command", shorten(c.Name, MaxName))
-	if c.From != "" {
-		e = e.Str("from", shorten(c.From, 200))
-	}
-	return e
-}
+// deaf reports whether no command is allowed any more.
+func (p *post) deaf() bool { return len(*p.allowed.Load()) == 0 }
 
 // outcome is what is published of a command that was given to its source.
 type outcome struct {
@@ -112,30 +88,34 @@ type outcome struct {
 	Who     *who            `json:"who,omitempty"`
 }
 
+// outcome is what can be said of a command before anything is done.
+func (c *command) outcome() outcome {
+	o := outcome{Command: shorten(c.Name, MaxName), ID: c.id}
+	if c.who != (who{}) {
+		o.Who = &c.who
+	}
+	return o
+}
+
 // handle has a command done, answers it, and stores the event. When ctx ends
 // the command is cancelled; that is told, too.
 func (p *post) handle(ctx context.Context, c *command) {
 	switch {
 	case !p.allows(c.Name): // any more
 		p.ignore(c, notAllowed)
-		c.end(outcome{Error: why[notAllowed]})
 		return
 	case time.Since(c.received) > MaxAge: // the source was busy
-		p.ignore(c, late)
-		c.end(outcome{Error: why[late]})
+		p.ignore(c, waited)
 		return
 	}
 	began := time.Now()
-	o := outcome{Command: c.Name, ID: c.id}
-	if c.who != (who{}) {
-		o.Who = &c.who
-	}
+	o := c.outcome()
 	limited, cancel := context.WithTimeout(ctx, p.desk.opt.Timeout)
 	defer cancel()
 	done := make(chan struct{})
 	var reply []byte
 	var err error
-	go func() { // waited for below
+	go func() { // waited for below, if it ends
 		defer close(done)
 		reply, err = p.do(limited, c.Command)
 	}()
@@ -146,9 +126,25 @@ func (p *post) handle(ctx context.Context, c *command) {
 		o.end(limited, nil, limited.Err(), p.desk.opt.Timeout)
 	}
 	c.end(o)
-	p.publish(ctx, c, o)
+	p.desk.publish(ctx, c, o)
 	p.store(ctx, c, o, began)
-	<-done // one at a time
+	select { // one at a time
+	case <-done:
+	case <-ctx.Done():
+		p.abandon(c, done)
+	}
+}
+
+// abandon waits until a command that was cancelled, as its source ends, has
+// ended. One that does not is left: it must not keep the program from ending.
+func (p *post) abandon(c *command, done <-chan struct{}) {
+	patience := time.NewTimer(p.desk.opt.Grace)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+		c.describe(p.desk.opt.Log.Error()).Msgf("the source did not give up its command within %s of being told to; it is no longer waited for, which is a bug of the source", p.desk.opt.Grace)
+	}
 }
 
 // end tells who waits for a command how it went.
@@ -193,10 +189,10 @@ func (o *outcome) end(ctx context.Context, reply []byte, err error, timeout time
 const patience = 5 * time.Second
 
 // publish publishes the answer.
-func (p *post) publish(ctx context.Context, c *command, o outcome) {
-	p.desk.mu.RLock()
-	link, field, millis := p.desk.config.Link, p.desk.config.TimestampField, p.desk.config.Millis
-	p.desk.mu.RUnlock()
+func (d *Desk) publish(ctx context.Context, c *command, o outcome) {
+	d.mu.RLock()
+	link, field, millis := d.config.Link, d.config.TimestampField, d.config.Millis
+	d.mu.RUnlock()
 	if link == nil {
 		return // the program ends
 	}
@@ -210,8 +206,8 @@ func (p *post) publish(ctx context.Context, c *command, o outcome) {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if err := link.Say(last, c.answer, event.Set(encode(o), field, strconv.FormatInt(now, 10))); err != nil {
-		if e := p.silent.line(p.desk.opt.Log.Warn); e != nil {
-			p.describe(e, c).Err(err).Msg("the answer to a command was not published")
+		if e := d.silent.Line(d.opt.Log.Warn); e != nil {
+			c.describe(e).Err(err).Msg("the answer to a command was not published")
 		}
 	}
 }
@@ -237,8 +233,8 @@ func (p *post) store(ctx context.Context, c *command, o outcome, at time.Time) {
 			case <-last.Done():
 			}
 		}
-		if e := p.lost.line(p.desk.opt.Log.Error); e != nil {
-			p.describe(e, c).Bool("ok", o.OK).Err(err).Msg("the event of a command could not be stored")
+		if e := p.lost.Line(p.desk.opt.Log.Error); e != nil {
+			c.describe(e).Bool("ok", o.OK).Err(err).Msg("the event of a command could not be stored")
 		}
 		return
 	}
@@ -259,27 +255,4 @@ func shorten(text string, most int) string {
 		text = text[:most] + "..."
 	}
 	return string(bytes.ToValidUTF8([]byte(text), []byte("?")))
-}
-
-// rarely lets one line through a minute: others must not be able to fill the log.
-type rarely struct {
-	mu      sync.Mutex
-	last    time.Time
-	leftOut int // since then
-}
-
-// line begins a line, or returns nil.
-func (r *rarely) line(begin func() *zerolog.Event) *zerolog.Event {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.last.IsZero() && time.Since(r.last) < time.Minute {
-		r.leftOut++
-		return nil
-	}
-	e := begin()
-	if r.leftOut > 0 {
-		e = e.Int("lines_left_out", r.leftOut)
-	}
-	r.last, r.leftOut = time.Now(), 0
-	return e
 }

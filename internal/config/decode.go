@@ -204,8 +204,11 @@ func decodeText(from, to reflect.Type, v any) (any, error) {
 	text, ok := v.(string)
 	if !ok {
 		if n, isInt := v.(int); isInt && n != 0 {
-			if to == sizeType {
+			switch {
+			case to == sizeType && n >= 1<<10: // it may well be bytes
 				return nil, fmt.Errorf("the number %d needs a unit; as bytes it is %s", n, Size(n))
+			case to == sizeType:
+				return nil, fmt.Errorf("the number %d needs a unit, such as %dKiB or %dMiB", n, n, n)
 			}
 			return nil, fmt.Errorf("the number %d needs a unit, such as %ds", n, n)
 		}

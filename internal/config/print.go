@@ -3,8 +3,11 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Value is an option as it is in use.
@@ -82,13 +85,17 @@ func show(v reflect.Value) string {
 	case Secret:
 		return x.String()
 	case time.Duration:
-		return x.String()
+		return DurationText(x)
 	case Size:
 		return x.String()
 	}
 	switch v.Kind() {
 	case reflect.String:
-		return v.String()
+		text := v.String()
+		if strings.ContainsFunc(text, unicode.IsControl) {
+			text = strconv.Quote(text) // as in YAML, between double quotes
+		}
+		return text
 	case reflect.Slice:
 		parts := make([]string, v.Len())
 		for i := range parts {
@@ -96,9 +103,12 @@ func show(v reflect.Value) string {
 		}
 		return "[" + strings.Join(parts, ", ") + "]"
 	case reflect.Map:
-		if v.Len() == 0 {
-			return "{}"
+		parts := make([]string, 0, v.Len())
+		for key, value := range v.Seq2() {
+			parts = append(parts, show(key)+": "+show(value))
 		}
+		slices.Sort(parts)
+		return "{" + strings.Join(parts, ", ") + "}"
 	}
 	return fmt.Sprint(v.Interface())
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Secret is a value that is never printed.
@@ -60,6 +62,24 @@ var units = []struct {
 	{"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
 }
 
+// maxName bounds the name of a part, in bytes.
+const maxName = 200
+
+// CheckName tells what is wrong with the name of a part, as a KeyError of the
+// key name: it is in messages, and in the names of files and topics. An empty
+// one is not looked at.
+func CheckName(name string) error {
+	switch {
+	case len(name) > maxName:
+		return Errorf("name", "has %d bytes; at most %d are allowed", len(name), maxName)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }):
+		return Errorf("name", "%q holds characters that cannot be printed; leave them out", name)
+	case strings.TrimSpace(name) != name:
+		return Errorf("name", "%q begins or ends with a space; leave it out", name)
+	}
+	return nil
+}
+
 // ParseSize reads a Size.
 func ParseSize(text string) (Size, error) {
 	for _, u := range units {
@@ -84,6 +104,23 @@ func (s Size) String() string {
 		}
 	}
 	return fmt.Sprintf("%dB", int64(s))
+}
+
+// DurationText writes a duration as people do: 24h and not 24h0m0s, and 7d from
+// two days on. ParseDuration reads it.
+func DurationText(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 2*day && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // ParseDuration reads what time.ParseDuration reads, and days: 7d, 1d12h.

@@ -44,3 +44,16 @@ func TestNearMisses(t *testing.T) {
 		}
 	}
 }
+
+// TestDurationsReadAsPeopleWriteThem, and are read back.
+func TestDurationsReadAsPeopleWriteThem(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		24 * time.Hour: "24h", 7 * 24 * time.Hour: "7d", 90 * time.Minute: "1h30m", 10 * time.Minute: "10m", 20 * time.Second: "20s", 0: "0s",
+		36 * time.Hour: "36h", time.Hour + time.Second: "1h0m1s", 1500 * time.Millisecond: "1.5s", 10*time.Minute + 30*time.Second: "10m30s", 100 * time.Hour: "100h",
+	} {
+		got := config.DurationText(d)
+		if back, err := config.ParseDuration(got); got != want || err != nil || back != d {
+			t.Errorf("%s is written %s, want %s; read back %s, %v", d, got, want, back, err)
+		}
+	}
+}

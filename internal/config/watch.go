@@ -31,13 +31,13 @@ const (
 // Sum stands for a file's content.
 type Sum [sha256.Size]byte
 
-// Watch calls changed whenever the content of a file, or of the files in a
-// folder, has become another than that of seen, and stays so for a moment. It watches the folders that the path goes
-// through, since editors put new files in the old one's place and mounted
+// Watch calls changed with the sum whenever the content of a file, or of the
+// files in a folder, has become another than that of seen, and stays so for a
+// moment. It watches the folders that the path goes through, since editors put new files in the old one's place and mounted
 // folders are swapped as a whole, and looks now and then where there is no
 // notice of changes. A file that is gone changes nothing; it is waited for. It
 // returns when ctx ends.
-func Watch(ctx context.Context, path string, seen Sum, changed func(), log zerolog.Logger) {
+func Watch(ctx context.Context, path string, seen Sum, changed func(Sum), log zerolog.Logger) {
 	w := &watch{path: path, seen: seen, changed: changed, log: log}
 	done := make(chan struct{})
 	go func() {
@@ -96,7 +96,7 @@ func (w *watch) run(ctx context.Context) {
 
 type watch struct {
 	path    string
-	changed func()
+	changed func(Sum)
 	log     zerolog.Logger
 	watcher *fsnotify.Watcher // nil where there is none
 
@@ -140,7 +140,7 @@ func (w *watch) look() {
 	w.gone = false
 	if sum != w.seen {
 		w.seen = sum
-		w.changed()
+		w.changed(sum)
 	}
 }
 

@@ -40,7 +40,7 @@ func watch(t *testing.T, path string) *watched {
 	return w
 }
 
-func (w *watched) note() {
+func (w *watched) note(config.Sum) {
 	text, err := os.ReadFile(w.path)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -219,7 +219,7 @@ func TestFilesInAWatchedFolderAreSeen(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		config.Watch(ctx, dir, seen, func() { changes <- struct{}{} }, zerolog.Nop())
+		config.Watch(ctx, dir, seen, func(config.Sum) { changes <- struct{}{} }, zerolog.Nop())
 	}()
 	defer func() { cancel(); <-done }()
 	for _, change := range []func() error{

@@ -16,6 +16,7 @@ import (
 const (
 	ReloadPath  = "/api/v1/reload"
 	RefusedPath = "/api/v1/refused"
+	ReadyPath   = "/readyz" // answers 503 if a part has failed
 )
 
 // Outcome is how a reload went.
@@ -68,8 +69,25 @@ func DoRefused(ctx context.Context, stateDir string, request RefusedRequest) (o 
 	return o, err
 }
 
+// Part is how one part of a running program is.
+type Part struct {
+	Name   string `json:"name"` // such as source octoprint
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// Parts asks the program that uses a state folder how its parts are.
+func Parts(ctx context.Context, stateDir string) ([]Part, error) {
+	var answer struct {
+		Components []Part `json:"components"`
+	}
+	err := ask(ctx, stateDir, http.MethodGet, ReadyPath, nil, &answer)
+	return answer.Components, err
+}
+
 // ask sends a request, with a JSON body unless that is nil, to the program
-// that uses a state folder, and decodes the answer: one of 200, or of 422.
+// that uses a state folder, and decodes the answer: one of 200 or 422, or of
+// 503 from ReadyPath.
 func ask(ctx context.Context, stateDir, method, path string, body, answer any) error {
 	c, err := Read(stateDir)
 	if err != nil {
@@ -99,7 +117,8 @@ func ask(ctx context.Context, stateDir, method, path string, body, answer any) e
 	defer response.Body.Close()
 	const most = 8 << 20
 	text, err := io.ReadAll(io.LimitReader(response.Body, most))
-	if err == nil && (response.StatusCode == http.StatusOK || response.StatusCode == http.StatusUnprocessableEntity) {
+	status := response.StatusCode
+	if err == nil && (status == http.StatusOK || status == http.StatusUnprocessableEntity || status == http.StatusServiceUnavailable && path == ReadyPath) {
 		err = json.Unmarshal(text, answer)
 	} else if err == nil {
 		err = fmt.Errorf("event2mqtt answers %s: %s", response.Status, bytes.TrimSpace(text))

@@ -29,6 +29,9 @@ var ErrNotRunning = errors.New("no event2mqtt runs with this state folder; is --
 type Content struct {
 	URL   string `json:"url"`
 	Token string `json:"token"`
+	// Config is the file or folder that it is configured with, an absolute path;
+	// empty if there is none.
+	Config string `json:"config,omitempty"`
 	// Broker is where the bundled broker listens; empty if it does not.
 	Broker Broker `json:"broker"`
 }
@@ -78,9 +81,11 @@ func NewAccess() *Access { return &Access{rand.Text()} }
 // Token returns it.
 func (a *Access) Token() string { return a.token }
 
-// Write notes in the state folder where the program is reached now.
-func (a *Access) Write(stateDir, url string, broker Broker) error {
-	text, err := json.Marshal(Content{url, a.token, broker})
+// Write notes in the state folder where the program is reached now. The token
+// of c is that of the program.
+func (a *Access) Write(stateDir string, c Content) error {
+	c.Token = a.token
+	text, err := json.Marshal(c)
 	if err == nil {
 		err = renameio.WriteFile(filepath.Join(stateDir, fileName), text, 0o600)
 	}

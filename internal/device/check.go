@@ -2,6 +2,7 @@ package device
 
 import (
 	"fmt"
+	"math"
 	"net/url"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func (d *Device) Check() error {
 	for _, n := range []struct {
 		field    string
 		is, most int
-	}{{"entities", len(d.Entities), MaxEntities}, {"events", len(d.Events), MaxEvents}, {"commands", len(d.Commands), MaxCommands}} {
+	}{{"entities", len(d.Entities), MaxEntities}, {"events", len(d.Events), MaxEvents}, {"notable events", len(d.Notable), MaxEvents}, {"triggers", len(d.Triggers), MaxEvents}, {"commands", len(d.Commands), MaxCommands}} {
 		if n.is > n.most {
 			return fmt.Errorf("has %d %s; at most %d are allowed", n.is, n.field, n.most)
 		}
@@ -52,7 +53,15 @@ func (d *Device) Check() error {
 	if err := checkAll("command", d.Commands, (*Command).key, (*Command).check); err != nil {
 		return err
 	}
-	return checkAll("event", d.Events, func(name *string) string { return *name }, checkEvent)
+	for _, names := range []struct {
+		what string
+		are  []string
+	}{{"event", d.Events}, {"notable event", d.Notable}, {"trigger", d.Triggers}} {
+		if err := checkAll(names.what, names.are, func(name *string) string { return *name }, checkEvent); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkAll checks items, of which no two have the same key.
@@ -132,7 +141,44 @@ func (c *Command) check() error {
 	if err := checkKey("key", c.Key, false); err != nil {
 		return err
 	}
-	return checkText("name", c.Name)
+	if err := checkKey("call", c.Call, true); err != nil {
+		return err
+	}
+	for _, f := range []struct{ field, text string }{
+		{"name", c.Name}, {"payload", c.Payload}, {"unit", c.Unit}, {"class", c.Class}, {"state", c.State}, {"value", c.Value},
+	} {
+		if err := checkText(f.field, f.text); err != nil {
+			return err
+		}
+	}
+	switch c.Kind {
+	case "", Button:
+		if bare := (Command{Key: c.Key, Name: c.Name, Call: c.Call, Kind: c.Kind, Payload: c.Payload}); *c != bare {
+			return fmt.Errorf("min, max, step, unit, class, state and value are for kind %s", Setting)
+		}
+	case Setting:
+		return c.checkNumber()
+	default:
+		return fmt.Errorf("kind %q does not exist; there are %s, %s", shortened(string(c.Kind)), Button, Setting)
+	}
+	return nil
+}
+
+// checkNumber checks what a Setting has.
+func (c *Command) checkNumber() error {
+	if !(c.Min < c.Max) || math.IsInf(c.Max-c.Min, 0) {
+		return fmt.Errorf("min %v must be less than max %v", c.Min, c.Max)
+	}
+	if !(c.Step > 0 && c.Step <= c.Max-c.Min) {
+		return fmt.Errorf("step %v must be more than 0, and at most max less min", c.Step)
+	}
+	if !strings.Contains(c.Payload, "{value}") {
+		return fmt.Errorf("payload %q has no {value}, which is where the number stands", c.Payload)
+	}
+	if c.Value != "" && c.State == "" {
+		return fmt.Errorf("value is of use only with state, the key of the state that holds it")
+	}
+	return nil
 }
 
 // checkEvent checks the name of an event, which keeps its exact spelling.

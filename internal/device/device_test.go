@@ -2,6 +2,7 @@ package device_test
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -22,8 +23,12 @@ func whole() *device.Device {
 			{Key: "ends", State: "job", Kind: device.Timestamp},
 			{Key: "picture", State: "camera", Kind: device.Image},
 		},
-		Events:   []string{"PrintStarted", "print.done: ok"},
-		Commands: []device.Command{{Key: "pause", Name: "Pause"}},
+		Events: []string{"PrintStarted", "print.done: ok"},
+		Commands: []device.Command{
+			{Key: "pause", Name: "Pause"},
+			{Key: "bed_set", Call: "temperature", Kind: device.Setting, Payload: `{"bed":{value}}`, Max: 100, Step: 1, Unit: "°C", Class: "temperature", State: "temperature/bed", Value: "target"},
+			{Key: "home", Call: "gcode", Kind: device.Button, Payload: "home"},
+		},
 	}
 }
 
@@ -41,6 +46,9 @@ func TestCheckBoundsADescription(t *testing.T) {
 	long := func(n int) string { return strings.Repeat("x", n) }
 	entity := func(change func(*device.Entity)) func(*device.Device) {
 		return func(d *device.Device) { change(&d.Entities[0]) }
+	}
+	setting := func(change func(*device.Command)) func(*device.Device) {
+		return func(d *device.Device) { change(&d.Commands[1]) }
 	}
 	enum := func(options ...string) func(*device.Device) {
 		return func(d *device.Device) { d.Entities[4].Options = options }
@@ -81,13 +89,18 @@ func TestCheckBoundsADescription(t *testing.T) {
 		{"an entity twice", entity(func(e *device.Entity) { e.Key = "job" }), `entity "job" is there twice`},
 		{"a command twice", func(d *device.Device) { d.Commands = append(d.Commands, d.Commands[0]) }, `command "pause" is there twice`},
 		{"a command for another topic", func(d *device.Device) { d.Commands[0].Key = "a b" }, `command 0 (a b): key "a b" holds ' '`},
+		{"a call for another topic", setting(func(c *device.Command) { c.Call = "a/b" }), `command 1 (bed_set): call "a/b" holds '/'`},
+		{"an unknown kind of command", setting(func(c *device.Command) { c.Kind = "lever" }), `kind "lever" does not exist; there are button, number`},
+		{"a number of a button", setting(func(c *device.Command) { c.Kind = "" }), "min, max, step, unit, class, state and value are for kind number"},
+		{"no room for a number", setting(func(c *device.Command) { c.Min = 100 }), "min 100 must be less than max 100"},
+		{"no bound", setting(func(c *device.Command) { c.Max = math.Inf(1) }), "must be less than max"},
+		{"a bound that is no number", setting(func(c *device.Command) { c.Max = math.NaN() }), "must be less than max"},
+		{"no step", setting(func(c *device.Command) { c.Step = 0 }), "step 0 must be more than 0"},
+		{"a number without a place", setting(func(c *device.Command) { c.Payload = "x" }), `payload "x" has no {value}`},
+		{"a value of no state", setting(func(c *device.Command) { c.State = "" }), "value is of use only with state"},
 		{"an event twice", func(d *device.Device) { d.Events = []string{"A", "A"} }, `event "A" is there twice`},
 		{"an event without a name", func(d *device.Device) { d.Events = []string{""} }, "the name of an event has 0 bytes"},
-		{"the most entities", func(d *device.Device) {
-			d.Entities = many(device.MaxEntities, func(i int) device.Entity {
-				return device.Entity{Key: fmt.Sprint("e", i), State: "s", Kind: device.Text}
-			})
-		}, ""},
+		{"the most entities", func(d *device.Device) { d.Entities = many(device.MaxEntities, textEntity) }, ""},
 		{"too many entities", func(d *device.Device) { d.Entities = make([]device.Entity, device.MaxEntities+1) }, "has 501 entities; at most 500 are allowed"},
 		{"too many events", func(d *device.Device) { d.Events = make([]string, device.MaxEvents+1) }, "has 1001 events"},
 		{"too many commands", func(d *device.Device) { d.Commands = make([]device.Command, device.MaxCommands+1) }, "has 101 commands"},
@@ -106,6 +119,10 @@ func TestCheckBoundsADescription(t *testing.T) {
 			}
 		})
 	}
+}
+
+func textEntity(i int) device.Entity {
+	return device.Entity{Key: fmt.Sprint("e", i), State: "s", Kind: device.Text}
 }
 
 func TestACloneSharesNoMemory(t *testing.T) {

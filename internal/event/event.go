@@ -26,17 +26,23 @@ type Event struct {
 	Position Position
 	// Route is where rules send the event.
 	Route Route
+	// Only is the name of the one sink that gets the event; empty is all that
+	// want it. It is for an event that this sink alone has refused.
+	Only string
 }
 
 // Route is how an event is published where that is other than configured for
 // all. The zero value changes nothing.
 type Route struct {
-	Topic  string // instead of what the template gives
-	QoS    *byte
-	Retain bool
+	Topic string // instead of what the template gives
+	// Outside says that Topic has a part that the event's sender chose, such as
+	// its name: it may then not be one of the program's own.
+	Outside bool `json:",omitempty"`
+	QoS     *byte
+	Retain  bool
 	// Raw is set for an event that stands for a message which is published as
 	// it is: see RawPayload.
-	Raw bool
+	Raw bool `json:",omitempty"`
 }
 
 // IsZero reports whether the route changes nothing.
@@ -66,6 +72,10 @@ type State struct {
 	Payload []byte
 	// Topic is published to instead of what the template makes of the rest.
 	Topic string
+	// Presence says that the state tells whether the source's thing is there, on a
+	// topic that may be that of this program's own will: the broker then says so
+	// when the program dies. Topic is set then.
+	Presence bool
 }
 
 // Command asks a source to do something.

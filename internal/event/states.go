@@ -24,9 +24,14 @@ const KeyAvailable = "available"
 // OwnSource is the source of the program's own states.
 const OwnSource = "bridge"
 
+// DiscoverySource is the source of what consumers are told of devices. No
+// configured source has this name. What it reports is published before all
+// else, and with QoS 1 at least.
+const DiscoverySource = "bridge/discovery"
+
 // OwnLevels are the levels below the base topic that are the program's own, so
 // that no source has their names.
-var OwnLevels = []string{"event", "mqtt", OwnSource}
+var OwnLevels = []string{EventLevel, "mqtt", OwnSource}
 
 // reservedKeys are the first levels of keys below which there is something
 // other than a source's states.
@@ -72,6 +77,8 @@ type sourceStates struct {
 	back    map[string]struct{}
 	// reported is when the source has reported something last.
 	reported time.Time
+	// held are keys whose copies are kept also after Settle.
+	held map[string]struct{}
 }
 
 type stateEntry struct {
@@ -228,11 +235,39 @@ func (s *States) Settle(source string) {
 		return
 	}
 	for key, st := range have.newest {
-		if st.confirmed < have.since && key != KeyAvailable {
+		if _, held := have.held[key]; st.confirmed < have.since && key != KeyAvailable && !held {
 			delete(have.newest, key)
 		}
 	}
 	have.settle()
+	s.wake()
+}
+
+// Hold says which states of a source change only when something happens, such as
+// those that are made of events: what a copy says of them holds until they are
+// reported, however long that takes.
+func (s *States) Hold(source string, keys ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.of(source)
+	have.held = map[string]struct{}{}
+	for _, key := range keys {
+		have.held[key] = struct{}{}
+	}
+	s.wake()
+}
+
+// Again has all states published once more, as they are.
+func (s *States) Again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock++
+	for _, have := range s.sources {
+		for key, st := range have.newest {
+			st.changed = s.clock
+			have.newest[key] = st
+		}
+	}
 	s.wake()
 }
 
@@ -288,7 +323,20 @@ type LiveState struct {
 	Version uint64
 }
 
-// Live returns all states, in the order in which they have got their values.
+// rank is the order of states: what says that there is something comes before
+// what says that it is there, and that before its values.
+func (st *State) rank() int {
+	switch {
+	case st.Source == DiscoverySource:
+		return 0
+	case st.Key == KeyAvailable:
+		return 1
+	}
+	return 2
+}
+
+// Live returns all states: those of DiscoverySource, then whether things are
+// there, then the others, each in the order in which they have got their values.
 // Their payloads are not to be changed.
 func (w *StateWatch) Live() []LiveState {
 	w.states.mu.Lock()
@@ -304,6 +352,9 @@ func (w *StateWatch) Live() []LiveState {
 	}
 	w.states.mu.Unlock()
 	slices.SortFunc(all, func(a, b LiveState) int {
+		if byRank := cmp.Compare(a.rank(), b.rank()); byRank != 0 {
+			return byRank
+		}
 		if a.Version != b.Version {
 			return cmp.Compare(a.Version, b.Version)
 		}
@@ -318,10 +369,16 @@ func (w *StateWatch) Awaits(source, key string) bool {
 	w.states.mu.Lock()
 	defer w.states.mu.Unlock()
 	have := w.states.sources[source]
-	if have == nil || !have.awaited {
+	if have == nil {
 		return false
 	}
 	_, back := have.back[key]
+	if _, held := have.held[key]; held {
+		return true
+	}
+	if !have.awaited {
+		return false
+	}
 	return !back
 }
 

@@ -141,3 +141,46 @@ func count(s *event.States) (n int) {
 	}
 	return n
 }
+
+// TestDiscoveryComesFirst, then whether things are there, then the rest; Again
+// has all of them changed, and a value that is equal is none.
+func TestDiscoveryComesFirst(t *testing.T) {
+	s := event.NewStates()
+	w := s.Watch()
+	defer w.Close()
+	report(t, s, "a", "k", "1", event.KeyAvailable, "online")
+	report(t, s, event.DiscoverySource, "device", "{}")
+	const want = "bridge/discovery/device={} a/available=online a/k=1"
+	woken(w)
+	before := w.Live()
+	if live(w) != want {
+		t.Errorf("got %s", live(w))
+	}
+	s.Again()
+	if !woken(w) || live(w) != want {
+		t.Errorf("again: %s", live(w))
+	}
+	for i, st := range w.Live() {
+		if st.Version <= before[i].Version {
+			t.Errorf("%s is not published again", st.Key)
+		}
+	}
+}
+
+// TestWhatIsHeldOutlivesSettling: copies of it are kept, and its newest value.
+func TestWhatIsHeldOutlivesSettling(t *testing.T) {
+	s := event.NewStates()
+	w := s.Watch()
+	defer w.Close()
+	s.Hold("a", "door", "lid")
+	report(t, s, "a", "door", "1", "bed", "1")
+	s.Expect("a", s.Mark())
+	s.Settle("a")
+	if live(w) != "a/door=1" || !w.Awaits("a", "lid") || w.Awaits("a", "bed") {
+		t.Errorf("it has %s; lid is awaited: %v", live(w), w.Awaits("a", "lid"))
+	}
+	s.Hold("a")
+	if w.Awaits("a", "lid") {
+		t.Error("what is not held any more is awaited")
+	}
+}

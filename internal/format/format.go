@@ -26,7 +26,7 @@ const FileName = "format"
 // maxFile bounds what is read of the file, in bytes.
 const maxFile = 4 << 10
 
-// ErrNewer is what Check and Enter return for a folder that is not for this
+// ErrNewer is what Check, CheckFile and Enter return for a folder that is not for this
 // version.
 var ErrNewer = errors.New("the state folder is too new")
 
@@ -70,6 +70,15 @@ func check(dir string, current int) (content, error) {
 		version = fmt.Sprintf("event2mqtt %.60s", c.WrittenBy)
 	}
 	return c, newer(fmt.Sprintf("the state folder %s was written by %s (format %d), and this version reads formats up to %d only: install that version or newer, or choose another folder with --state-dir; nothing was changed", dir, version, c.MinReader, current))
+}
+
+// CheckFile returns ErrNewer, with its text, for a file of the state folder that
+// says it has a format, if this version knows up to another.
+func CheckFile(path string, has, known int) error {
+	if has <= known {
+		return nil
+	}
+	return newer(fmt.Sprintf("%s has format %d, and this version reads formats up to %d only: it was written by a newer event2mqtt; install that version or newer, or choose another folder with --state-dir; nothing was changed", path, has, known))
 }
 
 // newer is ErrNewer with its text.

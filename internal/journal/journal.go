@@ -54,8 +54,7 @@ const (
 	SyncNever    SyncMode = "never"    // when the system sees fit
 )
 
-// FullPolicy says what to do when nothing more fits within MaxSize. On a full
-// disk events are always refused.
+// FullPolicy says what to do when nothing more fits within MaxSize.
 type FullPolicy string
 
 // The policies.
@@ -73,7 +72,10 @@ type Options struct {
 	MaxAge    time.Duration
 	Sync      SyncMode
 	SyncEvery time.Duration // for SyncInterval; default 1 s
-	WhenFull  FullPolicy
+	// WhenFull is what becomes of events that cursors have not acknowledged of
+	// which SetWhenFull says nothing. On a full disk those are never dropped.
+	// Default Refuse.
+	WhenFull FullPolicy
 	// SegmentSize is the size of one file, in bytes. Default 2 MiB, or an
 	// eighth of MaxSize if that is less.
 	SegmentSize int64
@@ -162,7 +164,7 @@ type Journal struct {
 	grown     bool             // or the end of the log does, which can wait
 	stale     bool             // and from the one that is replaced as a whole
 	dropped   bool             // the last mark, if there is none now
-	unmarked  bool             // there were events at the start, and no mark of any cursor
+	unmarked  bool             // nothing but what was there at the start is stored, and it had no mark of any cursor
 	news      chan struct{}    // closed, and nil again, when there are events; nil while nobody waits
 	closing   bool
 	closed    bool   // nothing is stored any more
@@ -201,7 +203,12 @@ type Journal struct {
 	// distrusted is set when the disk failed current in another way than being
 	// full: after a failed sync nobody knows what the cache still holds.
 	distrusted bool
-	litter     string // a segment whose beginning failed, to be removed first
+	noDisk     bool      // it was the disk that had no room for what was stored last
+	lacking    int64     // bytes of the most that was refused, while there is no room for that
+	fullSaid   time.Time // when the log was told last that the journal is full
+	fullUnsaid uint64    // events that were refused since
+	fullTold   bool      // it was told so, and not that there is room again
+	litter     string    // a segment whose beginning failed, to be removed first
 	buf        []byte
 
 	stop     chan struct{} // closed by Close
@@ -444,7 +451,8 @@ func (j *Journal) Alive(d time.Duration) bool {
 }
 
 // Failure returns why the newest events could not be stored, nil if they were
-// or if the next may be.
+// or if the next may be. While there is no room for what was refused, it says so
+// also when smaller ones still find some.
 func (j *Journal) Failure() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

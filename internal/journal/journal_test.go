@@ -19,6 +19,7 @@ import (
 
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/testkit"
 )
 
 func open(t testing.TB, opt journal.Options) *journal.Journal {
@@ -118,9 +119,20 @@ func TestEventsAndCursorSurviveRestartOnDisk(t *testing.T) {
 
 // TestCallersThatArriveTogetherShareOneSync counts syncs while many append.
 func TestCallersThatArriveTogetherShareOneSync(t *testing.T) {
+	rest := time.Millisecond
+	// A caller may have begun and not have arrived, so each round waits longer.
+	testkit.Eventually(t, "64 callers, of whom 63 wait for the sync of the first, take few syncs", func() bool {
+		rest *= 2
+		return syncsOf64(t, rest) <= 4
+	})
+}
+
+// syncsOf64 returns how many syncs 64 appends took of which the first was held
+// up until all others had begun, and for a while longer.
+func syncsOf64(t *testing.T, rest time.Duration) int32 {
 	fs := newMemFS(1)
 	release := make(chan struct{})
-	var syncs atomic.Int32
+	var syncs, begun atomic.Int32
 	fs.failWith(func(op, name string) error {
 		if op == "sync" && strings.HasSuffix(name, ".seg") && syncs.Add(1) == 1 {
 			<-release
@@ -129,7 +141,6 @@ func TestCallersThatArriveTogetherShareOneSync(t *testing.T) {
 	})
 	j := open(t, journal.Options{FS: fs})
 	var wg sync.WaitGroup
-	var begun atomic.Int32
 	for i := range 64 {
 		wg.Go(func() {
 			begun.Add(1)
@@ -141,11 +152,10 @@ func TestCallersThatArriveTogetherShareOneSync(t *testing.T) {
 	for begun.Load() < 64 || syncs.Load() < 1 {
 		time.Sleep(time.Millisecond)
 	}
+	time.Sleep(rest)
 	close(release)
 	wg.Wait()
-	if n := syncs.Load(); n > 32 {
-		t.Errorf("64 appends took %d syncs", n)
-	}
+	return syncs.Load()
 }
 
 func TestASinkThatKeepsUpNeverReadsDisk(t *testing.T) {

@@ -39,15 +39,8 @@ func (j *Journal) keepMarks() {
 			soonest(&note, time.Now().Add(max(endPause, pause)))
 		case <-timer.C:
 		}
-		if start := time.Now(); due(&note, start) {
-			if j.noteMarks() == nil {
-				signal(j.noted)
-				soonest(&whole, start.Add(wholeMarks))
-				pause = rest(notePause, time.Since(start), noteRest)
-			} else { // too many for a note, or the disk fails
-				whole, pause = start.Add(retryMarks), retryMarks
-			}
-		}
+		// A save comes before a note that is due at the same time: that may fail,
+		// and must not put off the save which then makes up for it.
 		if start := time.Now(); due(&whole, start) {
 			switch err := j.saveMarks(); {
 			case err == nil:
@@ -58,7 +51,18 @@ func (j *Journal) keepMarks() {
 				if start.Sub(told) >= time.Minute { // the log tells at once of what ails the disk
 					told = start
 					j.opt.Log.Error().Err(err).Msg("journal: cursors could not be saved; after a crash some events would be sent twice")
+				} else if pause == retryMarks {
+					note = time.Time{} // the disk takes neither, and the save is tried again
 				}
+			}
+		}
+		if start := time.Now(); due(&note, start) {
+			if j.noteMarks() == nil {
+				signal(j.noted)
+				soonest(&whole, start.Add(wholeMarks))
+				pause = rest(notePause, time.Since(start), noteRest)
+			} else { // too many for a note, or the disk fails
+				whole, pause = earliest(whole, start.Add(retryMarks)), retryMarks
 			}
 		}
 		timer.Reset(time.Until(earliest(note, whole)))

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -39,24 +40,33 @@ type mark struct {
 	acked  uint64
 	cursor *Cursor   // nil if none is open
 	closed time.Time // since when none is
-	// yields tells that a full journal goes on without what this cursor has yet
-	// to deliver. Else it holds that, and the journal takes no more.
-	yields bool
-	lost   uint64    // events that went undelivered, ever
-	unsaid uint64    // of them, those that no line in the log tells of
-	said   time.Time // when such a line was written
+	// closedAt is what the files say of that, in ms since 1970.
+	closedAt int64
+	// whenFull is what SetWhenFull said.
+	whenFull FullPolicy
+	lost     uint64    // events that went undelivered, ever
+	unsaid   uint64    // of them, those that no line in the log tells of
+	said     time.Time // when such a line was written
 }
 
+// close notes since when no cursor is open.
+func (m *mark) close(now time.Time) { m.closed, m.closedAt = now, now.UnixMilli() }
+
+// holds reports whether a full journal keeps what the mark has yet to pass, and
+// so takes no more, where Options.WhenFull is policy.
+func (m *mark) holds(policy FullPolicy) bool { return cmp.Or(m.whenFull, policy) == Refuse }
+
 // SetWhenFull says what happens when the journal is full of events that the
-// cursor of a name has not acknowledged: Refuse, with which each begins, holds
-// them, so that no more are taken; with DropOldest this cursor loses its
-// oldest, counted and logged, also on a full disk. It holds whether the cursor
-// is open or closed, and survives a restart. A cursor that is not known stays so.
+// cursor of a name has not acknowledged: Refuse holds them, so that no more are
+// taken; with DropOldest this cursor loses its oldest, counted and logged, also on
+// a full disk. Either goes before Options.WhenFull, which holds for those of which
+// nothing was said, or "". It holds whether the cursor is open or closed, and
+// survives a restart. A cursor that is not known stays so.
 func (j *Journal) SetWhenFull(name string, policy FullPolicy) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if m := j.marks[name]; m != nil && m.yields != (policy == DropOldest) {
-		m.yields = !m.yields
+	if m := j.marks[name]; m != nil && m.whenFull != policy {
+		m.whenFull = policy
 		j.moved()
 	}
 }
@@ -74,7 +84,7 @@ type Mark struct {
 	// Lost is how many were removed before they were, because the journal was
 	// full. It survives a restart, too.
 	Lost uint64
-	// WhenFull is what SetWhenFull said.
+	// WhenFull is what SetWhenFull said, Refuse if nothing.
 	WhenFull FullPolicy
 }
 
@@ -88,9 +98,7 @@ func (j *Journal) Marks() []Mark {
 		if entry.Open {
 			entry.Used = time.Now()
 		}
-		if entry.WhenFull = Refuse; m.yields {
-			entry.WhenFull = DropOldest
-		}
+		entry.WhenFull = cmp.Or(m.whenFull, Refuse)
 		out = append(out, entry)
 	}
 	slices.SortFunc(out, func(a, b Mark) int { return strings.Compare(a.Name, b.Name) })
@@ -160,8 +168,10 @@ type marksContent struct {
 	// and Given how many events went that they had not delivered.
 	Closed map[string]int64  `json:"closed,omitempty"`
 	Given  map[string]uint64 `json:"given,omitempty"`
-	// Yields are the cursors that lose their oldest when the journal is full.
+	// Yields are the cursors that lose their oldest when the journal is full,
+	// and Holds those that never do.
 	Yields map[string]bool `json:"yields,omitempty"`
+	Holds  map[string]bool `json:"holds,omitempty"`
 	// Last is the newest event, Removed the newest that went by order, and
 	// Lost the newest that was reported as missing.
 	Last    uint64 `json:"last,omitempty"`
@@ -180,14 +190,17 @@ func (j *Journal) content() marksContent {
 		Last: max(j.last, j.lostTo), Removed: j.removed, Lost: j.lostTo,
 	}
 	for name, m := range j.marks {
-		if m.cursor == nil && !m.closed.IsZero() {
-			set(&c.Closed, name, m.closed.UnixMilli())
+		if m.cursor == nil && m.closedAt != 0 {
+			set(&c.Closed, name, m.closedAt)
 		}
 		if m.lost > 0 {
 			set(&c.Given, name, m.lost)
 		}
-		if m.yields {
+		switch m.whenFull {
+		case DropOldest:
 			set(&c.Yields, name, true)
+		case Refuse:
+			set(&c.Holds, name, true)
 		}
 	}
 	return c
@@ -229,6 +242,7 @@ func (j *Journal) loadMarks(fallback map[string]uint64, known uint64) error {
 		j.removed, j.dropped = content.Removed, content.None
 		j.lostEnd(content, known)
 		content.Cursors = maps.Clone(content.Cursors)
+		j.skipRemoved(&content)
 		j.putBack(content.Cursors, fallback, known)
 		if j.id == "" {
 			j.id = content.ID
@@ -260,22 +274,64 @@ func (j *Journal) loadMarks(fallback map[string]uint64, known uint64) error {
 
 // takeMarks makes the marks of what was saved.
 func (j *Journal) takeMarks(content *marksContent) {
-	now := time.Now()
+	now, removed := time.Now(), j.orderly()
 	for name, acked := range content.Cursors {
 		if acked > maxSeq { // of a checkpoint
 			continue
 		}
-		m := &mark{name: name, acked: acked, closed: now, lost: content.Given[name], yields: content.Yields[name]}
-		if ms, ok := content.Closed[name]; ok && ms < now.UnixMilli() {
-			m.closed = time.UnixMilli(ms)
-		} else {
-			j.moved() // it was open until now, as far as anybody knows
+		// What went by order waits for nobody. Other events that are missing are
+		// reported when the cursor comes to them.
+		acked = max(acked, removed)
+		m := &mark{name: name, acked: acked, lost: content.Given[name]}
+		m.close(now) // it was open until now, as far as anybody knows
+		switch ms, ok := content.Closed[name]; {
+		case !ok || ms < firstClock:
+			j.moved()
+		case ms > now.UnixMilli(): // once the clock is right, this is
+			m.closedAt = ms
+		default:
+			m.close(time.UnixMilli(ms))
+		}
+		switch {
+		case content.Yields[name]:
+			m.whenFull = DropOldest
+		case content.Holds[name]:
+			m.whenFull = Refuse
 		}
 		j.marks[name] = m
 		// After a power cut without sync the log may end before a mark. Were
 		// those numbers used again, the cursor would skip new events.
 		j.next = max(j.next, acked+1)
 	}
+}
+
+// firstClock is the beginning of 2020, in ms since 1970: before that no clock was
+// right that a cursor was closed by.
+const firstClock = 1577836800_000
+
+// skipRemoved has cursors give up what went by order from behind them, as far as
+// nothing told of that yet: a version went by that knows nothing of them.
+func (j *Journal) skipRemoved(content *marksContent) {
+	to := j.orderly()
+	for name, acked := range content.Cursors {
+		if acked >= to {
+			continue
+		}
+		lost := to - acked
+		content.Cursors[name] = to
+		set(&content.Given, name, content.Given[name]+lost)
+		j.stats.Dropped += lost
+		j.moved()
+		j.opt.Log.Error().Str("sink", name).Uint64("events", lost).Msg("journal: events that this sink had not got were removed while an older version ran, which did not know it; it goes on behind them")
+	}
+}
+
+// orderly is the newest event that is not on disk, and rightly so.
+func (j *Journal) orderly() uint64 {
+	if len(j.segments) == 0 {
+		return 0
+	}
+	return min(j.removed, j.segments[0].first-1)
 }
 
 // putBack puts marks that are ahead of all that is stored back to where the

@@ -44,6 +44,26 @@ func (m *model) closeSide() {
 	}
 }
 
+// cancelSide opens it by mistake. Of a cursor that is not known nothing is left.
+func (m *model) cancelSide() {
+	if m.side.c != nil {
+		return
+	}
+	before, known := mark(m.j, "side")
+	c, err := m.j.CursorWith("side", journal.DropOldest)
+	if err != nil {
+		m.t.Fatalf("open the second cursor: %v", err)
+	}
+	c.Cancel()
+	if !known && !c.Fresh() { // all marks were lost, and so must not be this one
+		m.side = side{known: true, acked: m.j.Stats().Last}
+		return
+	}
+	if after, still := mark(m.j, "side"); still != known || after != before {
+		m.t.Fatalf("it was known: %v, %+v, and after it was cancelled: %v, %+v", known, before, still, after)
+	}
+}
+
 // readSide reads all there is, and acknowledges some of it.
 func (m *model) readSide(upTo int) {
 	m.openSide()
@@ -160,6 +180,7 @@ func (m *model) cursors() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"a second cursor reads": func(t *rapid.T) { m.readSide(rapid.IntRange(0, 50).Draw(t, "upto")) },
 		"it is closed":          func(*rapid.T) { m.closeSide(); m.checkMarks() },
+		"it is cancelled":       func(*rapid.T) { m.cancelSide(); m.checkMarks() },
 		"it is dropped": func(t *rapid.T) {
 			m.closeSide()
 			if err := m.j.DropCursor("side"); err != nil {

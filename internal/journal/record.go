@@ -38,6 +38,7 @@ const (
 	kindCheckpoint kind = 2
 	kindPosition   kind = 3 // an event without a name: only its position counts
 	kindRouted     kind = 4 // an event with a route of its own
+	kindAddressed  kind = 5 // the same, for one sink alone
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -75,6 +76,8 @@ func appendEvent(buf []byte, salt, seq, unsynced uint64, e *event.Event) []byte 
 	switch {
 	case e.Name == "":
 		k = kindPosition
+	case e.Only != "":
+		k = kindAddressed
 	case !e.Route.IsZero():
 		k = kindRouted
 	}
@@ -84,15 +87,19 @@ func appendEvent(buf []byte, salt, seq, unsynced uint64, e *event.Event) []byte 
 		b = appendBytes(b, e.Name)
 		b = appendBytes(b, e.Position.Key)
 		b = appendBytes(b, e.Position.Value)
-		if k == kindRouted {
+		if k == kindRouted || k == kindAddressed {
 			b = appendBytes(append(b, routeFlags(e.Route)), e.Route.Topic)
+		}
+		if k == kindAddressed {
+			b = appendBytes(b, e.Only)
 		}
 		return append(b, e.Payload...)
 	})
 }
 
 // routeFlags are the QoS, plus one if there is one, the retain flag, and whether
-// the message is published as it is.
+// the topic is from outside, which older versions do not look at, and the message
+// published as it is.
 func routeFlags(r event.Route) (flags byte) {
 	if r.QoS != nil {
 		flags = *r.QoS + 1
@@ -100,14 +107,17 @@ func routeFlags(r event.Route) (flags byte) {
 	if r.Retain {
 		flags |= 4
 	}
-	if r.Raw { // versions before this flag publish the event, as JSON
+	if r.Outside {
 		flags |= 8
+	}
+	if r.Raw { // versions before this flag publish the event, as JSON
+		flags |= 16
 	}
 	return flags
 }
 
 func readRoute(flags byte, topic []byte) event.Route {
-	r := event.Route{Topic: string(topic), Retain: flags&4 != 0, Raw: flags&8 != 0}
+	r := event.Route{Topic: string(topic), Retain: flags&4 != 0, Outside: flags&8 != 0, Raw: flags&16 != 0}
 	if qos := flags & 3; qos > 0 {
 		qos--
 		r.QoS = &qos
@@ -122,7 +132,7 @@ func appendBytes[T string | []byte](buf []byte, s T) []byte {
 
 // recordSize is an upper bound of an event's encoded size.
 func recordSize(e *event.Event) int {
-	return headerSize + 2 + 8*binary.MaxVarintLen64 + len(e.Route.Topic) +
+	return headerSize + 2 + 9*binary.MaxVarintLen64 + len(e.Route.Topic) + len(e.Only) +
 		len(e.Source) + len(e.Name) + len(e.Position.Key) + len(e.Position.Value) + len(e.Payload)
 }
 
@@ -164,15 +174,18 @@ func decodeSummed(data []byte, sum func(body []byte) uint32) (record, int, error
 	rec := record{kind: kind(d.byte()), seq: d.uvarint()}
 	rec.unsynced = rec.seq - d.uvarint()
 	switch rec.kind {
-	case kindEvent, kindPosition, kindRouted:
+	case kindEvent, kindPosition, kindRouted, kindAddressed:
 		rec.event.Time = time.Unix(0, d.varint())
 		rec.event.Source = string(d.bytes())
 		rec.event.Name = string(d.bytes())
 		rec.event.Position.Key = string(d.bytes())
 		rec.event.Position.Value = d.bytes()
-		if rec.kind == kindRouted {
-			rec.kind = kindEvent // which it is, for all others
+		if rec.kind == kindRouted || rec.kind == kindAddressed {
 			rec.event.Route = readRoute(d.byte(), d.bytes())
+			if rec.kind == kindAddressed {
+				rec.event.Only = string(d.bytes())
+			}
+			rec.kind = kindEvent // which it is, for all others
 		}
 		rec.event.Payload = d.data
 	case kindCheckpoint:

@@ -67,3 +67,25 @@ func TestWhatMayNeverHaveBeenAcknowledgedIsCut(t *testing.T) {
 		})
 	}
 }
+
+// TestARecordHoldsAllOfAnEvent: its route, and for which sink alone it is.
+func TestARecordHoldsAllOfAnEvent(t *testing.T) {
+	two := byte(2)
+	for _, e := range []event.Event{
+		{Name: "n", Source: "s", Payload: []byte("{}")},
+		{Name: "n", Route: event.Route{Topic: "t", QoS: &two, Retain: true}, Payload: []byte(`{"a":1}`)},
+		{Name: "n", Only: "log", Payload: []byte("{}")},
+		{Name: "n", Only: "log", Route: event.Route{Topic: "t"}, Position: event.Position{Key: "k", Value: []byte("v")}, Payload: []byte("{}")},
+	} {
+		e.Time = time.Unix(1, 2)
+		data := appendEvent(nil, 1, 7, 7, &e)
+		rec, size, err := decode(data, 1)
+		if err != nil || size != len(data) || size > recordSize(&e) || rec.kind != kindEvent {
+			t.Fatalf("%+v: %+v of %d bytes, %v", e, rec, size, err)
+		}
+		if got := rec.event; got.Only != e.Only || got.Name != e.Name || got.Source != e.Source || !got.Time.Equal(e.Time) || string(got.Payload) != string(e.Payload) ||
+			got.Route.Topic != e.Route.Topic || got.Route.Retain != e.Route.Retain || (got.Route.QoS == nil) != (e.Route.QoS == nil) || got.Position.Key != e.Position.Key {
+			t.Errorf("got %+v, want %+v", got, e)
+		}
+	}
+}

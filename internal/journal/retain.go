@@ -2,6 +2,7 @@ package journal
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -20,11 +21,42 @@ func (j *Journal) makeRoom(size int64) bool {
 		if fits {
 			return true
 		}
-		if j.dropOldest(j.bounds.Load().whenFull == DropOldest) {
-			continue
+		if !j.dropOldest(j.bounds.Load().whenFull) {
+			return false
 		}
-		return false
 	}
+}
+
+// couldMakeRoom reports whether makeRoom would free as much now, and frees
+// nothing. writing is held.
+func (j *Journal) couldMakeRoom(size int64) bool {
+	b := j.bounds.Load()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	free := b.maxSize - j.bytes()
+	for i, s := range j.segments {
+		if free >= size || len(j.holders(i, b.whenFull)) > 0 {
+			break
+		}
+		free += s.size
+		if i == len(j.segments)-1 { // one takes its place
+			free -= s.head
+		}
+	}
+	return free >= size
+}
+
+// holders are the cursors, sorted, for which a segment is kept though the
+// journal is full, where Options.WhenFull is policy. j.mu is held.
+func (j *Journal) holders(segment int, policy FullPolicy) (names []string) {
+	end := j.lastOf(segment)
+	for name, m := range j.marks {
+		if m.acked < end && m.holds(policy) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // bytes is the log's size on disk. j.mu is held.
@@ -37,22 +69,19 @@ func (j *Journal) bytes() int64 {
 }
 
 // dropOldest removes the oldest segment if every cursor is past it, but for
-// those that yield to a full journal, or in any case with force, and reports
-// whether it did. writing is held: it may have to end the active segment.
-func (j *Journal) dropOldest(force bool) bool {
+// those that yield to a full journal, where Options.WhenFull is policy, and
+// reports whether it did. writing is held: it may have to end the active segment.
+func (j *Journal) dropOldest(policy FullPolicy) bool {
 	j.mu.Lock()
 	if len(j.segments) == 0 {
 		j.mu.Unlock()
 		return false
 	}
 	oldest, end := j.segments[0], j.lastOf(0)
-	held := false
-	for _, m := range j.marks {
-		held = held || m.acked < end && !m.yields
-	}
+	held := len(j.holders(0, policy)) > 0
 	only := len(j.segments) == 1
 	empty := oldest.size == oldest.head
-	if held && !force || only && empty || oldest == j.current && j.broken {
+	if held || only && empty || oldest == j.current && j.broken {
 		j.mu.Unlock()
 		return false
 	}
@@ -61,11 +90,6 @@ func (j *Journal) dropOldest(force bool) bool {
 		lost = max(lost, j.skipTo(m, end))
 	}
 	j.stats.Dropped += lost
-	if held {
-		defer func() {
-			j.opt.Log.Warn().Uint64("events", lost).Msg("journal: full; dropped the oldest undelivered events, as journal.when_full says")
-		}()
-	}
 	j.mu.Unlock()
 	j.sayLost(time.Minute)
 	if only {
@@ -82,9 +106,7 @@ func (j *Journal) skipTo(m *mark, seq uint64) uint64 {
 	}
 	lost := seq - m.acked
 	m.lost += lost
-	if m.yields {
-		m.unsaid += lost
-	}
+	m.unsaid += lost
 	m.acked = seq
 	j.moved()
 	if c := m.cursor; c != nil {
@@ -97,25 +119,32 @@ func (j *Journal) skipTo(m *mark, seq uint64) uint64 {
 	return lost
 }
 
-// sayLost logs what cursors lost that yield to a full journal, of each as often
-// as every says.
+// sayLost logs what cursors lost to a full journal, of each as often as every
+// says.
 func (j *Journal) sayLost(every time.Duration) {
+	type line struct {
+		name, text string
+		lost       uint64
+	}
+	var said []line
 	j.mu.Lock()
-	said := map[string]uint64{}
-	open := map[string]bool{}
 	for name, m := range j.marks {
-		if m.unsaid > 0 && time.Since(m.said) >= every {
-			said[name], open[name] = m.unsaid, m.cursor != nil
-			m.unsaid, m.said = 0, time.Now()
+		if m.unsaid == 0 || time.Since(m.said) < every {
+			continue
 		}
+		text := "journal: full; this sink lost its oldest events, so that new ones are accepted, as its when_full says"
+		switch {
+		case m.cursor == nil:
+			text = "journal: full; the place that is kept of this sink, which is not configured any more, lost its oldest events, so that new ones are accepted"
+		case m.whenFull == "":
+			text = "journal: full; this sink lost its oldest events, so that new ones are accepted, as journal.when_full says"
+		}
+		said = append(said, line{name, text, m.unsaid})
+		m.unsaid, m.said = 0, time.Now()
 	}
 	j.mu.Unlock()
-	for name, lost := range said {
-		why := "it is not in use"
-		if open[name] {
-			why = "its when_full says so"
-		}
-		j.opt.Log.Warn().Str("cursor", name).Uint64("events", lost).Str("why", why).Msg("journal: full; this cursor lost its oldest events that were not delivered, so that new ones are taken")
+	for _, l := range said {
+		j.opt.Log.Warn().Str("sink", l.name).Uint64("events", l.lost).Msg(l.text)
 	}
 }
 
@@ -274,12 +303,48 @@ func (j *Journal) reconsider() {
 	if err == nil && j.Failure() == nil {
 		return
 	}
-	if errors.Is(err, ErrMissing) {
+	switch before := j.Failure(); {
+	case errors.Is(err, ErrMissing):
 		j.report(err, false)
-	} else if err = ErrFull; j.makeRoom(4 << 10) {
-		err = j.repair()
+	case j.repair() != nil: // the disk fails still
+		err = before
+	default:
+		if err = j.wouldStore(); err != nil && errors.Is(before, ErrFull) && !errors.Is(before, errHeld) {
+			err = before // which says more
+		}
+	}
+	if err == nil {
+		j.fits()
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.failure = err
+}
+
+// wouldStore returns why what was refused last for want of room would be refused
+// again, within the journal's bounds or on the disk. writing is held.
+func (j *Journal) wouldStore() error {
+	size := max(4<<10, min(j.lacking, j.maxAppend()))
+	if !j.couldMakeRoom(size) {
+		return j.fullError()
+	}
+	if !j.noDisk {
+		return nil
+	}
+	if j.active == nil {
+		if err := j.begin(); err != nil {
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		}
+	}
+	end := j.current.size + min(size, growBy)
+	if end <= j.alloc {
+		return nil
+	}
+	// Zeros behind the end are room that the next events have for certain.
+	if _, err := j.active.WriteAt(zeros[:end-j.alloc], j.alloc); err != nil {
+		_ = j.active.Truncate(j.alloc) // zeros would do no harm
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	j.alloc = end
+	return nil
 }

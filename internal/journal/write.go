@@ -42,7 +42,7 @@ func (j *Journal) commit(batch []*appender, size int64) {
 		return
 	}
 	err := j.store(batch, size)
-	for noSpace(err) && (j.dropDamaged(0) || j.dropOldest(false)) {
+	for noSpace(err) && (j.dropDamaged(0) || j.dropOldest(Refuse)) {
 		err = j.store(batch, size) // history had to go
 	}
 	if errors.Is(err, errGone) {
@@ -56,13 +56,18 @@ func (j *Journal) commit(batch []*appender, size int64) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	j.report(err, full)
+	if j.noDisk = full; errors.Is(err, ErrFull) {
+		j.lacking = max(j.lacking, size)
+	}
 
 	var count uint64
 	for _, a := range batch {
 		count += a.count()
 	}
+	if err != nil || size >= j.lacking || !errors.Is(j.Failure(), ErrFull) {
+		j.setFailure(err, count)
+	} // else there is still no room for what was refused
 	j.mu.Lock()
-	j.failure = err
 	switch {
 	case err == nil:
 		for _, a := range batch {
@@ -83,6 +88,19 @@ func (j *Journal) commit(batch []*appender, size int64) {
 		a.err = err
 		close(a.done)
 	}
+}
+
+// setFailure notes why events could not be stored, nil if they were. writing is
+// held.
+func (j *Journal) setFailure(err error, count uint64) {
+	if err == nil {
+		j.fits()
+	} else if errors.Is(err, errHeld) {
+		j.sayFull(err, count)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.failure = err
 }
 
 func noSpace(err error) bool {
@@ -107,7 +125,7 @@ func (j *Journal) show(a *appender) {
 		}
 	}
 	if a.count() > 0 {
-		j.last = a.last
+		j.last, j.unmarked = a.last, false
 	}
 }
 
@@ -115,7 +133,7 @@ func (j *Journal) show(a *appender) {
 // be found by a recovery, or the journal is broken until that is achieved.
 func (j *Journal) store(batch []*appender, size int64) error {
 	if !j.makeRoom(size) {
-		return fmt.Errorf("%w: its %d bytes (journal.max_size) hold events that are not yet delivered", ErrFull, j.bounds.Load().maxSize)
+		return j.fullError()
 	}
 	if err := j.repair(); err != nil {
 		return err

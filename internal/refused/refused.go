@@ -6,6 +6,8 @@ package refused
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,13 +24,16 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/format"
 )
 
 // Event is an event that was refused.
 type Event struct {
 	// ID is the event's, which stays the same should it be refused twice. It
 	// names the file.
-	ID      string      `json:"id"`
+	ID string `json:"id"`
+	// Sink is the configured name of the sink that has refused it. Another may
+	// have refused it, too, and then there is a file for each.
 	Sink    string      `json:"sink"`
 	Refused time.Time   `json:"refused"` // when
 	Reason  string      `json:"reason"`
@@ -42,10 +47,19 @@ type Event struct {
 	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
-// Event is the event as the journal takes it.
+// Event is the event as the journal takes it, for the sink that has refused it.
 func (e *Event) Event() event.Event {
-	return event.Event{Name: e.Name, Source: e.Source, Time: e.Time, Payload: e.Payload, Route: e.Route}
+	return event.Event{Name: e.Name, Source: e.Source, Time: e.Time, Payload: e.Payload, Route: e.Route, Only: e.Sink}
 }
+
+// content is what a file holds.
+type content struct {
+	Format int `json:"format,omitempty"` // 0 is as 1
+	Event
+}
+
+// fileFormat is the newest that this version reads.
+const fileFormat = 1
 
 // Bounds of a folder. The newest event is kept in any case.
 const (
@@ -82,17 +96,18 @@ const suffix = ".json"
 func (f *Folder) Keep(e Event) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	key := f.key(&e)
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
 	e.Bytes = len(e.Payload)
-	err := encoder.Encode(e)
+	err := encoder.Encode(content{fileFormat, e})
 	if err == nil {
 		err = os.MkdirAll(f.dir, 0o700)
 	}
 	if err == nil {
 		var path string
-		if path, err = f.path(e.ID); err == nil {
+		if path, err = f.path(key); err == nil {
 			err = renameio.WriteFile(path, text.Bytes(), 0o600)
 		}
 	}
@@ -102,8 +117,44 @@ func (f *Folder) Keep(e Event) error {
 	if err != nil {
 		return fmt.Errorf("keep the refused event: %w", err)
 	}
-	f.makeRoom(e.ID + suffix)
+	f.makeRoom(key + suffix)
 	return nil
+}
+
+// apart stands in a file's name between the event's id and what tells apart the
+// sinks that have refused it.
+const apart = "@"
+
+// key is the name of an event's file without the suffix: its id, as long as no
+// other sink has refused it. mu is held.
+func (f *Folder) key(e *Event) string {
+	sum := sha256.Sum256([]byte(e.Sink))
+	own := e.ID + apart + hex.EncodeToString(sum[:4])
+	if _, err := f.read(own); err == nil {
+		return own
+	}
+	if first, err := f.read(e.ID); err == nil && first.Sink != e.Sink {
+		return own
+	}
+	return e.ID
+}
+
+// keys are the files of an id, without the suffix. mu is held.
+func (f *Folder) keys(id string) (keys []string, err error) {
+	if _, err := f.path(id); err != nil || strings.Contains(id, apart) {
+		return nil, fmt.Errorf("%q: %w", id, ErrUnknown)
+	}
+	files, err := f.files()
+	for _, info := range files {
+		key := strings.TrimSuffix(info.Name(), suffix)
+		if of, _, _ := strings.Cut(key, apart); of == id {
+			keys = append(keys, key)
+		}
+	}
+	if err == nil && len(keys) == 0 {
+		err = fmt.Errorf("%q: %w", id, ErrUnknown)
+	}
+	return keys, err
 }
 
 // syncDir has a file's name survive a power cut.
@@ -184,8 +235,8 @@ func (f *Folder) files() ([]fs.FileInfo, error) {
 	return files, err
 }
 
-// List returns all events, oldest first, without what can be long, payload and route, and the error
-// for those files that hold none.
+// List returns all events, oldest first, without what can be long (payload and
+// route), and the error for those files that hold none.
 func (f *Folder) List() ([]Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -203,28 +254,49 @@ func (f *Folder) List() ([]Event, error) {
 	return out, errors.Join(errs...)
 }
 
-// Get returns an event.
-func (f *Folder) Get(id string) (Event, error) {
+// Get returns the events that are kept under an id: one for each sink that has
+// refused it.
+func (f *Folder) Get(id string) ([]Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.read(id)
+	keys, err := f.keys(id)
+	if err != nil {
+		return nil, err
+	}
+	var out []Event
+	for _, key := range keys {
+		e, err := f.read(key)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
 }
 
 // Remove forgets an event.
 func (f *Folder) Remove(id string) error {
+	return f.remove(id, func(string) bool { return true })
+}
+
+// RemoveOf forgets that one sink has refused an event.
+func (f *Folder) RemoveOf(id, sink string) error {
+	return f.remove(id, func(key string) bool { e, err := f.read(key); return err == nil && e.Sink == sink })
+}
+
+func (f *Folder) remove(id string, which func(key string) bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	path, err := f.path(id)
-	if err == nil {
-		err = os.Remove(path)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%q: %w", id, ErrUnknown)
+	keys, err := f.keys(id)
+	for _, key := range keys {
+		if err == nil && which(key) {
+			err = os.Remove(filepath.Join(f.dir, key+suffix))
+		}
 	}
 	return err
 }
 
-// path returns an event's file. An id comes from outside.
+// path returns the file of a key. An id comes from outside.
 func (f *Folder) path(id string) (string, error) {
 	if id == "" || len(id) > 200 || strings.ContainsAny(id, "/\\\x00") || id[0] == '.' {
 		return "", fmt.Errorf("%q: %w", id, ErrUnknown)
@@ -232,9 +304,10 @@ func (f *Folder) path(id string) (string, error) {
 	return filepath.Join(f.dir, id+suffix), nil
 }
 
-// read reads an event. mu is held.
-func (f *Folder) read(id string) (e Event, err error) {
-	path, err := f.path(id)
+// read reads the event of a key. mu is held.
+func (f *Folder) read(key string) (e Event, err error) {
+	id, _, _ := strings.Cut(key, apart)
+	path, err := f.path(key)
 	if err != nil {
 		return e, err
 	}
@@ -253,7 +326,14 @@ func (f *Folder) read(id string) (e Event, err error) {
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxFile))
+	var is struct{ Format int }
 	if err == nil {
+		err = json.Unmarshal(text, &is)
+	}
+	if err == nil {
+		if err := format.CheckFile(path, is.Format, fileFormat); err != nil {
+			return e, err
+		}
 		err = json.Unmarshal(text, &e)
 	}
 	if err == nil && (e.ID != id || e.Name == "") {

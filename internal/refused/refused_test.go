@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/format"
 )
 
 func keep(t *testing.T, f *Folder, id string, bytes int) Event {
@@ -21,7 +23,7 @@ func keep(t *testing.T, f *Folder, id string, bytes int) Event {
 	two := byte(2)
 	e := Event{
 		ID: id, Sink: "mqtt", Refused: time.Now().UTC().Round(0), Reason: "too large", Topic: "t/x", Name: "N", Source: "s", Time: time.Unix(1700000000, 5).UTC(),
-		Route: event.Route{Topic: "t/x", QoS: &two, Retain: true}, Payload: []byte(`{"p":"<&\u2028` + strings.Repeat("x", bytes) + `"}`),
+		Route: event.Route{Topic: "t/x", Outside: true, QoS: &two, Retain: true}, Payload: []byte(`{"p":"<&\u2028` + strings.Repeat("x", bytes) + `"}`),
 	}
 	if err := f.Keep(e); err != nil {
 		t.Fatal(err)
@@ -54,7 +56,7 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 	}
 	want := keep(t, f, "j-1", 10)
 	got, err := Open(f.dir, zerolog.Nop()).Get("j-1")
-	if err != nil || !reflect.DeepEqual(got, want) {
+	if err != nil || !reflect.DeepEqual(got, []Event{want}) {
 		t.Fatalf("got %+v (%v), want %+v", got, err, want)
 	}
 	keep(t, f, "j-1", 10) // refused again: the same file
@@ -63,6 +65,20 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 	}
 	if err := f.Remove("j-1"); err != nil || len(ids(t, f)) != 0 {
 		t.Fatalf("it is still there: %v", err)
+	}
+}
+
+// TestAnEventOfANewerVersionIsLeftAlone: it is told of, and not sent in part.
+func TestAnEventOfANewerVersionIsLeftAlone(t *testing.T) {
+	f := Open(t.TempDir(), zerolog.Nop())
+	if err := os.WriteFile(filepath.Join(f.dir, "j-1.json"), []byte(`{"format":2,"id":"j-1","event":{"name":"N"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Get("j-1"); !errors.Is(err, format.ErrNewer) {
+		t.Errorf("got %v", err)
+	}
+	if list, err := f.List(); len(list) != 0 || !errors.Is(err, format.ErrNewer) {
+		t.Errorf("listed %v, %v", list, err)
 	}
 }
 
@@ -110,5 +126,42 @@ func TestIdsAndFilesFromOutsideAreNotTrusted(t *testing.T) {
 	list, err := f.List()
 	if len(list) != 1 || err == nil || !strings.Contains(err.Error(), "bad.json") {
 		t.Errorf("list %v, %v", list, err)
+	}
+}
+
+// TestTwoSinksMayRefuseOneEvent: each has a file of its own, and the event is
+// for each sink alone when it is sent again.
+func TestTwoSinksMayRefuseOneEvent(t *testing.T) {
+	f := Open(filepath.Join(t.TempDir(), "refused"), zerolog.Nop())
+	for _, sink := range []string{"mqtt", "log", "mqtt", "log", "../x"} {
+		if err := f.Keep(Event{ID: "j-1", Sink: sink, Name: "N", Payload: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(f.dir, "j-1.json")); err != nil {
+		t.Error("the first file is not named as older versions have it:", err)
+	}
+	sinks := func() (out []string) {
+		events, err := f.Get("j-1")
+		for i := range events {
+			out = append(out, events[i].Event().Only)
+		}
+		if list, _ := f.List(); len(list) != len(events) || err != nil && !errors.Is(err, ErrUnknown) {
+			t.Errorf("got %d, listed %d, %v", len(events), len(list), err)
+		}
+		slices.Sort(out)
+		return out
+	}
+	if got := fmt.Sprint(sinks()); got != "[../x log mqtt]" {
+		t.Errorf("kept for %s", got)
+	}
+	if err := f.RemoveOf("j-1", "mqtt"); err != nil || fmt.Sprint(sinks()) != "[../x log]" {
+		t.Errorf("left for %v, %v", sinks(), err)
+	}
+	if err := f.Keep(Event{ID: "j-1", Sink: "log", Name: "N", Payload: []byte("{}")}); err != nil || len(sinks()) != 2 {
+		t.Errorf("again for %v, %v", sinks(), err)
+	}
+	if err := f.Remove("j-1"); err != nil || len(sinks()) != 0 {
+		t.Errorf("left for %v, %v", sinks(), err)
 	}
 }

@@ -114,6 +114,9 @@ func (p *Batch) apply(e *event.Event, rules []*rule) Verdict {
 		if edit(r, e) {
 			decoded = nil
 		}
+		if p.set.watch != nil && r.edits {
+			p.set.watch(r.is, e, nil)
+		}
 		if r.Dedupe && p.repeated(r, e) {
 			p.counts = append(p.counts, &r.dropped)
 			return Verdict{Kind: Repeat, By: r.is}
@@ -148,7 +151,7 @@ func edit(r *rule, e *event.Event) (changed bool) {
 	if r.Topic != "" {
 		// One that cannot be rendered leaves the topic as it is.
 		if name, err := r.topic.Render(topic.Values{Event: e.Name, Source: e.Source, Payload: e.Payload}); err == nil {
-			e.Route.Topic = name
+			e.Route.Topic, e.Route.Outside = name, r.topic.Outside()
 		}
 	}
 	if r.QoS != nil {

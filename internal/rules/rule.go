@@ -3,10 +3,7 @@ package rules
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"sync/atomic"
-	"unicode"
-	"unicode/utf8"
 
 	"event2mqtt/internal/config"
 )
@@ -57,10 +54,9 @@ func checkName(name string) error {
 		return nil
 	case len(name) > maxName:
 		return config.Errorf("name", "has %d bytes; at most %d are allowed", len(name), maxName)
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }):
-		return config.Errorf("name", "%q holds characters that cannot be printed; leave them out", name)
-	case strings.TrimSpace(name) != name:
-		return config.Errorf("name", "%q begins or ends with a space; leave it out", name)
+	}
+	if err := config.CheckName(name); err != nil {
+		return err
 	}
 	if _, err := strconv.ParseUint(name, 10, 64); err == nil {
 		return config.Errorf("name", "%q is a number, and rules without a name are called by theirs; add a letter", name)

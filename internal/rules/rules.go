@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,7 +34,7 @@ type Config struct {
 	// Name tells the rule apart for people and programs. It has no part in
 	// what the rule does, nor in what it remembers.
 	Name string `koanf:"name" example:"no chatter" doc:"Metrics and messages call the rule by this name, and without one by its number, counted from 0."`
-	// Match are patterns of event names, or groups of OctoPrint's such as
+	// Match are patterns of event names, or classes of OctoPrint's such as
 	// @printjob; one of them must match. None match all.
 	Match []string `koanf:"match" example:"Client*" doc:"Patterns of event names, or OctoPrint's classes such as @printjob; one must match."`
 	// Source is a pattern of source names.
@@ -44,7 +45,7 @@ type Config struct {
 	Keep   bool   `koanf:"keep" default:"false" doc:"End the rules for the event, which is sent as it is then."`
 	Drop   bool   `koanf:"drop" default:"false" doc:"Do not send the event."`
 	Rename string `koanf:"rename" doc:"The new name of the event."`
-	Topic  string `koanf:"topic" doc:"The topic of the event's message, instead of publish.event_topic."`
+	Topic  string `koanf:"topic" doc:"The topic of the event's message, instead of publish.event_topic and with the same placeholders."`
 	QoS    *int   `koanf:"qos" oneof:"0,1,2" doc:"The QoS of the event's message, instead of publish.qos."`
 	Retain bool   `koanf:"retain" default:"false" doc:"Whether the event's message is retained."`
 
@@ -58,13 +59,13 @@ type Config struct {
 	Ignore      []string      `koanf:"ignore" doc:"Keys of the payload that do not count for dedupe."`
 }
 
-// Groups are OctoPrint's classes of events, as its MQTT plugin has them.
+// groups are OctoPrint's classes of events, as its MQTT plugin has them.
 var groups = map[string][]string{
-	"@server":    {"Startup", "Shutdown", "ClientOpened", "ClientClosed", "ClientAuthed", "ClientDeauthed", "ConnectivityChanged", "UserLoggedIn", "UserLoggedOut"},
-	"@comm":      {"Connecting", "Connected", "Disconnecting", "Disconnected", "Error", "PrinterStateChanged", "PrinterReset", "FirmwareData"},
-	"@files":     {"Upload", "File*", "Folder*", "UpdatedFiles", "MetadataAnalysis*", "Transfer*"},
-	"@printjob":  {"Print{Started,Failed,Done,Cancelling,Cancelled,Paused,Resumed}", "ChartMarked"},
-	"@gcode":     {"PowerOn", "PowerOff", "Home", "Dwelling", "Waiting", "Cooling", "Alert", "Conveyor", "Eject", "EStop", "ToolChange", "CommandSuppressed", "InvalidToolReported", "FilamentChange", "GcodeScript*"},
+	"@server":    {"Startup", "Shutdown", "ClientOpened", "ClientClosed", "ClientAuthed", "ClientDeauthed", "ConnectivityChanged", "ConnectionsAutorefreshed", "UserLoggedIn", "UserLoggedOut"},
+	"@comm":      {"Connecting", "Connected", "Disconnecting", "Disconnected", "Error", "PrinterStateChanged", "PrinterReset", "PrinterControlsChanged", "FirmwareData"},
+	"@files":     {"Upload", "File*", "Folder*", "UpdatedFiles", "Metadata*", "Transfer*"},
+	"@printjob":  {"Print{Started,Failed,Done,Cancelling,Cancelled,Paused,Resumed}", "PausedForUser", "ChartMarked"},
+	"@gcode":     {"PowerOn", "PowerOff", "Home", "Dwelling", "Waiting", "Cooling", "Alert", "Conveyor", "Eject", "EStop", "ToolChange", "CommandSuppressed", "InvalidToolReported", "FilamentChange", "RegisteredMessageReceived", "GcodeScript*"},
 	"@position":  {"ZChange", "PositionUpdate"},
 	"@timelapse": {"CaptureStart", "CaptureFailed", "CaptureDone", "Movie*", "PostRoll*"},
 	"@slicing":   {"Slicing*"},
@@ -103,6 +104,7 @@ const (
 type Set struct {
 	rules []*rule
 	log   zerolog.Logger
+	watch func(by *Rule, e *event.Event, failed error) // may be nil
 
 	timestamp string // the key of an event's time
 	maxHeld   int    // bytes
@@ -127,6 +129,9 @@ type Options struct {
 	// Before is the set that this one follows: what its rules remember goes
 	// over to those that stay the same. May be nil.
 	Before *Set
+	// Watch is told of each rule that has changed an event, which is as it is
+	// then, and of each whose expression failed, with why. May be nil.
+	Watch func(by *Rule, e *event.Event, failed error)
 	// Place tells where the rule of an index is written, as Rule has it. May
 	// be nil.
 	Place func(index int) (file string, line int)
@@ -142,6 +147,7 @@ type rule struct {
 	when   *vm.Program
 	topic  topic.Template
 	add    []addition
+	edits  bool        // it changes events
 	warned atomic.Bool // that its expression has failed
 	*memory
 	*counters
@@ -178,7 +184,7 @@ func Check(list []Config, base string) error {
 
 // New makes a set of rules.
 func New(list []Config, o Options) (*Set, error) {
-	s := &Set{log: o.Log, timestamp: cmp.Or(o.Timestamp, event.DefaultTimestampField), maxHeld: cmp.Or(o.MaxHeld, 256<<10), shared: &shared{}}
+	s := &Set{log: o.Log, watch: o.Watch, timestamp: cmp.Or(o.Timestamp, event.DefaultTimestampField), maxHeld: cmp.Or(o.MaxHeld, 256<<10), shared: &shared{}}
 	var errs []error
 	for i, c := range list {
 		r, err := compile(c, o.Base)
@@ -247,27 +253,9 @@ func compile(c Config, base string) (*rule, error) {
 	}
 	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
 	relation := func(key, other, text string) { errs = append(errs, config.Relation(key, other, "%s", text)) }
-	for i, pattern := range c.Match {
-		names, isGroup := groups[pattern]
-		switch {
-		case isGroup:
-			r.names = append(r.names, names...)
-		case len(pattern) > 0 && pattern[0] == '@':
-			var known []string
-			for name := range groups {
-				known = append(known, name)
-			}
-			slices.Sort(known)
-			text := fmt.Sprintf("there is no group %s; there are %v", pattern, known)
-			if near := config.Near(pattern, known...); near != "" {
-				text += "; did you mean " + near + "?"
-			}
-			bad(fmt.Sprintf("match[%d]", i), "%s", text)
-		case !doublestar.ValidatePattern(pattern) || pattern == "":
-			bad(fmt.Sprintf("match[%d]", i), "%q is not a pattern; write for example Print* or {Print,Transfer}Done", pattern)
-		default:
-			r.names = append(r.names, pattern)
-		}
+	var err error
+	if r.names, err = Names(c.Match); err != nil {
+		errs = append(errs, err.(interface{ Unwrap() []error }).Unwrap()...)
 	}
 	if c.Source != "" && !doublestar.ValidatePattern(c.Source) {
 		bad("source", "%q is not a pattern; write for example printer-*", c.Source)
@@ -288,16 +276,18 @@ func compile(c Config, base string) (*rule, error) {
 		var err error
 		if r.topic, err = topic.Parse(c.Topic, base); err != nil {
 			bad("topic", "%w", err)
+		} else if place := event.OwnPlace(base, r.topic.Sample(), event.OwnSource); place != "" && r.topic.Outside() {
+			bad("topic", "%q: topics below %s are the program's own, and no event may choose one", c.Topic, place)
 		}
 	}
-	edits := c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || len(c.Pick)+len(c.Remove)+len(c.Add) > 0
+	r.edits = c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || len(c.Pick)+len(c.Remove)+len(c.Add) > 0
 	thins := c.MinInterval != 0 || c.Dedupe
 	switch {
 	case c.Keep && c.Drop:
 		relation("drop", "keep", "keep is set already; leave one of them out")
-	case (c.Keep || c.Drop) && (edits || thins):
+	case (c.Keep || c.Drop) && (r.edits || thins):
 		bad("", "keep and drop end what the rules do with an event; put the other actions into a rule before")
-	case !c.Keep && !c.Drop && !edits && !thins:
+	case !c.Keep && !c.Drop && !r.edits && !thins:
 		bad("", "the rule does nothing; set one of keep, drop, rename, topic, qos, retain, pick, remove, add, min_interval, dedupe")
 	}
 	if len(c.Per) > 0 && c.MinInterval == 0 {
@@ -316,6 +306,35 @@ func compile(c Config, base string) (*rule, error) {
 	_, _ = h.Write(text)
 	r.id = fmt.Sprintf("%x", h.Sum64())
 	return r, errors.Join(errs...)
+}
+
+// Names returns the patterns of names that the option match stands for: classes
+// such as @printjob are replaced by theirs. The error is of joined KeyErrors
+// below match, one for each item that is wrong.
+func Names(match []string) (names []string, err error) {
+	var errs []error
+	for i, pattern := range match {
+		class, isClass := groups[pattern]
+		bad := func(format string, args ...any) {
+			errs = append(errs, config.Errorf(fmt.Sprintf("match[%d]", i), format, args...))
+		}
+		switch {
+		case isClass:
+			names = append(names, class...)
+		case strings.HasPrefix(pattern, "@"):
+			known := slices.Sorted(maps.Keys(groups))
+			text := fmt.Sprintf("there is no class %s; there are %s", pattern, strings.Join(known, ", "))
+			if near := config.Near(pattern, known...); near != "" {
+				text += "; did you mean " + near + "?"
+			}
+			bad("%s", text)
+		case !doublestar.ValidatePattern(pattern) || pattern == "":
+			bad("%q is not a pattern; write for example Print* or {Print,Transfer}Done", pattern)
+		default:
+			names = append(names, pattern)
+		}
+	}
+	return names, errors.Join(errs...)
 }
 
 // compileAdd makes what add puts in, sorted by key.
@@ -365,6 +384,9 @@ func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bo
 	}
 	result, err := expr.Run(r.when, environment{e.Name, e.Source, payload()})
 	if err != nil {
+		if s.watch != nil {
+			s.watch(r.is, e, errors.New(expressionError(err)))
+		}
 		if r.failed.Add(1); !r.warned.Swap(true) {
 			s.log.Warn().Str("when", r.When).Str("event", e.Name).Str("source", e.Source).Str("error", expressionError(err)).Msgf("%s: the expression failed; the rule does not apply to this event", r.is)
 		}
@@ -374,8 +396,8 @@ func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bo
 	return yes
 }
 
-// MatchesName reports whether one of the patterns fits the name of an event.
-// Groups are none of them.
+// MatchesName reports whether one of the patterns, which are those of Names, fits
+// the name of an event.
 func MatchesName(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, name) })
 }

@@ -37,6 +37,9 @@ func apply(s *rules.Set, now time.Time, name, payload string) string {
 	out := e.Name + " " + string(e.Payload)
 	if e.Route.Topic != "" {
 		out += " to " + e.Route.Topic
+		if e.Route.Outside {
+			out += " chosen by the sender"
+		}
 	}
 	if e.Route.QoS != nil {
 		out += fmt.Sprint(" QoS ", *e.Route.QoS)
@@ -65,7 +68,8 @@ func TestRulesDoWhatTheySay(t *testing.T) {
 		{[]rules.Config{{When: "payload.progress >= 50", Drop: true}}, "A", `{}`, "A {}"}, // fails: passed on
 		{[]rules.Config{{When: `event startsWith "P" and source == "printer"`, Rename: "Q"}}, "P", `{}`, "Q {}"},
 		{[]rules.Config{{Rename: "Q"}, {Match: []string{"P"}, Drop: true}, {Match: []string{"Q"}, Add: map[string]any{"n": 1}}}, "P", `{}`, `Q {"n":1}`},
-		{[]rules.Config{{Topic: "{base}/{event|lower}/{payload.tool}", QoS: &two, Retain: true}}, "Tool", `{"tool":3}`, `Tool {"tool":3} to base/tool/3 QoS 2 retained`},
+		{[]rules.Config{{Topic: "{base}/{event|lower}/{payload.tool}", QoS: &two, Retain: true}}, "Tool", `{"tool":3}`, `Tool {"tool":3} to base/tool/3 chosen by the sender QoS 2 retained`},
+		{[]rules.Config{{Topic: "{base}/{event}"}, {Topic: "{base}/{source|snake}"}}, "A", `{}`, `A {} to base/printer`},
 		{[]rules.Config{{Pick: []string{"a", "c"}}}, "A", `{"a":1,"b":2,"c":[3]}`, `A {"a":1,"c":[3]}`},
 		{[]rules.Config{{Remove: []string{"a"}}}, "A", `{"a":1,"b":12345678901234567890}`, `A {"b":12345678901234567890}`},
 		{[]rules.Config{{Add: map[string]any{"room": "cellar", "a": map[string]any{"b": true}}}}, "A", `{"a":1}`, `A {"a":{"b":true},"room":"cellar"}`},

@@ -189,13 +189,16 @@ type run struct {
 	template  topic.Template
 	published []message
 	decisions []string
+	changed   []*rules.Rule // by which the event under way was changed
+	failed    []string      // what else is to be told of it
 }
 
 // try lets the events of a test happen, held back ones at the end of their
 // interval.
-func (s Setup) try(t *Case) (r run, err error) {
-	r.Setup = s
-	if r.set, err = rules.New(s.Rules, rules.Options{Base: s.Base, Timestamp: s.Normaliser.TimestampField, Place: s.Place}); err != nil {
+func (s Setup) try(t *Case) (*run, error) {
+	r := &run{Setup: s}
+	var err error
+	if r.set, err = rules.New(s.Rules, rules.Options{Base: s.Base, Timestamp: s.Normaliser.TimestampField, Place: s.Place, Watch: r.watch}); err != nil {
 		return r, err
 	}
 	if r.template, err = topic.Parse(s.EventTopic, s.Base); err != nil {
@@ -227,11 +230,11 @@ func (r *run) happen(i int, given Event, source string, now time.Time) error {
 	batch := r.set.Begin(now)
 	verdict := batch.Apply(&e)
 	batch.Commit()
-	text := decision(verdict)
+	text := r.decision(given.Event, &e, verdict)
 	if len(batch.Replaced) > 0 {
 		text += ", in place of the one that it held before"
 	}
-	r.decide("event %d %s: %s", i+1, given.Event, text)
+	r.decide(fmt.Sprintf("event %d %s", i+1, given.Event), text)
 	if verdict.Kind != rules.Pass {
 		return nil
 	}
@@ -244,7 +247,7 @@ func (r *run) sendDue(now time.Time) error {
 		due, _ := r.set.Due(now)
 		for _, h := range due {
 			err := r.set.Send(h, h.Due, func(p *rules.Batch, e *event.Event, v rules.Verdict) error {
-				r.decide("%s that %s held: %s", h.Event.Name, p.Sender, decision(v))
+				r.decide(fmt.Sprintf("%s that %s held", h.Event.Name, p.Sender), r.decision(h.Event.Name, e, v))
 				if v.Kind != rules.Pass {
 					return nil
 				}
@@ -277,17 +280,42 @@ func (r *run) publish(e event.Event) (err error) {
 	return nil
 }
 
-func (r *run) decide(format string, args ...any) {
-	r.decisions = append(r.decisions, fmt.Sprintf(format, args...))
+// watch notes what a rule did to the event under way without deciding.
+func (r *run) watch(by *rules.Rule, _ *event.Event, failed error) {
+	if failed != nil {
+		r.failed = append(r.failed, fmt.Sprintf("%s does not apply, since its expression failed: %s", by, failed))
+		return
+	}
+	r.changed = append(r.changed, by)
 }
 
-// decision says what a verdict is, and by which rule.
-func decision(v rules.Verdict) string {
+// decide notes what became of the event under way, and why.
+func (r *run) decide(what, text string) {
+	r.decisions = append(r.decisions, what+": "+text)
+	for _, text := range r.failed {
+		r.decisions = append(r.decisions, what+": "+text)
+	}
+	r.changed, r.failed = nil, nil
+}
+
+// decision says what a verdict is, and by which rule; of an event that had a
+// name before, also which rules have changed it.
+func (r *run) decision(before string, e *event.Event, v rules.Verdict) string {
 	text := map[rules.Kind]string{
 		rules.Pass: "published", rules.Drop: "dropped", rules.Repeat: "dropped as it says the same as the one before", rules.Hold: "held",
 	}[v.Kind]
+	if e.Name != before && v.Kind == rules.Pass {
+		text += " as " + e.Name
+	}
 	if v.By != nil {
 		text += " by " + v.By.String()
+	}
+	join := ", changed by "
+	for _, rule := range r.changed {
+		if rule != v.By { // one that also holds it is named already
+			text += join + rule.String()
+			join = " and "
+		}
 	}
 	return text
 }

@@ -108,6 +108,31 @@ func TestTestsTellWhichRuleDecides(t *testing.T) {
 	}
 }
 
+// TestTestsTellWhichRulesChangeAnEvent, its new name, and why a when failed.
+func TestTestsTellWhichRulesChangeAnEvent(t *testing.T) {
+	plan := load(t, `rules:
+  - {match: Done, when: payload.t > 5, rename: LongDone}
+  - {match: LongDone, add: {room: cellar}, name: room}
+  - {match: Gone, rename: Away}
+  - {match: Away, drop: true}
+`)
+	result, err := plan.RuleTest().Run(&ruletest.Case{Events: []ruletest.Event{
+		{Event: "Done", Payload: map[string]any{"t": 6}}, {Event: "Done"}, {Event: "Gone"}, {Event: "LongDone"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := folder.ReplaceAllString(strings.Join(result.Decisions, "\n"), "(")
+	want := `event 1 Done: published as LongDone, changed by rules[0] (config.yaml:2) and rules[1] "room" (config.yaml:3)
+event 2 Done: published
+event 2 Done: rules[0] (config.yaml:2) does not apply, since its expression failed: invalid operation: <nil> > int (1:11)
+event 3 Gone: dropped by rules[3] (config.yaml:5), changed by rules[2] (config.yaml:4)
+event 4 LongDone: published, changed by rules[1] "room" (config.yaml:3)`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestBadTestsSayWhatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		"tests: []\n":                              "tests.yaml:1:1: tests: there are none",

@@ -2,10 +2,6 @@ package sinks
 
 import (
 	"errors"
-	"fmt"
-	"slices"
-
-	"github.com/bmatcuk/doublestar/v4"
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
@@ -22,20 +18,21 @@ func (c *Common) CheckMatch() error {
 	if n := len(c.Match); n > maxMatch {
 		errs = append(errs, config.Errorf("match", "has %d patterns; at most %d are allowed", n, maxMatch))
 	}
-	for i, pattern := range c.Match {
-		if pattern == "" || !doublestar.ValidatePattern(pattern) {
-			errs = append(errs, config.Errorf(fmt.Sprintf("match[%d]", i), "%q is not a pattern; write for example Print* or {Print,Transfer}Done", pattern))
-		}
+	if _, err := rules.Names(c.Match); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// Wants returns which events the sink gets; nil is all. The patterns were
-// checked.
+// Wants returns which events the sink gets. The patterns were checked. An event
+// that is for one sink alone is so whatever its name.
 func (c *Common) Wants() func(*event.Event) bool {
-	if len(c.Match) == 0 {
-		return nil
+	sink, all := c.Name, len(c.Match) == 0
+	names, _ := rules.Names(c.Match)
+	return func(e *event.Event) bool {
+		if e.Only != "" {
+			return e.Only == sink
+		}
+		return all || rules.MatchesName(names, e.Name)
 	}
-	patterns := slices.Clone(c.Match)
-	return func(e *event.Event) bool { return rules.MatchesName(patterns, e.Name) }
 }

@@ -59,11 +59,22 @@ type Deps struct {
 type Broker interface {
 	// Publish returns when every subscriber's queue has the message. The error
 	// wraps ErrNeverTaken if it would be the same the next time.
-	Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (Receipt, error)
+	Publish(ctx context.Context, m Outgoing) (Receipt, error)
 	// Subscribe gives what is retained for a filter, and what is published from
 	// then on, to use on one goroutine, until cancel returns. What use does
 	// not take in time is dropped. The error says what is wrong with the filter.
 	Subscribe(filter string, use func(Incoming)) (cancel func(), err error)
+}
+
+// Outgoing is a message that a sink publishes. Its payload is not changed.
+type Outgoing struct {
+	Topic   string
+	Payload []byte
+	QoS     byte
+	Retain  bool
+	// SaveLater says that the sink retains the message again after a crash, so
+	// that a broker need not have it on disk before it acknowledges it.
+	SaveLater bool
 }
 
 // Incoming is a message that others have published for this program.
@@ -92,15 +103,23 @@ type Incoming struct {
 // Talker is a sink to whose destination others can say something as well.
 type Talker interface {
 	// Hear replaces what the sink subscribes to, on each connection and also on
-	// the one that there is. Filters end in the level "+", have no other
-	// wildcard, and no message to a topic that matches one is ever published by
-	// the sink. use is given the messages, one at a time, and should return
+	// the one that there is. Filters are topics, or end in the level "+"; they
+	// have no other wildcard. No message to a topic that matches one that ends
+	// in "+" is ever published by the sink. use is given the messages, one at a time, and should return
 	// soon: few are kept meanwhile, and more are skipped. It may be called a
 	// last time after Hear was called with another.
 	Hear(filters []string, use func(Incoming))
 	// Say publishes a message, not retained, beside the events: it is not
 	// stored. The error is why it was not, such as that there is no connection.
 	Say(ctx context.Context, topic string, payload []byte) error
+}
+
+// Retainer is a sink whose destination keeps states.
+type Retainer interface {
+	// Has reports whether the destination is certain to have all states of a
+	// source as they are now, but those that it refuses, and no others of it. It
+	// is false while there is no connection.
+	Has(source string) bool
 }
 
 // ErrNeverTaken says that a destination refuses a message for what it is.
@@ -135,6 +154,12 @@ type Adjuster interface {
 	Adjust(Options) error
 }
 
+// Prober is a sink that can be tried out without running it. The detail says what
+// was found; the error is what is wrong, in words for people.
+type Prober interface {
+	Probe(ctx context.Context) (detail string, err error)
+}
+
 // Counter is a sink that counts the events it has skipped since the start.
 type Counter interface {
 	Skipped() uint64
@@ -149,9 +174,9 @@ type Connector interface {
 type Common struct {
 	Name     string             `koanf:"name" required:"it names the sink's place in the journal" doc:"The sink's name, in messages and in the journal."`
 	Type     string             `koanf:"type" required:"it tells which options there are" doc:"The kind of sink, such as file."`
-	Match    []string           `koanf:"match" example:"Print*" doc:"The names of the events that the sink gets, with * and ? as in rules; left out, all."`
+	Match    []string           `koanf:"match" example:"Print*" doc:"Patterns of the names of events that the sink gets, or OctoPrint's classes such as @printjob, as in rules; left out, it gets all."`
 	Required bool               `koanf:"required" default:"false" doc:"Whether a webhook with respond: delivered waits for this sink, too."`
-	WhenFull journal.FullPolicy `koanf:"when_full" default:"drop_oldest" oneof:"refuse,drop_oldest" doc:"What becomes of events that this sink has not got while the journal is full: drop_oldest gives up the oldest of them for this sink alone; refuse keeps them, and new events are refused."`
+	WhenFull journal.FullPolicy `koanf:"when_full" default:"drop_oldest" oneof:"refuse,drop_oldest" doc:"What becomes of events that this sink has not got while the journal is full: drop_oldest gives up the oldest of them for this sink alone; refuse keeps them, and new events are refused, whatever journal.when_full says."`
 }
 
 // Base implements Options.

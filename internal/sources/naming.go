@@ -3,6 +3,8 @@ package sources
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,7 +23,7 @@ type Naming struct {
 	// Default is the name of events that have none.
 	Default string `koanf:"default" doc:"The name of events that have none."`
 	// Names maps labels to names.
-	Names map[string]string `koanf:"names" doc:"The names that events are given in place of those they come with, by the latter."`
+	Names map[string]string `koanf:"names" doc:"New names for events, each under the name that the event comes with."`
 }
 
 // Check tells what is wrong with the naming, as KeyErrors below path.
@@ -33,6 +35,16 @@ func (n *Naming) Check(path string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Listed returns the names that the configuration itself has, sorted.
+func (n *Naming) Listed() []string {
+	all := slices.Collect(maps.Values(n.Names))
+	if n.Default != "" {
+		all = append(all, n.Default)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Name returns the name of an event, "" if there is none. label is what is

@@ -6,7 +6,9 @@ package sources
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -59,6 +61,23 @@ type Source interface {
 	Run(ctx context.Context, out Output) error
 }
 
+// Describer are options of a source that tell of its thing before it runs.
+type Describer interface {
+	// Thing returns what is known of the thing from the configuration alone,
+	// and whether people are to see it as a device at all. What the source
+	// describes when it runs takes its place.
+	Thing() (d device.Device, shown bool)
+}
+
+// Mirror are options of a source whose events are also kept as states, such as
+// the newest value of a key.
+type Mirror interface {
+	// Mirrored returns the keys of all these states.
+	Mirrored() []string
+	// Mirror returns the states that an event makes.
+	Mirror(e *event.Event) []event.State
+}
+
 // Prober is a source that can be tried out without running it. The detail says
 // what was found; the error is what is wrong, in words for people.
 type Prober interface {
@@ -66,8 +85,9 @@ type Prober interface {
 }
 
 // Commander is a source whose thing can be told what to do. It is asked only
-// for commands that its options allow. Do may be called while Run does not run,
-// by several goroutines at a time. The reply is published; it may be empty.
+// for commands that its options allow. Do is called for one command at a time,
+// and may be called while Run does not run. Its context ends after 30 s. The
+// reply is published; it may be empty.
 type Commander interface {
 	Do(ctx context.Context, c event.Command) (reply []byte, err error)
 }
@@ -89,7 +109,8 @@ type Output interface {
 	// Tell replaces the source's health, which is up when it is ready. A
 	// source does not tell of Failed: it returns the error.
 	Tell(health.Status)
-	// Describe replaces what is known of the thing that the source watches.
+	// Describe replaces what is known of the thing that the source watches. Its
+	// commands are all that it takes; those that are not allowed are left out.
 	Describe(device.Device)
 	// Emit returns when the events are durable. On error none was kept: a
 	// *event.Refused means that an event cannot be accepted as it is, ever;
@@ -121,8 +142,30 @@ var (
 type Receipt interface {
 	// Delivered returns when the destinations that are required have
 	// acknowledged the events, with ErrHeld if a rule holds some of them back
-	// for now, with ErrDropped if they were given up, or with ctx's error.
+	// for now, with ErrDropped if they were given up, or with ctx's error in an
+	// *Undelivered.
 	Delivered(ctx context.Context) error
+}
+
+// Undelivered says which sinks were waited for in vain.
+type Undelivered struct {
+	Sinks []string // by name, at least one
+	Cause error    // why it was not waited longer
+}
+
+func (u *Undelivered) Error() string {
+	return fmt.Sprintf("%s not acknowledged the events: %v", u.Who(), u.Cause)
+}
+
+// Unwrap implements errors.Unwrap.
+func (u *Undelivered) Unwrap() error { return u.Cause }
+
+// Who names the sinks, as in "the sink mqtt has".
+func (u *Undelivered) Who() string {
+	if len(u.Sinks) == 1 {
+		return "the sink " + u.Sinks[0] + " has"
+	}
+	return "the sinks " + strings.Join(u.Sinks, " and ") + " have"
 }
 
 // ErrHeld is for events that are stored, and that a rule holds back: they are

@@ -5,8 +5,10 @@
 package topic
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -62,20 +64,26 @@ func ParseState(text, base string) (Template, error) {
 	if err != nil {
 		return Template{}, err
 	}
+	var missing []string
 	for _, field := range []string{"source", "key"} {
 		if !slices.ContainsFunc(t.parts, func(p part) bool { return p.field == field }) {
-			return Template{}, fmt.Errorf("topic template %q has no {%s}: different states would go to one topic", text, field)
+			missing = append(missing, "no {"+field+"}")
 		}
+	}
+	if missing != nil {
+		return Template{}, fmt.Errorf("topic template %q has %s: different states would go to one topic", text, strings.Join(missing, " and "))
 	}
 	return t, nil
 }
 
+// parse reads a template. The error tells all that is wrong with it, on one line.
 func parse(text, base string, placeholder func(inner string) (part, error)) (Template, error) {
 	t := Template{text: text}
+	var wrong []string
 	for rest := text; rest != ""; {
 		literal, after, found := strings.Cut(rest, "{")
 		if strings.Contains(literal, "}") {
-			return Template{}, fmt.Errorf("topic template %q: '}' without '{'", text)
+			wrong = append(wrong, "'}' without '{'")
 		}
 		t.addLiteral(literal)
 		if !found {
@@ -83,20 +91,27 @@ func parse(text, base string, placeholder func(inner string) (part, error)) (Tem
 		}
 		inner, next, closed := strings.Cut(after, "}")
 		if !closed {
-			return Template{}, fmt.Errorf("topic template %q: '{' without '}'", text)
+			wrong = append(wrong, "'{' without '}'")
+			break
 		}
 		if inner == "base" {
 			t.addLiteral(base)
 		} else {
 			p, err := placeholder(inner)
 			if err != nil {
-				return Template{}, fmt.Errorf("topic template %q: %w", text, err)
+				wrong = append(wrong, err.Error())
 			}
 			t.parts = append(t.parts, p)
 		}
 		rest = next
 	}
-	return t, t.check()
+	if len(t.parts) == 0 && wrong == nil {
+		return Template{}, errors.New("topic template is empty")
+	}
+	if wrong = append(wrong, t.wrong()...); len(wrong) > 0 {
+		return Template{}, fmt.Errorf("topic template %q: %s", text, strings.Join(slices.Compact(wrong), "; "))
+	}
+	return t, nil
 }
 
 func (t *Template) addLiteral(s string) {
@@ -118,10 +133,10 @@ func parsePlaceholder(inner string) (part, error) {
 	case strings.HasPrefix(field, "payload."):
 		p.field, p.path = "payload", strings.TrimPrefix(field, "payload.")
 		if !plainPath(p.path) {
-			return part{}, fmt.Errorf("{%s}: a payload key may hold letters, digits, '_' and '-', with dots between levels", inner)
+			return p, fmt.Errorf("{%s}: a payload key may hold letters, digits, '_' and '-', with dots between levels", inner)
 		}
 	default:
-		return part{}, fmt.Errorf("unknown placeholder {%s}; there are {base}, {event}, {source} and {payload.KEY}", inner)
+		return p, fmt.Errorf("unknown placeholder {%s}; there are {base}, {event}, {source} and {payload.KEY}", inner)
 	}
 	return p.filter(inner, rest)
 }
@@ -129,7 +144,7 @@ func parsePlaceholder(inner string) (part, error) {
 func parseStatePlaceholder(inner string) (part, error) {
 	field, rest, _ := strings.Cut(inner, "|")
 	if field != "source" && field != "key" {
-		return part{}, fmt.Errorf("unknown placeholder {%s}; there are {base}, {source} and {key}", inner)
+		return part{field: field}, fmt.Errorf("unknown placeholder {%s}; there are {base}, {source} and {key}", inner)
 	}
 	return part{field: field}.filter(inner, rest)
 }
@@ -139,12 +154,16 @@ func (p part) filter(inner, rest string) (part, error) {
 	if rest == "" {
 		return p, nil
 	}
+	var unknown []string
 	for name := range strings.SplitSeq(rest, "|") {
-		f, ok := filters[name]
-		if !ok {
-			return part{}, fmt.Errorf("{%s}: unknown filter %q; there are lower and snake", inner, name)
+		if f, ok := filters[name]; ok {
+			p.filters = append(p.filters, f)
+		} else {
+			unknown = append(unknown, strconv.Quote(name))
 		}
-		p.filters = append(p.filters, f)
+	}
+	if unknown != nil {
+		return p, fmt.Errorf("{%s}: unknown filter %s; there are lower and snake", inner, strings.Join(unknown, ", "))
 	}
 	return p, nil
 }
@@ -158,22 +177,19 @@ func plainPath(path string) bool {
 	return true
 }
 
-// check refuses templates whose every rendering would be wrong or unconfined.
-func (t Template) check() error {
-	if len(t.parts) == 0 {
-		return fmt.Errorf("topic template is empty")
-	}
-	if t.parts[0].field != "" {
-		return fmt.Errorf("topic template %q must begin with a fixed text such as {base}/, so that no event can choose its own place", t.text)
+// wrong tells why every rendering of the template would be wrong or unconfined.
+func (t Template) wrong() (why []string) {
+	if len(t.parts) > 0 && t.parts[0].field != "" {
+		why = append(why, "it must begin with a fixed text such as {base}/, so that no event can choose its own place")
 	}
 	for i, p := range t.parts {
 		if p.field == "" {
 			if err := checkLiteral(p.literal, i == 0); err != nil {
-				return fmt.Errorf("topic template %q: %w", t.text, err)
+				why = append(why, err.Error())
 			}
 		}
 	}
-	return nil
+	return why
 }
 
 func checkLiteral(s string, first bool) error {
@@ -221,6 +237,22 @@ func (t Template) Literal() (string, bool) {
 	return "", false
 }
 
+// Outside reports whether what an event says has a part in its topic: its name,
+// or what is in its payload.
+func (t Template) Outside() bool {
+	return slices.ContainsFunc(t.parts, func(p part) bool { return p.field == "event" || p.field == "payload" })
+}
+
+// Sample returns a topic of the template in which no placeholder's value means
+// anything: a level of it that does is one of every topic.
+func (t Template) Sample() string {
+	var b strings.Builder
+	for _, p := range t.parts {
+		b.WriteString(p.render(Values{}))
+	}
+	return b.String()
+}
+
 // String returns the template as it was written.
 func (t Template) String() string { return t.text }
 
@@ -243,6 +275,56 @@ func (t Template) Render(v Values) (string, error) {
 	}
 	topic := b.String()
 	return topic, checkSize(topic)
+}
+
+// Filter returns a subscription that has all topics that events of a source can
+// have, and few others: each level that is not the same for all is a wildcard.
+func (t Template) Filter(source string) string {
+	const wild = "\x00" // no topic holds it
+	var b strings.Builder
+	for _, p := range t.parts {
+		switch p.field {
+		case "event", "payload", "key":
+			b.WriteString(wild)
+		default:
+			b.WriteString(p.render(Values{Source: source}))
+		}
+	}
+	levels := strings.Split(b.String(), "/")
+	for i, level := range levels {
+		if strings.Contains(level, wild) {
+			levels[i] = "+"
+		}
+	}
+	return strings.Join(levels, "/")
+}
+
+// Of returns the topic of the events of a source with a name, if no event with
+// another name has it.
+func (t Template) Of(source, name string) (string, bool) {
+	for _, p := range t.parts {
+		if p.field == "payload" || p.field == "event" && len(p.filters) > 0 {
+			return "", false
+		}
+	}
+	topic, err := t.Render(Values{Source: source, Event: name})
+	return topic, err == nil && Safe(name) == name
+}
+
+// Overlap reports whether a topic may match both filters, which have no
+// wildcard but +.
+func Overlap(a, b string) bool {
+	for {
+		one, restA, moreA := strings.Cut(a, "/")
+		other, restB, moreB := strings.Cut(b, "/")
+		if one != other && one != "+" && other != "+" || moreA != moreB {
+			return false
+		}
+		if !moreA {
+			return true
+		}
+		a, b = restA, restB
+	}
 }
 
 func (p part) render(v Values) string {

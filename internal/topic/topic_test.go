@@ -50,6 +50,8 @@ func TestBadTemplatesSayWhatIsWrong(t *testing.T) {
 		"{base}/{payload.}": "payload key",
 		"x/{payload.a#b}":   "payload key",
 		"x\x00/{event}":     "control",
+		"{evnt}/{event|up|lower|down}/{payload.}//x}": "unknown placeholder {evnt}; there are {base}, {event}, {source} and {payload.KEY}; {event|up|lower|down}: unknown filter \"up\", \"down\"; there are lower and snake; " +
+			"{payload.}: a payload key may hold letters, digits, '_' and '-', with dots between levels; '}' without '{'; it must begin with a fixed text such as {base}/, so that no event can choose its own place; has a level without a name",
 	} {
 		if _, err := topic.Parse(template, "b"); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%q: error %v does not say %q", template, err, reason)
@@ -149,5 +151,37 @@ func TestStateTemplatesTellStatesApart(t *testing.T) {
 	}
 	if _, err := topic.Parse("{base}/{key}", "base"); err == nil {
 		t.Error("an event has a key")
+	}
+}
+
+// TestAFilterHasAllTopicsOfASource, and tells sources apart where topics do.
+func TestAFilterHasAllTopicsOfASource(t *testing.T) {
+	for _, c := range []struct {
+		template, filter string
+		apart, exact     bool
+	}{
+		{"{base}/event/{event}", "b/event/+", false, true},
+		{"{base}/{source}/event/{event}", "b/a/event/+", true, true},
+		{"{base}/{source|lower}/{event|snake}", "b/a/+", true, false},
+		{"{base}/{source}-{event}", "b/+", false, true},
+		{"{base}/{payload.room}/{source}/{event}", "b/+/a/+", true, false},
+	} {
+		tmpl, err := topic.Parse(c.template, "b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, other := tmpl.Filter("a"), tmpl.Filter("c")
+		if one != c.filter || topic.Overlap(one, other) == c.apart || !topic.Overlap(one, one) {
+			t.Errorf("%s: %s and %s overlap: %v", c.template, one, other, topic.Overlap(one, other))
+		}
+		if at, exact := tmpl.Of("a", "Done"); exact != c.exact || exact && !strings.Contains(at, "Done") {
+			t.Errorf("%s: the topic of Done is %s, alone: %v", c.template, at, exact)
+		}
+		if _, exact := tmpl.Of("a", "a b"); exact {
+			t.Errorf("%s: a b has a topic of its own, and so has a_b", c.template)
+		}
+	}
+	if topic.Overlap("a/+", "a/b/c") || topic.Overlap("a", "a/+") || !topic.Overlap("+/b", "a/+") {
+		t.Error("filters overlap that do not, or the reverse")
 	}
 }

@@ -4,7 +4,7 @@
 // ratios count: figures of different runs or machines do not compare.
 //
 //	go run ./test/bench            all
-//	go run ./test/bench webhook    or tail, broker, size, reload
+//	go run ./test/bench webhook    or tail, broker, size, reload, octoprint (7 minutes)
 //	go run ./test/bench broker idle    or throughput, latency, safety, retained
 package main
 
@@ -76,7 +76,7 @@ func run(args []string) error {
 	parts := []struct {
 		name string
 		run  func() error
-	}{{"size", b.size}, {"webhook", b.webhook}, {"tail", b.tail}, {"broker", b.broker}, {"reload", b.reload}}
+	}{{"size", b.size}, {"webhook", b.webhook}, {"tail", b.tail}, {"broker", b.broker}, {"reload", b.reload}, {"octoprint", b.octoprint}}
 	for _, p := range parts {
 		if len(args) > 0 && args[0] != p.name {
 			continue

@@ -23,8 +23,8 @@ import (
 )
 
 // This file gives commands with mosquitto_pub, through the bundled broker and
-// an external one. The program runs in this process, since no source that is
-// built in takes commands yet.
+// an external one. The program runs in this process, with a source that needs no
+// printer.
 
 // robotOptions are those of a source that can be told what to do.
 type robotOptions struct {
@@ -120,6 +120,13 @@ func giveAll(t *testing.T, addr string, known bool) {
 	t.Helper()
 	next := hear(t, addr, "event2mqtt/robot/result", "event2mqtt/event/#")
 	give(t, addr, "-t", "event2mqtt/robot/set/jump", "-m", `{"id":"bad"}`)
+	got := next()
+	for strings.Contains(got, "awaited") || !strings.Contains(got, `"id"`) { // of awaitWave
+		got = next()
+	}
+	if !strings.HasPrefix(got, "event2mqtt/robot/result {") || !strings.Contains(got, `"command":"jump","id":"bad","ok":false`) {
+		t.Errorf("what is not allowed is answered with %s", got)
+	}
 	give(t, addr, "-t", "event2mqtt/robot/set/wave", "-m", fmt.Sprintf(`{"id":"bad","timestamp":%d}`, time.Now().Add(-time.Minute).Unix()))
 	give(t, addr, "-t", "event2mqtt/robot/set/wave", "-m", `{"id":"42"}`)
 	for _, want := range []string{"event2mqtt/robot/result {", "event2mqtt/event/Command {"} {

@@ -215,10 +215,18 @@ func checkSession(t *testing.T, addr string) {
 // TestAFolderOfAFutureFormatIsRefusedAndNotChanged: the one line says what to
 // install, or at least that something is to be.
 func TestAFolderOfAFutureFormatIsRefusedAndNotChanged(t *testing.T) {
+	file := func(name string) func(string) error {
+		return func(state string) error {
+			return os.WriteFile(filepath.Join(state, name), []byte(`{"format":2,"otherwise":true}`), 0o600)
+		}
+	}
 	for name, c := range map[string]struct {
 		says string
 		make func(state string) error
 	}{
+		"by what brokers retain": {"mqtt.retained.json has format 2", file("mqtt.retained.json")},
+		"by its accounts":        {"accounts.json has format 2", file("accounts.json")},
+		"by its logins":          {"logins.json has format 2", file("logins.json")},
 		"by its format": {"event2mqtt 98.7.6", func(state string) error {
 			return os.WriteFile(filepath.Join(state, "format"), []byte(`{"format":99,"min_reader":99,"written_by":"98.7.6"}`), 0o600)
 		}},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"event2mqtt/internal/testkit"
 )
@@ -80,4 +81,18 @@ func (p *program) peak() int64 {
 	}
 	p.t.Fatal("the system does not tell the peak")
 	return 0
+}
+
+// cpu is what the program has taken of the processors so far.
+func (p *program) cpu() time.Duration {
+	p.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Skip("there is no /proc here that tells what a process takes")
+	}
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+2:])
+	user, _ := strconv.ParseInt(string(fields[11]), 10, 64)
+	system, _ := strconv.ParseInt(string(fields[12]), 10, 64)
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on Linux
+	return time.Duration(user+system) * tick
 }

@@ -249,13 +249,17 @@ func TestAKillDuringAReloadLeavesOneConfigurationWhole(t *testing.T) {
 		wg.Wait()
 		p.start()
 		var found [2]int
-		for component := range startTimes(t, p.http) {
-			for i, name := range names {
-				if strings.HasPrefix(component, "source "+name) {
-					found[i]++
+		testkit.Eventually(t, "all sources have started", func() bool { // the page answers before
+			found = [2]int{}
+			for component := range startTimes(t, p.http) {
+				for i, name := range names {
+					if strings.HasPrefix(component, "source "+name) {
+						found[i]++
+					}
 				}
 			}
-		}
+			return found[0]+found[1] >= 31
+		})
 		if found != [2]int{31, 0} && found != [2]int{0, 31} {
 			t.Fatalf("%d sources of the old, %d of the new configuration", found[0], found[1])
 		}

@@ -94,25 +94,34 @@ func (p *program) numbered(first, n int) {
 	}
 }
 
-// TestASinkThatIsRemovedGoesOnWhereItWas when it comes back within the time for
-// which its place is kept: it gets what it had not got before, and what came
-// while it was gone, also over a restart.
-func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "logs")
+// awaySink runs a program with a file sink that has 100 events, and whose folder
+// dir has gone to dir.away before the next 50. write writes the configuration
+// anew, with the sink if sinks is with.
+func awaySink(t *testing.T, options string) (p *program, write func(sinks string), with, dir, out string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "logs")
 	testkit.OK(t, os.Mkdir(dir, 0o700))
-	out := filepath.Join(dir, "events.jsonl")
-	p := configure(t, "")
-	write := func(sinks string) {
-		testkit.OK(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: off}\n%s", p.http, sinks), 0o600))
+	out = filepath.Join(dir, "events.jsonl")
+	p = configure(t, "")
+	write = func(sinks string) {
+		testkit.OK(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: off}\n%s%s", p.http, options, sinks), 0o600))
 	}
-	with := "sinks: [{name: log, type: file, path: " + out + "}]\n"
+	with = "sinks: [{name: log, type: file, path: " + out + "}]\n"
 	write(with)
 	p.start()
 	p.numbered(1, 100)
 	p.idle()
 	testkit.OK(t, os.Rename(dir, dir+".away"))
 	p.numbered(101, 50)
-	testkit.Eventually(t, "the sink waits", func() bool { return strings.Contains(p.get("/readyz"), "no such file or directory") })
+	return p, write, with, dir, out
+}
+
+// TestASinkThatIsRemovedGoesOnWhereItWas when it comes back within the time for
+// which its place is kept: it gets what it had not got before, and what came
+// while it was gone, also over a restart.
+func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
+	p, write, with, dir, out := awaySink(t, "")
+	testkit.Eventually(t, "the sink waits", func() bool { return strings.Contains(p.get("/readyz"), "does not exist; make it") })
 	if status := p.status("/readyz"); status != http.StatusOK {
 		t.Errorf("a sink that waits makes the program unready: %d", status)
 	}
@@ -127,13 +136,11 @@ func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
 	p.start()
 	p.numbered(201, 50)
 	write(with)
-	if ok, text := p.reload(t); ok || !strings.Contains(text, "the folder "+dir+" does not exist; make it") {
-		t.Errorf("without its folder: %s", text)
-	}
-	testkit.OK(t, os.Rename(dir+".away", dir))
-	if ok, text := p.reload(t); !ok || !strings.Contains(text, "sink log: added") {
+	// It waits for its folder, and goes on by itself when that is back.
+	if ok, text := p.reload(t); !ok || !strings.Contains(text, "sink log: added; goes on where it was; waiting: 150 events") {
 		t.Errorf("put back: %s", text)
 	}
+	testkit.OK(t, os.Rename(dir+".away", dir))
 	p.numbered(251, 50)
 	p.idle()
 	s := inFiles(t, out)
@@ -146,20 +153,7 @@ func TestASinkThatIsRemovedGoesOnWhereItWas(t *testing.T) {
 // TestASinkThatComesBackTooLateBeginsAnew: once the time for which its place is
 // kept is over, it is forgotten, and one line says what it had not got.
 func TestASinkThatComesBackTooLateBeginsAnew(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "logs")
-	testkit.OK(t, os.Mkdir(dir, 0o700))
-	out := filepath.Join(dir, "events.jsonl")
-	p := configure(t, "")
-	write := func(sinks string) {
-		testkit.OK(t, os.WriteFile(p.config, fmt.Appendf(nil, "http: {listen: %q}\nbroker: {listen: off}\njournal: {keep: 100ms}\n%s", p.http, sinks), 0o600))
-	}
-	with := "sinks: [{name: log, type: file, path: " + out + "}]\n"
-	write(with)
-	p.start()
-	p.numbered(1, 100)
-	p.idle()
-	testkit.OK(t, os.Rename(dir, dir+".away"))
-	p.numbered(101, 50)
+	p, write, with, dir, out := awaySink(t, "journal: {keep: 100ms}\n")
 	write("")
 	if ok, text := p.reload(t); !ok || !strings.Contains(text, "its place is kept for 100ms") {
 		t.Errorf("removed: %s", text)
@@ -169,7 +163,7 @@ func TestASinkThatComesBackTooLateBeginsAnew(t *testing.T) {
 	p.numbered(151, 50)
 	testkit.OK(t, os.Rename(dir+".away", dir))
 	write(with)
-	if ok, text := p.reload(t); !ok || !strings.Contains(text, "sink log: added") {
+	if ok, text := p.reload(t); !ok || !strings.Contains(text, "sink log: added; begins with the next event") {
 		t.Errorf("put back: %s", text)
 	}
 	p.numbered(201, 50)

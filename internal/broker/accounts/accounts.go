@@ -22,6 +22,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/format"
 )
 
 // What Login says no with. Neither tells whether a user exists.
@@ -140,7 +142,9 @@ func New(opt Options) (*Accounts, error) {
 		known: map[[sha256.Size]byte]struct{}{}, records: map[place]*record{}, newLogin: make(chan struct{}, 1),
 	}
 	var err error
-	if a.logins, err = loadLogins(opt.Logins); err != nil {
+	if a.logins, err = loadLogins(opt.Logins); errors.Is(err, format.ErrNewer) {
+		return nil, err // it would be replaced
+	} else if err != nil {
 		opt.Log.Warn().Err(err).Msg("broker: cannot read who logged in before; a lock-out holds for everybody until they have logged in again")
 	}
 	_, err = a.Reload()

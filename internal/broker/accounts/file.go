@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/format"
 )
 
 // User is one account: a person's, a program's or a device's.
@@ -71,6 +73,37 @@ const maxFile = 16 << 20
 // replaced as a whole, so a reader sees the old or the new.
 type File string
 
+// fileFormat is that of the files of this package.
+const fileFormat = 1
+
+// checkFormat returns format.ErrNewer for the text of a file that a newer version
+// wrote, before what this one does not know is taken for a mistake.
+func checkFormat(path string, text []byte) error {
+	var is struct {
+		Format int `json:"format"`
+	}
+	if json.Unmarshal(text, &is) != nil {
+		return nil // whoever reads the rest tells
+	}
+	return format.CheckFile(path, is.Format, fileFormat)
+}
+
+// CheckState returns format.ErrNewer if a newer version wrote the accounts, or who
+// logged in, in a state folder. It changes nothing.
+func CheckState(stateDir string) error {
+	for name, most := range map[string]int64{FileName: maxFile, LoginsName: maxLoginsFile} {
+		path := filepath.Join(stateDir, name)
+		text, err := file.Read(path, most)
+		if err == nil {
+			err = checkFormat(path, text)
+		}
+		if errors.Is(err, format.ErrNewer) {
+			return err
+		}
+	}
+	return nil
+}
+
 type fileContent struct {
 	Format int    `json:"format"`
 	Users  []User `json:"users"`
@@ -86,14 +119,17 @@ func (f File) Load() ([]User, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read accounts: %w", err)
 	}
+	if err := checkFormat(string(f), text); err != nil {
+		return nil, err
+	}
 	var content fileContent
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&content); err != nil {
 		return nil, fmt.Errorf("read accounts: %s: %w", f, err)
 	}
-	if content.Format != 1 {
-		return nil, fmt.Errorf("read accounts: %s has format %d, not 1; was it written by a newer version?", f, content.Format)
+	if content.Format != fileFormat {
+		return nil, fmt.Errorf("read accounts: %s has format %d, not %d", f, content.Format, fileFormat)
 	}
 	seen := map[string]bool{}
 	for _, u := range content.Users {
@@ -128,7 +164,7 @@ func (f File) Update(change func([]User) ([]User, error)) error {
 		}
 	}
 	slices.SortFunc(users, func(a, b User) int { return strings.Compare(a.Name, b.Name) })
-	text, err := json.MarshalIndent(fileContent{1, users}, "", "  ")
+	text, err := json.MarshalIndent(fileContent{fileFormat, users}, "", "  ")
 	if err == nil {
 		err = renameio.WriteFile(string(f), append(text, '\n'), 0o600)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/accounts"
+	"event2mqtt/internal/format"
 	"event2mqtt/internal/testkit"
 )
 
@@ -92,10 +93,15 @@ func TestWhoLoggedInBeforeIsKnownAfterARestart(t *testing.T) {
 
 func TestADamagedFileOfLoginsIsAsIfThereWereNone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), accounts.LoginsName)
-	for _, text := range []string{"", "{", "[]", `{"format":2}`, `{"format":1,"logins":[{"address":"x"}]}`, strings.Repeat(" ", 2<<20)} {
+	for _, text := range []string{"", "{", "[]", `{"format":0}`, `{"format":1,"logins":[{"address":"x"}]}`, strings.Repeat(" ", 2<<20)} {
 		testkit.OK(t, os.WriteFile(file, []byte(text), 0o600))
 		a := newAccounts(t, accounts.Options{Configured: users("ann"), Logins: file})
 		testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
+	}
+	const newer = `{"format":2,"logins":"otherwise"}`
+	testkit.OK(t, os.WriteFile(file, []byte(newer), 0o600))
+	if _, err := accounts.New(accounts.Options{Logins: file}); !errors.Is(err, format.ErrNewer) {
+		t.Errorf("one of a newer version: %v", err)
 	}
 	testkit.OK(t, os.Remove(file))
 	testkit.OK(t, os.Mkdir(file, 0o700))

@@ -105,8 +105,11 @@ func loadLogins(path string) (logins, error) {
 	if err != nil {
 		return l, err
 	}
+	if err := checkFormat(path, text); err != nil {
+		return l, err
+	}
 	var content loginsFile
-	if err := json.Unmarshal(text, &content); err != nil || content.Format != 1 {
+	if err := json.Unmarshal(text, &content); err != nil || content.Format != fileFormat {
 		return l, fmt.Errorf("%s is damaged (%v)", path, err)
 	}
 	for _, line := range content.Logins {
@@ -124,7 +127,7 @@ func (a *Accounts) saveLogins() error {
 		a.mu.Unlock()
 		return nil
 	}
-	content := loginsFile{Format: 1}
+	content := loginsFile{Format: fileFormat}
 	for p, last := range a.logins.seen {
 		if _, exists := a.users[p.name]; !exists {
 			delete(a.logins.seen, p)

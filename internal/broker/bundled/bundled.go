@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -96,6 +97,23 @@ type Options struct {
 
 // Folder is where the broker keeps its store, in a state folder.
 func Folder(stateDir string) string { return filepath.Join(stateDir, "broker") }
+
+// CheckState returns format.ErrNewer or journal.ErrNewer if a newer version wrote
+// what the broker keeps in a state folder, or an error of the file system. It
+// changes nothing.
+func (c Config) CheckState(stateDir string) error {
+	if err := accounts.CheckState(stateDir); err != nil {
+		return err
+	}
+	if !c.Persistence {
+		return nil
+	}
+	err := broker.CheckFolder(journal.DirFS(Folder(stateDir)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
 
 // Open reads the broker's state. Nobody can connect before there are listeners.
 func Open(o Options) (b *Broker, err error) {
@@ -258,13 +276,13 @@ func (b *Broker) Stop() {
 
 // Publish implements sinks.Broker. When no more may be retained, which the broker
 // tells, a message is passed on all the same: those behind it must not wait.
-func (b *Broker) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (sinks.Receipt, error) {
-	if size, most := packetOverhead(topic)+len(payload), b.maxPacket.Load(); int64(size) > most {
+func (b *Broker) Publish(ctx context.Context, o sinks.Outgoing) (sinks.Receipt, error) {
+	if size, most := packetOverhead(o.Topic)+len(o.Payload), b.maxPacket.Load(); int64(size) > most {
 		return nil, fmt.Errorf("%w: as a packet it has %d bytes, and broker.max_packet allows %d", sinks.ErrNeverTaken, size, most)
 	}
-	r, err := b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
+	r, err := b.Broker.Publish(ctx, &broker.Message{Topic: o.Topic, Payload: o.Payload, QoS: o.QoS, Retain: o.Retain, SaveLater: o.SaveLater})
 	if errors.Is(err, broker.ErrRetainedFull) {
-		r, err = b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos})
+		r, err = b.Broker.Publish(ctx, &broker.Message{Topic: o.Topic, Payload: o.Payload, QoS: o.QoS})
 	}
 	return r, err
 }

@@ -5,6 +5,7 @@ package bundled
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/format"
 	"event2mqtt/internal/listen"
 	"event2mqtt/internal/web/origin"
 )
@@ -33,7 +35,7 @@ type Config struct {
 	LoginFailures  int             `koanf:"login_failures" default:"5" min:"1" max:"1000" doc:"How many failed logins lock a user name out from an address; ten times as many, with whatever names, lock out the address."`
 	LockOut        time.Duration   `koanf:"lock_out" default:"60s" min:"1s" max:"30m" doc:"How long the first lock-out lasts; each further one takes twice as long, up to 30 minutes."`
 	Persistence    bool            `koanf:"persistence" default:"true" doc:"Whether sessions and retained messages survive restarts and crashes."`
-	SaveInterval   time.Duration   `koanf:"save_interval" default:"5s" min:"100ms" max:"1h" doc:"How long a retained QoS 0 message may be in memory only."`
+	SaveInterval   time.Duration   `koanf:"save_interval" default:"5s" min:"100ms" max:"1h" doc:"How long a retained QoS 0 message, or a state of event2mqtt itself, may be in memory only."`
 	SysInterval    time.Duration   `koanf:"sys_interval" default:"10s" min:"1s" max:"1h" off:"0s" doc:"How often $SYS/broker/… is brought up to date; 0s is off."`
 
 	MaxClients       int           `koanf:"max_clients" default:"1024" min:"1" max:"1048576" doc:"How many clients may be connected."`
@@ -101,7 +103,9 @@ func (c Config) Check(file accounts.File) error {
 		errs.Relation("max_sessions", "max_clients", "%d is less than max_clients, %d; every client has a session", c.MaxSessions, c.MaxClients)
 	}
 	users, err := file.Load()
-	if err != nil {
+	if errors.Is(err, format.ErrNewer) {
+		errs.Bad("", "%w", err)
+	} else if err != nil {
 		errs.Bad("", "%v; repair it, or restore it from a backup", err)
 	}
 	guarded := len(users)+len(c.Users) > 0 || c.AllowAnonymous

@@ -36,9 +36,17 @@ func Read(path string, limit int64) ([]byte, error) {
 	return within(path, Patience, func() ([]byte, error) { return read(path, limit) })
 }
 
-// Stat is os.Stat.
+// Stat is os.Stat, with the words of Read for what is not there.
 func Stat(path string) (fs.FileInfo, error) {
-	return within(path, Patience, func() (fs.FileInfo, error) { return os.Stat(path) })
+	return within(path, Patience, func() (fs.FileInfo, error) { return stat(path) })
+}
+
+func stat(path string) (fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		e.Op = "open" // as it would have failed
+	}
+	return info, err
 }
 
 // List is os.ReadDir, for a folder with at most limit entries.
@@ -105,10 +113,7 @@ func read(path string, limit int64) ([]byte, error) {
 	}
 	// Opening a device may already do something, so it is looked at before, and
 	// again afterwards, since another may have been put in its place.
-	if err := check(os.Stat(path)); err != nil {
-		if e, ok := errors.AsType[*fs.PathError](err); ok {
-			e.Op = "open" // as it would have failed
-		}
+	if err := check(stat(path)); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe does not block then

@@ -61,10 +61,10 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, _ *event.States, tel
 	s.tell = tell
 	tell(health.Lacking("opening " + s.out.path))
 	loop := retry.Loop{Max: maxPause, Steady: steady, Failed: func(err error, fresh bool, _ time.Duration) {
-		tell(health.Trouble(fmt.Errorf("%w; events are kept, and written when it works again", err)))
+		tell(health.Trouble(fmt.Errorf("%w; events wait in the journal, and are written when it works again", err)))
 		if fresh {
 			s.told = true
-			s.deps.Log.Error().Msgf("file: %s; events are kept, and written when it works again", err)
+			s.deps.Log.Warn().Msgf("file: %s; events wait in the journal, and are written when it works again", err)
 		}
 	}}
 	_ = loop.Run(ctx, func(ctx context.Context) error { return s.session(ctx, in) })

@@ -353,8 +353,8 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 	for path, want := range map[string]string{
 		at("pipe"): "is a named pipe, not a file", dir: "is a folder, not a file", dir + "/": "write the name of a file", "/dev/full": "/dev/full is a device, not a file",
 		at("link"): "is a symbolic link; write the path that it leads to", "events.jsonl": "must begin with /",
-		at("none/events.jsonl"): "the folder " + at("none") + " does not exist; make it", at("file/events.jsonl"): "is no folder",
-		at(strings.Repeat("x", 241)): "241 bytes; at most 240", at("file"): "", at("new"): "",
+		at("file/events.jsonl"):      "is no folder",
+		at(strings.Repeat("x", 241)): "241 bytes; at most 240", at("file"): "", at("new"): "", at("none/events.jsonl"): "",
 	} {
 		o := file.Type.Options().(*file.Options)
 		o.Path = path
@@ -365,6 +365,73 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 	}
 	if _, err := os.Lstat(at("new")); err == nil {
 		t.Error("check makes the file")
+	}
+}
+
+// TestAFolderThatIsMissingIsWaitedFor: check accepts it with a warning, the sink
+// waits, the log has one line about it at the level of a peer that is away, and
+// the sink goes on by itself.
+func TestAFolderThatIsMissingIsWaitedFor(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "later")
+	o := file.Type.Options().(*file.Options)
+	o.Path = filepath.Join(dir, "events.jsonl")
+	if err := o.Warn(); err == nil || !strings.Contains(err.Error(), "path: the folder "+dir+" does not exist; make it") {
+		t.Errorf("the warning is %v", err)
+	}
+	r := newRig(t, dir, nil) // which calls Check
+	r.emit(3)
+	testkit.Eventually(t, "it waits", func() bool {
+		h := r.health.Report()
+		return h.Level == health.Waiting && h.Restarts == 0 && strings.Contains(h.Detail, "the folder "+dir+" does not exist")
+	})
+	testkit.OK(t, os.Mkdir(dir, 0o700))
+	if err := o.Warn(); err != nil {
+		t.Errorf("with the folder there: %v", err)
+	}
+	r.delivered()
+	r.expect(r.file())
+	testkit.Eventually(t, "it is up", func() bool { return r.health.Report().Level == health.Up })
+	log := r.log.String()
+	if strings.Contains(log, `"level":"error"`) || strings.Count(log, "does not exist") != 1 || strings.Count(log, `"level":"warn"`) != 1 {
+		t.Errorf("the log: %s", log)
+	}
+}
+
+// TestProbesTellWhetherTheFileCanBeWritten, and how much room there is, and leave
+// nothing behind.
+func TestProbesTellWhetherTheFileCanBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	probe := func(path string) (string, error) {
+		o := file.Type.Options().(*file.Options)
+		o.Name, o.Type, o.Path = "log", "file", path
+		s, err := o.Build(sinks.Deps{Log: zerolog.Nop()})
+		testkit.OK(t, err)
+		return s.(sinks.Prober).Probe(t.Context())
+	}
+	if got, err := probe(filepath.Join(dir, "new")); err != nil || !strings.HasPrefix(got, "can be written; ") || !strings.HasSuffix(got, " MiB are free there") {
+		t.Errorf("a new file: %q, %v", got, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("the probe left %v, %v", left, err)
+	}
+	testkit.OK(t, os.WriteFile(filepath.Join(dir, "there"), []byte("x\n"), 0o600))
+	if _, err := probe(filepath.Join(dir, "there")); err != nil {
+		t.Error(err)
+	}
+	if _, err := probe(filepath.Join(dir, "none", "new")); err == nil || !strings.Contains(err.Error(), "none does not exist; make it") {
+		t.Errorf("without its folder: %v", err)
+	}
+	if os.Getuid() != 0 { // who may write everywhere
+		testkit.OK(t, os.Chmod(filepath.Join(dir, "there"), 0o400))
+		if _, err := probe(filepath.Join(dir, "there")); err == nil {
+			t.Error("a file that may not be written passes")
+		}
+		testkit.OK(t, os.Chmod(dir, 0o500))
+		if _, err := probe(filepath.Join(dir, "new")); err == nil {
+			t.Error("a folder that may not be written passes")
+		}
+	} else if _, err := probe("/proc/new"); err == nil {
+		t.Error("a folder in which no file can be made passes")
 	}
 }
 

@@ -123,7 +123,8 @@ func TestLines(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"": "is empty", "  ": "is empty", "x": "has no placeholder", "{payload": "no closing brace", "{evnt}": "no placeholder {evnt}", "{event|up}": `no filter "up"`,
-		"{payload|lower}": "takes no filter", "{payload.a..b}": "empty step", "{event}\n": "one line", "{event}\xff": "UTF-8",
+		"{payload|lower}":                 "takes no filter",
+		"{evnt} {event|up|json|down} {id": `{evnt}; there are {payload}, {payload.KEY}, {event}, {source}, {time} and {id}; {event|up|json|down}: there is no filter "up", "down"; there are lower, snake and json; "{id" has no closing brace`, "{payload.a..b}": "empty step", "{event}\n": "one line", "{event}\xff": "UTF-8",
 		strings.Repeat("{id}", 65): "at most 64", strings.Repeat("x", 4097): "at most 4096",
 	} {
 		if _, err := parse(text); err == nil || !strings.Contains(err.Error(), want) {

@@ -9,6 +9,7 @@ package file
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,8 +31,8 @@ var Type = sinks.Type{Name: "file", Options: func() sinks.Options {
 // Options are those of one file.
 type Options struct {
 	sinks.Common `koanf:",squash"`
-	Path         string      `koanf:"path" required:"the file to write to" example:"/var/log/events.jsonl" doc:"The file that events are written to, in a folder that exists."`
-	Template     string      `koanf:"template" default:"{payload}" doc:"What a line looks like: {payload}, {payload.KEY}, {event}, {source}, {time} and {id} are replaced, and each may be followed by |lower, |snake or |json."`
+	Path         string      `koanf:"path" required:"the file to write to" example:"/var/log/events.jsonl" doc:"The file that events are written to; its folder is waited for if it does not exist."`
+	Template     string      `koanf:"template" default:"{payload}" doc:"What a line looks like: {payload}, {payload.KEY}, {event}, {source}, {time} and {id} are replaced, and each but {payload} may be followed by |lower, |snake or |json."`
 	MaxSize      config.Size `koanf:"max_size" default:"100MiB" min:"4KiB" max:"1TiB" off:"0B" doc:"The size at which the file is renamed to PATH.1, and a new one is begun; 0B is never."`
 	Keep         int         `koanf:"keep" default:"5" min:"1" max:"1000" doc:"How many renamed files are kept, PATH.1 being the newest; older ones are removed."`
 }
@@ -69,11 +70,9 @@ func checkPath(path string) error {
 		return bad("%q cannot be the path of a file", path)
 	}
 	switch info, err := file.Stat(dir); {
-	case errors.Is(err, fs.ErrNotExist):
-		return bad("the folder %s does not exist; make it, so that the user who runs event2mqtt may write there", dir)
-	case errors.Is(err, file.ErrNoAnswer):
-		return bad("%w", err)
-	case err == nil && !info.IsDir():
+	case err != nil:
+		return nil // it may come; Warn tells
+	case !info.IsDir():
 		return bad("%s is no folder", dir)
 	}
 	if info, err := os.Lstat(path); err == nil {
@@ -84,6 +83,30 @@ func checkPath(path string) error {
 	return nil
 }
 
+// Warn tells, as a KeyError, of a folder that is not there: the sink waits for it,
+// as for a disk that is mounted later.
+func (o *Options) Warn() error {
+	if err := there(filepath.Dir(o.Path)); err != nil {
+		return config.Errorf("path", "%w; until then its events wait in the journal", err)
+	}
+	return nil
+}
+
+// there returns why nothing can be in a folder, as far as that is certain.
+func there(dir string) error {
+	switch _, err := file.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return noFolder(dir)
+	case errors.Is(err, file.ErrNoAnswer):
+		return err
+	}
+	return nil
+}
+
+func noFolder(dir string) error {
+	return fmt.Errorf("the folder %s does not exist; make it, so that the user who runs event2mqtt may write there", dir)
+}
+
 // regular refuses what is no file that can be synced and rotated.
 func regular(path string, mode fs.FileMode) error {
 	switch {
@@ -91,6 +114,16 @@ func regular(path string, mode fs.FileMode) error {
 		return errors.New(path + " is a symbolic link; write the path that it leads to")
 	case !mode.IsRegular():
 		return errors.New(path + " is " + file.Kind(mode) + ", not a file")
+	}
+	return nil
+}
+
+// HintsOf tells what people take keep for.
+func (o *Options) HintsOf(written map[string]any) map[string]string {
+	if text, ok := written["keep"].(string); ok {
+		if _, err := config.ParseDuration(text); err == nil {
+			return map[string]string{"keep": fmt.Sprintf("is how many renamed files are kept, such as 5, and not %q; how long the place of a removed sink is kept is journal.keep", text)}
+		}
 	}
 	return nil
 }

@@ -62,6 +62,9 @@ func (o *output) open() (torn, error) {
 		}
 	}
 	f, err := os.OpenFile(o.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|openFlags, mode)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = noFolder(filepath.Dir(o.path))
+	}
 	if err != nil {
 		return torn{}, err
 	}

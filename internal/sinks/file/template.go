@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -48,7 +49,7 @@ var values = map[string]func(e *journal.Entry, id string) string{
 
 var filters = map[string]func(string) string{"lower": strings.ToLower, "snake": topic.Snake}
 
-// parse reads a template.
+// parse reads a template. The error tells of every placeholder that is wrong.
 func parse(text string) (template, error) {
 	switch {
 	case strings.TrimSpace(text) == "":
@@ -61,6 +62,7 @@ func parse(text string) (template, error) {
 		return nil, errors.New("control characters are not allowed: an event is one line")
 	}
 	var t template
+	var wrong []error
 	literal := 0 // where it begins
 	placeholders := 0
 	for i := 0; i < len(text); i++ {
@@ -69,11 +71,12 @@ func parse(text string) (template, error) {
 		}
 		end := strings.IndexByte(text[i:], '}')
 		if end < 0 {
-			return nil, fmt.Errorf("%q has no closing brace", text[i:])
+			wrong = append(wrong, fmt.Errorf("%q has no closing brace", text[i:]))
+			break
 		}
 		p, err := parsePlaceholder(text[i+1 : i+end])
 		if err != nil {
-			return nil, err
+			wrong = append(wrong, err)
 		}
 		if i > literal {
 			t = append(t, part{literal: text[literal:i]})
@@ -87,12 +90,23 @@ func parse(text string) (template, error) {
 		t = append(t, part{literal: text[literal:]})
 	}
 	switch {
+	case wrong != nil:
+		return nil, oneLine(wrong)
 	case placeholders == 0:
 		return nil, fmt.Errorf("%q has no placeholder, so all lines would be the same; there are {payload}, {payload.KEY}, {event}, {source}, {time} and {id}", text)
 	case placeholders > maxPlaceholders:
 		return nil, fmt.Errorf("it has %d placeholders; at most %d are allowed", placeholders, maxPlaceholders)
 	}
 	return t, nil
+}
+
+// oneLine joins errors that are about one option.
+func oneLine(all []error) error {
+	texts := make([]string, len(all))
+	for i, err := range all {
+		texts[i] = err.Error()
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
@@ -112,17 +126,22 @@ func parsePlaceholder(inner string) (part, error) {
 	case p.value == nil:
 		return part{}, fmt.Errorf("there is no placeholder {%s}; there are {payload}, {payload.KEY}, {event}, {source}, {time} and {id}", inner)
 	}
+	if p.whole && len(steps) > 1 {
+		return part{}, fmt.Errorf("{%s}: the payload is a JSON object as it is, and takes no filter", inner)
+	}
+	var unknown []string
 	for _, name := range steps[1:] {
 		switch f := filters[name]; {
-		case p.whole:
-			return part{}, fmt.Errorf("{%s}: the payload is a JSON object as it is, and takes no filter", inner)
 		case name == "json":
 			p.json = true
 		case f == nil:
-			return part{}, fmt.Errorf("{%s}: there is no filter %q; there are lower, snake and json", inner, name)
+			unknown = append(unknown, strconv.Quote(name))
 		default:
 			p.filters = append(p.filters, f)
 		}
+	}
+	if unknown != nil {
+		return part{}, fmt.Errorf("{%s}: there is no filter %s; there are lower, snake and json", inner, strings.Join(unknown, ", "))
 	}
 	return p, nil
 }

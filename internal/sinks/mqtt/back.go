@@ -65,7 +65,7 @@ func (s *Sink) report(err error, lasted time.Duration) (pause time.Duration) {
 	}
 	if text != c.said[at] {
 		c.said[at] = text
-		s.opt.Log.Error().Msgf("mqtt: %s; events are kept and sent when it works again", text)
+		s.opt.Log.Warn().Msgf("mqtt: %s; events wait in the journal, and are sent when it works again", text)
 	}
 	if n := len(s.brokers); n > 1 && c.attempts%n != 0 {
 		return 0

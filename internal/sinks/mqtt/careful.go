@@ -215,14 +215,14 @@ func (s *Sink) calm(ctx context.Context, l link) error {
 func (s *Sink) sendHarmless(ctx context.Context, l link, f *flight) error {
 	w := s.opt.Config.Will
 	if s.announces() {
-		refused, err := s.alone(ctx, l, thing{kind: aBirth}, message{s.willTopic, byte(w.QoS), w.Retain, []byte(w.Online)}, f)
+		refused, err := s.alone(ctx, l, thing{kind: aBirth}, s.presence(w.Online), f)
 		s.will.birthRefused = refused
 		if err != nil || w.QoS > 0 {
 			return err
 		}
 	}
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
-	if err := s.wait(ctx, l, l.publish(ctx, name, 1, false, nil), thing{}); err != nil {
+	if err := s.wait(ctx, l, l.publish(ctx, message{topic: name, qos: 1}), thing{}); err != nil {
 		s.will.birthRefused = s.will.birthRefused && s.will.told
 		s.doubt.blamed.times = 0
 		return fmt.Errorf("%w, not even an empty message to %s: %w", errNothingTaken, name, err)
@@ -250,12 +250,12 @@ func (s *Sink) sendEventsAlone(ctx context.Context, l link, in *journal.Cursor, 
 	}()
 	defer func() { cancel(nil); <-stopped }()
 	buf := make([]journal.Entry, 0, 1)
-	for last := uint64(0); last < s.doubt.until && in.Lag() > 0; {
+	for in.Acked() < s.doubt.until { // it was sent, so it is one that this sink gets
 		entries, err := in.Next(ctx, buf)
 		if err != nil {
 			return context.Cause(ctx)
 		}
-		last = entries[0].Seq
+		last := entries[0].Seq
 		if err := s.sendEventAlone(ctx, l, &entries[0], f); err != nil {
 			if errors.Is(err, errSkipped) {
 				s.ack(in, last)
@@ -294,7 +294,7 @@ func (s *Sink) sendEventAlone(ctx context.Context, l link, e *journal.Entry, f *
 // it is certain that it is this which the broker does not take.
 func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flight) (refused bool, err error) {
 	began := time.Now()
-	err = s.wait(ctx, l, l.publish(ctx, m.topic, m.qos, m.retain, m.payload), what)
+	err = s.wait(ctx, l, l.publish(ctx, m), what)
 	if err == nil && m.qos == 0 {
 		err = l.ping(ctx) // nobody acknowledges
 	}

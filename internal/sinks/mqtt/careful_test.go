@@ -90,8 +90,9 @@ func TestAnEventThatIsNeverTakenIsSkippedAndKept(t *testing.T) {
 			if n := strings.Count(r.log.String(), `"level":"error","event":"bad","source":"s"`); n != 1 || r.sink.Skipped() != 1 {
 				t.Errorf("said %d times, counted %d:\n%s", n, r.sink.Skipped(), r.log)
 			}
-			whole, err := r.refused.Get(kept[0].ID)
+			all, err := r.refused.Get(kept[0].ID)
 			testkit.OK(t, err)
+			whole := all[0]
 			if string(whole.Payload) != c.payload || whole.Route.Retain != c.route.Retain || whole.Route.Topic != c.route.Topic {
 				t.Errorf("kept %+v", whole)
 			}
@@ -513,4 +514,29 @@ func (c *stuckConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p[:min(len(p), 1<<10)])
 	c.left -= n
 	return n, err
+}
+
+// TestABrokerThatTakesNothingRetainedTeachesOfTheNext: two states prove it, and
+// each more costs one careful connection, whatever its topic is.
+func TestABrokerThatTakesNothingRetainedTeachesOfTheNext(t *testing.T) {
+	t.Parallel()
+	b := (&pickyBroker{publish: func(_ int, p *wire.Publish) verdict {
+		if p.Retain {
+			return hangUp
+		}
+		return take
+	}}).start(t)
+	r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Will.Enabled = false }, b.url)
+	const states = 10
+	for i := range states {
+		report(t, r.states, "s", fmt.Sprint("k", i), "1")
+	}
+	testkit.Eventually(t, "all are told of", func() bool { return strings.Count(r.log.String(), "this state cannot be published") == states })
+	r.emit(3)
+	r.delivered()
+	// Two make it doubtful, three each prove the first two, one each of the
+	// others, and the last lasts; without a lesson it is three each.
+	if n := b.connections(); n > 2+6+states {
+		t.Errorf("that took %d connections", n)
+	}
 }

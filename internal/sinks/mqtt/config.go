@@ -63,12 +63,13 @@ type WillConfig struct {
 // PublishConfig are the options of the publish section: what messages look like.
 type PublishConfig struct {
 	BaseTopic       string        `koanf:"base_topic" default:"event2mqtt" doc:"The text that {base} stands for in topics."`
-	EventTopic      string        `koanf:"event_topic" default:"{base}/event/{event}" doc:"The topic of events, with the placeholders {base}, {event}, {source} and {payload.KEY}; each may be followed by |lower or |snake."`
+	EventTopic      string        `koanf:"event_topic" default:"{base}/event/{event}" doc:"The topic of events, with the placeholders {base}, {event}, {source} and {payload.KEY}; each but {base} may be followed by |lower or |snake."`
 	StateTopic      string        `koanf:"state_topic" default:"{base}/{source}/{key}" doc:"The topic of states, which are retained, with the placeholders {base}, {source} and {key}; the last two are needed, and each may be followed by |lower or |snake."`
 	StateInterval   time.Duration `koanf:"state_interval" default:"250ms" min:"0s" max:"1h" doc:"How often one state is published at most, with its newest value; 0s is at each change."`
 	QoS             int           `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events and states; with 0 nobody acknowledges, and events can be lost."`
 	TimestampField  string        `koanf:"timestamp_field" default:"_timestamp" doc:"The key of the payload that tells when the event happened."`
 	TimestampMillis bool          `koanf:"timestamp_millis" default:"false" doc:"Whether publish.timestamp_field is in milliseconds instead of seconds."`
+	SourceField     string        `koanf:"source_field" example:"_source" doc:"A key of the payload for the name of the source that the event comes from, so that whoever gets events of several can tell them apart."`
 	IDField         string        `koanf:"id_field" example:"_id" doc:"A key of the payload for an id that stays the same should an event be sent twice."`
 }
 
@@ -136,11 +137,13 @@ func check(c Config, p PublishConfig) (settings, error) {
 			bad("publish.event_topic", "%w", err)
 		} else if _, fixed := s.template.Literal(); fixed {
 			bad("publish.event_topic", "%q has no {event}: every event would go to one topic", p.EventTopic)
+		} else if place := event.OwnPlace(p.BaseTopic, s.template.Sample(), event.OwnSource); place != "" {
+			bad("publish.event_topic", "%q: topics below %s are the program's own", p.EventTopic, place)
 		}
 		if s.stateTemplate, err = topic.ParseState(p.StateTopic, p.BaseTopic); err != nil {
 			bad("publish.state_topic", "%w", err)
-		} else if err := checkStatePlace(s.stateTemplate.Prefix(), p.BaseTopic); err != nil {
-			bad("publish.state_topic", "%q: %w", p.StateTopic, err)
+		} else if place := event.OwnPlace(p.BaseTopic, s.stateTemplate.Sample(), event.OwnLevels...); place != "" {
+			bad("publish.state_topic", "%q: topics below %s are the program's own", p.StateTopic, place)
 		}
 		if c.Will.Enabled {
 			t, err := topic.Parse(c.Will.Topic, p.BaseTopic)
@@ -161,17 +164,10 @@ func check(c Config, p PublishConfig) (settings, error) {
 	if p.IDField == "_event" || p.IDField != "" && p.IDField == p.TimestampField {
 		bad("publish.id_field", "%q is taken already", p.IDField)
 	}
-	return s, errors.Join(errs...)
-}
-
-// checkStatePlace refuses a template of which all topics, by what they begin
-// with, would be the program's own.
-func checkStatePlace(prefix, base string) error {
-	below, inside := strings.CutPrefix(prefix, base+"/")
-	if first, _, whole := strings.Cut(below, "/"); inside && whole && slices.Contains(event.OwnLevels, first) {
-		return fmt.Errorf("topics below {base}/%s are the program's own", first)
+	if field := p.SourceField; field == "_event" || field != "" && (field == p.TimestampField || field == p.IDField) {
+		bad("publish.source_field", "%q is taken already", field)
 	}
-	return nil
+	return s, errors.Join(errs...)
 }
 
 // brokerURL reads a broker's URL and adds the port that goes without saying.

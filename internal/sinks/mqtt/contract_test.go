@@ -49,15 +49,15 @@ func (h *home) Never() (event.Event, bool) {
 }
 
 // Publish implements sinks.Broker.
-func (h *home) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (sinks.Receipt, error) {
+func (h *home) Publish(ctx context.Context, o sinks.Outgoing) (sinks.Receipt, error) {
 	if h.broken.Load() {
 		return nil, errors.New("out of order")
 	}
-	r, err := h.Broker.Publish(ctx, topic, payload, qos, retain)
-	if err != nil || !strings.Contains(topic, "/event/") {
+	r, err := h.Broker.Publish(ctx, o)
+	if err != nil || !strings.Contains(o.Topic, "/event/") {
 		return r, err
 	}
-	return noted{r, h, payload}, nil
+	return noted{r, h, o.Payload}, nil
 }
 
 type noted struct {

@@ -14,6 +14,8 @@ import (
 	"github.com/google/renameio/v2"
 
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/format"
+	"event2mqtt/internal/topic"
 )
 
 // ledger is what brokers keep for the sink: the topics of its retained messages
@@ -58,24 +60,49 @@ const (
 	maxBrokers     = 8        // the ones that were used last
 )
 
+// ledgerPath is the file of a sink in a state folder.
+func ledgerPath(stateDir, sink string) string {
+	return filepath.Join(stateDir, topic.Safe(sink)+".retained.json")
+}
+
+// readLedger reads the file. The error may be fs.ErrNotExist, or
+// format.ErrNewer.
+func readLedger(path string) (c ledgerContent, err error) {
+	text, err := file.Read(path, maxLedgerFile)
+	if err != nil {
+		return c, err
+	}
+	var is struct { // what newer versions write otherwise may not fit the rest
+		Format int `json:"format"`
+	}
+	if err = json.Unmarshal(text, &is); err != nil {
+		return c, err
+	}
+	if err := format.CheckFile(path, is.Format, ledgerFormat); err != nil {
+		return c, err
+	}
+	if is.Format != ledgerFormat {
+		return c, fmt.Errorf("its format is %d; this version knows %d", is.Format, ledgerFormat)
+	}
+	return c, json.Unmarshal(text, &c)
+}
+
 // openLedger reads the file, if there is one. One that cannot be read is set
-// aside; the ledger is then empty, and of use all the same.
+// aside; the ledger is then empty, and of use all the same. One that a newer
+// version wrote is left alone: the error is format.ErrNewer, and there is no
+// ledger.
 func openLedger(path string) (*ledger, error) {
 	b := &ledger{path: path, content: ledgerContent{Format: ledgerFormat}}
 	if path == "" {
 		return b, nil
 	}
+	c, err := readLedger(path)
+	if errors.Is(err, format.ErrNewer) {
+		return nil, err
+	}
 	b.sweep()
-	text, err := file.Read(path, maxLedgerFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, nil
-	}
-	var c ledgerContent
-	if err == nil {
-		err = json.Unmarshal(text, &c)
-	}
-	if err == nil && c.Format != ledgerFormat {
-		err = fmt.Errorf("its format is %d; this version knows %d", c.Format, ledgerFormat)
 	}
 	if err != nil {
 		aside := path + ".damaged"

@@ -26,16 +26,17 @@ type lessons struct {
 	// kinds are the messages, without their sizes, that were refused for
 	// another reason; the value is whether they were never acknowledged.
 	kinds map[messageKind]bool
-	// retained is set once a retained message was acknowledged; until then,
-	// unretained counts those that were refused.
+	// retained is set once a retained message was acknowledged; unretained are how
+	// many were refused since, by whether they were never acknowledged.
 	retained   bool
-	unretained int
+	unretained map[bool]int
 }
 
-// noRetaining is how many retained messages, and no other, must have been
-// refused for it to be certain that the broker takes none. States are not sent
-// any more then: each that changes would cost connections again and again.
-const noRetaining = 2
+// manyUnretained is how many retained messages must have been refused, and none
+// taken since, for the next to be like them whatever their topics are. If none
+// was ever taken, states are not sent any more: each that changes would cost
+// connections again and again.
+const manyUnretained = 2
 
 // takesNoStates is why a state is not sent.
 const takesNoStates = "the broker takes no retained messages, as it has shown with others"
@@ -51,10 +52,6 @@ func (s *Sink) mayBeTooLarge(size int) bool { return size > max(s.lessons.taken,
 func (s *Sink) learn(m *message) {
 	s.sameBroker()
 	k, silent := kindOf(m), s.doubt.blamed.silent
-	if l := &s.lessons; k.retain && !l.retained && !s.mayBeTooLarge(k.size) {
-		l.unretained++
-		s.stateless.Store(l.unretained >= noRetaining)
-	}
 	if s.mayBeTooLarge(k.size) {
 		if s.lessons.size == 0 || k.size < s.lessons.size {
 			s.lessons.size, s.lessons.sizeSilent = k.size, silent
@@ -62,6 +59,13 @@ func (s *Sink) learn(m *message) {
 		return
 	}
 	k.size = 0
+	if k.retain {
+		if s.lessons.unretained == nil {
+			s.lessons.unretained = map[bool]int{}
+		}
+		s.lessons.unretained[silent]++
+		s.stateless.Store(!s.lessons.retained && s.lessons.unretained[silent] >= manyUnretained)
+	}
 	if s.lessons.kinds == nil || len(s.lessons.kinds) >= maxLessons {
 		s.lessons.kinds = map[messageKind]bool{}
 	}
@@ -75,7 +79,8 @@ func (s *Sink) took(k messageKind) {
 	l := &s.lessons
 	l.taken = max(l.taken, k.size)
 	if k.retain {
-		l.retained, l.unretained = true, 0
+		l.retained = true
+		clear(l.unretained)
 		s.stateless.Store(false)
 	}
 	if k.size >= l.size {
@@ -100,6 +105,9 @@ func (s *Sink) enough(what thing, m *message, silent bool) int {
 	}
 	k.size = 0
 	if was, known := l.kinds[k]; known && was == silent {
+		return 1
+	}
+	if k.retain && l.unretained[silent] >= manyUnretained {
 		return 1
 	}
 	return certain

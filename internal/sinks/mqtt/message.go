@@ -1,17 +1,22 @@
 package mqtt
 
 import (
+	"fmt"
+
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/topic"
 )
 
-// message is an event as it is published.
+// message is what is published.
 type message struct {
 	topic   string
 	qos     byte
 	retain  bool
 	payload []byte
+	// again says that it is published again on each connection, so that it does
+	// not matter if the broker loses it in a crash.
+	again bool
 }
 
 // message makes one of an event. The error says why that cannot be.
@@ -25,18 +30,31 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 		if m.payload, err = event.Raw(e.Payload); err != nil {
 			return m, err
 		}
-	} else if field := p.IDField; field != "" {
-		m.payload = event.AddField(m.payload, field, s.opt.ID(e.Seq))
+	} else {
+		m.payload = s.addFields(p, e)
 	}
 	m.topic, err = p.topicOf(e)
 	switch {
 	case err != nil:
 	case s.heard(m.topic):
 		err = errOwn
-	case e.Route.Topic == "" && !p.apart && s.reserved(p.BaseTopic, m.topic, event.OwnSource):
-		err = errOwnTopic
+	case (e.Route.Outside || e.Route.Topic == "" && !p.apart) && s.reserved(p.BaseTopic, m.topic, event.OwnSource):
+		err = fmt.Errorf("%w, and no event may choose it; change publish.event_topic, or the topic of the rule", errOwnTopic)
 	}
 	return m, err
+}
+
+// addFields returns an event's payload with its source and its id, as far as they
+// are configured.
+func (s *Sink) addFields(p *publishing, e *journal.Entry) []byte {
+	payload := e.Payload
+	if field := p.SourceField; field != "" {
+		payload = event.Set(payload, field, string(event.String(e.Source))) // in place of one that a sender has made up
+	}
+	if field := p.IDField; field != "" {
+		payload = event.AddField(payload, field, s.opt.ID(e.Seq))
+	}
+	return payload
 }
 
 // Route is how an event is published, as far as it can be: the topic is empty if

@@ -9,14 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"event2mqtt/internal/config"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/format"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/refused"
@@ -24,43 +23,6 @@ import (
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/topic"
 )
-
-// Options are those of the main sink, from the sections mqtt and publish.
-type Options struct {
-	sinks.Common
-	Config  Config
-	Publish PublishConfig
-	// Calm is how long a connection must have lasted without a message before
-	// its end is blamed on one. Zero is 2 s.
-	Calm time.Duration
-	// Pause is the first pause after a failure; it doubles each time. Zero is
-	// that of retry.Loop.
-	Pause time.Duration
-}
-
-// Check implements sinks.Options. Keys begin with mqtt and publish.
-func (o *Options) Check() error {
-	_, err := check(o.Config, o.Publish)
-	return errors.Join(err, o.CheckMatch())
-}
-
-// Fingerprint implements sinks.Options: what PublishConfig says of single
-// messages changes in place.
-func (o *Options) Fingerprint() any {
-	type fingerprint struct {
-		Config
-		base  string
-		files [3]config.Sum // a certificate may be another in the same file
-	}
-	f := fingerprint{Config: o.Config, base: o.Publish.BaseTopic}
-	for i, file := range []string{o.Config.TLS.CA, o.Config.TLS.Cert, o.Config.TLS.Key} {
-		f.files[i], _ = config.SumOf(file) // what cannot be read is told by Check
-	}
-	return f
-}
-
-// Build implements sinks.Options.
-func (o *Options) Build(d sinks.Deps) (sinks.Sink, error) { return New(*o, d) }
 
 // Sink publishes to one broker, or to the first of several that answers.
 type Sink struct {
@@ -71,7 +33,8 @@ type Sink struct {
 	settings
 	publish atomic.Pointer[publishing]
 	dial    func(ctx context.Context) (link, error)
-	talking atomic.Pointer[link] // on which Say may publish: a connection in no doubt
+	talking atomic.Pointer[link]   // on which Say may publish: a connection in no doubt
+	outbox  atomic.Pointer[outbox] // of the connection; nil without one
 
 	tell func(health.Status) // of Run
 
@@ -107,7 +70,7 @@ type link interface {
 	// publish hands a message over. The ticket is done when the broker has
 	// acknowledged it as its QoS asks.
 	// It may wait for the broker to take the message, until ctx ends.
-	publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket
+	publish(ctx context.Context, m message) ticket
 	// subscribe has the sink hear what matches a filter, one message at a time,
 	// until the link ends or unsubscribe is called. The error wraps
 	// errNotGranted if the broker refuses. Both have one user at a time.
@@ -221,7 +184,10 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 	s.tell = tell
 	s.tellHealth()
 	if s.ledger == nil {
-		s.ledger = s.openLedger()
+		var err error
+		if s.ledger, err = s.openLedger(); err != nil {
+			return err
+		}
 	}
 	watch := states.Watch()
 	defer watch.Close()
@@ -237,17 +203,21 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 	}
 }
 
-// openLedger reads what brokers keep for the sink, from its file.
-func (s *Sink) openLedger() *ledger {
+// openLedger reads what brokers keep for the sink, from its file. The error is
+// format.ErrNewer.
+func (s *Sink) openLedger() (*ledger, error) {
 	path := ""
 	if s.opt.StateDir != "" {
-		path = filepath.Join(s.opt.StateDir, topic.Safe(s.opt.Name)+".retained.json")
+		path = ledgerPath(s.opt.StateDir, s.opt.Name)
 	}
 	l, err := openLedger(path)
+	if errors.Is(err, format.ErrNewer) {
+		return nil, err
+	}
 	if err != nil {
 		s.opt.Log.Error().Err(err).Msg("mqtt: which topics are retained at the broker is not known any more; what is no longer configured may stay there")
 	}
-	return l
+	return l, nil
 }
 
 // session is the life of one connection.
@@ -257,6 +227,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		return err
 	}
 	defer l.close()
+	defer s.outbox.Store(nil)
 	l = deafLink{l, s.heard}
 	if !s.doubt.careful() { // before a command can come that wants an answer
 		s.talking.Store(&l)
@@ -295,7 +266,7 @@ func (s *Sink) online(ctx context.Context, l link, in *journal.Cursor, watch *ev
 	in.Rewind()
 	o := s.newOutbox(watch)
 	f.birth = s.announces()
-	if err := s.announce(ctx, l, s.opt.Config.Will.Online); err != nil {
+	if err := s.announce(ctx, l, o.birth()); err != nil {
 		return err
 	}
 	f.birth = f.birth && s.opt.Config.Will.QoS == 0 // nobody has acknowledged it
@@ -311,8 +282,13 @@ func (s *Sink) announce(ctx context.Context, l link, payload string) error {
 	if !s.announces() {
 		return nil
 	}
+	return s.wait(ctx, l, l.publish(ctx, s.presence(payload)), thing{kind: aBirth})
+}
+
+// presence is the message that tells whether the bridge is there.
+func (s *Sink) presence(payload string) message {
 	w := s.opt.Config.Will
-	return s.wait(ctx, l, l.publish(ctx, s.willTopic, byte(w.QoS), w.Retain, []byte(payload)), thing{kind: aBirth})
+	return message{topic: s.willTopic, qos: byte(w.QoS), retain: w.Retain, payload: []byte(payload), again: true}
 }
 
 // announces reports whether the broker is told that the bridge is there.
@@ -488,7 +464,7 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) (sent, error) {
 	m, err := s.message(e)
 	if err == nil {
-		t := l.publish(ctx, m.topic, m.qos, m.retain, m.payload)
+		t := l.publish(ctx, m)
 		if d, known := t.(done); !known || !errors.Is(d.error, sinks.ErrNeverTaken) {
 			return sent{e.Seq, kindOf(&m), t}, nil
 		}

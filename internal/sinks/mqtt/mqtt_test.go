@@ -380,13 +380,13 @@ func TestStatesAreRetainedAndComeAgainAfterAReconnect(t *testing.T) {
 	expect()
 }
 
-func TestEventsAreNeverRetainedAndMayCarryAnID(t *testing.T) {
+func TestEventsAreNeverRetainedAndMayCarryTheirSourceAndAnID(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	addr := l.Addr().String()
 	serve(t, l)
 	s := subscriber(t, addr, "b/#")
 	r := newRig(t, func(c *mqtt.Config, p *mqtt.PublishConfig) {
-		p.BaseTopic, p.IDField, p.EventTopic = "b", "_id", "{base}/{source}/{event|snake}/{payload.n}"
+		p.BaseTopic, p.SourceField, p.IDField, p.EventTopic = "b", "_source", "_id", "{base}/{source}/{event|snake}/{payload.n}"
 		c.Will.Enabled = false
 		c.InFlight = 1
 	}, "mqtt://"+addr)
@@ -396,7 +396,7 @@ func TestEventsAreNeverRetainedAndMayCarryAnID(t *testing.T) {
 		if want := fmt.Sprintf("b/s/e/%d", i); topic != want {
 			t.Errorf("topic %s, want %s", topic, want)
 		}
-		if !strings.HasSuffix(payload, fmt.Sprintf(`,"_id":%q}`, r.journal.ID(uint64(i)))) {
+		if !strings.HasSuffix(payload, fmt.Sprintf(`,"_source":"s","_id":%q}`, r.journal.ID(uint64(i)))) {
 			t.Errorf("payload %s", payload)
 		}
 	}
@@ -497,6 +497,6 @@ func (b bundled) Subscribe(filter string, use func(sinks.Incoming)) (cancel func
 	return (&bundledbroker.Broker{Broker: b.Broker}).Subscribe(filter, use)
 }
 
-func (b bundled) Publish(ctx context.Context, topic string, payload []byte, qos byte, retain bool) (sinks.Receipt, error) {
-	return b.Broker.Publish(ctx, &broker.Message{Topic: topic, Payload: payload, QoS: qos, Retain: retain})
+func (b bundled) Publish(ctx context.Context, o sinks.Outgoing) (sinks.Receipt, error) {
+	return b.Broker.Publish(ctx, &broker.Message{Topic: o.Topic, Payload: o.Payload, QoS: o.QoS, Retain: o.Retain, SaveLater: o.SaveLater})
 }

@@ -278,14 +278,14 @@ func (l *networkLink) end(err error) {
 // publish waits until paho can take a message over at once: it has one that it
 // writes, and one behind that. In paho the wait could not be interrupted, by
 // ctx or by the end of the connection.
-func (l *networkLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
+func (l *networkLink) publish(ctx context.Context, m message) ticket {
 	l.handing.Lock()
 	defer l.handing.Unlock()
 	if err := l.room(ctx, 1); err != nil {
 		return done{err}
 	}
 	l.handed++
-	return l.client.Publish(topic, qos, retain, payload)
+	return l.client.Publish(m.topic, m.qos, m.retain, m.payload)
 }
 
 // room waits until paho has at most so many messages to write. handing is held.

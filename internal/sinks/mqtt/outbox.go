@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +27,8 @@ type outbox struct {
 	shelf  *shelf
 	want   map[string]event.LiveState // what the broker is to keep, by topic
 	sent   map[string]sentState       // by topic
+	had    map[string]uint64          // version of the state that the broker has acknowledged, by topic
+	never  map[string]uint64          // version of the state that is not to be published, by topic
 	queue  []string                   // topics that may be due, oldest change first
 	queued map[string]struct{}
 	again  time.Time // when to refresh although nothing has changed; zero is never
@@ -35,6 +36,8 @@ type outbox struct {
 	names  map[owned]named
 	// namedBy is what names were made with.
 	namedBy *publishing
+
+	woken chan struct{} // cap 1: again is another, which who publishes may not know
 
 	// Of the goroutine that publishes:
 	changed bool      // something is newer than the last refresh
@@ -53,16 +56,53 @@ type sentState struct {
 type stateMessage struct {
 	message
 	owner
+	version uint64 // of the state; 0 is its end
 }
 
 func (s *Sink) newOutbox(watch *event.StateWatch) *outbox {
-	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, queued: map[string]struct{}{}, names: map[owned]named{}}
+	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, had: map[string]uint64{}, queued: map[string]struct{}{}, names: map[owned]named{}, woken: make(chan struct{}, 1)}
 	select { // seen by the refresh below
 	case <-watch.Changed():
 	default:
 	}
 	o.refresh()
+	s.outbox.Store(o)
 	return o
+}
+
+// Has implements sinks.Retainer.
+func (s *Sink) Has(source string) bool {
+	o := s.outbox.Load()
+	return o != nil && o.has(source)
+}
+
+func (o *outbox) has(source string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.sink.publish.Load()
+	if p != o.namedBy {
+		return false // a refresh is due
+	}
+	names := map[string]bool{}
+	for _, st := range o.watch.Live() {
+		if st.Source != source {
+			continue
+		}
+		name, err := o.name(p, &st.State)
+		if err != nil || o.never[name] == st.Version {
+			continue // it is not published
+		}
+		names[name] = true
+		if _, refused := o.sink.states[name]; !refused && o.had[name] != st.Version {
+			return false
+		}
+	}
+	for name, who := range o.shelf.Topics {
+		if who.Source == source && !names[name] {
+			return false
+		}
+	}
+	return true
 }
 
 // brokerID names a broker in the ledger: by address, since that stays the same
@@ -90,7 +130,7 @@ func (o *outbox) refresh() (took time.Duration) {
 	if len(o.names) > 2*len(live) {
 		clear(o.names)
 	}
-	o.want = make(map[string]event.LiveState, len(live))
+	o.want, o.never = make(map[string]event.LiveState, len(live)), map[string]uint64{}
 	fresh := map[string]owner{} // what is not listed yet, or as that of another
 	o.fresh = 0
 	for _, st := range live {
@@ -100,10 +140,11 @@ func (o *outbox) refresh() (took time.Duration) {
 		}
 		if err != nil {
 			s.unfit(&st.State, name, err)
+			o.never[name] = st.Version
 		}
 	}
 	if w := s.opt.Config.Will; w.Enabled && w.Retain && s.willTopic != "" {
-		if o.shelf.Topics[s.willTopic] != willOwner {
+		if _, taken := o.want[s.willTopic]; !taken && o.shelf.Topics[s.willTopic] != willOwner {
 			fresh[s.willTopic] = willOwner
 		}
 	}
@@ -134,7 +175,7 @@ func (o *outbox) refresh() (took time.Duration) {
 
 // name is stateTopic, which is asked often. mu is held.
 func (o *outbox) name(p *publishing, st *event.State) (string, error) {
-	at := owned{st.Source, st.Key, st.Topic}
+	at := owned{st.Source, st.Key, st.Topic, st.Presence}
 	known, ok := o.names[at]
 	if !ok {
 		known.name, known.err = o.sink.stateTopic(p, st)
@@ -144,7 +185,10 @@ func (o *outbox) name(p *publishing, st *event.State) (string, error) {
 }
 
 // owned is all of a state that its topic is made of.
-type owned struct{ source, key, topic string }
+type owned struct {
+	source, key, topic string
+	presence           bool
+}
 
 type named struct {
 	name string
@@ -247,7 +291,7 @@ func (o *outbox) next(now time.Time, hurry bool) (m *stateMessage, wait time.Dur
 func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*stateMessage, time.Time) {
 	st, wanted := o.want[name]
 	sent, before := o.sent[name]
-	m := stateMessage{message{name, byte(p.QoS), true, st.Payload}, owner{st.Source, st.Key, st.Topic != ""}}
+	m := stateMessage{message{name, byte(p.QoS), true, st.Payload, wanted}, owner{st.Source, st.Key, st.Topic != ""}, st.Version}
 	switch {
 	case wanted && sent.version == st.Version:
 		return nil, time.Time{}
@@ -259,6 +303,9 @@ func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*st
 		m.owner = who
 	}
 	own := m.Source == event.OwnSource // which changes when somebody does something, and waits for the answer
+	if m.Source == event.DiscoverySource {
+		own, m.qos = true, max(m.qos, 1)
+	}
 	if at := sent.at.Add(p.StateInterval); before && !hurry && !own && at.After(now) {
 		return nil, at
 	}
@@ -279,10 +326,30 @@ func (o *outbox) taken(m *stateMessage, certain bool) {
 	defer o.mu.Unlock()
 	if certain {
 		o.sink.states.taken(m.topic)
+		o.had[m.topic] = m.version
 	}
 	if _, wanted := o.want[m.topic]; len(m.payload) == 0 && !wanted {
 		o.shelf.forget(m.topic)
 		delete(o.sent, m.topic)
+		delete(o.had, m.topic)
+	}
+}
+
+// clearAgain is the pause until a topic that could not be cleared is tried again.
+const clearAgain = time.Second
+
+// notCleared notes that a topic has to be cleared once more: the ledger forgets
+// only what is gone for good.
+func (o *outbox) notCleared(m *stateMessage) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.sent, m.topic)
+	if at := time.Now().Add(clearAgain); o.again.IsZero() || at.Before(o.again) {
+		o.again = at
+	}
+	select {
+	case o.woken <- struct{}{}:
+	default:
 	}
 }
 
@@ -318,26 +385,34 @@ func (s *Sink) stateTopic(p *publishing, st *event.State) (name string, err erro
 	default:
 		name, err = p.stateTemplate.Render(topic.Values{Source: st.Source, Key: st.Key})
 	}
-	if err == nil && s.reserved(p.BaseTopic, name, event.OwnLevels...) {
+	if err == nil && s.reserved(p.BaseTopic, name, event.OwnLevels...) && !s.speaksForWill(st) {
 		err = errOwnTopic
 	}
 	return name, err
 }
 
+// speaksForWill reports whether a state may have the topic of the will.
+func (s *Sink) speaksForWill(st *event.State) bool {
+	return st.Presence && st.Topic != "" && st.Topic == s.willTopic
+}
+
+// birth is what is said on connecting on the topic of the will: that this
+// program is there, unless a state has that topic, which says more.
+func (o *outbox) birth() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if st, ok := o.want[o.sink.willTopic]; ok {
+		return string(st.Payload)
+	}
+	return o.sink.opt.Config.Will.Online
+}
+
 var errOwnTopic = errors.New("this topic is the program's own")
 
 // reserved reports whether a topic is one that no source may write to: that of
-// the will, one below some levels, or one that is not a state's below a source.
+// the will, or one of event.OwnPlace.
 func (s *Sink) reserved(base, name string, below ...string) bool {
-	if name == s.willTopic {
-		return true
-	}
-	rest, ok := strings.CutPrefix(name, base+"/")
-	if !ok {
-		return false
-	}
-	levels := strings.SplitN(rest, "/", 3)
-	return slices.Contains(below, levels[0]) || len(levels) > 1 && event.ReservedLevel(levels[1])
+	return name == s.willTopic || event.OwnPlace(base, name, below...) != ""
 }
 
 // unfit says once that a state has no topic of its own.

@@ -67,7 +67,7 @@ func (s *Sink) publishStates(ctx context.Context, last <-chan struct{}, l link, 
 			<-slots
 			return fill(ctx, slots)
 		}
-		window <- sentMessage{m, l.publish(ctx, m.topic, m.qos, true, m.payload)}
+		window <- sentMessage{m, l.publish(ctx, m.message)}
 	}
 }
 
@@ -102,6 +102,7 @@ func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, t
 			o.changed = true
 		case <-s.adjusted:
 			o.changed = true
+		case <-o.woken:
 		case <-timer.C:
 		}
 	}
@@ -161,6 +162,8 @@ func (s *Sink) awaitStates(ctx context.Context, l link, o *outbox, window <-chan
 			switch {
 			case errors.Is(err, sinks.ErrNeverTaken):
 				o.refuse(m.stateMessage, err.Error())
+			case errors.Is(err, errNotCleared):
+				o.notCleared(m.stateMessage)
 			case err != nil:
 				f.states = append(f.states, m.topic)
 				return err

@@ -1,6 +1,7 @@
 package mqtt_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -13,8 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/format"
+	"event2mqtt/internal/health"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
@@ -241,7 +247,7 @@ func TestWhatCannotBeListedWaits(t *testing.T) {
 
 // TestAListThatIsDamagedIsSetAside, with a word, and the rest goes on.
 func TestAListThatIsDamagedIsSetAside(t *testing.T) {
-	for name, text := range map[string]string{"garbage": "{", "future": `{"format":99}`, "null": `{"format":1,"brokers":[null,{"broker":"x","topics":null}]}`} {
+	for name, text := range map[string]string{"garbage": "{", "no format": `{"brokers":[]}`, "null": `{"format":1,"brokers":[null,{"broker":"x","topics":null}]}`} {
 		addr, dir := kept(t), t.TempDir()
 		path := filepath.Join(dir, "mqtt.retained.json")
 		testkit.OK(t, os.WriteFile(path, []byte(text), 0o600))
@@ -252,6 +258,31 @@ func TestAListThatIsDamagedIsSetAside(t *testing.T) {
 		if told := strings.Contains(r.log.String(), "set aside"); told != (name != "null") || told != (err == nil) {
 			t.Errorf("%s: told %t, %v", name, told, err)
 		}
+	}
+}
+
+// TestAListOfANewerVersionIsLeftAlone: the sink does not run without it.
+func TestAListOfANewerVersionIsLeftAlone(t *testing.T) {
+	addr, dir := kept(t), t.TempDir()
+	path := filepath.Join(dir, "mqtt.retained.json")
+	const text = `{"format":2,"brokers":{"otherwise":1}}`
+	testkit.OK(t, os.WriteFile(path, []byte(text), 0o600))
+	c, p := mqtt.Defaults()
+	c.URL = []string{"mqtt://" + addr}
+	o := mqtt.Options{Common: sinks.Common{Name: "mqtt"}, Config: c, Publish: p}
+	if err := o.CheckState(dir); !errors.Is(err, format.ErrNewer) || !strings.Contains(err.Error(), path) {
+		t.Errorf("checked: %v", err)
+	}
+	sink, err := mqtt.New(o, sinks.Deps{StateDir: dir, Log: zerolog.Nop()})
+	testkit.OK(t, err)
+	if err := sink.Run(t.Context(), nil, event.NewStates(), func(health.Status) {}); !errors.Is(err, format.ErrNewer) {
+		t.Errorf("run: %v", err)
+	}
+	if now, err := os.ReadFile(path); err != nil || string(now) != text {
+		t.Errorf("it is now %s, %v", now, err)
+	}
+	if err := o.CheckState(t.TempDir()); err != nil {
+		t.Errorf("none: %v", err)
 	}
 }
 
@@ -289,6 +320,30 @@ func TestSourcesCannotWriteTheProgramsOwnTopics(t *testing.T) {
 	if n := strings.Count(r.log.String(), "this state is not published"); n != len(own)+3 {
 		t.Errorf("said %d times:\n%s", n, r.log)
 	}
+}
+
+// TestAStateMaySpeakForTheWill, if its source says that it tells of presence: on
+// connecting it is said at once, in place of the birth, and when the program dies
+// the broker publishes the will. Without the state, the will's topic is as ever.
+func TestAStateMaySpeakForTheWill(t *testing.T) {
+	addr := kept(t)
+	r := newRig(t, nil, "mqtt://"+addr)
+	presence := func(want string) {
+		t.Helper()
+		testkit.Eventually(t, "the will's topic says "+want, func() bool {
+			kept, err := mqttest.Retained(addr, "event2mqtt/mqtt")
+			return err == nil && kept["event2mqtt/mqtt"] == want
+		})
+	}
+	presence("connected")
+	for _, says := range []string{"disconnected", "connected", "disconnected"} {
+		testkit.OK(t, r.states.Report("a", event.State{Key: "mqtt", Topic: "event2mqtt/mqtt", Presence: true, Payload: []byte(says)}))
+		presence(says)
+	}
+	// No other topic is to be had so, nor that one without saying so.
+	testkit.OK(t, r.states.Report("b", event.State{Key: "x", Topic: "event2mqtt/bridge/x", Presence: true, Payload: []byte("forged")}, event.State{Key: "y", Topic: "event2mqtt/mqtt", Payload: []byte("forged")}))
+	testkit.Eventually(t, "the others are refused", func() bool { return strings.Count(r.log.String(), "this topic is the program's own") == 2 })
+	presence("disconnected")
 }
 
 // TestAStateThatChangesOftenCostsItsRate: the first change goes at once, the
@@ -396,7 +451,8 @@ func BenchmarkAStateAmongMany(b *testing.B) {
 }
 
 // TestEventsCannotTakeTheProgramsOwnTopics, where the template would let them:
-// they are skipped, and kept. What a rule says is the operator's word.
+// they are skipped, and kept. What a rule says without a placeholder is the
+// operator's word.
 func TestEventsCannotTakeTheProgramsOwnTopics(t *testing.T) {
 	addr := kept(t)
 	r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.EventTopic = "{base}/{event}/{payload.at}" }, "mqtt://"+addr)
@@ -404,15 +460,21 @@ func TestEventsCannotTakeTheProgramsOwnTopics(t *testing.T) {
 	r.post("bridge", `{"at":"config"}`, event.Route{})
 	r.post("a", `{"at":"available"}`, event.Route{})
 	r.post("a", `{"at":"result"}`, event.Route{Topic: "event2mqtt/a/result"})
+	chosen := []string{"mqtt", "bridge/config", "a/available", "a/set/pause", "a/result"}
+	for _, topic := range chosen { // as by a rule with a placeholder
+		r.post("a", `{"at":"x"}`, event.Route{Topic: "event2mqtt/" + topic, Outside: true})
+	}
+	r.post("a", `{"at":"x"}`, event.Route{Topic: "event2mqtt/event/set", Outside: true})
 	r.post("event", `{"at":"x"}`, event.Route{})
 	r.delivered()
 	var got []string
-	for len(got) < 2 {
+	for len(got) < 3 {
 		if topic, _, _ := next(t, s); topic != "event2mqtt/mqtt" {
 			got = append(got, topic)
 		}
 	}
-	if want := []string{"event2mqtt/a/result", "event2mqtt/event/x"}; !slices.Equal(got, want) || r.sink.Skipped() != 2 || len(r.kept()) != 2 {
+	want, skipped := []string{"event2mqtt/a/result", "event2mqtt/event/set", "event2mqtt/event/x"}, 2+len(chosen)
+	if !slices.Equal(got, want) || r.sink.Skipped() != uint64(skipped) || len(r.kept()) != skipped {
 		t.Errorf("got %q, %d skipped, %d kept", got, r.sink.Skipped(), len(r.kept()))
 	}
 }
@@ -450,5 +512,43 @@ func BenchmarkEventsBesideStates(b *testing.B) {
 			close(stop)
 			changing.Wait()
 		})
+	}
+}
+
+// TestASinkSaysWhatItsBrokerHas: all of a source's states as they are, and no
+// others of it; nothing without a connection.
+func TestASinkSaysWhatItsBrokerHas(t *testing.T) {
+	addr := kept(t)
+	r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) { p.QoS = 0 }, "mqtt://"+addr)
+	const source = event.DiscoverySource
+	device := func(topic, payload string) event.State {
+		return event.State{Key: "device", Topic: topic, Payload: []byte(payload)}
+	}
+	s := subscriber(t, addr, "homeassistant/#")
+	testkit.OK(t, r.states.Report(source, device("homeassistant/device/a/config", "{}")))
+	has := func() bool { return r.sink.Has(source) }
+	testkit.Eventually(t, "the broker has it", has)
+	for i := range 20 { // each at once, though it is not to be published more often than that
+		payload := fmt.Sprintf(`{"n":%d}`, i)
+		testkit.OK(t, r.states.Report(source, device("homeassistant/device/a/config", payload)))
+		testkit.Eventually(t, "the broker has the next", has)
+	}
+	for i := -1; i < 20; i++ { // none was replaced before it was there
+		want := fmt.Sprintf(`{"n":%d}`, i)
+		if i < 0 {
+			want = "{}"
+		}
+		if _, payload, _ := next(t, s); payload != want {
+			t.Fatalf("the broker had %s, not %s", payload, want)
+		}
+	}
+	testkit.OK(t, r.states.Report(source, device("ha/device/a/config", "{}")))
+	testkit.Eventually(t, "it has moved", has)
+	r.states.Remove(source, "device")
+	testkit.Eventually(t, "the broker has no more of it", has)
+	keeps(t, addr)
+	away := newRig(t, nil, "mqtt://127.0.0.1:1")
+	if away.sink.Has(source) {
+		t.Error("a broker that is away has everything")
 	}
 }

@@ -12,8 +12,9 @@ import (
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
-	"github.com/rs/zerolog"
 
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/loglimit"
 	"event2mqtt/internal/sinks"
 )
 
@@ -26,9 +27,8 @@ import (
 // incomingSize is the remaining length of a QoS 0 packet of it, in bytes.
 func incomingSize(in *sinks.Incoming) int { return 2 + len(in.Topic) + len(in.Payload) }
 
-// incomingQueue is how many messages from a broker may wait for
-// who hears them; each has
-// at most maxIncoming bytes.
+// incomingQueue is how many messages from a broker may wait for whoever hears
+// them; each has at most maxIncoming bytes.
 const incomingQueue = 64
 
 // hearing is what a Sink knows of its subscriptions.
@@ -37,24 +37,27 @@ type hearing struct {
 	filters []string             // what is wanted; mu guards it and use
 	use     func(sinks.Incoming) // nil is nobody
 	changed chan struct{}        // cap 1: filters have changed
-	// own are the filters that are wanted, without the wildcard at their end.
+	// own are the filters that are wanted and end in a wildcard, without it.
 	own atomic.Pointer[map[string]bool]
 
 	// Of the connection's goroutine, and of the one in pump that looks after
 	// subscriptions.
-	asked  map[string]bool // filters that this connection was asked for
-	failed int             // connections that ended, or were silent, when asked, one after the other
-	said   string          // what was logged last
+	asked   map[string]bool // filters that this connection was asked for
+	failed  int             // connections that ended, or were silent, when asked, one after the other
+	said    string          // what was logged last
+	unasked string          // likewise, of what nobody has asked for
 
 	missed      atomic.Uint64 // messages, for any reason
-	large, fast rarely
+	large, fast loglimit.Limit
 }
 
 // Hear implements sinks.Talker.
 func (s *Sink) Hear(filters []string, use func(sinks.Incoming)) {
 	own := map[string]bool{}
 	for _, filter := range filters {
-		own[strings.TrimSuffix(filter, "+")] = true
+		if below, all := strings.CutSuffix(filter, "+"); all {
+			own[below] = true
+		}
 	}
 	h := &s.hearing
 	h.mu.Lock()
@@ -80,7 +83,7 @@ func (s *Sink) hear(in sinks.Incoming) {
 
 func matches(filters []string, topic string) bool {
 	level := strings.LastIndexByte(topic, '/') + 1
-	return slices.ContainsFunc(filters, func(filter string) bool { return strings.TrimSuffix(filter, "+") == topic[:level] })
+	return slices.ContainsFunc(filters, func(filter string) bool { return filter == topic || strings.TrimSuffix(filter, "+") == topic[:level] })
 }
 
 // heard reports whether a message to a topic would come back as one for this
@@ -98,11 +101,11 @@ type deafLink struct {
 	heard func(topic string) bool
 }
 
-func (l deafLink) publish(ctx context.Context, topic string, qos byte, retain bool, payload []byte) ticket {
-	if l.heard(topic) {
+func (l deafLink) publish(ctx context.Context, m message) ticket {
+	if l.heard(m.topic) {
 		return done{errOwn}
 	}
-	return l.link.publish(ctx, topic, qos, retain, payload)
+	return l.link.publish(ctx, m)
 }
 
 // errOwn says that a message would come back as one for this program.
@@ -115,7 +118,7 @@ func (s *Sink) Say(ctx context.Context, topic string, payload []byte) error {
 		return errNotConnected
 	}
 	l := *at
-	t := l.publish(ctx, topic, byte(s.publish.Load().QoS), false, payload)
+	t := l.publish(ctx, message{topic: topic, qos: byte(s.publish.Load().QoS), payload: payload})
 	select {
 	case <-t.Done():
 		return t.Error()
@@ -182,7 +185,7 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 	wanted := h.filters
 	h.mu.Unlock()
 	var asked []string
-	refused := ""
+	refused, unasked := "", ""
 	err := func() error {
 		for filter := range h.asked {
 			if !slices.Contains(wanted, filter) {
@@ -200,6 +203,8 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 			asked = append(asked, filter)
 			err := l.subscribe(ctx, filter)
 			switch {
+			case errors.Is(err, errNotGranted) && s.isUnasked(filter):
+				unasked = cmp.Or(unasked, err.Error())
 			case errors.Is(err, errNotGranted):
 				refused = cmp.Or(refused, err.Error())
 			case err != nil:
@@ -208,6 +213,9 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 		}
 		return nil
 	}()
+	if err == nil && unasked != "" {
+		s.sayUnasked(unasked)
+	}
 	switch {
 	case err == nil && refused != "":
 		h.failed = 0
@@ -227,6 +235,21 @@ func (s *Sink) resubscribe(ctx context.Context, l link) error {
 	return err
 }
 
+// isUnasked reports whether a filter is one that is wanted without anything being
+// configured for it: the program's own commands, and what is no command.
+func (s *Sink) isUnasked(filter string) bool {
+	return !strings.HasSuffix(filter, "+") || filter == s.publish.Load().BaseTopic+"/"+event.OwnSource+"/set/+"
+}
+
+// sayUnasked says what goes without a subscription that nobody has asked for,
+// unless that was said last.
+func (s *Sink) sayUnasked(why string) {
+	if why != s.hearing.unasked {
+		s.hearing.unasked = why
+		s.opt.Log.Info().Msgf("mqtt: %s; events are sent, but it is not noticed when Home Assistant starts, and its button does not reload the configuration. Allow this user to subscribe, or write home_assistant: {discovery: false}", why)
+	}
+}
+
 // sayDeaf says why no command can come, unless that was said last.
 func (s *Sink) sayDeaf(why string) {
 	if why != s.hearing.said {
@@ -243,7 +266,7 @@ func (s *Sink) Missed() uint64 { return s.hearing.missed.Load() }
 // call it.
 func (s *Sink) tooLarge(topic string, bytes int) {
 	s.hearing.missed.Add(1)
-	if e := s.hearing.large.line(&s.opt.Log); e != nil {
+	if e := s.hearing.large.Line(s.opt.Log.Warn); e != nil {
 		e.Str("topic", shorten(topic)).Int("bytes", bytes).Int("most", maxIncoming).Msg("mqtt: a message for event2mqtt is too large and is skipped")
 	}
 }
@@ -252,32 +275,9 @@ func (s *Sink) tooLarge(topic string, bytes int) {
 // may call it.
 func (s *Sink) tooFast(topic string) {
 	s.hearing.missed.Add(1)
-	if e := s.hearing.fast.line(&s.opt.Log); e != nil {
+	if e := s.hearing.fast.Line(s.opt.Log.Warn); e != nil {
 		e.Str("topic", shorten(topic)).Msg("mqtt: messages for event2mqtt come faster than it takes them; the newest are skipped")
 	}
-}
-
-// rarely lets one line through a minute: others must not be able to fill the log.
-type rarely struct {
-	mu      sync.Mutex
-	last    time.Time
-	leftOut int // since then
-}
-
-// line begins a line, or returns nil.
-func (r *rarely) line(log *zerolog.Logger) *zerolog.Event {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.last.IsZero() && time.Since(r.last) < time.Minute {
-		r.leftOut++
-		return nil
-	}
-	e := log.Warn()
-	if r.leftOut > 0 {
-		e = e.Int("lines_left_out", r.leftOut)
-	}
-	r.last, r.leftOut = time.Now(), 0
-	return e
 }
 
 // subscribe implements link. The broker has a queue of its own.

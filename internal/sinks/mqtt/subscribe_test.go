@@ -517,3 +517,26 @@ func TestWhatTheSinkHearsIsSkippedWhileInDoubt(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatNobodyHasAskedForIsNoErrorWhenRefused: an account that may do no more
+// than publish is as good as before there was anything to hear by default.
+func TestWhatNobodyHasAskedForIsNoErrorWhenRefused(t *testing.T) {
+	file := accounts.File(filepath.Join(t.TempDir(), "accounts.json"))
+	testkit.OK(t, file.Update(func([]accounts.User) ([]accounts.User, error) {
+		return []accounts.User{{Name: "u", Hash: accounts.PlainHash("p"), Allow: []string{"#:w"}}}, nil
+	}))
+	a, err := accounts.New(accounts.Options{File: file, Delay: time.Millisecond, Failures: 1000})
+	testkit.OK(t, err)
+	b, address := newBroker(t, broker.Options{Accounts: a})
+	w := &town{b: b, address: address, ear: &ear{}, network: true}
+	w.listen(t, func(o *mqtt.Options, _ *sinks.Deps) { o.Config.Username, o.Config.Password = "u", "p" })
+	w.sink.Hear([]string{"event2mqtt/bridge/set/+", "homeassistant/status"}, w.use)
+	testkit.Eventually(t, "it is said", func() bool {
+		return strings.Contains(w.log.String(), `"level":"info","message":"mqtt: the broker does not allow event2mqtt to subscribe to event2mqtt/bridge/set/+; events are sent`)
+	})
+	w.emit(3)
+	w.delivered()
+	if n := strings.Count(w.log.String(), "homeassistant/status"); n > 0 {
+		t.Errorf("the log says it of each: %s", w.log.String())
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 
 	"event2mqtt/internal/config"
+	"event2mqtt/internal/device"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/tail/lines"
 )
@@ -17,9 +18,10 @@ import (
 type Config struct {
 	sources.Common `koanf:",squash"`
 	// Paths are files and globs ("**" goes through folders).
-	Paths        []string `koanf:"paths" required:"the files to read" example:"/var/log/printer/*.log" doc:"The files to read, as globs; ** goes through folders. A path that exists as it is written is that file, whatever its brackets mean in a glob."`
-	Exclude      []string `koanf:"exclude" example:"[\"*.old\", /var/log/printer/debug/**]" doc:"Globs of files that are not read though they match paths; one without / is about the file's name alone."`
-	lines.Config `koanf:",squash"`
+	Paths         []string `koanf:"paths" required:"the files to read" example:"/var/log/printer/*.log" doc:"The files to read, as globs; ** goes through folders. A path that exists as it is written is that file, whatever its brackets mean in a glob."`
+	Exclude       []string `koanf:"exclude" example:"[\"*.old\", /var/log/printer/debug/**]" doc:"Globs of files that are not read though they match paths; one without / is about the file's name alone."`
+	lines.Config  `koanf:",squash"`
+	sources.Shown `koanf:",squash"`
 	// Start says where to begin in files that are there when the source runs
 	// for the first time. Files that appear later are read from their beginning.
 	Start      string        `koanf:"start" default:"end" oneof:"end,beginning" doc:"Where to begin in files that are there on the very first run."`
@@ -41,6 +43,9 @@ func Defaults() (c Config) {
 	config.SetDefaults(&c)
 	return c
 }
+
+// Thing implements sources.Describer.
+func (c *Config) Thing() (device.Device, bool) { return c.ThingOf(c.Name, c.Event.Listed()) }
 
 // maxPatterns bounds the globs of a source.
 const maxPatterns = 1000
@@ -71,7 +76,7 @@ func (c *Config) Check() error {
 	if n := len(c.Exclude); n > maxPatterns {
 		bad("exclude", "has %d globs; at most %d are allowed", n, maxPatterns)
 	}
-	return errors.Join(append(errs, c.Config.Check())...)
+	return errors.Join(append(errs, c.CheckShown(), c.Config.Check())...)
 }
 
 // excludes reports whether a path is left out.

@@ -299,7 +299,7 @@ func (s *Source) fromJSON(text []byte) (content, *refusal) {
 	}
 	first := invalid(err)
 	if looksLikeJSON(text) && bytes.IndexByte(text, '"') < 0 && bytes.IndexByte(text, ':') > 0 {
-		first.Detail += "; its double quotes are missing, most likely taken by a shell: put the JSON into single quotes (OctoPrint up to 1.11.2: -d '{__json}', later without quotes: -d {__json})"
+		first.Detail += "; its double quotes are missing, most likely taken by a shell: put the JSON into single quotes (an event hook of OctoPrint needs OctoPrint 1.11.3 or newer, and -d {__json} without quotes)"
 	}
 	n := 0
 	for value := range values(text) {

@@ -11,6 +11,7 @@ import (
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/decode"
+	"event2mqtt/internal/device"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sources"
 )
@@ -23,19 +24,20 @@ type Config struct {
 	Methods        []string    `koanf:"methods" default:"POST,PUT" doc:"The methods that make events: POST, PUT, PATCH, and GET for senders that can only call a URL."`
 	Event          EventConfig `koanf:"event" doc:"Where an event's name comes from: URL, header, keys, default."`
 	sources.Timing `koanf:",squash"`
-	TimeHeader     string        `koanf:"time_header" doc:"A header that holds when the event happened, for payloads without that time."`
-	TimeQuery      string        `koanf:"time_query" doc:"A query parameter that holds when the event happened, for requests that tell it nowhere else."`
-	Encoding       string        `koanf:"encoding" doc:"The character set of bodies, whatever the sender says of them: utf-8, iso-8859-1, windows-1252 and so on."`
-	Query          bool          `koanf:"query" default:"false" doc:"Add the parameters of the query to the payload, if it has no such keys; those of GET always are."`
-	Headers        []string      `koanf:"headers" doc:"Add these headers to the payload under their names in small letters, if it has no such keys."`
-	Parse          []string      `koanf:"parse" doc:"Keys of the payload whose text is JSON and is used as such; a path such as message.data leads inside."`
-	Split          string        `koanf:"split" doc:"A key of the payload that holds an array, each item of which is an event of its own, with the other keys of the payload beside its own."`
-	Lift           string        `koanf:"lift" doc:"A key of the payload that holds an object whose keys come to the top, in exchange for the others, which go under the preset's or the source's name; off turns a preset's off."`
-	Numbers        []string      `koanf:"numbers" doc:"Keys of the payload whose texts are numbers, such as those of forms, which cannot tell the two apart."`
+	TimeHeader     string   `koanf:"time_header" doc:"A header that holds when the event happened, for payloads without that time."`
+	TimeQuery      string   `koanf:"time_query" doc:"A query parameter that holds when the event happened, for requests that tell it nowhere else."`
+	Encoding       string   `koanf:"encoding" doc:"The character set of bodies, whatever the sender says of them: utf-8, iso-8859-1, windows-1252 and so on."`
+	Query          bool     `koanf:"query" default:"false" doc:"Add the parameters of the query to the payload, if it has no such keys; those of GET always are."`
+	Headers        []string `koanf:"headers" doc:"Add these headers to the payload under their names in small letters, if it has no such keys."`
+	Parse          []string `koanf:"parse" doc:"Keys of the payload whose text is JSON and is used as such; a path such as message.data leads inside."`
+	Split          string   `koanf:"split" doc:"A key of the payload that holds an array, each item of which is an event of its own, with the other keys of the payload beside its own."`
+	Lift           string   `koanf:"lift" doc:"A key of the payload that holds an object whose keys come to the top, in exchange for the others, which go under the preset's or the source's name; off turns a preset's off."`
+	Numbers        []string `koanf:"numbers" doc:"Keys of the payload whose texts are numbers, such as those of forms, which cannot tell the two apart."`
+	sources.Shown  `koanf:",squash"`
 	Auth           AuthConfig    `koanf:"auth" doc:"Who may send; all that is set must hold."`
-	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"When to answer: accepted is 202 when stored; delivered is 200 when the broker has it, and 202 if a rule holds it back."`
+	Respond        string        `koanf:"respond" default:"accepted" oneof:"accepted,delivered" doc:"When to answer: accepted is 202 when stored; delivered is 200 when the broker and every required sink have it, and 202 if a rule holds it back."`
 	RespondStatus  int           `koanf:"respond_status" default:"202" oneof:"200,202" doc:"The status that means stored, for senders that take only 200 for success."`
-	RespondTimeout time.Duration `koanf:"respond_timeout" default:"10s" min:"1ms" max:"50s" doc:"How long respond: delivered waits for the broker before the answer is 504."`
+	RespondTimeout time.Duration `koanf:"respond_timeout" default:"10s" min:"1ms" max:"50s" doc:"How long respond: delivered waits for the broker and the required sinks before the answer is 504."`
 	MaxBody        config.Size   `koanf:"max_body" default:"1MiB" min:"1B" max:"64MiB" doc:"The largest body of a request, files of forms not counted."`
 	MaxUnpacked    config.Size   `koanf:"max_unpacked" default:"8MiB" min:"1B" max:"1GiB" doc:"The largest body once unpacked, and the most that the events of one request may hold together."`
 	MaxUpload      config.Size   `koanf:"max_upload" default:"32MiB" min:"1B" max:"1GiB" doc:"The largest multipart form with its files, which are skipped."`
@@ -103,6 +105,9 @@ func Defaults() (c Config) {
 	return c
 }
 
+// Thing implements sources.Describer.
+func (c *Config) Thing() (device.Device, bool) { return c.ThingOf(c.Name, c.Event.Listed()) }
+
 // Check tells what is wrong with c that its tags do not, as KeyErrors.
 func (c *Config) Check() error {
 	var errs []error
@@ -127,7 +132,7 @@ func (c *Config) Check() error {
 	if _, err := decode.Lookup(c.Encoding); err != nil {
 		bad("encoding", "%w", err)
 	}
-	errs = append(errs, c.Event.Check("event"), c.Timing.Check(sources.Elsewhere{Option: "time_header", Value: c.TimeHeader}, sources.Elsewhere{Option: "time_query", Value: c.TimeQuery}))
+	errs = append(errs, c.CheckShown(), c.Event.Check("event"), c.Timing.Check(sources.Elsewhere{Option: "time_header", Value: c.TimeHeader}, sources.Elsewhere{Option: "time_query", Value: c.TimeQuery}))
 	for i, path := range c.Parse {
 		if err := event.CheckPath(path); err != nil {
 			bad(fmt.Sprintf("parse[%d]", i), "%w", err)

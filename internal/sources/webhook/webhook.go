@@ -293,7 +293,11 @@ func (s *Source) emit(q *request, out sources.Output, events []event.Event) (int
 	case errors.Is(err, sources.ErrDropped):
 		return 0, 0, later(http.StatusServiceUnavailable, 10*time.Second, "the events were dropped before they could be delivered, to make room for newer ones")
 	case err != nil:
-		return 0, 0, refusef(http.StatusGatewayTimeout, "the events are stored and will be delivered, but the broker has not acknowledged them within %s; do not send them again", s.config.RespondTimeout)
+		who := "a destination has"
+		if late, ok := errors.AsType[*sources.Undelivered](err); ok {
+			who = late.Who()
+		}
+		return 0, 0, refusef(http.StatusGatewayTimeout, "the events are stored and will be delivered, but %s not acknowledged them within %s; do not send them again", who, config.DurationText(s.config.RespondTimeout))
 	}
 	return http.StatusOK, len(events), nil
 }

@@ -1,0 +1,346 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/health"
+	"event2mqtt/internal/homeassistant"
+	"event2mqtt/internal/learned"
+	"event2mqtt/internal/retry"
+	"event2mqtt/internal/sinks"
+)
+
+// This file tells Home Assistant of the devices: it brings together what
+// is known of them, what was announced before, and when Home Assistant comes.
+// What is announced are states of a source of their own, so the main sink
+// publishes them retained, clears what is no more, and does both again on each
+// connection. Which steps there are is decided in package homeassistant.
+
+// announcerPace is how long things take. Tests have less patience.
+type announcerPace struct {
+	quiet  time.Duration // changes are announced when there were no others for so long,
+	latest time.Duration // or after this time,
+	gap    time.Duration // and so long after the ones before
+	birth  time.Duration // at most, between Home Assistant's start and the answer; the moment is random
+	step   time.Duration // what Home Assistant has for one step before the next
+}
+
+var usualPace = announcerPace{
+	quiet: time.Second, latest: 5 * time.Second, gap: 3 * time.Second, birth: 5 * time.Second, step: 2 * time.Second,
+}
+
+// announcer announces devices. run is its goroutine.
+type announcer struct {
+	*ears
+	b     *Bridge
+	log   zerolog.Logger
+	pace  announcerPace
+	boot  string        // tells this run of the program from others
+	began time.Time     // of this run
+	poked chan struct{} // cap 1
+	id    string        // of the installation
+	off   bool          // nothing is announced
+
+	mu        sync.Mutex
+	there     bool // Home Assistant is certain to hear what is published now
+	born      bool // it has started, and was not answered
+	noted     bool // the own note is at the broker since this run began
+	cloned    bool // another program has this installation's id,
+	answering bool // and is to hear of it
+	wants     subjects
+
+	// Of run:
+	memory     *homeassistant.Memory // of what is announced, as the file has it
+	link       sinks.Talker          // that is listened on
+	connection uint64                // that was looked at last; 0 is none
+	note       []byte                // of this run, as it was published last
+	raise      bool                  // what may not have been heard is to be announced once more
+	reported   map[string]bool       // keys of states
+	settled    bool                  // what was announced before this run is compared with what is now
+	keeping    retry.Loop            // of the memory's file
+	last       time.Time             // when anything was announced
+	answered   time.Time             // when Home Assistant's start was answered
+	told       map[string]bool       // sources that have too many names of events
+}
+
+// subjects are the topics that an announcer listens to.
+type subjects struct{ birth, birthPayload, note string }
+
+func newAnnouncer(b *Bridge) *announcer {
+	return &announcer{
+		ears: &b.ears, b: b, log: b.log, pace: usualPace, boot: randomID(), began: time.Now(), poked: make(chan struct{}, 1),
+		memory: homeassistant.NewMemory(), reported: map[string]bool{}, told: map[string]bool{},
+	}
+}
+
+// poke has the announcer look whether anything has changed.
+func (a *announcer) poke() {
+	select {
+	case a.poked <- struct{}{}:
+	default:
+	}
+}
+
+// open reads what was announced before. It is called before anything runs.
+func (a *announcer) open() {
+	var err error
+	a.memory, err = homeassistant.Load(a.b.stateDir)
+	switch {
+	case errors.Is(err, homeassistant.ErrNewer):
+		a.off = true
+		a.log.Error().Err(err).Msg("nothing is announced to Home Assistant; install that version, or remove the file and the devices in Home Assistant")
+	case err != nil:
+		a.log.Error().Err(err).Msg("what was announced to Home Assistant before is not known any more; what has changed since then may stay there")
+	}
+	if a.id, err = homeassistant.Installation(a.b.stateDir); err != nil {
+		a.off = true
+		a.log.Error().Err(err).Msg("nothing is announced to Home Assistant until the program is started again")
+	}
+}
+
+// run announces until ctx ends.
+func (a *announcer) run(ctx context.Context) {
+	if a.off {
+		return
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if pause := a.announce(ctx); pause > 0 {
+			timer.Reset(pause)
+		}
+		a.last = time.Now()
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-a.poked:
+			a.rest(ctx)
+		}
+	}
+}
+
+// rest waits until nothing has changed for a while: descriptions come in parts,
+// and Home Assistant takes its time for each message.
+func (a *announcer) rest(ctx context.Context) {
+	latest := time.NewTimer(max(a.pace.latest, time.Until(a.last.Add(a.pace.gap))))
+	defer latest.Stop()
+	quiet := time.NewTimer(0)
+	defer quiet.Stop()
+	for !a.isBorn() { // which has a pause of its own
+		quiet.Reset(max(a.pace.quiet, time.Until(a.last.Add(a.pace.gap))))
+		select {
+		case <-ctx.Done():
+			return
+		case <-latest.C:
+			return
+		case <-quiet.C:
+			return
+		case <-a.poked:
+		}
+	}
+}
+
+// announce brings what is announced up to date, in as many steps as it takes.
+// It returns when to try again what has failed; 0 is when something changes.
+func (a *announcer) announce(ctx context.Context) (again time.Duration) {
+	for ctx.Err() == nil {
+		a.follow()
+		if a.isBorn() {
+			a.answer(ctx)
+		}
+		more, err := a.round()
+		if err != nil {
+			pause, fresh := a.keeping.Next(err, 0)
+			if fresh {
+				a.log.Error().Err(err).Msg("what has changed is not announced to Home Assistant until that can be kept; see to it that the state folder has room and can be written to")
+			}
+			return pause
+		}
+		a.keeping.Reset()
+		if !more {
+			return 0
+		}
+		a.await(ctx)
+	}
+	return 0
+}
+
+// follow takes it that there is another connection, or another sink.
+func (a *announcer) follow() {
+	talker, _, connection := a.sink()
+	a.listen(talker)
+	a.mu.Lock()
+	if a.answering { // the other one is to hear of this one
+		a.answering = false
+		a.note = a.newNote()
+	}
+	a.mu.Unlock()
+	if connection == a.connection {
+		return
+	}
+	a.connection = connection
+	if connection > 0 { // Home Assistant may be there since long
+		a.raise = a.memory.Haunted()
+		a.note = a.newNote()
+	}
+}
+
+// answer waits a random moment, since many may answer, and has everything
+// published again.
+func (a *announcer) answer(ctx context.Context) {
+	pause := rand.N(a.pace.birth + 1)                                      //nolint:gosec // it need not be a secret
+	retry.Sleep(ctx, max(pause, time.Until(a.answered.Add(a.pace.birth)))) // whoever may publish could ask without end
+	a.answered = time.Now()
+	a.mu.Lock()
+	a.born = false
+	a.mu.Unlock()
+	a.raise = a.memory.Haunted()
+	a.b.states.Again()
+}
+
+func (a *announcer) isBorn() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.born
+}
+
+// isHeard reports whether Home Assistant is certain to hear.
+func (a *announcer) isHeard() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.there
+}
+
+// round takes one step, and reports whether there is another.
+func (a *announcer) round() (more bool, err error) {
+	plan := a.plan()
+	setup := plan.setup(a.id)
+	wanted := map[string]homeassistant.Message{}
+	if plan.HomeAssistant.Discovery {
+		wanted = a.wanted(plan, setup)
+	}
+	raising, heard := a.raise, a.isHeard()
+	if raising {
+		wanted = a.memory.Raise(wanted, setup.Topic)
+	}
+	next := a.memory.Clone()
+	messages, more := next.Round(wanted, heard)
+	if raising && heard {
+		next.Lay()
+	}
+	if !reflect.DeepEqual(next, a.memory) {
+		if err := next.Save(a.b.stateDir); err != nil {
+			return false, err
+		}
+	}
+	a.memory, a.raise = next, false
+	a.report(messages, plan.HomeAssistant.Discovery)
+	return more || raising, nil
+}
+
+// wanted are the devices as they are known now.
+func (a *announcer) wanted(plan *Plan, setup *homeassistant.Setup) map[string]homeassistant.Message {
+	names := a.b.devices.learned.Of
+	for _, o := range plan.sources {
+		name := o.Base().Name
+		if _, is := shown(o); is && !a.told[name] && len(names(name)) >= learned.MaxNames {
+			a.told[name] = true
+			a.log.Warn().Str("source", name).Msgf("the source has sent events with %d different names; more of them are published, but Home Assistant's event entity does not show them", learned.MaxNames)
+		}
+	}
+	described, topics := a.b.devices.described()
+	return plan.things(setup, known{described: described, topics: topics, learned: names, memory: a.memory})
+}
+
+// Keys of states.
+const (
+	keyDevice = "device/" // and the id
+	keyNote   = "note"
+)
+
+// report has the messages published, and no others.
+func (a *announcer) report(messages map[string]homeassistant.Published, discovery bool) {
+	reported := map[string]bool{}
+	var states []event.State
+	for id, m := range messages {
+		states = append(states, event.State{Key: keyDevice + id, Topic: m.Topic, Payload: m.Payload})
+	}
+	a.mu.Lock()
+	if at := a.wants.note; at != "" && a.note != nil && discovery {
+		states = append(states, event.State{Key: keyNote, Topic: at, Payload: a.note})
+	}
+	a.mu.Unlock()
+	for _, st := range states {
+		reported[st.Key] = true
+	}
+	var gone []string
+	for key := range a.reported {
+		if !reported[key] {
+			gone = append(gone, key)
+		}
+	}
+	if len(gone) > 0 {
+		a.b.states.Remove(event.DiscoverySource, gone...)
+	}
+	if err := a.b.states.Report(event.DiscoverySource, states...); err != nil {
+		a.log.Error().Err(err).Msg("not all devices are announced to Home Assistant")
+	}
+	a.reported = reported
+	if !a.settled {
+		a.settled = true
+		a.b.states.Settle(event.DiscoverySource) // what is not reported now is no more
+	}
+}
+
+// await waits until the broker has all of a step, and then for as long as Home
+// Assistant may need for it.
+func (a *announcer) await(ctx context.Context) {
+	pause := 20 * time.Millisecond
+	for {
+		_, retainer, _ := a.sink() // a reload may replace it
+		if retainer == nil || retainer.Has(event.DiscoverySource) {
+			break
+		}
+		if !retry.Sleep(ctx, pause) {
+			return
+		}
+		pause = min(2*pause, time.Second)
+	}
+	retry.Sleep(ctx, a.pace.step)
+}
+
+// sink is the main one, as far as the announcer needs it, and the number of its
+// connection; 0 is none.
+func (a *announcer) sink() (talker sinks.Talker, retainer sinks.Retainer, connection uint64) {
+	a.b.mu.RLock()
+	part := a.b.now.part("sink " + mainSink)
+	a.b.mu.RUnlock()
+	talker, _ = part.part.(sinks.Talker)
+	retainer, _ = part.part.(sinks.Retainer)
+	if c, ok := part.part.(sinks.Connector); ok && part.health.Report().Level == health.Up {
+		connection = c.Connections()
+	}
+	return talker, retainer, connection
+}
+
+// plan is the one that runs.
+func (a *announcer) plan() *Plan {
+	a.b.mu.RLock()
+	defer a.b.mu.RUnlock()
+	return a.b.now.plan
+}
+
+func (a *announcer) isCloned() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cloned
+}

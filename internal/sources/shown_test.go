@@ -1,0 +1,95 @@
+package sources_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"event2mqtt/internal/event"
+	"event2mqtt/internal/sources"
+)
+
+// TestEventsMakeStates of the kinds that are asked for; what is not of its kind
+// is unknown, and what an event does not have changes nothing.
+func TestEventsMakeStates(t *testing.T) {
+	for _, c := range []struct {
+		entity        sources.EntityConfig
+		payload, want string // "" is no state
+	}{
+		{sources.EntityConfig{From: "payload.a.b"}, `{"a":{"b":"x"}}`, "x"},
+		{sources.EntityConfig{From: "a"}, `{"a":5}`, "5"},
+		{sources.EntityConfig{From: "a"}, `{"a":null}`, "null"},
+		{sources.EntityConfig{From: "a"}, `{"a":{"b":1}}`, `{"b":1}`},
+		{sources.EntityConfig{From: "a"}, `{"b":1}`, ""},
+		{sources.EntityConfig{From: "a"}, `{"a":"` + strings.Repeat("ü", 2000) + `"}`, strings.Repeat("ü", 512)},
+		{sources.EntityConfig{From: "a", Kind: "number"}, `{"a":"21.50"}`, "21.5"},
+		{sources.EntityConfig{From: "a", Kind: "number"}, `{"a":"NaN"}`, "null"},
+		{sources.EntityConfig{From: "a", Kind: "number"}, `{"a":"warm"}`, "null"},
+		{sources.EntityConfig{From: "a", Kind: "binary"}, `{"a":true}`, "true"},
+		{sources.EntityConfig{From: "a", Kind: "binary"}, `{"a":"Closed"}`, "false"},
+		{sources.EntityConfig{From: "a", Kind: "binary"}, `{"a":"ajar"}`, "null"},
+		{sources.EntityConfig{From: "a", Kind: "binary", On: "up"}, `{"a":"ajar"}`, "false"},
+		{sources.EntityConfig{From: "a", Kind: "binary", Off: "up"}, `{"a":"ajar"}`, "true"},
+		{sources.EntityConfig{From: "a", Kind: "binary", On: "1", Off: "2"}, `{"a":2}`, "false"},
+		{sources.EntityConfig{From: "a", Kind: "binary", On: "1", Off: "2"}, `{"a":3}`, "null"},
+		{sources.EntityConfig{From: "a", Kind: "timestamp"}, `{"a":1700000000}`, `"2023-11-14T22:13:20Z"`},
+		{sources.EntityConfig{From: "a", Kind: "timestamp"}, `{"a":"soon"}`, "null"},
+		{sources.EntityConfig{From: "a", Events: []string{"Other"}}, `{"a":5}`, ""},
+	} {
+		c.entity.Name = "It"
+		s := sources.Shown{Entities: []sources.EntityConfig{c.entity}}
+		got := ""
+		for _, st := range s.Mirror(&event.Event{Name: "E", Payload: []byte(c.payload)}) {
+			if st.Key == "it" {
+				got = string(st.Payload)
+			}
+		}
+		if got != c.want {
+			t.Errorf("%+v of %.60s is %.60q, want %.60q", c.entity, c.payload, got, c.want)
+		}
+	}
+	if s := (sources.Shown{}); s.Mirror(&event.Event{Name: "E"}) != nil || s.Mirrored() != nil {
+		t.Error("a source that is not shown has states")
+	}
+	s := sources.Shown{Device: true}
+	if states := s.Mirror(&event.Event{Name: "E", Payload: []byte("{}")}); len(states) != 1 || !strings.Contains(string(states[0].Payload), `"event":"E"`) {
+		t.Errorf("the last event: %v", states)
+	}
+	if s.Mirror(&event.Event{}) != nil {
+		t.Error("a mark makes states")
+	}
+}
+
+// TestWrongEntitiesAreTold, by their key.
+func TestWrongEntitiesAreTold(t *testing.T) {
+	for _, c := range []struct {
+		entity sources.EntityConfig
+		want   string // "" is good
+	}{
+		{sources.EntityConfig{Name: "Door", From: "payload.open", Kind: "binary", On: "a", Off: "b"}, ""},
+		{sources.EntityConfig{Name: "Tür 1", From: "open"}, ""},
+		{sources.EntityConfig{Name: "ü", From: "open"}, "no letters a to z"},
+		{sources.EntityConfig{From: "open"}, "no letters a to z"},
+		{sources.EntityConfig{Name: "Available", From: "open"}, "is the program's own"},
+		{sources.EntityConfig{Name: "Last event", From: "open"}, "has the key last_event"},
+		{sources.EntityConfig{Name: "Door"}, "is no path of the payload"},
+		{sources.EntityConfig{Name: "Door", From: "a..b"}, "is no path of the payload"},
+		{sources.EntityConfig{Name: "Door", From: "a", Unit: "W"}, "is for kind: number"},
+		{sources.EntityConfig{Name: "Door", From: "a", On: "x"}, "are for kind: binary"},
+		{sources.EntityConfig{Name: "Door", From: "a", Kind: "binary", On: "x", Off: "x"}, "are both"},
+		{sources.EntityConfig{Name: strings.Repeat("x", 300), From: "a"}, "name has 300 bytes"},
+	} {
+		s := sources.Shown{Entities: []sources.EntityConfig{c.entity}}
+		err := s.CheckShown()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v: %v, want %s", c.entity, err, c.want)
+		}
+	}
+	many := sources.Shown{}
+	for i := range 101 {
+		many.Entities = append(many.Entities, sources.EntityConfig{Name: fmt.Sprint("x", i), From: "a"})
+	}
+	if err := many.CheckShown(); err == nil || !strings.Contains(err.Error(), "at most 100") {
+		t.Errorf("too many: %v", err)
+	}
+}

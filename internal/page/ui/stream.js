@@ -1,0 +1,207 @@
+// The stream of events. Rows stay where they are while somebody reads them:
+// while they are pointed at, scrolled, focused, opened or paused. What comes in
+// meanwhile is counted.
+import {$, dot, focused, h, one, put, say, selecting} from './dom.js';
+import {t} from './texts.js';
+import {clock} from './clock.js';
+import {add, brief, dropped, events, fateWords, find, forgetOld, query, why} from './events.js';
+import {copy} from './dialogs.js';
+import {detail} from './event.js';
+import {seen} from './api.js';
+import {test} from './send.js';
+
+const phone = matchMedia('(max-width: 860px)'), mouse = matchMedia('(hover: hover)');
+const most = () => phone.matches ? 40 : 500; // rows
+const flood = 100;                           // new rows at once; then rows are drawn twice a second
+
+const body = $('rows'), rows = new Map(); // by the event's id
+let fresh = 0, paused = false, missing = 0, started = false;
+let filter = null, highlight = null;
+let queue = [], fates = new Set(), drawing = null, webhook = '';
+
+export function take(items) {
+	for (const item of items) {
+		const e = add(item, e => fates.add(e));
+		if (item.seq) seen(item.seq);
+		if (e) queue.push(e);
+	}
+	forgetOld();
+	started = true;
+	drawing ??= requestAnimationFrame(draw);
+}
+
+export function leftOut(n) {
+	missing += n;
+	tally();
+}
+
+const atTop = () => phone.matches ? body.getBoundingClientRect().top >= 0 : $('scroll').scrollTop < 8;
+const pointed = () => mouse.matches && body.matches(':hover');
+const held = () => paused || pointed() || !atTop() || focused().closest('#rows') || body.querySelector('.open');
+
+function draw() {
+	drawing = null;
+	const more = filter ? queue.filter(filter) : queue;
+	queue = [];
+	if (held()) fresh += more.length;
+	else if (fresh) return rebuild();
+	else prepend(more);
+	for (const e of fates) if (rows.has(e.id)) drawFate(rows.get(e.id), e);
+	fates.clear();
+	tally();
+	if (more.length > flood) drawing = setTimeout(draw, 500);
+}
+
+function prepend(list) {
+	const f = document.createDocumentFragment();
+	for (const e of list.slice(-most()).reverse()) f.append(row(e));
+	body.prepend(f);
+	while (rows.size > most()) {
+		const last = body.lastElementChild;
+		rows.delete(last.dataset.id);
+		last.remove();
+	}
+}
+
+// rebuild draws all rows from what is in memory.
+export function rebuild() {
+	fresh = 0;
+	rows.clear();
+	fates.clear();
+	const f = document.createDocumentFragment();
+	for (let i = events.length - 1; i >= 0 && rows.size < most(); i--) {
+		if (!filter || filter(events[i])) f.append(row(events[i]));
+	}
+	body.replaceChildren(f);
+	tally();
+}
+
+function row(e) {
+	const cell = (kind, content) => h('td.cut.' + kind, {role: 'cell'}, content);
+	const tr = h('tr.row', {role: 'row', 'data-id': e.id},
+		cell('time', clock(e.time, true)), cell('src', e.source),
+		cell('ev', h('button.plain.cut', e.event || t.noName, {tabindex: -1, 'aria-expanded': 'false'})),
+		cell('pay'), cell('fate.r'));
+	rows.set(e.id, tr);
+	drawFate(tr, e);
+	tr.classList.toggle('hit', !!highlight?.(e));
+	return tr;
+}
+
+// A dropped event says why it was dropped; one that the broker rejected has its payload, too.
+function drawFate(tr, e) {
+	const {state} = e.fate, reason = why(e.fate), [, , , payload, fate] = tr.cells;
+	tr.dataset.f = state;
+	put(fate, state === 'refused' ? dot('failed') : (state === 'waiting' || state === 'held') && dot('waiting'), h('span', fateWords(e.fate)));
+	put(payload, reason && h('span.dim', reason, ' '), (!reason || state === 'refused') && h('span', brief(e)));
+}
+
+function tally() {
+	const counts = {}, n = rows.size, none = started && !events.length && !queue.length;
+	for (const tr of rows.values()) counts[tr.dataset.f] = (counts[tr.dataset.f] || 0) + 1;
+	put($('tally'),
+		h('span', filter ? t.match(n) : n >= most() ? t.newest(n) : t.events(n)),
+		['waiting', 'held', 'dropped', 'refused'].map(state => counts[state] && h('button.link.dim',
+			t.of(counts[state], t.fates[state]), {onclick: () => setFilter('state:' + t.fates[state])})),
+		dropped > 0 && h('span', t.older(dropped)),
+		missing > 0 && h('span.waiting', t.leftOut(missing)));
+	$('fresh').hidden = !fresh && !paused;
+	say($('fresh'), fresh ? t.fresh(fresh) + (paused ? '' : pointed() ? t.pointing : t.show) : t.paused);
+	$('empty').hidden = !none;
+	$('find').hidden = one('.rows table').hidden = $('counts').hidden = none;
+	$('older').hidden = n < most();
+	if (!body.querySelector('[tabindex="0"]')) body.querySelector('.row button')?.setAttribute('tabindex', 0);
+}
+
+// drawEmpty says how to send a first event.
+export function drawEmpty(path) {
+	if (path === webhook && $('empty').firstChild) return;
+	webhook = path;
+	const line = `curl -d '{"event":"Hello","from":"me"}' ${new URL(path, location.href)}`;
+	put($('empty'), h('h2', t.emptyTitle),
+		path ? [
+			h('p', t.empty, h('code', 'event2mqtt/event/Hello'), '.'), h('pre', line),
+			h('p', h('button.go', t.copyLine, {onclick: () => copy(line)})),
+		] : h('p', h('button.go', t.sendOne, {onclick: () => test('send')})));
+}
+
+function toggle(tr) {
+	const open = tr.classList.toggle('open');
+	tr.querySelector('button').setAttribute('aria-expanded', open);
+	if (open) {
+		const more = detail(find(tr.dataset.id), {again: e => test('send', e), only: topic => setFilter('topic:' + topic)});
+		tr.after(h('tr.more', {role: 'row'}, h('td', {role: 'cell'}, more)));
+	} else if (tr.nextElementSibling?.className === 'more') {
+		tr.nextElementSibling.remove();
+	}
+	tally();
+}
+
+// Tab leads to one row; the keys j and k to the others.
+function focusRow(tr) {
+	for (const other of body.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
+	const button = tr.querySelector('button');
+	button.tabIndex = 0;
+	button.focus({preventScroll: true});
+	tr.scrollIntoView({block: 'nearest'});
+}
+
+// step leads to the row after or before the one that has the focus.
+export function step(way) {
+	const at = focused().closest('#rows > tr');
+	let to = at ? at[way] : body.firstElementChild;
+	if (to?.className === 'more') to = to[way];
+	if (to) focusRow(to);
+}
+
+// closeOne closes the row that is open, if there is one.
+export function closeOne(near) {
+	const open = near.closest('.open') || near.closest('#rows > .more')?.previousElementSibling || body.querySelector('.open');
+	if (open) {
+		toggle(open);
+		focusRow(open);
+	}
+	return !!open;
+}
+
+export function setFilter(text) {
+	$('filter').value = text;
+	filter = query(text);
+	rebuild();
+}
+export const filtered = () => !!filter;
+
+function toTop() {
+	if (focused().closest('#rows')) focused().blur();
+	$('scroll').scrollTop = 0;
+	if (phone.matches && !atTop()) one('.stream').scrollIntoView();
+	rebuild();
+}
+
+export function pause() {
+	paused = !paused;
+	$('pause').setAttribute('aria-pressed', paused);
+	say($('pause'), paused ? t.resume : t.pause);
+	if (paused) tally();
+	else toTop();
+}
+
+const goOn = () => fresh && !held() ? rebuild() : tally();
+body.onclick = ({target}) => {
+	const tr = target.closest('.row');
+	if (!tr || selecting(tr)) return;
+	toggle(tr);
+	focusRow(tr);
+};
+body.onpointerleave = () => setTimeout(goOn);
+body.addEventListener('focusout', () => setTimeout(goOn));
+$('scroll').onscroll = window.onscroll = () => { if (fresh) goOn(); };
+$('filter').oninput = () => setFilter($('filter').value);
+$('mark').oninput = () => {
+	highlight = query($('mark').value);
+	for (const [id, tr] of rows) tr.classList.toggle('hit', !!highlight && highlight(find(id) || {}));
+};
+$('find').onsubmit = () => false;
+$('pause').onclick = pause;
+$('fresh').onclick = () => paused ? pause() : toTop();
+phone.addEventListener('change', rebuild);

@@ -39,6 +39,9 @@ var chromium = sync.OnceValue(func() string {
 	return ""
 })
 
+// quiet leaves out what chromedp says of events that are newer than it is.
+var quiet = chromedp.WithErrorf(func(string, ...any) {})
+
 var (
 	browser       context.Context // lives as long as the tests
 	scenarios     *standin.Server
@@ -61,7 +64,7 @@ func TestMain(m *testing.M) {
 		allocator, end := chromedp.NewExecAllocator(context.Background(), options...)
 		defer end()
 		var cancel context.CancelFunc
-		browser, cancel = chromedp.NewContext(allocator)
+		browser, cancel = chromedp.NewContext(allocator, quiet)
 		defer cancel()
 		if err := chromedp.Run(browser); err != nil {
 			fmt.Fprintln(os.Stderr, "starting the browser:", err)
@@ -105,7 +108,7 @@ func open(t *testing.T, s screen, url string) *tab {
 		}
 		t.Skip("there is no Chromium here (Debian: apt-get install chromium-headless-shell), so the page is not looked at")
 	}
-	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
+	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), quiet)
 	b := &tab{t: t, ctx: ctx}
 	t.Cleanup(func() {
 		b.good()
@@ -119,7 +122,7 @@ func open(t *testing.T, s screen, url string) *tab {
 // another opens one more tab of the same browser.
 func (b *tab) another(url string) *tab {
 	b.t.Helper()
-	ctx, cancel := chromedp.NewContext(b.ctx)
+	ctx, cancel := chromedp.NewContext(b.ctx, quiet)
 	b.t.Cleanup(cancel)
 	other := &tab{t: b.t, ctx: ctx}
 	other.listen()

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"fmt"
 	"testing"
 )
 
@@ -16,22 +17,22 @@ func TestScenarios(t *testing.T) {
 				b, _ := played(t, s, kind)
 				b.wait("document.querySelector('#rows tr, #empty h2')")
 				b.shoot(dir, kind+"-"+name)
-				b.fits()
+				b.fits(s.width)
 			})
 		}
 	}
 }
 
 // fits fails if the page can be scrolled sideways, or a text sticks out of what it is in.
-func (b *tab) fits() {
+func (b *tab) fits(width int64) {
 	b.t.Helper()
-	if wide := eval[int](b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
+	if wide := eval[int64](b, "document.documentElement.scrollWidth") - width; wide > 0 {
 		b.t.Errorf("the page is %d px wider than the screen", wide)
 	}
-	out := eval[[]string](b, `[...document.querySelectorAll('button, a, h2, h3, p, th, td, span')].filter(e => {
+	out := eval[[]string](b, fmt.Sprintf(`[...document.querySelectorAll('button, a, h2, h3, p, th, td, span')].filter(e => {
 		const r = e.getBoundingClientRect();
-		return r.width > 1 && r.height > 0 && e.checkVisibility() && (r.right > innerWidth + 1 || r.left < -9) && !e.closest('.cut, .vh, .body');
-	}).slice(0, 5).map(e => e.tagName + ' ' + e.textContent.slice(0, 60))`)
+		return r.width > 1 && r.height > 0 && e.checkVisibility() && (r.right > %d + 1 || r.left < -9) && !e.closest('.cut, .vh, .body');
+	}).slice(0, 5).map(e => e.tagName + ' ' + e.textContent.slice(0, 60))`, width))
 	for _, e := range out {
 		b.t.Errorf("out of the screen: %s", e)
 	}

@@ -8,7 +8,6 @@ const keep = 2000; // in memory
 
 export const events = []; // oldest first
 const byId = new Map(), bySeq = new Map();
-export const find = id => byId.get(id);
 export let dropped = 0; // that are no longer in memory
 
 // add takes an item of the stream. It returns the event, if it is a new one, or

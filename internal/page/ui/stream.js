@@ -4,7 +4,7 @@
 import {$, dot, focused, h, one, put, say, selecting} from './dom.js';
 import {t} from './texts.js';
 import {clock} from './clock.js';
-import {add, brief, dropped, events, fateWords, find, forgetOld, query, why} from './events.js';
+import {add, brief, dropped, events, fateWords, forgetOld, query, why} from './events.js';
 import {copy} from './dialogs.js';
 import {detail} from './event.js';
 import {seen} from './api.js';
@@ -82,6 +82,7 @@ function row(e) {
 		cell('time', clock(e.time, true)), cell('src', e.source),
 		cell('ev', h('button.plain.cut', e.event || t.noName, {tabindex: -1, 'aria-expanded': 'false'})),
 		cell('pay'), cell('fate.r'));
+	tr.event = e;
 	rows.set(e.id, tr);
 	drawFate(tr, e);
 	tr.classList.toggle('hit', !!highlight?.(e));
@@ -129,7 +130,7 @@ function toggle(tr) {
 	const open = tr.classList.toggle('open');
 	tr.querySelector('button').setAttribute('aria-expanded', open);
 	if (open) {
-		const more = detail(find(tr.dataset.id), {again: e => test('send', e), only: topic => setFilter('topic:' + topic)});
+		const more = detail(tr.event, {again: e => test('send', e), only: topic => setFilter('topic:' + topic)});
 		tr.after(h('tr.more', {role: 'row'}, h('td', {role: 'cell'}, more)));
 	} else if (tr.nextElementSibling?.className === 'more') {
 		tr.nextElementSibling.remove();
@@ -199,7 +200,7 @@ $('scroll').onscroll = window.onscroll = () => { if (fresh) goOn(); };
 $('filter').oninput = () => setFilter($('filter').value);
 $('mark').oninput = () => {
 	highlight = query($('mark').value);
-	for (const [id, tr] of rows) tr.classList.toggle('hit', !!highlight && highlight(find(id) || {}));
+	for (const tr of rows.values()) tr.classList.toggle('hit', !!highlight?.(tr.event));
 };
 $('find').onsubmit = () => false;
 $('pause').onclick = pause;

@@ -37,7 +37,7 @@ func (s *Sim) devices(now float64) []Object {
 	nozzle, bed := wave(215, .6, 60), wave(60, .2, 60)
 	watts := make([]float64, 60)
 	for i := range watts {
-		watts[i] = []float64{1950, 2010, 1950, 60, 2010, 40}[i*i%6]
+		watts[i] = []float64{1950, 2010, 1950, 60, 2010, 40}[i*i*i%7%6]
 	}
 	return []Object{
 		{
@@ -66,7 +66,7 @@ func (s *Sim) parts(now float64, address string) []Object {
 	few := func(n int) []int {
 		out := make([]int, 60)
 		for i := range out {
-			out[i] = []int{0, 0, 1, 0, 0, 2, 0, 0, 1}[i*i%9] * n
+			out[i] = []int{0, 0, 1, 0, 0, 2, 0, 0, 1, 0, 0}[i*i%11] * n
 		}
 		return out
 	}
@@ -127,10 +127,10 @@ func (s *Sim) whole() Object {
 	}
 	minutes := make([]int, 60)
 	for i := range minutes {
-		minutes[i] = []int{2, 3, 3, 4, 5, 7, 3, 2}[i*i*3%8]
+		minutes[i] = []int{2, 3, 3, 4, 5, 7, 3, 2, 1, 4, 3}[i*i*3%11]
 		switch s.Name {
 		case "busy":
-			minutes[i] = 9800 + i*i*37%2600
+			minutes[i] = 9800 + i*i*i*37%2600
 		case "empty", "login":
 			minutes[i] = 0
 		}

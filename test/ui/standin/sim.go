@@ -59,10 +59,10 @@ type Mode int
 
 // Modes.
 const (
-	Usual Mode = iota
-	Down       // connections are closed
-	Silent     // streams open, and a proxy keeps back what they say
-	Full       // streams are refused
+	Usual  Mode = iota
+	Down        // connections are closed
+	Silent      // streams open, and a proxy keeps back what they say
+	Full        // streams are refused
 )
 
 // frame is one of a stream.

@@ -108,7 +108,7 @@ func open(t *testing.T, s screen, url string) *tab {
 		}
 		t.Skip("there is no Chromium here (Debian: apt-get install chromium-headless-shell), so the page is not looked at")
 	}
-	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), quiet)
+	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
 	b := &tab{t: t, ctx: ctx}
 	t.Cleanup(func() {
 		b.good()
@@ -122,7 +122,7 @@ func open(t *testing.T, s screen, url string) *tab {
 // another opens one more tab of the same browser.
 func (b *tab) another(url string) *tab {
 	b.t.Helper()
-	ctx, cancel := chromedp.NewContext(b.ctx, quiet)
+	ctx, cancel := chromedp.NewContext(b.ctx)
 	b.t.Cleanup(cancel)
 	other := &tab{t: b.t, ctx: ctx}
 	other.listen()

@@ -5,9 +5,8 @@ import {t} from './texts.js';
 export const enc = encodeURIComponent;
 
 export async function api(method, path, body) {
-	const response = await fetch('api/v1/' + path, {
-		method, headers: {'Content-Type': 'application/json'}, body: body && JSON.stringify(body),
-	});
+	const headers = {'Content-Type': 'application/json'};
+	const response = await fetch('api/v1/' + path, {method, headers, body: body && JSON.stringify(body)});
 	const answer = await response.json().catch(() => ({}));
 	if (response.status === 401) {
 		if (performance.now() > 5000) location.reload(); // the server shows its login page
@@ -18,26 +17,22 @@ export async function api(method, path, body) {
 }
 
 const every = 2000;     // ms between questions while there is no stream
-const silence = 20_000; // ms after which a stream is held back by some proxy; the program pings each 15 s
+const silence = 20_000; // ms after which a proxy must hold the stream back: the program pings each 15 s
 const again = 30_000;   // ms until another stream is tried
-const most = 4;         // streams of one browser: it opens six connections, and the page needs some
+const most = 4;         // streams of one browser
 
-let on;           // what app.js does with what comes
-let lastSeq;      // number of the newest stored event
-let stream, heard = 0, polling, tries = 0;
+let on, lastSeq; // what app.js does with what comes; number of the newest stored event
+let stream, heard, polling, tries = 0;
 
-// connect begins. on has the functions state, items, gap and gone.
+export const seen = seq => { lastSeq = Math.max(lastSeq ?? 0, seq); };
+
+// connect begins. handlers are state, items, gap, gone and alive.
 export function connect(handlers) {
 	on = handlers;
-	document.addEventListener('visibilitychange', () => document.hidden ? stop() : start());
-	setInterval(() => {
-		if (polling || stream && Date.now() - heard > silence) poll();
-	}, every);
+	document.onvisibilitychange = () => document.hidden ? stop() : start();
+	setInterval(() => (polling || stream && Date.now() - heard > silence) && poll(), every);
 	start();
 }
-
-// seen tells the number of an event that the page has.
-export const seen = seq => { lastSeq = Math.max(lastSeq ?? 0, seq); };
 
 function stop() {
 	tries++;
@@ -63,8 +58,7 @@ async function start() {
 
 // whole asks for the state and the newest events, and tells how many are missing before those.
 async function whole() {
-	const {latest, ...state} = await api('GET', 'state');
-	const first = latest[0]?.seq, last = latest.at(-1)?.seq ?? 0;
+	const {latest, ...state} = await api('GET', 'state'), first = latest[0]?.seq, last = latest.at(-1)?.seq ?? 0;
 	if (lastSeq > last) lastSeq = last; // another journal
 	else if (lastSeq && first > lastSeq + 1) on.gap(first - lastSeq - 1);
 	on.state(state);
@@ -76,11 +70,7 @@ let busy;
 async function poll() {
 	if (busy) return;
 	busy = true;
-	try {
-		await whole();
-	} catch {
-		on.gone();
-	}
+	await whole().catch(on.gone);
 	busy = false;
 }
 
@@ -100,24 +90,21 @@ function open(mine) {
 	listen('items', on.items);
 	listen('gap', d => on.gap(d.left_out));
 	listen('ping', on.alive);
-	s.onopen = () => { heard = Date.now(); };
 	s.onerror = () => {
 		if (s !== stream) return;
-		// The browser tries again by itself, but for what the program refuses: too many streams.
-		if (s.readyState === EventSource.CLOSED) {
-			stream = null;
-			pollFor(mine);
-			poll();
-		} else {
-			setTimeout(() => s === stream && s.readyState !== EventSource.OPEN && start(), every);
+		if (s.readyState !== 2) { // the browser tries again by itself
+			setTimeout(() => s === stream && s.readyState !== 1 && start(), every);
+			return;
 		}
+		stream = null; // the program has too many streams
+		pollFor(mine);
+		poll();
 	};
 }
 
 // A browser opens six connections to one host, and would not load a seventh tab
-// if each held one. So tabs that are shown ask each other for how many there are.
-const tabs = new BroadcastChannel('event2mqtt ' + location.pathname);
-const me = crypto.getRandomValues(new Uint32Array(1))[0];
+// if each held one. So tabs that are shown ask each other how many there are.
+const tabs = new BroadcastChannel('event2mqtt ' + location.pathname), me = Math.random();
 let wanting, others;
 tabs.onmessage = ({data}) => {
 	if (data.to === me) others++;

@@ -1,76 +1,61 @@
-// The page of event2mqtt: views, keys, and what comes from the program.
+// The page of event2mqtt: views, keys, and what the program says.
 import {$, focused, h, one, selecting} from './dom.js';
-import {t} from './texts.js';
-import {now, setNow} from './clock.js';
+import {now, setNow, t} from './texts.js';
 import {connect} from './api.js';
 import {ask} from './dialogs.js';
-import {drawLine} from './line.js';
+import {drawConfig, drawLine, drawMinutes, drawParts} from './overview.js';
 import {drawDevices} from './devices.js';
-import {drawConfig, drawMinutes, drawParts} from './parts.js';
-import {closeOne, drawEmpty, filtered, leftOut, pause, setFilter, step, take} from './stream.js';
+import {closeOne, drawEmpty, leftOut, pause, setFilter, step, take} from './stream.js';
 import {showTopics} from './topics.js';
 import {drawReplay, showHistory} from './history.js';
 import {showClients} from './clients.js';
 import {setSources} from './send.js';
 
-// ---- what the program says
 const known = {}; // the state, as it was told last
 let lost = 0;     // since when there is no answer
 const phone = matchMedia('(max-width: 860px)');
 
 // state takes the whole state, or the keys of it that changed, and draws those.
 function state(changed) {
+	const rejected = !!known.config?.refused;
 	Object.assign(known, changed);
-	if (changed.now) setNow(changed.now);
-	lost = 0;
-	drawLine(known, lost);
+	setNow(known.now);
+	drawLine(known, lost = 0);
 	if (changed.devices) drawDevices(changed.devices, phone.matches);
 	if (changed.parts) {
 		drawParts(changed.parts);
 		setSources(changed.parts.filter(p => p.kind === 'source').map(p => p.name));
 	}
-	if (changed.config) {
-		drawConfig(changed.config);
-		place();
-	}
-	if (changed.rate) drawMinutes(changed.rate);
+	if (changed.config) drawConfig(changed.config);
+	if (rejected !== !!known.config.refused) place();
+	if (changed.rate) drawMinutes(changed.rate.minutes);
 	if ('webhook' in changed) drawEmpty(changed.webhook);
 	if ('replay' in changed) drawReplay(changed.replay);
 }
 
-function alive() {
-	if (lost) drawLine(known, lost = 0);
-}
-
-function gone() {
-	lost ||= now();
-	drawLine(known, lost);
-}
+const alive = () => lost && drawLine(known, lost = 0);
+const gone = () => drawLine(known, lost ||= now());
 
 // place puts sections in the order in which they are seen, so that Tab goes so,
-// too: devices before the stream on a phone, a rejected configuration first.
+// too: devices before the stream on a phone, a rejected configuration before the rest.
 function place() {
-	const side = one('.side'), devices = one('.devices'), config = $('conf');
-	const order = known.config?.refused ? [config, devices] : [devices];
-	for (const section of order.toReversed()) {
-		const to = phone.matches ? $('live') : side;
-		if (to.firstElementChild !== section) to.prepend(section);
-	}
-	if (!known.config?.refused && config !== side.lastElementChild) side.append(config);
+	const side = one('.side');
+	(phone.matches ? $('live') : side).prepend(one('.devices'));
+	if (known.config?.refused) side.prepend($('conf'));
+	else side.append($('conf'));
 }
-phone.addEventListener('change', place);
+phone.onchange = place;
 
-// ---- views
-const views = {live: null, topics: () => showTopics(known.broker), history: showHistory, clients: showClients};
+const views = {live: () => null, topics: () => showTopics(known.broker), history: showHistory, clients: showClients};
 let asking;
 
 function view() {
-	const name = Object.keys(views).find(v => '#' + v === location.hash) || 'live', show = views[name];
+	const name = Object.keys(views).find(v => '#' + v === location.hash) || 'live';
 	for (const v of Object.keys(views)) $(v).hidden = v !== name;
 	for (const a of document.querySelectorAll('nav a')) a.setAttribute('aria-current', a.hash === '#' + name ? 'page' : 'false');
 	const look = () => {
 		const read = document.hidden || one('dialog[open]') || focused().closest('tbody') || selecting(document.body);
-		if (show && !read) show()?.catch(() => {}); // the line at the top says that there is no answer
+		if (!read) views[name]()?.catch(() => {}); // the line at the top says that there is no answer
 	};
 	clearInterval(asking);
 	look();
@@ -78,7 +63,6 @@ function view() {
 }
 window.onhashchange = view;
 
-// ---- keys
 const help = () => ask(t.keysTitle, h('span.keys', t.keys.map(([key, does]) => [h('kbd', key), h('span', does)])));
 
 function escape(target, field) {
@@ -86,9 +70,7 @@ function escape(target, field) {
 		field.value = '';
 		field.oninput?.();
 	} else if (field) field.blur();
-	else if (!$('live').hidden && closeOne(target)) return;
-	else if (filtered()) setFilter('');
-	else focused().blur();
+	else if ($('live').hidden || !closeOne(target)) setFilter('');
 }
 
 document.onkeydown = ev => {
@@ -106,12 +88,8 @@ document.onkeydown = ev => {
 };
 $('t-help').onclick = help;
 
-for (const field of document.querySelectorAll('input, textarea')) {
-	field.autocomplete = 'off';
-	field.spellcheck = false;
-}
+for (const field of document.querySelectorAll('input, textarea')) field.autocomplete = 'off';
 for (const th of document.querySelectorAll('.rows th')) th.role = 'columnheader';
-$('big-no').onclick = () => $('big').close();
 
 place();
 view();

@@ -1,29 +1,23 @@
-// One event, opened: its payload, what changed since the one before it on its
-// topic, how it came in, and what can be done with it.
+// One event, opened: its payload, what changed on its topic, and what can be done with it.
 import {compact, h, pretty, put} from './dom.js';
-import {t} from './texts.js';
-import {when} from './clock.js';
+import {t, when} from './texts.js';
 import {api, enc} from './api.js';
 import {copy} from './dialogs.js';
-import {fateWords, why} from './events.js';
+import {fateWords} from './events.js';
+import {test} from './send.js';
 
-// detail returns the element. Its actions send the event again and show only its topic.
-export function detail(e, {again, only}) {
-	const box = h('div'), links = h('span'), tabs = [];
-	const show = (name, view) => {
+// detail returns the element. only, if it is given, shows the events of one topic.
+export function detail(e, only) {
+	const box = h('div'), show = name => {
 		for (const tab of tabs) tab.setAttribute('aria-pressed', tab.textContent === t.views[name]);
-		view(e, box);
+		views[name](e, box);
 	};
-	for (const [name, view] of Object.entries(views)) {
-		tabs.push(h('button.tab', t.views[name], {onclick: () => show(name, view)}));
-	}
-	const link = (label, onclick) => links.append(h('button.link', label, {onclick}));
-	link(t.copy, () => copy(pretty(e.payload)));
-	link(t.copyCurl, () => copy(curl(e)));
-	link(t.sendAgain, () => again(e));
-	if (only && e.topic) link(t.onlyTopic, () => only(e.topic));
-	show('payload', views.payload);
-	return h('div.detail', h('div.tabs', tabs, links), box, h('dl', facts(e)));
+	const tabs = Object.keys(views).map(name => h('button.tab', t.views[name], () => show(name)));
+	const link = (label, work) => h('button.link', label, work);
+	const links = h('span', link(t.copy, () => copy(pretty(e.payload))), link(t.copyCurl, () => copy(curl(e))),
+		link(t.sendAgain, () => test('send', e)), only && e.topic && link(t.onlyTopic, () => only(e.topic)));
+	show('payload');
+	return h('div', h('div.tabs', tabs, links), box, h('dl', facts(e)));
 }
 
 const views = {
@@ -35,59 +29,46 @@ const views = {
 
 // The stream cuts long payloads; what is stored can be had whole, also if the broker rejected it.
 async function payload(e, box, as) {
-	put(box, h('pre', as(e.payload)), e.truncated && h('p.dim', e.seq ? t.loading : t.cut));
+	put(box, h('pre', as(e.payload)), e.truncated && h('p.dim', t.cut));
 	if (!e.truncated || !e.seq) return;
-	try {
-		const whole = await api('GET', 'events/' + e.seq);
-		e.payload = whole.payload;
-		e.truncated = false;
-		put(box, h('pre', as(e.payload)));
-	} catch (error) {
-		put(box, h('pre', as(e.payload)), h('p.failed', error.message));
-	}
+	const whole = await api('GET', 'events/' + e.seq).catch(() => null); // it may be gone; then the beginning stays
+	if (!whole) return;
+	Object.assign(e, {payload: whole.payload, truncated: false});
+	put(box, h('pre', as(e.payload)));
 }
 
-function facts(e) {
-	const reason = why(e.fate), fate = fateWords(e.fate);
-	return [
-		['topic', e.topic && h('code', e.topic)],
-		['fate', fate + (reason ? (e.fate.rule ? ' by ' : ': ') + reason : '')],
-		['publish', e.fate.state !== 'dropped' && t.publish(e.qos, e.retain, e.size)],
-		['id', h('code', e.id, t.number(e.seq))],
-	].map(([name, value]) => value && [h('dt', t.facts[name]), h('dd', value)]);
-}
+const facts = e => Object.entries({
+	topic: e.topic && h('code', e.topic),
+	fate: [fateWords(e.fate), t.by(e.fate)].filter(x => x).join(e.fate.rule ? ' by ' : ': '),
+	publish: e.fate.state !== 'dropped' && t.publish(e.qos, e.retain, e.size),
+	id: h('code', e.id, t.number(e.seq)),
+}).map(([name, value]) => value && [h('dt', t.facts[name]), h('dd', value)]);
 
 function curl(e) {
 	const body = compact({source: e.source, event: e.event, payload: e.came_in ?? e.payload}).replaceAll("'", "'\\''");
 	return `curl -H 'Content-Type: application/json' -d '${body}' ${new URL('api/v1/events', location.href)}`;
 }
 
-// before returns the event before this one on its topic, as the journal has it.
-async function before(e) {
-	if (!e.topic) return null;
-	const place = e.seq ? 'before=' + e.seq : 'to=' + e.time;
-	const {events} = await api('GET', `events?limit=1&topic=${enc(e.topic)}&${place}`);
-	return events[0];
-}
-
+// changes compares with the event before this one on its topic, as the journal has it.
 async function changes(e) {
-	const last = await before(e);
+	const place = e.seq ? 'before=' + e.seq : 'to=' + e.time;
+	const [last] = e.topic ? (await api('GET', `events?limit=1&topic=${enc(e.topic)}&${place}`)).events : [];
 	if (!last) return [h('p.dim', t.first)];
 	const was = flat(last.payload), is = flat(e.payload);
-	const names = [...new Set([...was.keys(), ...is.keys()])].filter(k => was.get(k) !== is.get(k) && k !== '_timestamp');
+	const names = Object.keys({...was, ...is}).filter(name => was[name] !== is[name] && name !== '_timestamp');
 	if (!names.length) return [h('p.dim', t.same)];
 	return [
-		h('table.diff', names.map(k => h('tr', h('th', k), h('td.was', was.get(k) ?? ''), h('td', is.get(k) ?? h('i', t.gone))))),
+		h('table.diff', names.map(name => h('tr', h('th', name), h('td.was', was[name] ?? ''), h('td', is[name] ?? h('i', t.gone))))),
 		h('p.dim.note', t.compared(when(last.time, true), last.seq)),
 	];
 }
 
 // flat names each value by its path.
-function flat(value, path = '', out = new Map()) {
+function flat(value, path = '', out = Object.create(null)) {
 	if (value && typeof value === 'object' && Object.keys(value).length) {
-		for (const k of Object.keys(value)) flat(value[k], path ? path + '.' + k : k, out);
+		for (const name of Object.keys(value)) flat(value[name], path ? path + '.' + name : name, out);
 	} else {
-		out.set(path, JSON.stringify(value));
+		out[path] = JSON.stringify(value);
 	}
 	return out;
 }

@@ -1,71 +1,70 @@
 // What has happened: events of the journal, found, opened, and sent again.
 import {$, h, put, say} from './dom.js';
-import {t} from './texts.js';
-import {clock, now, span, when} from './clock.js';
+import {clock, now, span, t, when} from './texts.js';
 import {api, enc} from './api.js';
 import {ask, toast} from './dialogs.js';
-import {brief, fateWords, forAPI, why} from './events.js';
+import {brief, fateWords, forAPI} from './events.js';
 import {detail} from './event.js';
-import {test} from './send.js';
 
-let found = null; // the search: q, from, to, picked, next, count, whole
+let found = null; // the search
 
 // showHistory searches, if nobody has yet.
 export const showHistory = () => found ? null : search();
 
 async function search() {
-	found = {q: forAPI($('hq').value), from: now() - $('hspan').value, to: now(), picked: new Set(), count: 0, whole: true};
+	found = {q: forAPI($('hq').value), from: now() - $('hspan').value, to: now(), picked: new Set(), count: 0};
 	put($('hrows'));
 	await more();
 }
 
 async function more() {
-	const s = found, limits = `q=${enc(s.q)}&from=${s.from}&to=${s.to}`;
-	const page = await api('GET', `events?limit=100&${limits}` + (s.next ? '&before=' + s.next : ''));
+	const s = found, before = s.next ? '&before=' + s.next : '';
+	const page = await api('GET', `events?limit=100&q=${enc(s.q)}&from=${s.from}&to=${s.to}${before}`);
 	if (s !== found) return;
-	if (!s.next) Object.assign(s, {count: page.found, whole: page.whole !== false});
+	if (!before) Object.assign(s, {count: page.found, whole: page.whole});
 	s.next = page.next;
 	$('hrows').append(...page.events.map(row));
 	drawPicked();
 }
 
 function row(e) {
-	const name = h('button.plain', e.event || t.noName, {'aria-expanded': 'false', onclick: () => toggle(tr, name, e)});
+	const name = h('button.plain', e.event || t.noName, {'aria-expanded': false}, () => {
+		const open = tr.classList.toggle('open');
+		name.setAttribute('aria-expanded', open);
+		if (open) tr.after(h('tr.more', h('td', {colspan: 6}, detail(e))));
+		else tr.nextElementSibling.remove();
+	});
 	const pick = h('input', {type: 'checkbox', value: e.seq, 'aria-label': t.select(e.event, clock(e.time, true))});
-	const tr = h('tr',
-		h('td.pick', pick), h('td.dim', when(e.time, true)), h('td.dim.opt', e.source), h('td', name),
-		h('td.one.cut.opt.pay', why(e.fate) && e.fate.state === 'refused' ? h('span.dim', why(e.fate)) : brief(e)),
-		h('td.r.' + (e.fate.state === 'refused' ? 'failed' : e.fate.state === 'waiting' ? 'waiting' : 'dim'), fateWords(e.fate)));
+	const kind = {refused: 'failed', waiting: 'waiting'}[e.fate.state] || 'dim';
+	const tr = h('tr', h('td.pick', pick), h('td.time', when(e.time, true)), h('td.dim.opt', e.source), h('td', name),
+		h('td.one.cut.opt', brief(e)), h('td.r.' + kind, fateWords(e.fate)));
 	return tr;
-}
-
-function toggle(tr, name, e) {
-	const opened = tr.classList.toggle('open');
-	name.setAttribute('aria-expanded', opened);
-	if (opened) tr.after(h('tr.more', h('td', {colspan: 6}, detail(e, {again: e => test('send', e)}))));
-	else tr.nextElementSibling.remove();
 }
 
 const boxes = () => [...$('hrows').querySelectorAll('.pick input')];
 
 function drawPicked() {
-	const n = found.picked.size, all = boxes();
-	$('replay').disabled = !found.count;
-	say($('replay'), n ? t.replaySome(n) : found.count ? t.replayAll(found.count) : t.replay);
-	say($('htally'), found.count ? t.found(found.count, found.whole) + (n ? t.selected(n) : '') + '.' : t.noneFound);
+	const n = found.picked.size, all = boxes().length, count = found.count;
+	$('replay').disabled = !count;
+	say('replay', n ? t.replaySome(n) + '…' : count ? t.replayAll(count) : t.replay);
+	say('htally', count ? t.found(count, found.whole) + (n ? t.selected(n) : '') + '.' : t.noneFound);
 	$('hmore').hidden = !found.next;
-	$('hall').checked = n > 0 && n === all.length;
-	$('hall').indeterminate = n > 0 && n < all.length;
-	$('hall').disabled = !all.length;
+	$('hall').disabled = !all;
+	$('hall').checked = n > 0 && n === all;
+	$('hall').indeterminate = n > 0 && n < all;
+}
+
+function pick(box) {
+	found.picked[box.checked ? 'add' : 'delete'](+box.value);
 }
 
 async function replay() {
 	const what = found.picked.size ? {seqs: [...found.picked]} : {from: found.from, to: found.to, q: found.q};
-	const plan = await api('POST', 'replay', {...what, dry_run: true});
-	if (!await ask(t.replayTitle(plan.count), t.replayWhat(plan.rate, span(plan.seconds)), t.replayYes(plan.count))) return;
+	const {count, rate, seconds} = await api('POST', 'replay', {...what, dry_run: true});
+	if (!await ask(t.replaySome(count) + '?', t.replayWhat(rate, span(seconds)), t.replaySome(count))) return;
 	await api('POST', 'replay', what);
 	$('replay').disabled = true; // until another search: people press twice
-	say($('replay'), t.replayed);
+	say('replay', t.replayed);
 }
 
 // drawReplay says how far a replay is.
@@ -81,20 +80,15 @@ const or = work => () => {
 $('hform').onsubmit = $('hspan').onchange = or(search);
 $('hmore').onclick = or(more);
 $('replay').onclick = or(replay);
-$('hstop').onclick = or(async () => {
-	await api('DELETE', 'replay');
-	toast(t.stopped);
-});
-$('hrows').onchange = ({target: box}) => {
-	if (box.checked) found.picked.add(+box.value);
-	else found.picked.delete(+box.value);
+$('hstop').onclick = or(() => api('DELETE', 'replay').then(() => toast(t.stopped)));
+$('hrows').onchange = ({target}) => {
+	pick(target);
 	drawPicked();
 };
-$('hall').onchange = () => {
+$('hall').onchange = ({target}) => {
 	for (const box of boxes()) {
-		box.checked = $('hall').checked;
-		if (box.checked) found.picked.add(+box.value);
+		box.checked = target.checked;
+		pick(box);
 	}
-	if (!$('hall').checked) found.picked.clear();
 	drawPicked();
 };

@@ -1,29 +1,24 @@
 // Sending a test event, and trying what the rules would do with one.
 import {$, h, pretty, put, say} from './dom.js';
-import {t} from './texts.js';
-import {clock} from './clock.js';
+import {clock, now, t} from './texts.js';
 import {api} from './api.js';
-import {why} from './events.js';
 
-const kept = 10; // of what was sent
+const kept = 10, key = 'event2mqtt sent'; // of what was sent, in this browser
 
-// Where a browser keeps nothing for pages, nothing is remembered.
 function remembered() {
 	try {
-		return JSON.parse(localStorage.getItem('event2mqtt sent')) || [];
-	} catch {
+		return JSON.parse(localStorage.getItem(key)) || [];
+	} catch { // some browsers keep nothing for pages in frames
 		return [];
 	}
 }
 
 function remember(sent) {
-	const same = JSON.stringify([sent.source, sent.event, sent.payload]);
-	const others = remembered().filter(x => JSON.stringify([x.source, x.event, x.payload]) !== same);
+	const same = x => x.source === sent.source && x.event === sent.event && pretty(x.payload) === pretty(sent.payload);
+	const all = [{...sent, at: now()}, ...remembered().filter(x => !same(x))];
 	try {
-		localStorage.setItem('event2mqtt sent', JSON.stringify([{...sent, at: Date.now() / 1000}, ...others].slice(0, kept)));
-	} catch {
-		// it is not remembered
-	}
+		localStorage.setItem(key, JSON.stringify(all.slice(0, kept)));
+	} catch {} // then not
 }
 
 let sources = [], mode = 'send';
@@ -33,16 +28,14 @@ export const setSources = names => { sources = names; };
 
 // test opens the form: with an event, or with what was sent last.
 export function test(how, e) {
-	mode = how;
 	const before = remembered();
-	say($('te-h'), mode === 'try' ? t.tryTitle : t.sendTitle);
+	mode = how;
+	say('te-h', mode === 'try' ? t.tryTitle : t.sendTitle);
 	put($('te-source'), sources.map(name => h('option', name, {value: name})));
-	put($('te-before'), h('option', t.sentBefore, {value: ''}),
-		before.map((b, i) => h('option', `${b.event}, ${clock(b.at, true)}`, {value: i})));
+	put($('te-before'), h('option', t.sentBefore, {value: ''}), before.map((b, i) => h('option', `${b.event}, ${clock(b.at, true)}`, {value: i})));
 	$('te-before').parentNode.hidden = !before.length;
 	fill(e ? {...e, payload: e.came_in ?? e.payload} : before[0] || {event: '', payload: {}});
-	put($('te-out'));
-	say($('te-err'), '');
+	tell();
 	for (const b of [$('te-try'), $('te-send')]) b.className = b.value === mode ? 'go' : '';
 	$('test').showModal();
 	$('te-event').focus();
@@ -54,10 +47,14 @@ function fill(e) {
 	$('te-payload').value = pretty(e.payload);
 }
 
+function tell(error = '', ...out) {
+	say('te-err', error);
+	put($('te-out'), out);
+}
+
 async function submit(dry) {
-	say($('te-err'), '');
-	put($('te-out'));
 	const sent = {source: $('te-source').value, event: $('te-event').value};
+	tell();
 	try {
 		sent.payload = JSON.parse($('te-payload').value || '{}');
 	} catch (e) {
@@ -65,13 +62,9 @@ async function submit(dry) {
 		throw new Error(t.notJSON(e.message));
 	}
 	const answer = await api('POST', 'events' + (dry ? '?dry_run=1' : ''), sent);
-	if (!dry) remember(sent);
-	put($('te-out'), dry ? tried(answer) : h('p', accepted(answer)));
-}
-
-function accepted({seq, fate}) {
-	if (fate.state === 'dropped') return t.acceptedDropped(why(fate));
-	return seq ? t.accepted(seq) : t.acceptedHeld;
+	if (dry) return tell('', tried(answer));
+	remember(sent);
+	tell('', h('p', answer.fate.state === 'dropped' ? t.acceptedDropped(t.by(answer.fate)) : t.accepted(answer.seq)));
 }
 
 function tried({steps, publish}) {
@@ -81,17 +74,15 @@ function tried({steps, publish}) {
 }
 
 $('tform').onsubmit = ({submitter}) => {
-	submit((submitter?.value || mode) === 'try').catch(e => say($('te-err'), e.message));
+	submit(submitter.value === 'try').catch(e => tell(e.message));
 	return false;
 };
-$('tform').onkeydown = ev => { // Enter does what the form was opened for
-	if (ev.key !== 'Enter' || ev.target.tagName !== 'INPUT') return;
+$('te-event').onkeydown = ev => { // Enter does what the form was opened for
+	if (ev.key !== 'Enter') return;
 	ev.preventDefault();
-	$('tform').requestSubmit($(mode === 'try' ? 'te-try' : 'te-send'));
+	$('tform').requestSubmit($('te-' + mode));
 };
-$('te-before').onchange = ({target}) => {
-	if (target.value !== '') fill(remembered()[+target.value]);
-};
+$('te-before').onchange = ({target}) => target.value && fill(remembered()[target.value]);
 $('te-no').onclick = () => $('test').close();
 $('t-send').onclick = () => test('send');
 $('t-try').onclick = () => test('try');

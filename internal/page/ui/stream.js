@@ -2,9 +2,8 @@
 // while they are pointed at, scrolled, focused, opened or paused. What comes in
 // meanwhile is counted.
 import {$, dot, focused, h, one, put, say, selecting} from './dom.js';
-import {t} from './texts.js';
-import {clock} from './clock.js';
-import {add, brief, dropped, events, fateWords, forgetOld, query, why} from './events.js';
+import {clock, num, t} from './texts.js';
+import {add, brief, events, fateWords, forgetOld, query} from './events.js';
 import {copy} from './dialogs.js';
 import {detail} from './event.js';
 import {seen} from './api.js';
@@ -12,20 +11,19 @@ import {test} from './send.js';
 
 const phone = matchMedia('(max-width: 860px)'), mouse = matchMedia('(hover: hover)');
 const most = () => phone.matches ? 40 : 500; // rows
-const flood = 100;                           // new rows at once; then rows are drawn twice a second
+const flood = 100; // new rows at once; then rows are drawn twice a second
 
 const body = $('rows'), rows = new Map(); // by the event's id
-let fresh = 0, paused = false, missing = 0, started = false;
-let filter = null, highlight = null;
-let queue = [], fates = new Set(), drawing = null, webhook = '';
+let fresh = 0, paused = false, missing = 0, forgotten = 0, started = false;
+let filter = null, highlight = null, queue = [], drawing = null;
+const fates = new Set();
 
 export function take(items) {
 	for (const item of items) {
-		const e = add(item, e => fates.add(e));
+		if (add(item, e => fates.add(e))) queue.push(item);
 		if (item.seq) seen(item.seq);
-		if (e) queue.push(e);
 	}
-	forgetOld();
+	forgotten = forgetOld();
 	started = true;
 	drawing ??= requestAnimationFrame(draw);
 }
@@ -53,88 +51,71 @@ function draw() {
 }
 
 function prepend(list) {
-	const f = document.createDocumentFragment();
-	for (const e of list.slice(-most()).reverse()) f.append(row(e));
-	body.prepend(f);
+	body.prepend(...list.slice(-most()).reverse().map(row));
 	while (rows.size > most()) {
-		const last = body.lastElementChild;
-		rows.delete(last.dataset.id);
-		last.remove();
+		rows.delete(body.lastElementChild.event.id);
+		body.lastElementChild.remove();
 	}
 }
 
-// rebuild draws all rows from what is in memory.
-export function rebuild() {
+function rebuild() {
 	fresh = 0;
 	rows.clear();
-	fates.clear();
-	const f = document.createDocumentFragment();
-	for (let i = events.length - 1; i >= 0 && rows.size < most(); i--) {
-		if (!filter || filter(events[i])) f.append(row(events[i]));
-	}
-	body.replaceChildren(f);
+	body.replaceChildren();
+	prepend(filter ? events.filter(filter) : events);
 	tally();
 }
 
 function row(e) {
-	const cell = (kind, content) => h('td.cut.' + kind, {role: 'cell'}, content);
-	const tr = h('tr.row', {role: 'row', 'data-id': e.id},
-		cell('time', clock(e.time, true)), cell('src', e.source),
-		cell('ev', h('button.plain.cut', e.event || t.noName, {tabindex: -1, 'aria-expanded': 'false'})),
-		cell('pay'), cell('fate.r'));
+	const cell = (kind, text) => h('td.cut.' + kind, {role: 'cell'}, text);
+	const name = h('button.plain.cut', e.event || t.noName, {tabindex: -1, 'aria-expanded': false});
+	const tr = h('tr.row', {role: 'row', 'data-id': e.id}, cell('time', clock(e.time, true)), cell('src', e.source), cell('ev', name), cell('pay'), cell('fate.r'));
 	tr.event = e;
+	tr.classList.toggle('hit', !!highlight?.(e));
 	rows.set(e.id, tr);
 	drawFate(tr, e);
-	tr.classList.toggle('hit', !!highlight?.(e));
 	return tr;
 }
 
 // A dropped event says why it was dropped; one that the broker rejected has its payload, too.
 function drawFate(tr, e) {
-	const {state} = e.fate, reason = why(e.fate), [, , , payload, fate] = tr.cells;
+	const {state} = e.fate, reason = t.by(e.fate), [, , , payload, fate] = tr.cells;
 	tr.dataset.f = state;
 	put(fate, state === 'refused' ? dot('failed') : (state === 'waiting' || state === 'held') && dot('waiting'), h('span', fateWords(e.fate)));
 	put(payload, reason && h('span.dim', reason, ' '), (!reason || state === 'refused') && h('span', brief(e)));
 }
 
 function tally() {
-	const counts = {}, n = rows.size, none = started && !events.length && !queue.length;
+	const counts = {}, n = rows.size, none = started && !events.length;
 	for (const tr of rows.values()) counts[tr.dataset.f] = (counts[tr.dataset.f] || 0) + 1;
 	put($('tally'),
 		h('span', filter ? t.match(n) : n >= most() ? t.newest(n) : t.events(n)),
-		['waiting', 'held', 'dropped', 'refused'].map(state => counts[state] && h('button.link.dim',
-			t.of(counts[state], t.fates[state]), {onclick: () => setFilter('state:' + t.fates[state])})),
-		dropped > 0 && h('span', t.older(dropped)),
+		['waiting', 'held', 'dropped', 'refused'].map(state => counts[state] &&
+			h('button.link.dim', `${num(counts[state])} ${t.fates[state]}`, () => setFilter('state:' + t.fates[state]))),
+		forgotten > 0 && h('span', t.older(forgotten)),
 		missing > 0 && h('span.waiting', t.leftOut(missing)));
 	$('fresh').hidden = !fresh && !paused;
-	say($('fresh'), fresh ? t.fresh(fresh) + (paused ? '' : pointed() ? t.pointing : t.show) : t.paused);
+	say('fresh', fresh ? t.fresh(fresh) + (paused ? '' : pointed() ? t.pointing : t.show) : t.paused);
 	$('empty').hidden = !none;
 	$('find').hidden = one('.rows table').hidden = $('counts').hidden = none;
 	$('older').hidden = n < most();
 	if (!body.querySelector('[tabindex="0"]')) body.querySelector('.row button')?.setAttribute('tabindex', 0);
 }
 
-// drawEmpty says how to send a first event.
+// drawEmpty says how to send a first event, to the path of a webhook if there is one.
 export function drawEmpty(path) {
-	if (path === webhook && $('empty').firstChild) return;
-	webhook = path;
 	const line = `curl -d '{"event":"Hello","from":"me"}' ${new URL(path, location.href)}`;
-	put($('empty'), h('h2', t.emptyTitle),
-		path ? [
-			h('p', t.empty, h('code', 'event2mqtt/event/Hello'), '.'), h('pre', line),
-			h('p', h('button.go', t.copyLine, {onclick: () => copy(line)})),
-		] : h('p', h('button.go', t.sendOne, {onclick: () => test('send')})));
+	const button = (label, work) => h('p', h('button.go', label, work));
+	put($('empty'), h('h2', t.emptyTitle), path
+		? [h('p', t.empty, h('code', 'event2mqtt/event/Hello'), '.'), h('pre', line), button(t.copyLine, () => copy(line))]
+		: button(t.sendTitle, () => test('send')));
 }
 
 function toggle(tr) {
 	const open = tr.classList.toggle('open');
 	tr.querySelector('button').setAttribute('aria-expanded', open);
-	if (open) {
-		const more = detail(tr.event, {again: e => test('send', e), only: topic => setFilter('topic:' + topic)});
-		tr.after(h('tr.more', {role: 'row'}, h('td', {role: 'cell'}, more)));
-	} else if (tr.nextElementSibling?.className === 'more') {
-		tr.nextElementSibling.remove();
-	}
+	if (open) tr.after(h('tr.more', {role: 'row'}, h('td', {role: 'cell'}, detail(tr.event, topic => setFilter('topic:' + topic)))));
+	else if (tr.nextElementSibling?.matches('.more')) tr.nextElementSibling.remove();
 	tally();
 }
 
@@ -151,18 +132,17 @@ function focusRow(tr) {
 export function step(way) {
 	const at = focused().closest('#rows > tr');
 	let to = at ? at[way] : body.firstElementChild;
-	if (to?.className === 'more') to = to[way];
+	if (to?.matches('.more')) to = to[way];
 	if (to) focusRow(to);
 }
 
-// closeOne closes the row that is open, if there is one.
+// closeOne closes a row that is open, and returns whether there was one.
 export function closeOne(near) {
 	const open = near.closest('.open') || near.closest('#rows > .more')?.previousElementSibling || body.querySelector('.open');
-	if (open) {
-		toggle(open);
-		focusRow(open);
-	}
-	return !!open;
+	if (!open) return false;
+	toggle(open);
+	focusRow(open);
+	return true;
 }
 
 export function setFilter(text) {
@@ -170,7 +150,6 @@ export function setFilter(text) {
 	filter = query(text);
 	rebuild();
 }
-export const filtered = () => !!filter;
 
 function toTop() {
 	if (focused().closest('#rows')) focused().blur();
@@ -182,7 +161,7 @@ function toTop() {
 export function pause() {
 	paused = !paused;
 	$('pause').setAttribute('aria-pressed', paused);
-	say($('pause'), paused ? t.resume : t.pause);
+	say('pause', paused ? t.resume : t.pause);
 	if (paused) tally();
 	else toTop();
 }
@@ -196,7 +175,7 @@ body.onclick = ({target}) => {
 };
 body.onpointerleave = () => setTimeout(goOn);
 body.addEventListener('focusout', () => setTimeout(goOn));
-$('scroll').onscroll = window.onscroll = () => { if (fresh) goOn(); };
+$('scroll').onscroll = window.onscroll = () => fresh && goOn();
 $('filter').oninput = () => setFilter($('filter').value);
 $('mark').oninput = () => {
 	highlight = query($('mark').value);

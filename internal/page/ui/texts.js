@@ -1,9 +1,29 @@
-// What the page says; headings and labels that never change are in index.html.
-// State the fact, then the cause, then what follows. A button says what it does,
-// and ends with … if it asks first. Counts are exact.
+// What the page says: numbers, times and words. Headings and labels that never
+// change are in index.html. State the fact, then the cause, then what follows. A
+// button says what it does, and ends with … if it asks first. Counts are exact.
 
 export const num = n => n.toLocaleString('en-US');
 export const many = (n, one, more = one + 's') => `${num(n)} ${n === 1 ? one : more}`;
+
+// Times are in seconds since 1970, and shown in the browser's zone.
+let skew = 0; // the program's clock less the browser's
+export const setNow = at => { skew = at - Date.now() / 1000; };
+export const now = () => Date.now() / 1000 + skew;
+export const clock = (at, seconds) => new Date(at * 1000).toTimeString().slice(0, seconds ? 8 : 5);
+
+// when names the day, too, if it is not today.
+export function when(at, seconds) {
+	const date = new Date(at * 1000), today = date.toDateString() === new Date(now() * 1000).toDateString();
+	return (today ? '' : date.toLocaleDateString('en-GB', {day: 'numeric', month: 'short'}) + ', ') + clock(at, seconds);
+}
+
+export function span(seconds) {
+	const s = Math.max(0, Math.round(seconds)), m = Math.round(s / 60);
+	if (s < 60) return s + ' s';
+	if (m < 60) return m + ' min';
+	return m < 1440 ? Math.floor(m / 60) + ' h' + (m % 60 ? ` ${m % 60} min` : '') : many(Math.floor(m / 1440), 'day');
+}
+export const ago = at => span(now() - at);
 
 const list = names => names.length < 2 ? names.join('') : names.slice(0, -1).join(', ') + ' and ' + names.at(-1);
 const are = (names, what) => `${list(names)} ${names.length === 1 ? 'is' : 'are'} ${what}`;
@@ -25,9 +45,8 @@ export const t = {
 	waitingSince: (n, oldest) => `${n ? many(n, 'event') : 'Nothing'} waiting${oldest ? ', the oldest for ' + oldest : ''}. Nothing is lost.`,
 	rate: n => many(n, 'event') + ' a minute',
 	areWaiting: names => are(names, 'waiting'),
-	titleWaiting: n => `${num(n)} waiting – event2mqtt`,
-	titleFailed: 'Failed – event2mqtt',
-	title: 'event2mqtt',
+	titleWaiting: n => `${num(n)} waiting – `,
+	titleFailed: 'Failed – ',
 	configRejected: (at, n, before) => `The new configuration was rejected at ${at}: ${many(n, 'problem')}. The one from ${before} keeps running.`,
 
 	// devices
@@ -35,12 +54,9 @@ export const t = {
 	left: span => span + ' left',
 	layer: (n, of) => `layer ${num(n)} of ${num(of)}`,
 	elapsed: span => span + ' so far',
-	progress: 'Progress',
 	curve: name => `${name}, the last minutes`,
-	picture: name => `Picture of ${name}`,
-	enlarge: name => `Enlarge the picture of ${name}`,
+	enlarge: 'Enlarge the picture',
 	noPicture: 'No picture',
-	commandTo: (label, name) => `${label}: ${name}`,
 	sent: label => `${label}: sent.`,
 
 	// parts and configuration
@@ -51,7 +67,8 @@ export const t = {
 	error: (at, e) => `${at}: ${cause(e)}`,
 	lastError: 'last error ',
 	lastMinute: n => many(n, 'event') + ' in the last minute',
-	lastHour: max => `Events in each of the last 60 minutes, at most ${num(max)}`,
+	lastHour: 'last hour',
+	hour: max => `Events in each of the last 60 minutes, at most ${num(max)}`,
 	rejectedAt: (at, n) => `Rejected at ${at}: ${many(n, 'problem')}`,
 	nothingChanged: 'Nothing was changed. A corrected file is applied at once.',
 	noFile: 'No file; the defaults apply.',
@@ -67,7 +84,6 @@ export const t = {
 	newest: n => `The newest ${num(n)}`,
 	events: n => many(n, 'event'),
 	match: n => many(n, 'event matches', 'events match'),
-	of: (n, fate) => `${num(n)} ${fate}`,
 	older: n => `${num(n)} older in the history`,
 	leftOut: n => `${num(n)} left out here; see the history`,
 	fresh: n => `${num(n)} new`,
@@ -79,17 +95,15 @@ export const t = {
 	emptyTitle: 'No event yet',
 	empty: 'Send one. It appears here at once, and MQTT clients receive it on ',
 	copyLine: 'Copy this line',
-	sendOne: 'Send a test event',
 
 	// one event
 	views: {payload: 'Payload', raw: 'Raw', changes: 'Changes', cameIn: 'As it came in'},
 	copy: 'Copy', copyCurl: 'Copy as curl', sendAgain: 'Send again…', onlyTopic: 'Only this topic',
 	copied: 'Copied.',
-	facts: {topic: 'Topic', fate: 'Fate', published: 'Publish', id: 'Id'},
+	facts: {topic: 'Topic', fate: 'Fate', publish: 'Published', id: 'Id'},
 	publish: (qos, retain, size) => `QoS ${qos}${retain ? ', retained' : ''}, ${many(size, 'byte')}`,
 	number: n => n ? `, number ${num(n)}` : ', not stored',
 	cut: 'Only the beginning is here.',
-	loading: 'Loading the rest.',
 	noCameIn: 'This is known only of events that come in while the page is open.',
 	first: 'No earlier event on this topic is stored.',
 	same: 'The same as the event before it on this topic.',
@@ -101,7 +115,7 @@ export const t = {
 		: 'The last value of each topic that the bundled broker retains, or that event2mqtt has published.',
 	topicsCut: ' There are more than are shown; open a level to see all of it.',
 	emptyLevel: '(empty)',
-	deleteRetained: 'Delete retained',
+	deleteRetained: 'Delete',
 	deleteTitle: 'Delete the retained message?',
 	deleteWhat: ' will have no value for clients that subscribe later. Nothing else changes.',
 	deleted: 'Deleted.',
@@ -113,20 +127,16 @@ export const t = {
 	found: (n, whole) => `${whole ? '' : 'At least '}${many(n, 'event')} found`,
 	selected: n => `, ${num(n)} selected`,
 	noneFound: 'No event matches. Try fewer words or a longer time.',
-	replay: 'Replay…', replayAll: n => `Replay all ${num(n)}…`, replaySome: n => `Replay ${many(n, 'event')}…`,
-	replayTitle: n => `Replay ${many(n, 'event')}?`,
+	replay: 'Replay…', replayAll: n => `Replay all ${num(n)}…`, replaySome: n => `Replay ${many(n, 'event')}`,
 	replayWhat: (rate, span) => `Receivers will see them again, as new events marked _replayed_from: ${num(rate)} a second, ${span} in all.`,
-	replayYes: n => `Replay ${many(n, 'event')}`,
 	replayed: 'Replayed',
 	replaying: (done, count) => `Replaying: ${num(done)} of ${many(count, 'event')} sent.`,
-	stopReplay: 'Stop',
 	stopped: 'The replay was stopped.',
 
 	// clients
 	connectedClients: n => n ? many(n, 'client is', 'clients are') + ' connected.'
 		: 'No client is connected. One that subscribes to event2mqtt/# receives every event.',
 	noUser: 'none',
-	protocol: (version, session) => `${version}, ${session}`,
 	moreFilters: n => `and ${num(n)} more`,
 	will: 'will: ',
 	kick: 'Disconnect',
@@ -134,6 +144,7 @@ export const t = {
 	kickWhat: 'Most clients come back by themselves. To keep one out, remove its account.',
 	kicked: 'Disconnected.',
 	never: 'never',
+	connectedNow: 'connected now',
 	seenAgo: ago => `${ago} ago`,
 
 	// a test event
@@ -144,8 +155,7 @@ export const t = {
 	wouldPublish: (qos, retain) => `It would be published with QoS ${qos}${retain ? ', retained,' : ''} on `,
 	wouldNot: 'Nothing would be published.',
 	acceptedDropped: why => `Accepted, and dropped by ${why}.`,
-	accepted: n => `Accepted as number ${num(n)}.`,
-	acceptedHeld: 'Accepted; a rule holds it back for now.',
+	accepted: n => n ? `Accepted as number ${num(n)}.` : 'Accepted; a rule holds it back for now.',
 	sentBefore: 'Choose one sent before',
 
 	// dialogs and errors

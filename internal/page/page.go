@@ -5,7 +5,6 @@
 package page
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -87,14 +86,13 @@ func New(o Options) *Page {
 	for _, name := range names {
 		_, _ = all.Write(texts[name]) // a hash takes everything
 	}
-	version := hex.EncodeToString(all.Sum(nil)[:6])
+	version := hex.EncodeToString(all.Sum(nil)[:4])
 	for _, name := range names {
-		text := versioned(texts[name], version)
+		text := versioned(lean.ReplaceAll(texts[name], nil), version)
 		sum := sha256.Sum256(text)
 		f := file{text, mediaTypes[path.Ext(name)], strconv.Quote(hex.EncodeToString(sum[:12]))}
 		switch name {
 		case "index.html":
-			f.body = bytes.Replace(f.body, []byte("<body>"), preloads(names, version), 1)
 			p.files[root] = f
 		case "login.html":
 			p.login = string(text)
@@ -105,6 +103,10 @@ func New(o Options) *Page {
 	return p
 }
 
+// lean is what only people who read the files need: indentation, and lines that
+// are comments.
+var lean = regexp.MustCompile(`(?m)^[ \t]*(?://.*\n|/\*.*\*/\n)?`)
+
 // reference is where one of the files is named in another.
 var reference = regexp.MustCompile(`((?:from '\./|href="|src=")[a-z]+\.(?:js|css))(['"])`)
 
@@ -112,18 +114,6 @@ var reference = regexp.MustCompile(`((?:from '\./|href="|src=")[a-z]+\.(?:js|css
 // with those of another version of the program.
 func versioned(text []byte, version string) []byte {
 	return reference.ReplaceAll(text, []byte("$1?v="+version+"$2"))
-}
-
-// preloads has a browser ask for all modules at once, not for each when another
-// names it.
-func preloads(names []string, version string) []byte {
-	var b bytes.Buffer
-	for _, name := range names {
-		if path.Ext(name) == ".js" {
-			fmt.Fprintf(&b, "<link rel=\"modulepreload\" href=\"%s?v=%s\">\n", name, version)
-		}
-	}
-	return append(b.Bytes(), "<body>"...)
 }
 
 // Paths are what ServeHTTP serves, each a whole path.

@@ -22,10 +22,9 @@ export async function showClients() {
 }
 
 function row(c) {
-	const more = c.filters - c.subscriptions.length;
 	return h('tr', h('th', c.id, c.will && h('div.dim', t.will, h('code', c.will))),
 		h('td.opt', c.user || h('span.dim', t.noUser)), h('td.dim.opt', c.address), h('td.dim.opt', `${c.protocol}, ${c.session}`),
-		h('td.opt', c.subscriptions.map(s => h('div', h('code', s))), more > 0 && h('div.dim', t.moreFilters(more))),
+		h('td.opt', c.subscriptions.map(s => h('div', h('code', s)))),
 		h('td.r' + (c.queue > long ? '.waiting' : ''), num(c.queue)), h('td.r.dim.opt', ago(c.since)),
 		h('td.r', asking('button', {
 			label: t.kick, title: t.kickTitle(c.id), what: t.kickWhat, danger: true, done: t.kicked,

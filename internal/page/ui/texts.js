@@ -38,7 +38,7 @@ export const t = {
 	brokerAway: (since, error) => `Broker unreachable since ${since}${error ? ': ' + cause(error) : ''}.`,
 	sourceFailed: names => `${are(names, 'failing')}; everything else keeps running.`,
 	noAnswer: since => `No answer from event2mqtt since ${since}.`,
-	stillAsking: 'This is how it was then. The page asks again every 2 seconds.',
+	stillAsking: 'This is how it was then; the page keeps asking.',
 	clients: n => many(n, 'client'),
 	connected: (address, since) => `Broker ${address} connected since ${since}`,
 	waitingNow: n => n ? num(n) + ' waiting' : 'nothing waiting',
@@ -104,16 +104,16 @@ export const t = {
 	publish: (qos, retain, size) => `QoS ${qos}${retain ? ', retained' : ''}, ${many(size, 'byte')}`,
 	number: n => n ? `, number ${num(n)}` : ', not stored',
 	cut: 'Only the beginning is here.',
-	noCameIn: 'This is known only of events that come in while the page is open.',
+	noCameIn: 'Known only of events that come in while the page is open.',
 	first: 'No earlier event on this topic is stored.',
 	same: 'The same as the event before it on this topic.',
 	compared: (at, n) => `Compared with event ${num(n)} of ${at}, the one before it on this topic.`,
 	gone: 'gone',
 
 	// topics
-	topicsOf: address => address ? `The last value of each topic that event2mqtt has published to ${address}.`
-		: 'The last value of each topic that the bundled broker retains, or that event2mqtt has published.',
-	topicsCut: ' There are more than are shown; open a level to see all of it.',
+	topicsOf: address => address ? `The last value that event2mqtt has published on each topic to ${address}.`
+		: 'The last value of each topic that the broker retains, or that event2mqtt has published.',
+	topicsCut: ' There are more; open a level to see all of it.',
 	emptyLevel: '(empty)',
 	deleteRetained: 'Delete',
 	deleteTitle: 'Delete the retained message?',
@@ -137,7 +137,6 @@ export const t = {
 	connectedClients: n => n ? many(n, 'client is', 'clients are') + ' connected.'
 		: 'No client is connected. One that subscribes to event2mqtt/# receives every event.',
 	noUser: 'none',
-	moreFilters: n => `and ${num(n)} more`,
 	will: 'will: ',
 	kick: 'Disconnect',
 	kickTitle: id => `Disconnect ${id}?`,

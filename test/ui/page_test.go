@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
@@ -523,16 +524,11 @@ func TestTheServersOwnLogin(t *testing.T) {
 }
 
 func TestWithoutJavaScriptThePageSaysWhereToLook(t *testing.T) {
-	r, err := http.Get(scenariosBase + "calm/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Body.Close()
-	text := make([]byte, 1<<16)
-	n, _ := r.Body.Read(text)
-	if !strings.Contains(string(text[:n]), `<noscript>`) || !strings.Contains(string(text[:n]), `<a href="readyz">`) {
-		t.Error("there is nothing for browsers without JavaScript")
-	}
+	b := open(t, handset, "about:blank")
+	b.do(emulation.SetScriptExecutionDisabled(true), chromedp.Navigate(scenariosBase+"calm-plain/"))
+	b.says("header", "This page needs JavaScript.")
+	b.wait("document.querySelector('noscript a[href=readyz]')?.checkVisibility()")
+	b.fits(360)
 }
 
 func TestTheEmptyPageShowsHowToSendAnEvent(t *testing.T) {

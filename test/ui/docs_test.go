@@ -50,7 +50,7 @@ func TestPicturesOfTheDocumentation(t *testing.T) {
 	}
 }
 
-// fewColours makes a small file of a picture: with the 64 colours that it has most.
+// fewColours makes a small file of a picture: with the 220 colours that it has most.
 func fewColours(t *testing.T, text []byte) []byte {
 	t.Helper()
 	from, err := png.Decode(bytes.NewReader(text))
@@ -67,7 +67,7 @@ func fewColours(t *testing.T, text []byte) []byte {
 	}
 	often := slices.SortedFunc(maps.Keys(counts), func(a, b color.RGBA) int { return counts[b] - counts[a] })
 	var palette color.Palette
-	for _, c := range often[:min(len(often), 64)] {
+	for _, c := range often[:min(len(often), 220)] {
 		palette = append(palette, c)
 	}
 	to := image.NewPaletted(size, palette)

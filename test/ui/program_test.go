@@ -52,7 +52,7 @@ const programConfig = `http:
 broker:
   listen: "off"
 journal:
-  sync: false
+  sync: never
 sources:
   - name: default
     type: webhook
@@ -181,7 +181,7 @@ func TestProgramADroppedEventShowsTheRuleAndItsLine(t *testing.T) {
 	b := p.look(desktop)
 	until(t, "the drop is told", func() bool { // dropped events are told to those who look, and are not stored
 		p.post("hooks/default", `{"event":"ClientOpened"}`)
-		return strings.Contains(b.text("#rows"), "rule 1 “no chatter”, line 10")
+		return strings.Contains(b.text("#rows"), "rule 1 “no chatter”, line 11")
 	})
 }
 
@@ -194,7 +194,7 @@ func TestProgramABadConfigurationShowsFileLineAndColumn(t *testing.T) {
 	}
 	p.configure(string(text) + "publish:\n  qos: 7\n")
 	b.says("#notice", "1 problem")
-	b.says("#config", "config.yaml:14:")
+	b.says("#config", "config.yaml:15:3")
 	b.says("#config", "publish.qos")
 	p.configure(string(text))
 	b.wait("document.getElementById('notice').hidden")

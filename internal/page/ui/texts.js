@@ -39,7 +39,7 @@ export const t = {
 	sourceFailed: names => `${are(names, 'failing')}; everything else keeps running.`,
 	noAnswer: since => `No answer from event2mqtt since ${since}.`,
 	stillAsking: 'This is how it was then; the page keeps asking.',
-	clients: n => n ? many(n, 'client') : 'no clients',
+	clients: n => n ? many(n, 'client') : 'No clients',
 	connected: (address, since) => `Broker ${address} connected since ${since}`,
 	waitingNow: n => n ? num(n) + ' waiting' : 'nothing waiting',
 	waitingSince: (n, oldest) => `${n ? many(n, 'event') : 'Nothing'} waiting${oldest ? ', the oldest for ' + oldest : ''}. Nothing is lost.`,

@@ -34,7 +34,8 @@ async function learn(path) {
 function number(text) {
 	try {
 		const value = JSON.parse(text);
-		return [value, ...Object.values(value ?? {})].find(x => typeof x === 'number');
+		if (typeof value === 'number') return value;
+		return Object.entries(value).find(([name, x]) => name !== '_timestamp' && typeof x === 'number')?.[1];
 	} catch {
 		return null;
 	}

@@ -103,9 +103,9 @@ func New(o Options) *Page {
 	return p
 }
 
-// lean is what only people who read the files need: indentation, and lines that
-// are comments.
-var lean = regexp.MustCompile(`(?m)^[ \t]*(?://.*\n|/\*.*\*/\n)?`)
+// lean is what only people who read the files need: indentation, empty lines, and
+// lines that are comments.
+var lean = regexp.MustCompile(`(?m)^(?:\s+|//.*\n|/\*.*\*/\n)+`)
 
 // reference is where one of the files is named in another.
 var reference = regexp.MustCompile(`((?:from '\./|href="|src=")[a-z]+\.(?:js|css))(['"])`)

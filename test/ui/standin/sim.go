@@ -48,7 +48,6 @@ type Sim struct {
 	state   Object   // what tests have put in the place of the usual
 	Calls   []string // of what changes something: method, path and body
 	mode    Mode
-	sent    bool
 	kicked  map[string]bool
 	deleted map[string]bool
 	gone    chan struct{} // closed when streams are to end

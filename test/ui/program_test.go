@@ -24,11 +24,7 @@ import (
 
 // built is the program, made once.
 var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "event2mqtt-ui")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "event2mqtt")
+	path := filepath.Join(folder, "event2mqtt")
 	c := exec.Command("go", "build", "-o", path, "./cmd/bridge")
 	c.Dir = "../.."
 	if out, err := c.CombinedOutput(); err != nil {

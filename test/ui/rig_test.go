@@ -46,10 +46,17 @@ var (
 	browser       context.Context // lives as long as the tests
 	scenarios     *standin.Server
 	scenariosBase string
+	folder        string // of all tests; it is removed
 )
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		var err error
+		if folder, err = os.MkdirTemp("", "event2mqtt-ui"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(folder)
 		scenarios = standin.NewServer()
 		server := httptest.NewUnstartedServer(scenarios)
 		server.Config.ErrorLog = nil
@@ -63,9 +70,10 @@ func TestMain(m *testing.M) {
 			chromedp.ExecPath(chromium()), chromedp.NoSandbox, chromedp.WindowSize(1440, 900), chromedp.Flag("font-render-hinting", "none"), chromedp.Flag("hide-scrollbars", true))
 		allocator, end := chromedp.NewExecAllocator(context.Background(), options...)
 		defer end()
-		var cancel context.CancelFunc
-		browser, cancel = chromedp.NewContext(allocator, quiet)
-		defer cancel()
+		browser, _ = chromedp.NewContext(allocator, quiet) // Cancel ends it
+		defer func() {
+			_ = chromedp.Cancel(browser) // it waits until the browser is gone
+		}()
 		if err := chromedp.Run(browser); err != nil {
 			fmt.Fprintln(os.Stderr, "starting the browser:", err)
 			return 1

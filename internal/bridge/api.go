@@ -18,6 +18,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/page"
 	"event2mqtt/internal/rules"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
@@ -33,12 +34,16 @@ type program struct{ *Bridge }
 
 var _ api.Program = program{}
 
-// serveAPI serves the API from now on. end ends it.
+// serveAPI serves the API and the page from now on. end ends it.
 func (b *Bridge) serveAPI() (end func()) {
 	b.api = api.New(api.Options{
 		Program: program{b}, Journal: b.journal, Trace: b.trace, Access: b.web.Access, Warn: b.web.Warn, Log: b.logs.part("http"),
 	})
 	b.web.Access.Account = b.login
+	p := page.New(page.Options{Admit: b.admitReader, Login: b.web.Access.Login})
+	for _, path := range p.Paths() {
+		b.web.Handle(path, p)
+	}
 	b.web.HandleTree(api.Prefix, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if b.running().plan == nil {
 			p := problem.New(http.StatusServiceUnavailable, "the program is starting")
@@ -49,6 +54,15 @@ func (b *Bridge) serveAPI() (end func()) {
 		b.api.ServeHTTP(w, r)
 	}))
 	return b.api.Close
+}
+
+// admitReader returns why a request may not see the page, or nil.
+func (b *Bridge) admitReader(r *http.Request) *problem.Details {
+	who, why := b.web.Access.Admit(r)
+	if why == nil && who.Rights != nil {
+		return problem.New(http.StatusForbidden, "an account of the broker may publish and subscribe over the API; the page needs http.token")
+	}
+	return why
 }
 
 // login lets an account of the bundled broker use the API.

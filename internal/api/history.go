@@ -67,7 +67,8 @@ func (a *API) getEvents(w http.ResponseWriter, c call) error {
 	if after > 0 {
 		return a.getAfter(w, c, q, span{after + 1, within.last}, limit)
 	}
-	p, err := a.page(c.Context(), q, within, limit)
+	counts := before == 0 && limit > 1 // else nobody asks how many there are
+	p, err := a.page(c.Context(), q, within, limit, counts)
 	if err != nil {
 		return err
 	}
@@ -132,13 +133,18 @@ func (b *budget) spent(e *journal.Entry) bool {
 }
 
 // page finds the newest events of a span. The journal is read in order only, so
-// it goes back by segments, and through each in order.
-func (a *API) page(ctx context.Context, q query, within span, limit int) (*page, error) {
+// it goes back by segments, and through each in order. Without counts it goes no
+// further back once the page is full.
+func (a *API) page(ctx context.Context, q query, within span, limit int, counts bool) (*page, error) {
 	p := &page{Events: []json.RawMessage{}, Whole: true}
 	fates := a.fates()
 	b := newBudget()
 	size, next := 0, uint64(0)
 	for i, part := range a.spans(q, within) {
+		if !counts && len(p.Events) == limit {
+			p.Whole = false
+			break
+		}
 		var found []json.RawMessage // the newest of this segment that have room
 		var numbers []uint64
 		spent := false

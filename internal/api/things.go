@@ -8,14 +8,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 
-	"event2mqtt/internal/event"
-	"event2mqtt/internal/journal"
 	"event2mqtt/internal/web/problem"
 )
 
-// This file is what there is: devices, topics, clients, the configuration, and
+// This file is what there is: devices, clients, the configuration, and
 // what can be done with each.
 
 func (a *API) getDevices(w http.ResponseWriter, _ call) error {
@@ -54,94 +51,6 @@ func (a *API) postCommand(w http.ResponseWriter, c call) error {
 		return err
 	}
 	return answer(w, http.StatusOK, map[string]any{"result": "done", "reply": reply})
-}
-
-// Bounds of a list of topics.
-const (
-	maxTopics = 2000
-	maxValue  = 1024 // bytes of a value
-)
-
-// topicEntry is the last value of a topic.
-type topicEntry struct {
-	Topic    string `json:"topic"`
-	Value    string `json:"value"`
-	Time     *Time  `json:"time"`  // null if nobody knows
-	Count    int    `json:"count"` // in the part of the journal that was looked at
-	Size     int    `json:"size"`  // bytes of the value
-	Retained bool   `json:"retained"`
-}
-
-// getTopics answers the last values of topics: what the bundled broker retains,
-// and what this program has published as far as memory and one look at the
-// journal tell.
-func (a *API) getTopics(w http.ResponseWriter, c call) error {
-	prefix := c.FormValue("prefix")
-	found, cut := map[string]*topicEntry{}, false
-	add := func(t topicEntry) *topicEntry {
-		e := found[t.Topic]
-		if e == nil {
-			if len(found) >= maxTopics {
-				cut = true
-				return nil
-			}
-			e = &topicEntry{Topic: t.Topic}
-			found[t.Topic] = e
-		}
-		e.Value, e.Size = t.Value, t.Size
-		if t.Time != nil {
-			e.Time = t.Time
-		}
-		return e
-	}
-	if b := a.o.Program.Broker(); b != nil {
-		b.Retained(prefix, func(m Received) bool {
-			t := topicEntry{Topic: m.Topic, Value: value(m.Payload), Size: len(m.Payload)}
-			if !m.Received.IsZero() {
-				t.Time = &Time{m.Received}
-			}
-			e := add(t)
-			if e != nil {
-				e.Retained = true
-			}
-			return e != nil
-		})
-	}
-	const looked = 2000 // events
-	last := a.o.Journal.Stats().Last
-	err := a.read(c.Context(), last-min(last, looked)+1, last, func(e *journal.Entry) bool {
-		route := a.o.Program.Route(e)
-		if route.Topic == "" || !strings.HasPrefix(route.Topic, prefix) {
-			return true
-		}
-		payload := e.Payload
-		if e.Route.Raw {
-			payload, _ = event.Raw(e.Payload)
-		}
-		if before := found[route.Topic]; before != nil && before.Retained {
-			before.Count++
-			return true // the broker has what is newest
-		}
-		if t := add(topicEntry{Topic: route.Topic, Value: value(payload), Time: &Time{e.Time}, Size: len(payload)}); t != nil {
-			t.Count++
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	all := make([]*topicEntry, 0, len(found))
-	for _, t := range found {
-		all = append(all, t)
-	}
-	slices.SortFunc(all, func(x, y *topicEntry) int { return strings.Compare(x.Topic, y.Topic) })
-	return answer(w, http.StatusOK, map[string]any{"topics": all, "left_out": cut})
-}
-
-// value is a payload as people read it.
-func value(payload []byte) string {
-	cut := payload[:min(len(payload), maxValue)]
-	return strings.ToValidUTF8(string(cut), "\uFFFD")
 }
 
 // bundled is the bundled broker, or why there is none.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/testkit"
 )
 
@@ -69,6 +70,26 @@ func TestHistoryIsReadInPages(t *testing.T) {
 	}
 	if h.get("/events?to=1h", &page); page.Found != 0 {
 		t.Errorf("before it began there were %d", page.Found)
+	}
+	if h.get("/events?limit=1", &page); len(page.Events) != 1 || page.Found > n/2 {
+		t.Errorf("the newest event is found, and %d are counted", page.Found)
+	}
+}
+
+// TestTopicsAreReadLevelByLevel, also where there are more than fit one answer.
+func TestTopicsAreReadLevelByLevel(t *testing.T) {
+	h := newAPIRig(t, plain)
+	for i := range 2500 {
+		if _, err := h.now.broker.Publish(t.Context(), sinks.Outgoing{Topic: fmt.Sprintf("plant/%02d/%04d", i%25, i), Payload: []byte("1"), Retain: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.want(200, "GET", "/topics?prefix=plant/", "", `"left_out":true`)
+	h.want(200, "GET", "/topics?depth=1&q=plant", "", `"left_out":false,"levels":[{"level":"plant","below":2500}],"topics":[]`)
+	h.want(200, "GET", "/topics?depth=1&prefix=plant/", "", `"left_out":false,"levels":[{"level":"plant/00","below":100},`, `{"level":"plant/24","below":100}],"topics":[]`)
+	var page struct{ Topics, Levels []struct{} }
+	if h.get("/topics?depth=1&prefix=plant/07/", &page); len(page.Topics) != 100 || len(page.Levels) != 0 {
+		t.Errorf("%d topics, and %d levels", len(page.Topics), len(page.Levels))
 	}
 }
 

@@ -18,17 +18,17 @@ import (
 	"event2mqtt/test/mqttest"
 )
 
-// page is what /metrics shows: values by name and labels, as they are written.
-type page map[string]float64
+// figures are what /metrics shows: values by name and labels, as they are written.
+type figures map[string]float64
 
 var sampleLine = regexp.MustCompile(`^([a-z][a-z0-9_]*)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)+)\})? (-?[0-9]+(?:\.[0-9]+)?)$`)
 
 // parsePage reads the text format strictly, in version 0.0.4: each metric of the
 // table once, with its help and kind, its samples together and each one once,
 // with the labels that it is described with.
-func parsePage(t testing.TB, text string) page {
+func parsePage(t testing.TB, text string) figures {
 	t.Helper()
-	p, rest := page{}, strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	p, rest := figures{}, strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	next := func(begins string) bool { return len(rest) > 0 && strings.HasPrefix(rest[0], begins) }
 	for _, m := range metrics.All() {
 		for _, want := range []string{"# HELP " + m.Name + " " + m.Help, "# TYPE " + m.Name + " " + string(m.Kind)} {
@@ -68,7 +68,7 @@ func parsePage(t testing.TB, text string) page {
 }
 
 // scrape reads /metrics as Prometheus does.
-func (h *rig) scrape() page {
+func (h *rig) scrape() figures {
 	h.t.Helper()
 	r, err := http.Get("http://" + h.http + metricsPath)
 	if err != nil {
@@ -105,7 +105,7 @@ func TestEachMetricIsThereAndMoves(t *testing.T) {
 		t.Helper()
 		before := h.scrape()
 		do()
-		var now page
+		var now figures
 		for key, by := range want {
 			testkit.Eventually(t, fmt.Sprintf("%s moves by %v", key, by), func() bool {
 				now = h.scrape()
@@ -162,7 +162,7 @@ func TestEachMetricIsThereAndMoves(t *testing.T) {
 	}
 }
 
-func keys(p page) (all []string) {
+func keys(p figures) (all []string) {
 	for key := range p {
 		all = append(all, key)
 	}

@@ -395,6 +395,33 @@ func TestACommandsButtonComesBack(t *testing.T) {
 	b.wait("!document.querySelector('.device .acts button').disabled")
 }
 
+// TestACommandThatTakesANumberAsksForIt: Enter gives it.
+func TestACommandThatTakesANumberAsksForIt(t *testing.T) {
+	b, sim := played(t, desktop, "calm")
+	b.says(".device .acts", "Bed target")
+	b.script("[...document.querySelectorAll('.device .acts button')].find(x => x.textContent.startsWith('Bed target')).click()")
+	b.says("#ask", "From 0 to 120 °C")
+	b.wait("document.activeElement.value === '60'")
+	b.script("document.activeElement.value = '85'")
+	b.press(enter)
+	until(t, "it is sent", func() bool {
+		return strings.Contains(strings.Join(sim.Called(), "\n"), "POST devices/printer/temperature_bed 85")
+	})
+}
+
+// TestManyTopicsAreReadLevelByLevel, and found by words all the same.
+func TestManyTopicsAreReadLevelByLevel(t *testing.T) {
+	b, _ := played(t, desktop, "busy")
+	b.click("nav [href='#topics']")
+	b.says("[data-path='tele']", "2")
+	b.click("[data-path='tele']")
+	b.says("[data-path='tele/kitchen']", "2")
+	b.click("[data-path='tele/kitchen']")
+	b.says("#tree", "SENSOR")
+	b.script("const f = document.getElementById('tfilter'); f.value = 'lwt'; f.oninput()")
+	b.wait("document.getElementById('tree').innerText.includes('LWT') && !document.getElementById('tree').innerText.includes('SENSOR')")
+}
+
 func TestDevicesAreDrawnFromWhatTheyTell(t *testing.T) {
 	b, sim := played(t, desktop, "calm")
 	b.says(".device", "Prusa MK4")

@@ -58,6 +58,8 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(folder)
 		scenarios = standin.NewServer()
+		var calls asked
+		scenarios.Seen = calls.see
 		server := httptest.NewUnstartedServer(scenarios)
 		server.Config.ErrorLog = nil
 		server.Start()
@@ -78,7 +80,12 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "starting the browser:", err)
 			return 1
 		}
-		return m.Run()
+		code := m.Run()
+		for _, request := range calls.undescribed() {
+			fmt.Fprintln(os.Stderr, "the page asks for what the API does not describe:", request)
+			code = max(code, 1)
+		}
+		return code
 	}())
 }
 

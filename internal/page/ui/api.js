@@ -6,7 +6,7 @@ export const enc = encodeURIComponent;
 
 export async function api(method, path, body) {
 	const headers = {'Content-Type': 'application/json'};
-	const response = await fetch('api/v1/' + path, {method, headers, body: body && JSON.stringify(body)});
+	const response = await fetch('api/v1/' + path, {method, headers, body: body === undefined ? body : JSON.stringify(body)});
 	const answer = await response.json().catch(() => ({}));
 	if (response.status === 401) {
 		if (performance.now() > 5000) location.reload(); // the server shows its login page

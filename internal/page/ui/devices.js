@@ -36,11 +36,24 @@ function makeCard(d, shut) {
 		h('h3', name), h('span.state', dot({good: 'up', bad: 'failed'}[d.level] || 'waiting'), d.state),
 		d.progress && [card.hero, card.bar, card.note, file && h('p.cut', file, {title: file})],
 		h('div.body', h('table.reads', card.readings), d.picture && card.picture),
-		d.commands.length > 0 && h('div.acts', d.commands.map(c => asking('button', {
-			label: c.label, title: `${c.label}: ${d.name}`, what: c.confirm, danger: c.danger, done: t.sent(c.label),
-			work: () => api('POST', `devices/${enc(d.id)}/${enc(c.name)}`),
-		}))));
+		d.commands.length > 0 && h('div.acts', d.commands.map(c => command(d, c))));
 	return card;
+}
+
+// Enter in a field is not the first button, which goes back.
+function enterSays(ev) {
+	if (ev.key !== 'Enter') return;
+	ev.preventDefault();
+	$('ask-yes').click();
+}
+
+// command is a button, which asks for the number if the command takes one.
+function command(d, c) {
+	const n = c.number, field = n && h('input', {type: 'number', min: n.min, max: n.max, step: n.step, value: n.now ?? n.min, autofocus: '', onkeydown: enterSays});
+	return asking('button', {
+		label: c.label, title: `${c.label}: ${d.name}`, what: n ? h('label', t.range(n), field) : c.confirm, danger: c.danger, done: t.sent(c.label),
+		work: () => api('POST', `devices/${enc(d.id)}/${enc(c.name)}`, n && field.valueAsNumber),
+	});
 }
 
 function fill(card, d) {

@@ -57,6 +57,7 @@ export const t = {
 	curve: name => `${name}, the last minutes`,
 	enlarge: 'Enlarge the picture',
 	noPicture: 'No picture',
+	range: ({min, max, unit}) => `From ${num(min)} to ${num(max)}${unit ? ' ' + unit : ''}`,
 	sent: label => `${label}: sent.`,
 
 	// parts and configuration
@@ -113,7 +114,7 @@ export const t = {
 	// topics
 	topicsOf: address => address ? `The last value that event2mqtt has published on each topic to ${address}.`
 		: 'The last value of each topic that the broker retains, or that event2mqtt has published.',
-	topicsCut: ' There are more; open a level to see all of it.',
+	topicsCut: ' More match than are shown; type more of the name.',
 	emptyLevel: '(empty)',
 	deleteRetained: 'Delete',
 	deleteTitle: 'Delete the retained message?',

@@ -8,6 +8,7 @@ import (
 	"image/png"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -51,6 +52,7 @@ func (s *Sim) devices(now float64) []Object {
 			"commands": []Object{
 				{"name": "pause", "label": "Pause", "confirm": "Pause the print?"},
 				{"name": "cancel", "label": "Cancel print", "confirm": "Cancel the print? It cannot be resumed.", "danger": true},
+				{"name": "temperature_bed", "label": "Bed target", "confirm": "Bed target?", "number": Object{"min": 0, "max": 120, "step": 1, "unit": "°C", "now": 60}},
 			},
 		},
 		{
@@ -161,7 +163,9 @@ func (s *Sim) whole() Object {
 	return d
 }
 
-func (s *Sim) topics(prefix string) Object {
+// topics are the topics that begin with a prefix and have some words in them. The
+// scenario busy has more than one answer holds, so it is read level by level.
+func (s *Sim) topics(prefix, words string, levels bool) Object {
 	now := seconds(time.Now())
 	type topic struct {
 		name, value string
@@ -186,19 +190,29 @@ func (s *Sim) topics(prefix string) Object {
 	if s.Name == "empty" {
 		list = list[:1]
 	}
-	out := []Object{}
+	out, below := []Object{}, map[string]int{}
 	for _, t := range list {
-		if strings.HasPrefix(t.name, prefix) && !s.deleted[t.name] {
+		rest, ok := strings.CutPrefix(t.name, prefix)
+		level, _, deeper := strings.Cut(rest, "/")
+		switch {
+		case !ok || s.deleted[t.name] || !strings.Contains(strings.ToLower(t.name+" "+t.value), strings.ToLower(words)):
+		case levels && deeper:
+			below[prefix+level]++
+		default:
 			out = append(out, Object{"topic": t.name, "value": t.value, "count": t.count, "retained": t.retained, "time": now - t.age, "size": len(t.value)})
 		}
 	}
-	return Object{"topics": out, "left_out": false}
+	deep := []Object{}
+	for _, level := range slices.Sorted(maps.Keys(below)) {
+		deep = append(deep, Object{"level": level, "below": below[level]})
+	}
+	return Object{"topics": out, "levels": deep, "left_out": s.Name == "busy" && !levels && words == ""}
 }
 
 func (s *Sim) clients() Object {
 	now := seconds(time.Now())
 	client := func(id, user, address, protocol, session string, queue int, age float64, filters ...string) Object {
-		return Object{"id": id, "user": user, "address": address, "protocol": protocol, "session": session, "subscriptions": filters, "filters": len(filters), "queue": queue, "since": now - age}
+		return Object{"id": id, "user": user, "address": address, "protocol": protocol, "session": session, "keep_alive": 60, "subscriptions": filters, "filters": len(filters), "queue": queue, "since": now - age}
 	}
 	list := []Object{
 		client("ha-core", "homeassistant", "192.168.1.20:51122", "5", "kept", 0, 5000, "homeassistant/#", "event2mqtt/#", "tele/#"),

@@ -133,7 +133,7 @@ func (s *Sim) get(w http.ResponseWriter, r *http.Request, path string) {
 		}
 		problem.New(http.StatusNotFound, "this event is not kept").Write(w)
 	case path == "topics":
-		answer(w, http.StatusOK, s.topics(r.FormValue("prefix")))
+		answer(w, http.StatusOK, s.topics(r.FormValue("prefix"), r.FormValue("q"), r.FormValue("depth") == "1"))
 	case path == "clients" && s.external():
 		problem.New(http.StatusNotFound, "events go to another broker; only the bundled one tells this").Write(w)
 	case path == "clients":
@@ -214,7 +214,7 @@ func (s *Sim) change(w http.ResponseWriter, r *http.Request, path string) {
 				}
 			}
 		}
-		answer(w, http.StatusOK, Object{"count": n, "rate": 50, "seconds": max(1, n/50)})
+		answer(w, map[bool]int{true: http.StatusOK, false: http.StatusAccepted}[dry], Object{"count": n, "rate": 50, "seconds": max(1, n/50)})
 	case strings.HasPrefix(path, "clients/"):
 		s.kicked[path[len("clients/"):]] = true
 		answer(w, http.StatusOK, Object{})
@@ -222,7 +222,7 @@ func (s *Sim) change(w http.ResponseWriter, r *http.Request, path string) {
 		s.deleted[path[len("retained/"):]] = true
 		answer(w, http.StatusOK, Object{})
 	default:
-		answer(w, http.StatusOK, Object{"result": "done"})
+		answer(w, http.StatusOK, Object{"result": "done", "reply": nil})
 	}
 }
 

@@ -270,6 +270,13 @@ func (s *Sim) Restart(away time.Duration) {
 	s.Be(Usual)
 }
 
+// Whole is the state that a stream begins with.
+func (s *Sim) Whole() Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.whole()
+}
+
 // Streams is how many there are.
 func (s *Sim) Streams() int {
 	s.mu.Lock()

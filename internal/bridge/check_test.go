@@ -129,8 +129,8 @@ func TestAnEmptySecretIsWarnedOf(t *testing.T) {
 
 // TestTwoSourcesAtOneOctoPrintAreWarnedOf, however its address is written.
 func TestTwoSourcesAtOneOctoPrintAreWarnedOf(t *testing.T) {
-	const first = "sources:\n- {name: a, type: octoprint, url: http://octopi.local, api_key: k, device_id: x}\n- {name: b, type: octoprint, api_key: k, "
-	const same = ":3:42: sources[1].url: this is the OctoPrint of sources[0], too"
+	const first = "publish: {source_field: _source}\nsources:\n- {name: a, type: octoprint, url: http://octopi.local, api_key: k, device_id: x}\n- {name: b, type: octoprint, api_key: k, "
+	const same = ":4:42: sources[1].url: this is the OctoPrint of sources[0], too"
 	for second, want := range map[string]string{
 		"url: 'http://octopi.local'}":                           same,
 		"url: 'http://octopi.local/'}":                          same,

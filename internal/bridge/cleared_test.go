@@ -20,7 +20,7 @@ import (
 // and also if nobody acknowledges states.
 func TestWhatAReloadClearsStaysAwayAfterAKill(t *testing.T) {
 	// What may wait to be saved waits for longer than the test lasts.
-	base := strings.Replace(twoThings, "listen: MQTT", "listen: MQTT, save_interval: 1h", 1)
+	base := strings.Replace(twoThings, "listen: MQTT", "listen: MQTT, save_interval: 1h", 1) + "home_assistant: {discovery: false}\n"
 	section := func(yaml string) func(string) string { return func(s string) string { return s + yaml } }
 	replace := func(old, fresh string) func(string) string {
 		return func(s string) string { return strings.Replace(s, old, fresh, 1) }

@@ -59,13 +59,13 @@ func (s *connection) up() {
 		return
 	}
 	s.isUp, s.came = true, time.Now()
-	s.out.Tell(health.Running("connected to " + s.Peer))
 	if s.lost != nil {
 		s.Log.Info().AnErr("lost", s.lost).Msgf("connected to %s again; the connection was lost", s.Peer)
 		s.lost = nil
-		return
+	} else {
+		s.Log.Info().Msgf("connected to %s", s.Peer)
 	}
-	s.Log.Info().Msgf("connected to %s", s.Peer)
+	s.out.Tell(health.Running("connected to " + s.Peer)) // whoever sees it finds it in the log
 }
 
 // lasted is how long there was a connection in the session that has ended.

@@ -249,8 +249,8 @@ func (p *player) wanted(source string) map[string]string {
 		if name == "chamber" { // it has none
 			continue
 		}
-		number(name, h.Actual)
-		number(name+"_target", h.Target)
+		number("temperature_"+name, h.Actual)
+		number("target_"+name, h.Target)
 	}
 	return want
 }

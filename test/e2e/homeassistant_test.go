@@ -268,7 +268,7 @@ func (h *house) finish(told []string) {
 	h.expectAll("it was cancelled", nil)
 	h.ha.expectRan("printfailed", "cancel.gcode")
 	told = append(told, shown(h.printer.until(func(is *shot) bool { return is.State.Text == "Offline after error" }))...)
-	h.ha.expect(h.bridge, "the printer is gone", h.back(), map[string]string{"mk4/status": "Offline after error", "mk4/tool0": "unknown", "mk4/bed_target": "unknown", "mk4/connected": "on"})
+	h.ha.expect(h.bridge, "the printer is gone", h.back(), map[string]string{"mk4/status": "Offline after error", "mk4/temperature_tool0": "unknown", "mk4/target_bed": "unknown", "mk4/connected": "on"})
 	h.ha.expectRan("told_mk4", told...)
 	h.ha.expectRan("told_washer", "Finished")
 	h.ha.expectRan("printstarted", "small print.gcode", "cancel.gcode")

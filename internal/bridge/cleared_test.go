@@ -26,7 +26,9 @@ func TestWhatAReloadClearsStaysAwayAfterAKill(t *testing.T) {
 		return func(s string) string { return strings.Replace(s, old, fresh, 1) }
 	}
 	const b = "  - {name: b, type: thing, keys: [bed/actual, job], value: \"2\"}\n"
-	own := func(base string) []string { return []string{base + "/bridge/config", base + "/mqtt"} }
+	own := func(base string) []string {
+		return []string{base + "/bridge/config", base + "/bridge/info", base + "/bridge/state", base + "/mqtt"}
+	}
 	of := func(base, source string) []string {
 		return []string{base + "/" + source + "/available", base + "/" + source + "/bed/actual", base + "/" + source + "/job"}
 	}
@@ -41,8 +43,8 @@ func TestWhatAReloadClearsStaysAwayAfterAKill(t *testing.T) {
 		"base_topic":                    {edit: section("publish: {base_topic: moved}\n"), want: slices.Concat(own("moved"), of("moved", "a"), of("moved", "b"))},
 		"state_topic": {edit: section("publish: {state_topic: \"x/{source}/{key}\"}\n"),
 			want: slices.Concat(own(usual), of(usual, "a")[:1], of(usual, "b")[:1], of("x", "a")[1:], of("x", "b")[1:])},
-		"will.topic": {edit: section("mqtt: {will: {topic: \"{base}/here\"}}\n"), want: slices.Concat([]string{usual + "/bridge/config", usual + "/here"}, of(usual, "a"), of(usual, "b"))},
-		"no will":    {edit: section("mqtt: {will: {enabled: false}}\n"), want: slices.Concat([]string{usual + "/bridge/config"}, of(usual, "a"), of(usual, "b"))},
+		"will.topic": {edit: section("mqtt: {will: {topic: \"{base}/here\"}}\n"), want: slices.Concat(own(usual)[:3], []string{usual + "/here"}, of(usual, "a"), of(usual, "b"))},
+		"no will":    {edit: section("mqtt: {will: {enabled: false}}\n"), want: slices.Concat(own(usual)[:3], of(usual, "a"), of(usual, "b"))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

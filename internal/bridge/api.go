@@ -5,8 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -63,6 +66,22 @@ func (b *Bridge) admitReader(r *http.Request) *problem.Details {
 		return problem.New(http.StatusForbidden, "an account of the broker may publish and subscribe over the API; the page needs http.token")
 	}
 	return why
+}
+
+// greetReaders says where the page is, and from where it can be seen.
+func (b *Bridge) greetReaders() {
+	who := "from this machine"
+	elsewhere := slices.ContainsFunc(b.sockets.Addresses(httpAt(b.now.plan.HTTP.Listen)), func(a net.Addr) bool {
+		at, err := netip.ParseAddrPort(a.String())
+		return err != nil || !at.Addr().IsLoopback()
+	})
+	switch {
+	case b.now.plan.HTTP.Token != "":
+		who += ", and with http.token from others"
+	case elsewhere:
+		who += "; set http.token to see it from others"
+	}
+	b.log.Info().Msgf("see what happens at http://%s/, %s", b.httpAddress(), who)
 }
 
 // login lets an account of the bundled broker use the API.

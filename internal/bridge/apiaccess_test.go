@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"encoding/base64"
+	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -102,6 +103,46 @@ func TestLoggingInWithABrowser(t *testing.T) {
 	if got := ask("GET", "/state", ""); got.StatusCode != http.StatusUnauthorized {
 		t.Errorf("after the token has changed: %d", got.StatusCode)
 	}
+}
+
+// TestThePageIsForThoseWhoMayUseTheAPI: others see its login page, or how to
+// have one; what another site sends logs nobody in.
+func TestThePageIsForThoseWhoMayUseTheAPI(t *testing.T) {
+	withToken := strings.Replace(plain, "HTTP}", "HTTP, token: right}", 1)
+	h := newAPIRig(t, withToken)
+	jar, _ := cookiejar.New(nil)
+	client := http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	ask := func(want int, says, method, path, body string, headers ...string) {
+		t.Helper()
+		r, _ := http.NewRequestWithContext(t.Context(), method, "http://"+h.http+path, strings.NewReader(body))
+		for i := 0; i < len(headers); i += 2 {
+			if r.Header.Set(headers[i], headers[i+1]); headers[i] == "Host" {
+				r.Host = headers[i+1]
+			}
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if text, _ := io.ReadAll(answer.Body); answer.StatusCode != want || !strings.Contains(string(text), says) {
+			t.Errorf("%s %s %q: %d %s", method, path, headers, answer.StatusCode, text)
+		}
+	}
+	const app, login, kind = "app.js", `action="login"`, "application/x-www-form-urlencoded"
+	stranger := []string{"X-Forwarded-For", "192.0.2.1"}
+	ask(200, app, "GET", "/", "")
+	ask(421, "", "GET", "/", "", "Sec-Fetch-Site", "none", "Host", "rebound.example")
+	ask(401, login, "GET", "/", "", stranger...)
+	ask(401, "", "GET", "/", "", append(stranger, "Authorization", "Basic YTpi")...)
+	ask(401, "The token is not right", "POST", "/login", "token=wrong", append(stranger, "Content-Type", kind)...)
+	ask(403, "", "POST", "/login", "token=right", append(stranger, "Content-Type", kind, "Origin", "http://evil.example")...)
+	ask(401, login, "GET", "/", "", stranger...)
+	ask(303, "", "POST", "/login", "token=right", append(stranger, "Content-Type", kind, "Origin", "http://"+h.http)...)
+	ask(200, app, "GET", "/", "", stranger...)
+	ask(200, "", "GET", "/app.js", "")
+	h.reload(plain)
+	ask(403, "http.token", "GET", "/", "", stranger...)
 }
 
 // TestTheAPIShowsNoSecret, of whatever option has one.

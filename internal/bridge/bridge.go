@@ -269,6 +269,7 @@ func (b *Bridge) greet() {
 	}
 	b.log.Info().Msgf("HTTP listens on %s; events are kept in %s until they are delivered", b.listening(plan.listeners()[:1]), b.stateDir)
 	b.greetSinks()
+	b.greetReaders()
 	for _, o := range plan.sources {
 		if t, ok := o.(trier); ok {
 			if text := t.Try(b.httpAddress()); text != "" {

@@ -201,7 +201,7 @@ func TestGreetingsNameWhatIsReallyListenedOn(t *testing.T) {
 			return strings.Contains(h.log.String(), text)
 		}
 		testkit.Eventually(t, "it greets", func() bool { return has("try: curl") })
-		if !has(c.want) || has(c.not+",") || has(c.not+"\"") || !has("HTTP listens on "+h.Bridge.httpAddress()) {
+		if !has(c.want) || has(c.not+",") || has(c.not+"\"") || !has("HTTP listens on "+h.Bridge.httpAddress()) || !has("see what happens at http://"+h.Bridge.httpAddress()+"/, from this machine\"") {
 			t.Errorf("%s: its log: %s", c.broker, h.log.String())
 		}
 	}

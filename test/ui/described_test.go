@@ -153,7 +153,7 @@ func TestTheStandInAnswersAsIsDescribed(t *testing.T) {
 		{"POST", "devices/printer/pause", ""}, {"DELETE", "retained/tele%2Fkitchen%2FLWT", ""}, {"DELETE", "clients/ha-core?user=homeassistant", ""},
 	}
 	for _, kind := range standin.Scenarios {
-		if kind == "login" {
+		if kind == "login" || kind == "hostile" { // the second has texts where only some words can be
 			continue
 		}
 		sim := scenarios.Sim(kind + "-described")

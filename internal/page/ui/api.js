@@ -114,7 +114,7 @@ async function crowded() {
 	wanting = true;
 	others = 0;
 	tabs.postMessage({from: me});
-	await new Promise(done => setTimeout(done, 100));
+	await new Promise(done => setTimeout(done, 300));
 	wanting = false;
 	return others >= most;
 }

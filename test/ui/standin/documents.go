@@ -248,11 +248,11 @@ func tried(event string, payload any) Object {
 	steps := []Object{}
 	switch {
 	case strings.HasPrefix(event, "Client"):
-		return Object{"steps": []Object{{"rule": Rules[0], "does": "drops the event"}}, "publish": nil}
+		return Object{"steps": []Object{{"rule": named(1), "does": "drops the event"}}, "publish": nil}
 	case event == "ZChange":
-		steps = append(steps, Object{"rule": Rules[1], "does": "lets it pass: none in the last 5 s"})
+		steps = append(steps, Object{"rule": named(2), "does": "lets it pass: none in the last 5 s"})
 	case event == "Progress":
-		steps = append(steps, Object{"rule": Rules[2], "does": "lets it pass: the payload is new"})
+		steps = append(steps, Object{"rule": named(3), "does": "lets it pass: the payload is new"})
 	}
 	out := Object{"_event": event, "_timestamp": time.Now().Unix()}
 	if p, ok := payload.(map[string]any); ok {

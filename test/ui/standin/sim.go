@@ -6,6 +6,7 @@ package standin
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -145,7 +146,15 @@ func (s *Sim) event(at time.Time, source, name string, payload, fate Object) Obj
 }
 
 func drop(n int, why string) Object {
-	return Object{"state": "dropped", "rule": Rules[n-1], "why": why}
+	return Object{"state": "dropped", "rule": named(n), "why": why}
+}
+
+// named is a rule as fates and dry runs name it.
+func named(n int) Object {
+	r := maps.Clone(Rules[n-1])
+	delete(r, "what")
+	delete(r, "hits")
+	return r
 }
 
 // one makes any event.

@@ -37,7 +37,7 @@ export function connect(handlers) {
 function stop() {
 	tries++;
 	stream?.close();
-	stream = polling = null;
+	stream = polling = wanting = null;
 }
 
 async function start() {
@@ -76,6 +76,7 @@ async function poll() {
 
 function pollFor(mine) {
 	polling = true;
+	wanting = false;
 	setTimeout(() => mine === tries && start(), again);
 }
 
@@ -104,8 +105,9 @@ function open(mine) {
 
 // A browser opens six connections to one host, and would not load a seventh tab
 // if each held one. So tabs that are shown ask each other how many there are.
-const tabs = new BroadcastChannel('event2mqtt ' + location.pathname), me = Math.random();
-let wanting, others;
+// Whoever asked first goes first.
+const tabs = new BroadcastChannel('event2mqtt ' + location.pathname);
+let me, wanting, others; // wanting: until it is known that there are too many
 tabs.onmessage = ({data}) => {
 	if (data.to === me) others++;
 	else if (data.from && (stream || wanting && me < data.from)) tabs.postMessage({to: data.from});
@@ -113,8 +115,8 @@ tabs.onmessage = ({data}) => {
 async function crowded() {
 	wanting = true;
 	others = 0;
+	me = Date.now() + Math.random();
 	tabs.postMessage({from: me});
-	await new Promise(done => setTimeout(done, 300));
-	wanting = false;
+	await new Promise(done => setTimeout(done, 100));
 	return others >= most;
 }

@@ -251,7 +251,6 @@ func (p program) apiParts(now *running, at time.Time) []api.Part {
 			}
 			sinkAt++
 			part.Delivered, part.LastEvent = c.cursor.Stats().Delivered, p.lastDelivered(c)
-			part.Seconds = make([]int, 60)
 		default:
 			part.Kind, part.Type, key = "source", now.plan.sources[sourceAt].Base().Type, "sources["+strconv.Itoa(sourceAt)+"]"
 			sourceAt++

@@ -69,6 +69,9 @@ func TestEveryPathAnswersAsItIsDescribed(t *testing.T) {
 	h.want(200, "POST", "/devices/mk4/pause", "", `"paused":true`)
 	h.want(502, "POST", "/devices/mk4/cancel", "", "nothing is printed")
 	h.want(403, "POST", "/devices/mk4/format", "", "not allowed")
+	h.want(200, "POST", "/devices/mk4/temperature_tool0", "210.5", `"reply":{"tool0":210.5}`)
+	h.want(422, "POST", "/devices/mk4/temperature_tool0", "301", "a number from 0 to 300")
+	h.want(422, "POST", "/devices/mk4/temperature_tool0", "null", "a number from 0 to 300")
 	h.want(200, "GET", "/topics?prefix=a/", "", `"topic":"a/b"`, `"value":"ON"`, `"retained":true`)
 	h.want(200, "GET", "/topics?prefix=a/&q=on", "", `"topic":"a/b"`)
 	h.want(200, "GET", "/topics?prefix=a/&q=off", "", `"levels":[]`, `"topics":[]`)
@@ -139,16 +142,17 @@ func TestDevicesAreDrawnFromTheirStates(t *testing.T) {
 	var list struct{ Devices []api.Device }
 	testkit.Eventually(t, "the device is there", func() bool {
 		h.get("/devices", &list)
-		return len(list.Devices) == 1 && len(list.Devices[0].Readings) > 0
+		return len(list.Devices) == 1 && len(list.Devices[0].Readings) > 1
 	})
 	d := list.Devices[0]
 	if d.ID != "mk4" || d.State != "Printing" || d.Level != "good" || d.Progress == nil || d.Progress.Percent != 42.5 || *d.Progress.Left != 600 || d.Progress.File != "a.gcode" {
 		t.Errorf("%+v, %+v", d, d.Progress)
 	}
-	if len(d.Readings) != 1 || d.Readings[0].Name != "tool0" || d.Readings[0].Value != 214.8 || *d.Readings[0].Target != 215 || d.Readings[0].Unit != "°C" {
+	if len(d.Readings) != 2 || d.Readings[1].Name != "temperature_bed" || *d.Readings[1].Target != 60 || d.Readings[0].Name != "tool0" || d.Readings[0].Value != 214.8 || *d.Readings[0].Target != 215 || d.Readings[0].Unit != "°C" {
 		t.Errorf("%+v", d.Readings)
 	}
-	if d.Picture == nil || d.Picture.URL != "api/v1/devices/mk4/picture" || len(d.Commands) != 2 || d.Commands[0].Label != "Pause" || !d.Commands[1].Danger {
+	if d.Picture == nil || d.Picture.URL != "api/v1/devices/mk4/picture" || len(d.Commands) != 3 || d.Commands[0].Label != "Pause" || !d.Commands[1].Danger ||
+		d.Commands[2].Number == nil || d.Commands[2].Number.Max != 300 || *d.Commands[2].Number.Now != 215 {
 		t.Errorf("%+v, %+v", d.Picture, d.Commands)
 	}
 }

@@ -130,7 +130,7 @@ func (v *view) device(source string) api.Device {
 				continue
 			}
 			r := api.Reading{Name: cmp.Or(e.Name, e.Key), Value: n, Unit: e.Unit}
-			if target := v.find(device.Number, e.Key+"_target"); target != nil {
+			if target := v.find(device.Number, e.Key+"_target", "target_"+strings.TrimPrefix(e.Key, "temperature_")); target != nil {
 				used[target.Key] = true
 				if n, ok := v.number(target); ok {
 					r.Target = &n

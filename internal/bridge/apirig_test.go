@@ -162,14 +162,19 @@ func (p panel) Run(ctx context.Context, out sources.Output) error {
 			{Key: "status", Name: "Status", State: "state", Value: "text", Kind: device.Text},
 			number("progress", "job", "percent", "%"), number("print_time_left", "job", "left", "s"),
 			number("tool0_target", "temp", "target", "°C"), number("tool0", "temp", "actual", "°C"),
+			number("temperature_bed", "bed", "actual", "°C"), number("target_bed", "bed", "target", "°C"),
 			number("nothing", "none", "x", ""), {Key: "file", State: "job", Value: "file", Kind: device.Text},
 			{Key: "camera", State: "camera", Kind: device.Image},
 		},
-		Commands: []device.Command{{Key: "pause", Name: "Pause"}, {Key: "cancel", Name: "Cancel print"}},
+		Commands: []device.Command{{Key: "pause", Name: "Pause"}, {Key: "cancel", Name: "Cancel print"},
+			{
+				Key: "temperature_tool0", Name: "Nozzle target", Call: "temperature", Kind: device.Setting, Payload: `{"tool0":{value}}`,
+				Min: 0, Max: 300, Step: 1, Unit: "°C", State: "temp", Value: "target",
+			}},
 	})
 	out.Report(
 		event.State{Key: "state", Payload: []byte(`{"text":"Printing"}`)}, event.State{Key: "job", Payload: []byte(`{"percent":42.5,"left":600,"file":"a.gcode"}`)},
-		event.State{Key: "temp", Payload: []byte(`{"actual":214.8,"target":215}`)}, event.State{Key: "camera", Payload: []byte(picture)},
+		event.State{Key: "temp", Payload: []byte(`{"actual":214.8,"target":215}`)}, event.State{Key: "bed", Payload: []byte(`{"actual":59.9,"target":60}`)}, event.State{Key: "camera", Payload: []byte(picture)},
 	)
 	<-ctx.Done()
 	return nil
@@ -178,6 +183,9 @@ func (p panel) Run(ctx context.Context, out sources.Output) error {
 func (p panel) Do(_ context.Context, c event.Command) ([]byte, error) {
 	if c.Name == "cancel" {
 		return nil, &event.Refused{Reason: "nothing is printed"}
+	}
+	if c.Name == "temperature" {
+		return c.Payload, nil
 	}
 	return []byte(`{"paused":true}`), nil
 }
@@ -188,7 +196,7 @@ func panelTypes() Types {
 	return t
 }
 
-const withAPI = plain + `  - {name: octo, type: panel, commands: [pause, cancel]}
+const withAPI = plain + `  - {name: octo, type: panel, commands: [pause, cancel, temperature]}
 rules:
   - {name: web clients, match: Client*, drop: true}
   - {match: Z, min_interval: 1h}

@@ -44,9 +44,16 @@ func TestTheProgramPublishesHowItIs(t *testing.T) {
 		return strings.Contains(h.retainedAt("event2mqtt/bridge/state"), `{"state":"problem","problem":"source hooks failed: the disk is away","since":"`)
 	})
 	part.health.Tell(health.Running("again"))
-	testkit.Eventually(t, "it is over", func() bool {
+	over := func() bool {
 		return strings.Contains(h.retainedAt("event2mqtt/bridge/state"), `{"state":"ok","problem":null,"since":"`)
+	}
+	testkit.Eventually(t, "it is over", over)
+	h.reload(plain + "nonsense: 1\n")
+	testkit.Eventually(t, "a rejected configuration is told", func() bool {
+		return strings.Contains(h.retainedAt("event2mqtt/bridge/state"), `{"state":"problem","problem":"the new configuration is not used: `)
 	})
+	h.reload(plain)
+	testkit.Eventually(t, "it is right again", over)
 }
 
 // TestTheLogIsPublishedIfThatIsConfigured: warnings and errors, a few of many.

@@ -11,13 +11,12 @@ import (
 	"encoding/hex"
 	"fmt"
 	"html"
-	"maps"
 	"net/http"
 	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"event2mqtt/internal/web/problem"
 )
@@ -35,9 +34,14 @@ type Options struct {
 	Login func(w http.ResponseWriter, r *http.Request, token string) *problem.Details
 }
 
-// Page serves. Make it with New; it is not changed, and safe for concurrent use.
+// Page serves. Make it with New; it is safe for concurrent use.
 type Page struct {
-	opt   Options
+	opt    Options
+	served func() *served // made when somebody asks first
+}
+
+// served is what is served.
+type served struct {
 	files map[string]file // by path
 	login string          // HTML, with places for what is said
 }
@@ -69,59 +73,87 @@ var mediaTypes = map[string]string{
 	".js":   "text/javascript; charset=utf-8",
 }
 
-// New reads the files that were built in.
-func New(o Options) *Page {
-	p := &Page{opt: o, files: map[string]file{}}
-	texts := map[string][]byte{}
-	entries, err := built.ReadDir("ui")
-	for _, e := range entries {
-		if err == nil {
-			texts[e.Name()], err = built.ReadFile("ui/" + e.Name())
-		}
-	}
+// folder is where the files are in what was built in.
+const folder = "ui"
+
+// New returns a Page. Nothing is made of the files until somebody asks for them.
+func New(o Options) *Page { return &Page{o, sync.OnceValue(load)} }
+
+// names are those of the files, sorted.
+func names() (all []string) {
+	entries, err := built.ReadDir(folder)
 	if err != nil {
 		panic(fmt.Sprintf("reading what was built in: %v", err))
 	}
-	names := slices.Sorted(maps.Keys(texts))
-	all := sha256.New()
-	for _, name := range names {
-		_, _ = all.Write(texts[name]) // a hash takes everything
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
+}
+
+// pathOf is the path that a file is served at.
+func pathOf(name string) string {
+	switch name {
+	case "index.html":
+		return root
+	case "login.html":
+		return loginPath
+	}
+	return root + name
+}
+
+// load makes what is served of the files.
+func load() *served {
+	s := &served{files: map[string]file{}}
+	texts, all := map[string][]byte{}, sha256.New()
+	for _, name := range names() {
+		text, err := built.ReadFile(folder + "/" + name)
+		if err != nil {
+			panic(fmt.Sprintf("reading what was built in: %v", err))
+		}
+		texts[name] = text
+		_, _ = all.Write(text) // a hash takes everything
 	}
 	version := hex.EncodeToString(all.Sum(nil)[:4])
-	for _, name := range names {
-		text := versioned(lean.ReplaceAll(texts[name], nil), version)
+	for name, text := range texts {
+		text = versioned(lean().ReplaceAll(text, nil), version)
 		if path.Ext(name) == ".css" {
 			text = bytes.ReplaceAll(text, []byte("\n"), nil) // no rule of ours is of lines
 		}
 		sum := sha256.Sum256(text)
-		f := file{text, mediaTypes[path.Ext(name)], strconv.Quote(hex.EncodeToString(sum[:12]))}
-		switch name {
-		case "index.html":
-			p.files[root] = f
-		case "login.html":
-			p.login = string(text)
-		default:
-			p.files[root+name] = f
+		if at := pathOf(name); at == loginPath {
+			s.login = string(text)
+		} else {
+			s.files[at] = file{text, mediaTypes[path.Ext(name)], strconv.Quote(hex.EncodeToString(sum[:12]))}
 		}
 	}
-	return p
+	return s
 }
 
 // lean is what only people who read the files need: indentation, empty lines,
 // lines that are comments, and comments at the ends of lines.
-var lean = regexp.MustCompile(`(?m)^(?:\s+|//.*\n|/\*.*\*/\n)+|[ \t]+// .*$`)
+var lean = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^(?:\s+|//.*\n|/\*.*\*/\n)+|[ \t]+// .*$`)
+})
 
 // reference is where one of the files is named in another.
-var reference = regexp.MustCompile(`((?:from '\./|href="|src=")[a-z]+\.(?:js|css))(['"])`)
+var reference = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`((?:from '\./|href="|src=")[a-z]+\.(?:js|css))(['"])`)
+})
 
 // versioned adds the version to the names of files, so that no cache answers
 // with those of another version of the program.
 func versioned(text []byte, version string) []byte {
-	return reference.ReplaceAll(text, []byte("$1?v="+version+"$2"))
+	return reference().ReplaceAll(text, []byte("$1?v="+version+"$2"))
 }
 
 // Paths are what ServeHTTP serves, each a whole path.
-func (p *Page) Paths() []string { return append(slices.Sorted(maps.Keys(p.files)), loginPath) }
+func (p *Page) Paths() (all []string) {
+	for _, name := range names() {
+		all = append(all, pathOf(name))
+	}
+	return all
+}
 
 // ServeHTTP implements http.Handler.
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -134,7 +166,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.serveLogin(w, r)
 		return
 	}
-	f, ok := p.files[r.URL.Path]
+	f, ok := p.served().files[r.URL.Path]
 	switch {
 	case !ok:
 		problem.New(http.StatusNotFound, "nothing is here").Write(w)
@@ -212,7 +244,7 @@ func (p *Page) refuse(w http.ResponseWriter, why *problem.Details, said string) 
 		said, form = sentence(why.Detail), " hidden"
 	}
 	w.WriteHeader(why.Status)
-	_, _ = strings.NewReplacer("{{said}}", html.EscapeString(said), "{{hidden}}", form).WriteString(w, p.login) // the browser may be gone
+	_, _ = strings.NewReplacer("{{said}}", html.EscapeString(said), "{{hidden}}", form).WriteString(w, p.served().login) // the browser may be gone
 }
 
 // sentence is a detail with a capital letter and a full stop.

@@ -22,7 +22,7 @@ type Plug struct {
 	mac      string // twelve digits
 	settings map[string]string
 	client   *mqttest.Client
-	done     chan error // gets why it stopped to answer
+	done     chan struct{} // closed when it answers no more
 
 	mu    sync.Mutex
 	power bool
@@ -83,20 +83,22 @@ func (p *Plug) Start() error {
 		return err
 	}
 	granted := make(chan wire.Code, len(p.filters()))
-	p.client, p.done = c, make(chan error, 1)
+	p.client, p.done = c, make(chan struct{})
 	p.say(p.topic("tele", "LWT"), "Online", true)
 	p.say(p.topic("cmnd", "POWER"), "", false) // so that a retained one is not taken for a command
 	for i, filter := range p.filters() {
 		_, _ = c.Write(mqttest.AppendSubscribe(nil, c.Version, uint16(i+1), filter, 0, nil)) // if it fails, no answer comes
 	}
-	go func() { p.done <- p.run(granted) }()
+	go p.run(granted, p.done)
 	for _, filter := range p.filters() {
 		select {
 		case code := <-granted:
 			if code > 2 {
+				p.Stop()
 				return fmt.Errorf("it may not subscribe to %s", filter)
 			}
 		case <-time.After(mqttest.Patience):
+			p.Stop()
 			return errors.New("its subscriptions are not answered")
 		}
 	}
@@ -149,11 +151,12 @@ func onOff(on bool) string {
 
 // run obeys commands until the connection ends. granted gets the answers to
 // subscriptions, in their order.
-func (p *Plug) run(granted chan<- wire.Code) error {
+func (p *Plug) run(granted chan<- wire.Code, done chan<- struct{}) {
+	defer close(done)
 	for {
 		header, body, err := p.client.Reader.Next()
 		if err != nil {
-			return err
+			return
 		}
 		switch wire.Type(header >> 4) {
 		case wire.SUBACK:
@@ -161,7 +164,7 @@ func (p *Plug) run(granted chan<- wire.Code) error {
 		case wire.PUBLISH:
 			var m wire.Publish
 			if err := wire.DecodePublish(&m, p.client.Version, header, body, ""); err != nil {
-				return err
+				return
 			}
 			p.obey(strings.ToUpper(m.Topic[strings.LastIndexByte(m.Topic, '/')+1:]), string(m.Payload))
 		}

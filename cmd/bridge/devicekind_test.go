@@ -302,6 +302,9 @@ The password is not shown again; "e2m user passwd homeassistant" sets another, a
 	if want := "homeassistant   #:rw, $SYS/#:r\n"; err != nil || out != want {
 		t.Errorf("users: %s, %v", out, err)
 	}
+	if _, _, err := execute(t, "device", "rm", "homeassistant", "--state-dir", state); err == nil || !strings.Contains(err.Error(), `see "e2m user list"`) {
+		t.Errorf("removing it as a device: %v", err)
+	}
 }
 
 // TestADeviceOfHomeAssistantKeepsItsClientID: what an older version has made is

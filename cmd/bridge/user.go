@@ -179,7 +179,7 @@ func userRemove(f *flags, what string) *cobra.Command {
 						return nil, err
 					}
 					if users[i].IsDevice() != (what == "device") {
-						return nil, fmt.Errorf("%s is not a %s; nothing was removed", name, what)
+						return nil, fmt.Errorf("%s is not a %s; nothing was removed; see \"%[3]s user list\" and \"%[3]s device list\"", name, what, cmd.Root().Name())
 					}
 					users = slices.Delete(users, i, i+1)
 				}

@@ -52,6 +52,7 @@ func (h *house) plug() {
 	testkit.Eventually(h.t, "the plug is let in", func() bool { return plug.Start() == nil })
 	defer plug.Stop()
 
+	const unique = "A4CF12DDEE01_switch_relay_0"
 	flow := ""
 	testkit.Eventually(h.t, "Home Assistant offers the integration Tasmota", func() bool {
 		var flows []struct {
@@ -72,14 +73,10 @@ func (h *house) plug() {
 	}
 	relay := func(state string) {
 		h.t.Helper()
-		is := ""
-		h.ha.within(h.back(), "the switch is "+state, func() bool {
-			is = h.ha.tasmotaEntity("A4CF12DDEE01_switch_relay_0").State
-			return is == state
-		})
+		h.ha.within(h.back(), "the switch is "+state, func() bool { return h.ha.tasmotaEntity(unique).State == state })
 	}
 	relay("off")
-	id := h.ha.tasmotaEntity("A4CF12DDEE01_switch_relay_0").ID
+	id := h.ha.tasmotaEntity(unique).ID
 	h.ha.call("switch.turn_on", id, nil)
 	relay("on")
 	if !plug.Power() {

@@ -256,7 +256,7 @@ func TestDevicesMayDoNothingElse(t *testing.T) {
 
 // TestWhatIsPrintedForDevices is what each asks for, in its own words.
 func TestWhatIsPrintedForDevices(t *testing.T) {
-	state := t.TempDir()
+	state, passwords, secret := t.TempDir(), map[string]string{}, regexp.MustCompile(`[a-z2-7]{26}`)
 	for line, want := range map[string]string{
 		"kitchen --for tasmota":                  "Backlog Topic kitchen; FullTopic %prefix%/%topic%/; SetOption19 0; MqttHost 192.168.7.7; MqttPort 1883; MqttClient kitchen-ID; MqttUser kitchen; MqttPassword SECRET\n",
 		"hall --for tasmota --mac a4cf12ddee01":  "Backlog Topic hall; FullTopic %prefix%/%topic%/; SetOption19 0; MqttHost 192.168.7.7; MqttPort 1883; MqttClient DVES_DDEE01; MqttUser hall; MqttPassword SECRET\n",
@@ -293,12 +293,17 @@ The password is not shown again; "e2m user passwd homeassistant" sets another, a
 	} {
 		out, _, err := execute(t, append([]string{"device", "add", "--state-dir", state, "--host", "192.168.7.7"}, strings.Fields(line)...)...)
 		testkit.OK(t, err)
-		out = regexp.MustCompile(`[a-z2-7]{26}`).ReplaceAllString(out, "SECRET")
+		passwords[strings.Fields(line)[0]] = secret.FindString(out)
+		out = secret.ReplaceAllString(out, "SECRET")
 		if out = regexp.MustCompile(`(kitchen|other|porch|own)-[a-z2-7]{6}`).ReplaceAllString(out, "$1-ID"); out != want {
 			t.Errorf("%s prints\n%s\nnot\n%s", line, out, want)
 		}
 	}
-	out, _, err := execute(t, "user", "list", "--state-dir", state)
+	out, _, err := execute(t, "device", "reset", "kitchen", "--for", "tasmota", "--state-dir", state)
+	if err != nil || !strings.HasPrefix(out, "Backlog Topic kitchen; ") || strings.Contains(out, passwords["kitchen"]) {
+		t.Errorf("a new password: %s, %v", out, err)
+	}
+	out, _, err = execute(t, "user", "list", "--state-dir", state)
 	if want := "homeassistant   #:rw, $SYS/#:r\n"; err != nil || out != want {
 		t.Errorf("users: %s, %v", out, err)
 	}

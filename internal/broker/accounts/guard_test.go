@@ -153,9 +153,9 @@ func TestALoginThatIsNotLookedAtInTimeIsBusy(t *testing.T) {
 func TestWhoLoggedInBeforeDoesNotWaitForStrangers(t *testing.T) {
 	file := filepath.Join(t.TempDir(), accounts.LoginsName)
 	testkit.Write(t, file, fmt.Sprintf(`{"format":1,"logins":[{"address":"%s/32","user":"ann","last":"2026-01-02T03:04:05Z"}]}`, somewhere))
-	slow := accounts.User{Name: "slow", Hash: fmt.Sprintf("$7$30000$c2FsdA==$%s", base64.StdEncoding.EncodeToString(make([]byte, 64)))}
+	slow := accounts.User{Name: "slow", Hash: fmt.Sprintf("$7$15000$c2FsdA==$%s", base64.StdEncoding.EncodeToString(make([]byte, 64)))}
 	a := newAccounts(t, accounts.Options{Configured: append(users("ann"), slow), Failures: 1000, Logins: file})
-	const strangers = 30
+	const strangers = 24
 	var done atomic.Int64
 	started := make(chan struct{}, strangers)
 	var wg sync.WaitGroup

@@ -206,7 +206,7 @@ func (i *octoPrintImport) add() error {
 	if note != "" {
 		i.say("note: %s", note)
 	}
-	after, err := i.rehearse(file, i.change("placeholder", "placeholder", withBroker))
+	after, err := i.rehearse(file, i.tellingApart(file, i.change("placeholder", "placeholder", withBroker)))
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,8 @@ func (i *octoPrintImport) put(file **configFile, key string) error {
 		}
 		i.say("the password of the broker is in %s", passwordFile)
 	}
-	if err := fresh.replace(i.change(edit.Group{{Key: "file", Value: passwordFile}}, edit.Group{{Key: "file", Value: keyFile}}, withBroker)); err != nil {
+	change := i.change(edit.Group{{Key: "file", Value: passwordFile}}, edit.Group{{Key: "file", Value: keyFile}}, withBroker)
+	if err := fresh.replace(i.tellingApart(fresh, change)); err != nil {
 		if passwordFile != "" {
 			err = errors.Join(err, os.Remove(passwordFile))
 		}

@@ -159,7 +159,7 @@ func (c *clearPlugin) tell(report *leftover.Report) error {
 		cleared = cleared || d.Cleared
 	}
 	if report.Problem != "" {
-		remains = append(remains, fmt.Errorf("%s; try again", report.Problem))
+		remains = append(remains, errors.New(report.Problem))
 	}
 	what := counted(entities, "topic") + " that announced to Home Assistant, and " + counted(states, "other")
 	switch {

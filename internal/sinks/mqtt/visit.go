@@ -38,8 +38,7 @@ type reader struct {
 }
 
 // Bounds of how long is waited for what is retained: for a message that is sent
-// behind the subscriptions to come back, and for a pause in what comes, as some
-// brokers send both at once.
+// behind the subscriptions to come back, and for a pause in what comes then.
 const (
 	markerPatience = 5 * time.Second
 	retainedPause  = 500 * time.Millisecond
@@ -164,6 +163,7 @@ func (v *Visitor) hear(m sinks.Incoming, tooLong int) {
 		switch {
 		case m.Topic == v.marker:
 			if r.done(string(m.Payload)) {
+				*r.last = time.Now() // some brokers send both at once
 				return
 			}
 		case *r.settled && m.Retained: // too late to be of what was retained, and nothing new

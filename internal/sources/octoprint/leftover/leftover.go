@@ -58,6 +58,7 @@ const (
 	maxList     = 8 // prefixes, nodes, places
 	maxText     = 500
 	MaxWatch    = 10 * time.Minute
+	maxDevices  = 50
 	maxEntities = 5000 // the plugin has about 40
 	maxMessages = 200_000
 	maxKept     = 20 // that are told of
@@ -131,13 +132,14 @@ type Item struct {
 // Clear looks for what is left at a broker and clears it. An error, such as of
 // the connection, is the report's problem.
 func Clear(ctx context.Context, b Broker, r Request) (report Report) {
-	w := &work{broker: b, request: r, entities: map[string]*entity{}, states: map[string]Message{}}
+	w := &work{broker: b, request: r, entities: map[string]*entity{}, states: map[string]Message{}, again: map[string]bool{}}
 	if err := w.run(ctx); err != nil {
 		report.Problem = err.Error()
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, d := range w.devices {
+		d.Again = d.Cleared && (d.Again || w.again[d.Node])
 		report.Devices = append(report.Devices, d.Device)
 	}
 	return report
@@ -153,6 +155,8 @@ type work struct {
 	entities map[string]*entity // by topic
 	states   map[string]Message // by topic, of those in places
 	messages int
+	gathered bool            // what is announced from now on is announced by somebody who is there
+	again    map[string]bool // nodes that were announced since
 	watching bool
 }
 
@@ -174,6 +178,10 @@ func (w *work) run(ctx context.Context) error {
 	w.mu.Lock()
 	w.gather()
 	w.mu.Unlock()
+	if len(w.devices) > maxDevices {
+		w.devices = nil
+		return fmt.Errorf("more than %d devices are announced as those of OctoPrint-HomeAssistant, and none is cleared; name the config.yaml of the OctoPrint whose device it is", maxDevices)
+	}
 	filters = nil
 	for _, d := range w.devices {
 		for _, p := range d.places {
@@ -208,9 +216,9 @@ func (w *work) announced(m Message) {
 	if !ok || len(w.request.Nodes) > 0 && !slices.Contains(w.request.Nodes, e.node) {
 		return
 	}
-	if w.watching {
-		for _, d := range w.devices {
-			d.Again = d.Again || d.Node == e.node
+	if w.gathered {
+		if len(w.again) < maxEntities {
+			w.again[e.node] = true
 		}
 		return
 	}
@@ -244,6 +252,7 @@ func (w *work) published(m Message) {
 
 // gather makes devices of what is announced. mu is held.
 func (w *work) gather() {
+	w.gathered = true
 	by := map[string]*found{}
 	for _, at := range slices.Sorted(maps.Keys(w.entities)) {
 		e := w.entities[at]
@@ -290,6 +299,10 @@ func (w *work) judge(now time.Time) {
 			for _, p := range d.places {
 				d.add(p, w.states[at], now)
 			}
+		}
+		if w.again[d.Node] {
+			d.On = "it has announced its device just now"
+			delete(w.again, d.Node)
 		}
 	}
 	w.devices = slices.DeleteFunc(w.devices, func(d *found) bool { return len(d.Entities)+len(d.States) == 0 })

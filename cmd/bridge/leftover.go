@@ -87,7 +87,10 @@ func (c *clearPlugin) run(cmd *cobra.Command, args []string, lookOnly bool) erro
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	report, err := c.ask(ctx)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted; run it again with --print to see what is left")
+	case err != nil:
 		return err
 	}
 	return c.tell(&report)
@@ -122,7 +125,7 @@ func (c *clearPlugin) ask(ctx context.Context) (report leftover.Report, err erro
 	running, err := control.Read(dir)
 	if err == nil && len(c.flags.set) == 0 && (path == "" || running.Config != "" && samePath(running.Config, path)) {
 		report, err = control.ClearLeftover(ctx, dir, c.request)
-		if !errors.Is(err, control.ErrNotRunning) {
+		if !errors.Is(err, control.ErrNotRunning) || ctx.Err() != nil {
 			return report, err
 		}
 		path = cmp.Or(path, running.Config) // it was killed

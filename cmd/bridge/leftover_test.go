@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -394,5 +395,27 @@ func TestTheAnnouncementsAreJSON(t *testing.T) {
 		if !json.Valid([]byte(text)) {
 			t.Errorf("%s: %s", at, text)
 		}
+	}
+}
+
+// TestClearingCanBeInterrupted while it watches.
+func TestClearingCanBeInterrupted(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, "")
+	address := s.program(bundledBroker)
+	retain(t, address, announced("homeassistant", node, "octoPrint/"))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		cmd := newCommand("e2m")
+		cmd.SetOut(io.Discard)
+		cmd.SetErr(io.Discard)
+		cmd.SetArgs([]string{"import", "octoprint", "--clear-homeassistant", "--watch", "10m", "--state-dir", s.state})
+		done <- cmd.ExecuteContext(ctx)
+	}()
+	testkit.Eventually(t, "it is cleared", func() bool { return len(kept(t, address)) == 0 })
+	cancel()
+	if err := <-done; err == nil || err.Error() != "interrupted; run it again with --print to see what is left" {
+		t.Error(err)
 	}
 }

@@ -62,6 +62,9 @@ const (
 	maxEntities = 5000 // the plugin has about 40
 	maxMessages = 200_000
 	maxKept     = 20 // that are told of
+	// gonePatience is how long a broker may take to tell subscribers, of whom
+	// this is one, that a topic was cleared.
+	gonePatience = 5 * time.Second
 )
 
 // Check refuses a request that is out of bounds, or names no topics.
@@ -132,7 +135,7 @@ type Item struct {
 // Clear looks for what is left at a broker and clears it. An error, such as of
 // the connection, is the report's problem.
 func Clear(ctx context.Context, b Broker, r Request) (report Report) {
-	w := &work{broker: b, request: r, entities: map[string]*entity{}, states: map[string]Message{}, again: map[string]bool{}}
+	w := &work{broker: b, request: r, entities: map[string]*entity{}, states: map[string]Message{}, again: map[string]bool{}, gone: map[string]bool{}, went: make(chan struct{}, 1)}
 	if err := w.run(ctx); err != nil {
 		report.Problem = err.Error()
 	}
@@ -158,6 +161,8 @@ type work struct {
 	gathered bool            // what is announced from now on is announced by somebody who is there
 	again    map[string]bool // nodes that were announced since
 	watching bool
+	gone     map[string]bool // topics that were cleared, by whomever
+	went     chan struct{}   // cap 1: gone has grown
 }
 
 // found is a device on its way to the report.
@@ -209,7 +214,7 @@ func (w *work) run(ctx context.Context) error {
 func (w *work) announced(m Message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.messages++; w.messages > maxMessages || len(m.Payload) == 0 {
+	if w.messages++; w.messages > maxMessages || w.isGone(&m) {
 		return
 	}
 	e, ok := recognise(m.Topic, m.Payload)
@@ -235,19 +240,32 @@ func (w *work) published(m Message) {
 		return
 	}
 	switch {
+	case w.isGone(&m):
+		delete(w.states, m.Topic)
 	case w.watching:
 		for _, d := range w.devices {
 			for _, p := range d.places {
-				d.Again = d.Again || len(m.Payload) > 0 && p.isState(m.Topic) && p.looksRight(m.Topic, m.Payload)
+				d.Again = d.Again || p.isState(m.Topic) && p.looksRight(m.Topic, m.Payload)
 			}
 		}
-	case len(m.Payload) > 0 || m.TooLong > 0:
-		if len(w.states) < maxEntities {
-			w.states[m.Topic] = m
-		}
-	default:
-		delete(w.states, m.Topic)
+	case len(w.states) < maxEntities:
+		w.states[m.Topic] = m
 	}
+}
+
+// isGone notes a message that clears its topic. mu is held.
+func (w *work) isGone(m *Message) bool {
+	if len(m.Payload) > 0 || m.TooLong > 0 {
+		return false
+	}
+	if w.watching && len(w.gone) < maxEntities {
+		w.gone[m.Topic] = true
+		select {
+		case w.went <- struct{}{}:
+		default:
+		}
+	}
+	return true
 }
 
 // gather makes devices of what is announced. mu is held.
@@ -352,10 +370,14 @@ func (w *work) clear(ctx context.Context) error {
 		if d.On != "" {
 			continue
 		}
-		for _, item := range slices.Concat(d.States, d.Entities) {
+		all := slices.Concat(d.States, d.Entities)
+		for _, item := range all {
 			if err := w.broker.Clear(ctx, item.Topic); err != nil {
 				return fmt.Errorf("clear %s: %w", item.Topic, err)
 			}
+		}
+		if err := w.awaitGone(ctx, all); err != nil {
+			return err
 		}
 		w.mu.Lock()
 		d.Cleared, some = true, true
@@ -371,5 +393,27 @@ func (w *work) clear(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("watch whether it is announced again: %w", ctx.Err())
+	}
+}
+
+// awaitGone waits until the broker has said of all topics that they were cleared.
+// In MQTT 3.1.1 it also acknowledges what it does not allow.
+func (w *work) awaitGone(ctx context.Context, all []Item) error {
+	timer := time.NewTimer(gonePatience)
+	defer timer.Stop()
+	for {
+		w.mu.Lock()
+		left := slices.DeleteFunc(slices.Clone(all), func(item Item) bool { return w.gone[item.Topic] })
+		w.mu.Unlock()
+		if len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-w.went:
+		case <-timer.C:
+			return fmt.Errorf("the broker has not cleared %d of %d topics, such as %s; may event2mqtt publish there?", len(left), len(all), left[0].Topic)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }

@@ -7,16 +7,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"event2mqtt/internal/sources/octoprint/leftover"
 	"event2mqtt/internal/topic"
 )
 
-// memory is a broker in memory, which refuses to clear one topic.
+// memory is a broker in memory, which refuses to clear one topic, or does not do
+// so and does not say it.
 type memory struct {
 	kept    map[string]string
 	refuses string
+	forbids string
 	cleared []string
 	uses    []func(leftover.Message)
 }
@@ -35,7 +38,13 @@ func (m *memory) Clear(_ context.Context, at string) error {
 	if at == m.refuses {
 		return errors.New("not today")
 	}
+	if at == m.forbids {
+		return nil
+	}
 	m.cleared = append(m.cleared, at)
+	for _, use := range m.uses {
+		use(leftover.Message{Topic: at})
+	}
 	return nil
 }
 
@@ -68,6 +77,18 @@ func TestStatesAreClearedFirst(t *testing.T) {
 	}
 }
 
+// TestWhatABrokerDoesNotAllowIsSaid, though it is acknowledged.
+func TestWhatABrokerDoesNotAllowIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		m.forbids = "o/hass/is_paused"
+		report := leftover.Clear(t.Context(), m, request)
+		if report.Problem != "the broker has not cleared 1 of 4 topics, such as o/hass/is_paused; may event2mqtt publish there?" || report.Devices[0].Cleared {
+			t.Errorf("%+v", report)
+		}
+	})
+}
+
 // TestToLookChangesNothing.
 func TestToLookChangesNothing(t *testing.T) {
 	m, look := newMemory(), request
@@ -80,10 +101,15 @@ func TestToLookChangesNothing(t *testing.T) {
 // TestWatchingEndsWithItsContext.
 func TestWatchingEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
 	long := request
 	long.Watch = leftover.MaxWatch
-	if report := leftover.Clear(ctx, newMemory(), long); !strings.Contains(report.Problem, "watch whether it is announced again: context canceled") || !report.Devices[0].Cleared {
+	m := newMemory()
+	m.uses = []func(leftover.Message){func(leftover.Message) {
+		if len(m.cleared) == len(m.kept) {
+			cancel()
+		}
+	}}
+	if report := leftover.Clear(ctx, m, long); !strings.Contains(report.Problem, "watch whether it is announced again: context canceled") || !report.Devices[0].Cleared {
 		t.Errorf("%+v", report)
 	}
 }

@@ -164,7 +164,7 @@ func (c *clearPlugin) tell(report *leftover.Report) error {
 	if report.Problem != "" {
 		remains = append(remains, errors.New(report.Problem))
 	}
-	what := counted(entities, "topic") + " that announced to Home Assistant, and " + counted(states, "other")
+	what := counted(entities, "announcement") + " to Home Assistant, and " + counted(states, "other topic")
 	switch {
 	case len(report.Devices) == 0 && report.Problem == "":
 		fmt.Fprintf(out, "nothing of %s is left at %s\n", otherPlugin, at)

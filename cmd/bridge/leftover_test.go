@@ -220,7 +220,7 @@ func TestWhatThePluginHasLeftIsCleared(t *testing.T) {
 		retain(t, address, others, announced("homeassistant", node, "octoPrint/"), pluginStates("octoPrint/", time.Now().Add(-time.Hour)))
 		before := kept(t, address)
 		out, says, err := run("--print")
-		if err != nil || !maps.Equal(before, kept(t, address)) || !strings.Contains(out, "would be removed: 29 topics that announced to Home Assistant, and 8 others; leave out --print") {
+		if err != nil || !maps.Equal(before, kept(t, address)) || !strings.Contains(out, "would be removed: 29 announcements to Home Assistant, and 8 other topics; leave out --print") {
 			t.Fatalf("%v\n%s\n%s", err, out, says)
 		}
 		for at := range announced("homeassistant", node, "octoPrint/") {
@@ -229,7 +229,7 @@ func TestWhatThePluginHasLeftIsCleared(t *testing.T) {
 			}
 		}
 		out, says, err = run()
-		if err != nil || !maps.Equal(others, kept(t, address)) || !strings.Contains(out, "Ender ("+node+"), of OctoPrint-HomeAssistant at ") || !strings.Contains(out, "removed: 29 topics that announced to Home Assistant, and 8 others\n") {
+		if err != nil || !maps.Equal(others, kept(t, address)) || !strings.Contains(out, "Ender ("+node+"), of OctoPrint-HomeAssistant at ") || !strings.Contains(out, "removed: 29 announcements to Home Assistant, and 8 other topics\n") {
 			t.Errorf("%v\n%s\n%s\n%v", err, out, says, kept(t, address))
 		}
 		for _, want := range []string{"note: octoPrint/hass/mine is left as it is: it is none that the plugin is known to publish", "note: octoPrint/hassControl/home is left as it is", "note: the last sign of the plugin is of ", "must be off in OctoPrint's Plugin Manager"} {
@@ -254,7 +254,7 @@ func TestOnlyTheDeviceOfAFileIsCleared(t *testing.T) {
 	maps.Copy(stay, pluginStates("octoPrint/", time.Now().Add(-time.Hour)))
 	retain(t, address, stay, announced("ha", "two", "second/"), pluginStates("second/", time.Now().Add(-time.Hour)))
 	out, says, err := s.run("import", "octoprint", theirs, "--clear-homeassistant", "--watch", "0s")
-	if err != nil || !maps.Equal(stay, kept(t, address)) || !strings.Contains(out, "removed: 29 topics that announced to Home Assistant, and 8 others\n") {
+	if err != nil || !maps.Equal(stay, kept(t, address)) || !strings.Contains(out, "removed: 29 announcements to Home Assistant, and 8 other topics\n") {
 		t.Errorf("%v\n%s\n%s\n%v", err, out, says, kept(t, address))
 	}
 	retain(t, address, pluginStates("second/", time.Now().Add(-time.Hour)))
@@ -277,7 +277,7 @@ func TestADeviceOfAnOldPluginIsCleared(t *testing.T) {
 	retain(t, address, others, old("binary_sensor", "CONNECTED", `"stat_t":"~event/Connected"`), old("sensor", "TOOL_TARGET0", `"stat_t":"~temperature/tool0"`),
 		old("sensor", "PRINTING_S", `"stat_t":"~hass/printing"`), old("switch", "CANCEL", `"cmd_t":"~hassControl/cancel","avty_t":"~hass/is_printing"`), map[string]string{"octoPrint/hass/is_printing": "False"})
 	out, says, err := s.run("import", "octoprint", "--clear-homeassistant", "--watch", "0s")
-	if err != nil || !maps.Equal(others, kept(t, address)) || !strings.Contains(out, "removed: 4 topics that announced to Home Assistant, and 1 other\n") || !strings.Contains(says, "whether the plugin is off cannot be seen: octoPrint/mqtt says connected") {
+	if err != nil || !maps.Equal(others, kept(t, address)) || !strings.Contains(out, "removed: 4 announcements to Home Assistant, and 1 other topic\n") || !strings.Contains(says, "whether the plugin is off cannot be seen: octoPrint/mqtt says connected") {
 		t.Errorf("%v\n%s\n%s\n%v", err, out, says, kept(t, address))
 	}
 }
@@ -292,7 +292,7 @@ func TestAPluginThatIsStillOnIsLeftAlone(t *testing.T) {
 		retain(t, address, stay, announced("homeassistant", "two", "second/"))
 		out, says, err := run()
 		if err == nil || exitStatus(err) != 1 || !strings.Contains(err.Error(), "is still on: it published octoPrint/temperature/soc ") || !strings.Contains(err.Error(), "nothing of Ender ("+node+") is removed; switch the plugin off") ||
-			!maps.Equal(stay, kept(t, address)) || !strings.Contains(out, "removed: 29 topics that announced to Home Assistant, and 0 others") {
+			!maps.Equal(stay, kept(t, address)) || !strings.Contains(out, "removed: 29 announcements to Home Assistant, and 0 other topics") {
 			t.Errorf("%v\n%s\n%s\n%v", err, out, says, kept(t, address))
 		}
 	})

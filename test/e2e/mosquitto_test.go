@@ -104,7 +104,7 @@ func TestWhatAPluginHasLeftIsClearedAtMosquitto(t *testing.T) {
 	keep("octoPrint/mqtt", "connected")
 	p := configure(t, "mqtt: {url: mqtt://"+m.addr+"}\n")
 	args := []string{"import", "octoprint", "--clear-homeassistant", "--watch", "0s", "--config", p.config, "--state-dir", p.state}
-	if status, out, says := runOnce(t, args...); status != 0 || !strings.Contains(out, "removed: 2 topics that announced to Home Assistant, and 2 others") {
+	if status, out, says := runOnce(t, args...); status != 0 || !strings.Contains(out, "removed: 2 announcements to Home Assistant, and 2 other topics") {
 		t.Errorf("status %d\n%s\n%s", status, out, says)
 	}
 	kept, err := mqttest.Retained(m.addr, "#")

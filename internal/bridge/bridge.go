@@ -159,6 +159,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	b.web.Handle(control.ReloadPath, http.HandlerFunc(b.serveReload))
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
 	b.web.Handle(control.RefusedPath, http.HandlerFunc(b.serveRefused))
+	b.web.Handle(control.LeftoverPath, http.HandlerFunc(b.serveLeftover))
 	if _, err := b.apply(b.opt.Plan); err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func completions(root *cobra.Command) {
 		if c.ValidArgsFunction == nil && !strings.Contains(c.Use, "FILE") {
 			c.ValidArgsFunction = cobra.NoFileCompletions
 		}
-		for flag, values := range map[string][]cobra.Completion{"for": snippets, "allow": nil, "host": nil, "compat": {compatPlugin}} {
+		for flag, values := range map[string][]cobra.Completion{"for": kindNames, "allow": nil, "host": nil, "mac": nil, "compat": {compatPlugin}} {
 			if c.Flags().Lookup(flag) != nil {
 				_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 			}

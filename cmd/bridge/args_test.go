@@ -39,7 +39,7 @@ func TestCompletionsOfferWhatIsTaken(t *testing.T) {
 	const noFiles, files = ":4\n", ":0\n" // cobra's directives
 	for line, want := range map[string]string{
 		"device add x --for": "tasmota\nesphome\nhomeassistant\n" + noFiles, "device reset x --for": "tasmota\nesphome\nhomeassistant\n" + noFiles,
-		"device add x --host": noFiles, "user add --allow": noFiles, "user add": noFiles, "user rm": noFiles, "refused drop": noFiles, "run": noFiles, "check": noFiles,
+		"device add x --host": noFiles, "device add x --mac": noFiles, "user add --allow": noFiles, "user add": noFiles, "user rm": noFiles, "refused drop": noFiles, "run": noFiles, "check": noFiles,
 		"check --set": noFiles, "check --config": "yaml\nyml\n:8\n", "check --state-dir": ":16\n", "test": files, "user import": files,
 		"connect octoprint": noFiles, "connect octoprint http://h --compat": "octoprint-mqtt\n" + noFiles, "connect octoprint http://h --ca": files, "connect octoprint --name": noFiles, "import octoprint": files, "import octoprint f --url": noFiles,
 	} {

@@ -51,6 +51,11 @@ Without --config the configuration is that of the event2mqtt that runs, or
 /etc/event2mqtt/config.yaml if there is that folder. A file that is not there is
 made. With --print nothing is written: the source is printed, with its key in it.
 
+Home Assistant must be able to tell the events of two devices apart. Where it
+could not, publish.event_topic becomes "{base}/{source}/event/{event}" and it says
+which topics change by that; one that is configured already stays, and if it does
+not tell them apart, nothing is changed.
+
 Nothing at OctoPrint is changed but the key, which you can remove there under
 Settings, Application Keys. OctoPrint has one key of event2mqtt for each of its
 users: it gives the same again as long as that is there. The exit status is 4 if
@@ -100,6 +105,7 @@ type octoPrintSetup struct {
 	url *url.URL
 	// options are how to reach OctoPrint; api_key is set once it is known.
 	options *octoprint.Options
+	moved   bool // people know that topics of events change
 }
 
 func (c *octoPrintSetup) addFlags(cmd *cobra.Command) {

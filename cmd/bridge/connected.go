@@ -72,7 +72,7 @@ func (c *octoPrintSetup) connect() error {
 	if err := c.place(file); err != nil {
 		return err
 	}
-	if _, err := c.rehearse(file, addSource(c.item("placeholder", nil))); err != nil {
+	if _, err := c.rehearse(file, c.tellingApart(file, addSource(c.item("placeholder", nil)))); err != nil {
 		return err
 	}
 	key, err := c.key()
@@ -148,15 +148,18 @@ func (c *octoPrintSetup) add(file **configFile, key string) error {
 		return err
 	}
 	item := c.item(edit.Group{{Key: "file", Value: path}}, nil)
-	if err := fresh.replace(addSource(item)); err != nil {
+	if err := fresh.replace(c.tellingApart(fresh, addSource(item))); err != nil {
 		if fresh.byHand != nil {
 			err = fresh.byHand
+			c.warnOfOthers(fresh)
 		}
 		return c.byHand(fresh, item, err)
 	}
 	fmt.Fprintf(c.cmd.OutOrStdout(), "the source %s is in %s\n", c.name, fresh.path)
 	c.warnOfDefault(fresh)
-	c.warnOfOthers(fresh)
+	if !c.moved {
+		c.warnOfOthers(fresh)
+	}
 	return nil
 }
 
@@ -177,7 +180,11 @@ func (c *octoPrintSetup) warnOfOthers(file *configFile) {
 			c.say("note: the source %s publishes to the same topics; give each a plugin.base_topic of its own", other.Name)
 			return
 		case !strings.Contains(file.plan.Publish.EventTopic, "{source}"):
-			c.say(`note: events of the source %s go to the same topics; to tell them apart, set publish.event_topic to "{base}/{source}/event/{event}"`, other.Name)
+			need := ""
+			if file.plan.HomeAssistant.Discovery && file.plan.Publish.SourceField == "" {
+				need = ", which discovery by Home Assistant needs"
+			}
+			c.say("note: events of the source %s go to the same topics; to tell them apart, set publish.event_topic to %q%s", other.Name, topicOfEach, need)
 			return
 		}
 	}

@@ -28,6 +28,7 @@ func importOctoPrint(f *flags) *cobra.Command {
 	var address string
 	var print bool
 	i := octoPrintImport{octoPrintSetup: octoPrintSetup{flags: f}}
+	other := clearPlugin{flags: f}
 	cmd := &cobra.Command{
 		Use:   "octoprint FILE",
 		Short: "Take over the settings of the plugin OctoPrint-MQTT from OctoPrint's config.yaml",
@@ -42,12 +43,29 @@ broker's password go into files beside it that their owner alone can read, the
 result is checked, and an event2mqtt that runs with it applies it. Options that
 are set there already stay as they are; it says which of the added ones, such as
 publish.base_topic, hold for other sources too. Without --config, or with
---print, it is printed, and nothing is written.`,
+--print, it is printed, and nothing is written.
+
+With --clear-homeassistant nothing is imported. The plugin OctoPrint-HomeAssistant
+has announced OctoPrint to Home Assistant, as a second device beside the one of
+event2mqtt; this removes it from the broker, with the plugin's own states, and
+nothing else. Switch the plugin off in OctoPrint first: one that is still on is
+noticed as far as possible, and left alone. With FILE only the device of that
+OctoPrint is removed; without, what each such plugin has left. The broker is that
+of the event2mqtt that runs, or of --config. With --print it only lists what it
+would remove.`,
 		Example: `  event2mqtt import octoprint ~/.octoprint/config.yaml
   event2mqtt import octoprint ~/.octoprint/config.yaml --config /etc/event2mqtt/config.yaml
-  event2mqtt import octoprint config.yaml --url http://octopi.local --config config.yaml`,
-		Args: asUsage(needs("FILE", false)),
+  event2mqtt import octoprint config.yaml --url http://octopi.local --config config.yaml
+  event2mqtt import octoprint --clear-homeassistant --print
+  event2mqtt import octoprint ~/.octoprint/config.yaml --clear-homeassistant`,
+		Args: asUsage(other.args),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := other.misuse(cmd); err != nil {
+				return err
+			}
+			if other.wanted {
+				return other.run(cmd, args, print)
+			}
 			if err := i.read(args[0]); err != nil {
 				return err
 			}
@@ -67,8 +85,9 @@ publish.base_topic, hold for other sources too. Without --config, or with
 		},
 	}
 	i.addFlags(cmd)
+	other.addFlags(cmd)
 	cmd.Flags().StringVar(&address, "url", "", "where OctoPrint is, with the path if it has one (default this machine, at the port in FILE or 5000)")
-	cmd.Flags().BoolVar(&print, "print", false, "write no file: print the configuration")
+	cmd.Flags().BoolVar(&print, "print", false, "write no file: print the configuration; with --clear-homeassistant, remove nothing")
 	_ = cmd.RegisterFlagCompletionFunc("url", cobra.NoFileCompletions)
 	return cmd
 }
@@ -206,7 +225,7 @@ func (i *octoPrintImport) add() error {
 	if note != "" {
 		i.say("note: %s", note)
 	}
-	after, err := i.rehearse(file, i.change("placeholder", "placeholder", withBroker))
+	after, err := i.rehearse(file, i.tellingApart(file, i.change("placeholder", "placeholder", withBroker)))
 	if err != nil {
 		return err
 	}
@@ -267,7 +286,8 @@ func (i *octoPrintImport) put(file **configFile, key string) error {
 		}
 		i.say("the password of the broker is in %s", passwordFile)
 	}
-	if err := fresh.replace(i.change(edit.Group{{Key: "file", Value: passwordFile}}, edit.Group{{Key: "file", Value: keyFile}}, withBroker)); err != nil {
+	change := i.change(edit.Group{{Key: "file", Value: passwordFile}}, edit.Group{{Key: "file", Value: keyFile}}, withBroker)
+	if err := fresh.replace(i.tellingApart(fresh, change)); err != nil {
 		if passwordFile != "" {
 			err = errors.Join(err, os.Remove(passwordFile))
 		}

@@ -58,6 +58,9 @@ func addAccount(cmd *cobra.Command, file accounts.File, u accounts.User) error {
 		if _, err := accounts.Find(users, u.Name); err == nil {
 			return nil, fmt.Errorf("%[1]s is there already; see \"%[2]s user list\" and \"%[2]s device list\"", u.Name, cmd.Root().Name())
 		}
+		if i := slices.IndexFunc(users, func(other accounts.User) bool { return u.IsDevice() && other.ClientID == u.ClientID }); i >= 0 {
+			return nil, fmt.Errorf("%[1]s has the client id %[2]s, which is that of this MAC address, already; remove it with \"%[3]s device rm %[1]s\"", users[i].Name, u.ClientID, cmd.Root().Name())
+		}
 		first = len(users) == 0
 		return append(users, u), nil
 	})
@@ -176,7 +179,7 @@ func userRemove(f *flags, what string) *cobra.Command {
 						return nil, err
 					}
 					if users[i].IsDevice() != (what == "device") {
-						return nil, fmt.Errorf("%s is not a %s; nothing was removed", name, what)
+						return nil, fmt.Errorf("%s is not a %s; nothing was removed; see \"%[3]s user list\" and \"%[3]s device list\"", name, what, cmd.Root().Name())
 					}
 					users = slices.Delete(users, i, i+1)
 				}

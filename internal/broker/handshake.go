@@ -56,6 +56,7 @@ func (c *conn) handshake() (*wire.Connect, error) {
 		return nil, err
 	}
 	if err != nil {
+		_ = c.nc.SetWriteDeadline(time.Now().Add(farewell)) // all its time may have gone by while it waited to log in
 		_ = c.answer(wire.Connack{Code: wire.CodeOf(err), Reason: err.Error()})
 		return p, err
 	}

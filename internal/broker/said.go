@@ -187,7 +187,7 @@ func (c *conn) tellRefused(p *wire.Connect, err error) {
 		user, client = p.Username, p.ClientID
 	}
 	e := c.b.log.Debug()
-	if worthTelling(p, err) && !c.b.isClosed() {
+	if worthTelling(p, err) && !c.b.isClosed() && !errors.Is(c.loginError, accounts.ErrNoAccounts) { // the accounts have said that
 		key, cause := "refused "+c.network.String(), wire.CodeOf(err).String()
 		var known *wire.Error
 		if p == nil && errors.As(err, &known) {

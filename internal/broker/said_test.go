@@ -1,11 +1,13 @@
 package broker_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -269,5 +271,73 @@ func TestTemporaryRefusalsAreNotFinal(t *testing.T) {
 		if code := refusal(mqttest.Options{Version: version, User: "bob", Password: "x"}); code != 3 && code != wire.Banned {
 			t.Errorf("%s: locked out: 0x%02x", name, byte(code))
 		}
+	}
+}
+
+// slowHash is one that takes long to check a password against, so that others
+// have to wait for their turn.
+var slowHash = fmt.Sprintf("$7$1000000$%s$%s", base64.StdEncoding.EncodeToString([]byte("salt")), base64.StdEncoding.EncodeToString(make([]byte, 64)))
+
+// TestALoginThatHasToWaitTooLongIsToldToComeBack, with a code that is not final.
+func TestALoginThatHasToWaitTooLongIsToldToComeBack(t *testing.T) {
+	a, err := accounts.New(accounts.Options{Delay: time.Millisecond, Failures: 1000, Configured: []accounts.User{{Name: "ann", Hash: slowHash}}})
+	testkit.OK(t, err)
+	_, addr := startWith(t, broker.Options{Accounts: a, Limits: broker.Limits{ConnectTimeout: time.Second}})
+	got := map[byte]*[256]atomic.Int64{wire.V311: {}, wire.V5: {}} // how many were refused, by version and code
+	var wg sync.WaitGroup
+	for i := range 40 {
+		version := []byte{wire.V311, wire.V5}[i%2]
+		wg.Go(func() {
+			if c, _, code, err := mqttest.Connect(addr, mqttest.Options{Version: version, User: "ann", Password: "x"}); err == nil {
+				got[version][code].Add(1)
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	for version, busy := range map[byte]wire.Code{wire.V311: 3, wire.V5: wire.ServerBusy} {
+		if got[version][busy].Load() == 0 {
+			t.Errorf("version %d: nobody was refused with 0x%02x", version, byte(busy))
+		}
+	}
+	if n := got[wire.V311][5].Load() + got[wire.V5][wire.NotAuthorized].Load(); n > 0 {
+		t.Errorf("%d were refused as not authorized", n)
+	}
+}
+
+// TestThatThereAreNoAccountsIsSaidOnce, not for each client that gives a name,
+// until there were some.
+func TestThatThereAreNoAccountsIsSaidOnce(t *testing.T) {
+	var l logLines
+	a, err := accounts.New(accounts.Options{Delay: time.Millisecond, Failures: 1, Log: l.logger()})
+	testkit.OK(t, err)
+	b, addr := startWith(t, broker.Options{Accounts: a, Log: l.logger()})
+	refused := func(users ...string) {
+		t.Helper()
+		for _, user := range users {
+			for range 2 { // the second would be locked out
+				c, _, code, err := mqttest.Connect(addr, mqttest.Options{Version: wire.V5, User: user, Password: "x"})
+				testkit.OK(t, err)
+				c.Close()
+				if code != wire.BadCredentials {
+					t.Errorf("%s: 0x%02x", user, byte(code))
+				}
+			}
+		}
+		testkit.Eventually(t, "they have left", func() bool { return b.Stats().Clients == 0 })
+	}
+	refused("ann", "bob")
+	l.one(t, "there are no accounts", map[string]any{"user": "ann", "from": "127.0.0.1"})
+	if all := append(l.find("no accounts"), l.find("refused")...); len(all) != 2 { // the one line has both
+		t.Errorf("the log says: %v", all)
+	}
+	for _, now := range [][]accounts.User{{{Name: "ann", Hash: accounts.PlainHash("x")}}, nil} {
+		a.SetOptions(accounts.Options{Configured: now})
+		_, err = a.Reload()
+		testkit.OK(t, err)
+	}
+	refused("ann")
+	if all := l.find("no accounts"); len(all) != 2 {
+		t.Errorf("the log says: %v", all)
 	}
 }

@@ -10,13 +10,16 @@ import (
 	"time"
 
 	"event2mqtt/internal/refused"
+	"event2mqtt/internal/sources/octoprint/leftover"
 )
 
 // Paths of what is asked for.
 const (
 	ReloadPath  = "/api/v1/reload"
 	RefusedPath = "/api/v1/refused"
-	ReadyPath   = "/readyz" // answers 503 if a part has failed
+	// LeftoverPath clears what a plugin of OctoPrint has left at the broker.
+	LeftoverPath = "/api/v1/octoprint-homeassistant"
+	ReadyPath    = "/readyz" // answers 503 if a part has failed
 )
 
 // Outcome is how a reload went.
@@ -67,6 +70,14 @@ func Refused(ctx context.Context, stateDir string) (list RefusedList, err error)
 func DoRefused(ctx context.Context, stateDir string, request RefusedRequest) (o RefusedOutcome, err error) {
 	err = ask(ctx, stateDir, http.MethodPost, RefusedPath, request, &o)
 	return o, err
+}
+
+// ClearLeftover has the program that uses a state folder clear at its broker what
+// the plugin OctoPrint-HomeAssistant has left there. What went wrong is the
+// report's problem, as far as the program has answered.
+func ClearLeftover(ctx context.Context, stateDir string, r leftover.Request) (report leftover.Report, err error) {
+	err = ask(ctx, stateDir, http.MethodPost, LeftoverPath, r, &report)
+	return report, err
 }
 
 // Part is how one part of a running program is.

@@ -159,6 +159,7 @@ func TestHomeAssistantWithTheBundledBroker(t *testing.T) {
 		told := h.print()
 		h.restarts(told)
 		h.finish(told)
+		h.plug()
 		h.ha.expectNoComplaint()
 	})
 }

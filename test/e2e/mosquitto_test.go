@@ -11,8 +11,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/test/mqttest"
 )
 
 // broker is a Mosquitto that can be stopped and started.
@@ -76,4 +79,39 @@ func post(address, body string) int {
 	defer r.Body.Close()
 	_, _ = io.Copy(io.Discard, r.Body)
 	return r.StatusCode
+}
+
+// TestWhatAPluginHasLeftIsClearedAtMosquitto: what OctoPrint-HomeAssistant has
+// announced, and nothing else, also behind a thousand things of others.
+func TestWhatAPluginHasLeftIsClearedAtMosquitto(t *testing.T) {
+	m := mosquitto(t, "")
+	m.start()
+	c, err := mqttest.Dial(m.addr, mqttest.Options{})
+	testkit.OK(t, err)
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(mqttest.Patience))
+	keep := func(topic, payload string) {
+		testkit.OK(t, c.Publish(wire.Publish{Topic: topic, Payload: []byte(payload), QoS: 1, Retain: true}))
+	}
+	for n := range 1000 {
+		keep(fmt.Sprintf("homeassistant/sensor/other_%d/config", n), `{"unique_id":"other"}`)
+	}
+	const device = `"device":{"ids":"n","sw":"HomeAssistant Discovery for OctoPrint 3.7.0"}}`
+	keep("homeassistant/sensor/n_PRINTING_S/config", `{"~":"octoPrint/","uniq_id":"n_PRINTING_S","stat_t":"~hass/printing",`+device)
+	keep("homeassistant/sensor/n_SOC/config", `{"~":"octoPrint/","uniq_id":"n_SOC","stat_t":"~temperature/soc",`+device)
+	keep("octoPrint/hass/is_paused", "False")
+	keep("octoPrint/temperature/soc", `{"temperature":50,"_timestamp":1700000000}`)
+	keep("octoPrint/mqtt", "connected")
+	p := configure(t, "mqtt: {url: mqtt://"+m.addr+"}\n")
+	args := []string{"import", "octoprint", "--clear-homeassistant", "--watch", "0s", "--config", p.config, "--state-dir", p.state}
+	if status, out, says := runOnce(t, args...); status != 0 || !strings.Contains(out, "removed: 2 announcements to Home Assistant, and 2 other topics") {
+		t.Errorf("status %d\n%s\n%s", status, out, says)
+	}
+	kept, err := mqttest.Retained(m.addr, "#")
+	if _, there := kept["octoPrint/mqtt"]; err != nil || len(kept) != 1001 || !there {
+		t.Errorf("%v: %d topics are kept", err, len(kept))
+	}
+	if status, out, says := runOnce(t, args...); status != 0 || out != "nothing of OctoPrint-HomeAssistant is left at mqtt://"+m.addr+"\n" {
+		t.Errorf("once more: status %d\n%s\n%s", status, out, says)
+	}
 }

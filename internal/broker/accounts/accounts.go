@@ -96,9 +96,11 @@ const (
 // Accounts are the users as they are now. It is safe for concurrent use.
 type Accounts struct {
 	opt   Options
-	dummy string // hash verified for users that do not exist
-	key   []byte // of known
-	slots chan struct{}
+	dummy string        // hash verified for users that do not exist
+	key   []byte        // of known
+	slots chan struct{} // as many as passwords may be hashed now
+	// first hands a slot that becomes free to a client that logged in before.
+	first chan struct{}
 
 	mu       sync.Mutex // also guards what SetOptions changes of opt
 	users    map[string]User
@@ -107,6 +109,7 @@ type Accounts struct {
 	records  map[place]*record
 	logins   logins
 	newLogin chan struct{} // tells Watch that logins are to be saved
+	toldNone bool          // the log says that there are no accounts
 }
 
 // Attempt is a client that wants in.
@@ -138,8 +141,11 @@ func PlainHash(password string) string { return fastHash(password) }
 func New(opt Options) (*Accounts, error) {
 	opt.setDefaults()
 	a := &Accounts{
-		opt: opt, key: []byte(rand.Text()), dummy: nobodysHash(), slots: make(chan struct{}, hashers),
+		opt: opt, key: []byte(rand.Text()), dummy: nobodysHash(), slots: make(chan struct{}, hashers), first: make(chan struct{}),
 		known: map[[sha256.Size]byte]struct{}{}, records: map[place]*record{}, newLogin: make(chan struct{}, 1),
+	}
+	for range hashers {
+		a.slots <- struct{}{}
 	}
 	var err error
 	if a.logins, err = loadLogins(opt.Logins); errors.Is(err, format.ErrNewer) {
@@ -173,6 +179,7 @@ func (a *Accounts) Reload() (changed bool, err error) {
 		return false, nil
 	}
 	a.users = fresh
+	a.toldNone = a.toldNone && len(fresh) == 0
 	a.pinned = map[string]string{}
 	for _, u := range fresh {
 		if u.ClientID != "" {
@@ -250,6 +257,7 @@ func (a *Accounts) Login(ctx context.Context, t Attempt) (Grant, error) {
 		}
 		return a.refuse(ctx, began, t, &CertificateError{t.Certificate})
 	case none:
+		a.tellNone(t)
 		return a.refuse(ctx, began, t, ErrNoAccounts)
 	case exists && known && itsOwn:
 		return a.grant(u, t), nil
@@ -279,16 +287,31 @@ func (a *Accounts) mustWait(t Attempt, exists bool) bool {
 	return a.lockedOut(t) && !(exists && a.mayTry(t))
 }
 
-// verify hashes the password when it is its turn. The error is ErrBusy if that
-// does not come before ctx ends, or ErrLockedOut.
+// verify hashes the password when it is its turn: those who logged in from their
+// address before are first, so that guessing by many at once, or a house full of
+// new devices, keeps none of them out. The error is ErrBusy if the turn does not
+// come before ctx ends, or ErrLockedOut.
 func (a *Accounts) verify(ctx context.Context, t Attempt, hash string) (bool, error) {
 	before := time.Now()
+	a.mu.Lock()
+	first := a.first
+	if !a.logins.has(Network(t.Address), t.User) {
+		first = nil // never comes
+	}
+	a.mu.Unlock()
 	select {
-	case a.slots <- struct{}{}:
+	case <-a.slots:
+	case <-first:
 	case <-ctx.Done():
 		return false, ErrBusy
 	}
-	defer func() { <-a.slots }()
+	defer func() {
+		select {
+		case a.first <- struct{}{}:
+		default:
+			a.slots <- struct{}{}
+		}
+	}()
 	a.mu.Lock()
 	locked := a.lockedOutSince(t, before) // by others that came at the same time
 	a.mu.Unlock()
@@ -296,6 +319,18 @@ func (a *Accounts) verify(ctx context.Context, t Attempt, hash string) (bool, er
 		return false, ErrLockedOut
 	}
 	return Verify(hash, t.Password), nil
+}
+
+// tellNone logs, once while there are no accounts, that a client gives a user name.
+func (a *Accounts) tellNone(t Attempt) {
+	a.mu.Lock()
+	told := a.toldNone
+	a.toldNone = true
+	a.mu.Unlock()
+	if !told {
+		a.opt.Log.Warn().Stringer("from", Network(t.Address)).Str("user", t.User[:min(len(t.User), longestName)]).
+			Msg("broker: a client gives a user name, and there are no accounts; all such clients are refused and none is locked out, until there is one: event2mqtt user add NAME")
+	}
 }
 
 // noteLogin remembers credentials that were found good, and who has them.

@@ -155,7 +155,7 @@ const (
 	mosquittoOldHash = "$6$U+LcXxCT1el8+zk1$+d0M3li8t2Tgb2CuwfXlc9DeS9svnWjsTzVnT8l09sJJo0yCNDPyVwGywWZTHpE2IL7lvvKNO0pAcdzpw+vyMQ=="
 )
 
-var somewhere = netip.MustParseAddr("192.0.2.7")
+var somewhere, elsewhere = netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("198.51.100.7")
 
 func newAccounts(t testing.TB, o accounts.Options) *accounts.Accounts {
 	t.Helper()

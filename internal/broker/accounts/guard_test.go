@@ -2,12 +2,14 @@ package accounts_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,4 +146,32 @@ func TestALoginThatIsNotLookedAtInTimeIsBusy(t *testing.T) {
 	if !busy {
 		t.Error("never busy")
 	}
+}
+
+// TestWhoLoggedInBeforeDoesNotWaitForStrangers whose passwords are checked first
+// in, first out.
+func TestWhoLoggedInBeforeDoesNotWaitForStrangers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), accounts.LoginsName)
+	testkit.Write(t, file, fmt.Sprintf(`{"format":1,"logins":[{"address":"%s/32","user":"ann","last":"2026-01-02T03:04:05Z"}]}`, somewhere))
+	slow := accounts.User{Name: "slow", Hash: fmt.Sprintf("$7$15000$c2FsdA==$%s", base64.StdEncoding.EncodeToString(make([]byte, 64)))}
+	a := newAccounts(t, accounts.Options{Configured: append(users("ann"), slow), Failures: 1000, Logins: file})
+	const strangers = 24
+	var done atomic.Int64
+	started := make(chan struct{}, strangers)
+	var wg sync.WaitGroup
+	for range strangers {
+		wg.Go(func() {
+			if err := login(a, elsewhere, "slow", "guess"); !errors.Is(err, accounts.ErrRefused) {
+				t.Errorf("a stranger: %v", err)
+			}
+			done.Add(1)
+			started <- struct{}{}
+		})
+	}
+	<-started // the others wait by now
+	testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
+	if n := done.Load(); n > strangers-4 { // two are checked at a time
+		t.Errorf("%d of %d strangers were first", n, strangers)
+	}
+	wg.Wait()
 }

@@ -436,9 +436,7 @@ func TestAnyRotationAnyRestart(t *testing.T) {
 					partial = ""
 				}
 				rotations++
-				// Which of two unknown files is older is told by when they were
-				// written to, which file systems note to some milliseconds only.
-				time.Sleep(10 * time.Millisecond)
+				awaitNewer(t, dir, a)
 				must(t, os.Rename(a, fmt.Sprintf("%s.%d", a, rotations)))
 				write(t, a, "")
 			},
@@ -464,6 +462,26 @@ func TestAnyRotationAnyRestart(t *testing.T) {
 		o.expect(t, want...)
 		stop()
 	})
+}
+
+// awaitNewer waits until what is written now is newer than a file: which of two
+// unknown files is older is told by when they were written to, and the clock for
+// that may stand still for some milliseconds, or more on a busy machine.
+func awaitNewer(t fataler, dir, file string) {
+	t.Helper()
+	old, err := os.Stat(file)
+	must(t, err)
+	probe := filepath.Join(dir, "clock")
+	defer os.Remove(probe)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		must(t, os.WriteFile(probe, []byte("x"), 0o600))
+		if now, err := os.Stat(probe); err == nil && now.ModTime().After(old.ModTime()) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the clock of the file system stands still")
+		}
+	}
 }
 
 // ensureSeen waits until all whole lines were read.

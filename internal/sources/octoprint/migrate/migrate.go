@@ -56,8 +56,8 @@ type Result struct {
 	Port int
 }
 
-// Read reads OctoPrint's config.yaml. source is the name of the source to be.
-func Read(text []byte, source string) (*Result, error) {
+// settings reads OctoPrint's config.yaml.
+func settings(text []byte) (*yaml.Node, error) {
 	if len(text) > MaxFile || strings.Count(string(text), "\n")+strings.Count(string(text), ",")+strings.Count(string(text), "[")+strings.Count(string(text), "{")+strings.Count(string(text), "- ") > maxItems {
 		return nil, fmt.Errorf("it has more than %d bytes or %d items, which OctoPrint's config.yaml never has", MaxFile, maxItems)
 	}
@@ -68,7 +68,16 @@ func Read(text []byte, source string) (*Result, error) {
 	if root.Kind != yaml.DocumentNode || root.Content[0].Kind != yaml.MappingNode {
 		return nil, errors.New("it holds no settings; name OctoPrint's config.yaml")
 	}
-	plugins := entry(root.Content[0], "plugins")
+	return root.Content[0], nil
+}
+
+// Read reads OctoPrint's config.yaml. source is the name of the source to be.
+func Read(text []byte, source string) (*Result, error) {
+	root, err := settings(text)
+	if err != nil {
+		return nil, err
+	}
+	plugins := entry(root, "plugins")
 	mqtt := entry(plugins, "mqtt")
 	if mqtt == nil || mqtt.Kind != yaml.MappingNode {
 		return nil, errors.New("it has no settings of OctoPrint-MQTT (plugins, mqtt); name the config.yaml of the OctoPrint that has the plugin, such as ~/.octoprint/config.yaml")
@@ -89,7 +98,7 @@ func Read(text []byte, source string) (*Result, error) {
 		return len(known)
 	}
 	slices.SortStableFunc(c.result.Notes, func(a, b Note) int { return order(a) - order(b) })
-	if server := entry(root.Content[0], "server"); server != nil {
+	if server := entry(root, "server"); server != nil {
 		if port := entry(server, "port"); port != nil {
 			if n, err := strconv.Atoi(port.Value); err == nil && n > 0 && n < 65536 {
 				c.result.Port = n
@@ -348,10 +357,13 @@ func (c *converter) will(base, own string) {
 
 // companions names the plugins that publish through OctoPrint-MQTT.
 func (c *converter) companions(plugins *yaml.Node) {
-	for _, each := range [][2]string{{"mqttpublish", "OctoPrint-MQTTPublish"}, {"mqttsubscribe", "OctoPrint-MQTTSubscribe"}, {"homeassistant", "OctoPrint-HomeAssistant"}} {
+	for _, each := range [][2]string{{"mqttpublish", "OctoPrint-MQTTPublish"}, {"mqttsubscribe", "OctoPrint-MQTTSubscribe"}} {
 		if entry(plugins, each[0]) != nil {
 			c.notes = append(c.notes, Note{"plugins." + each[0], "", fmt.Sprintf("has no counterpart: %s uses the connection of OctoPrint-MQTT; to keep it, leave OctoPrint-MQTT installed, and set its eventActive, progressActive, temperatureActive, metadataActive and lwActive to false", each[1])})
 		}
+	}
+	if entry(plugins, "homeassistant") != nil {
+		c.notes = append(c.notes, Note{"plugins.homeassistant", "", "needs no counterpart: event2mqtt announces the printer to Home Assistant itself; switch OctoPrint-HomeAssistant off in OctoPrint, and remove the device that it has announced: event2mqtt import octoprint FILE --clear-homeassistant"})
 	}
 	disabled := entry(plugins, "_disabled")
 	if disabled == nil || disabled.Kind != yaml.SequenceNode {

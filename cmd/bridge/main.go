@@ -27,6 +27,6 @@ func main() {
 	name := programName(os.Args)
 	if err := newCommand(name).Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, name+": "+err.Error())
-		os.Exit(1)
+		os.Exit(exitStatus(err))
 	}
 }

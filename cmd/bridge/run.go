@@ -51,6 +51,8 @@ with --set mqtt.url=URL.`,
 			Use: "run", Short: "Take events and publish them (the default)", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 		},
+		statusCommand(&f), watchCommand(&f), sendCommand(&f), publishCommand(&f), replayCommand(&f), topicsCommand(&f), clientsCommand(&f),
+		tokenCommand(&f), healthcheckCommand(&f),
 		checkCommand(&f), reloadCommand(&f), refusedCommand(&f), testCommand(&f), schemaCommand(), userCommand(&f), deviceCommand(&f), versionCommand())
 	completions(root)
 	return root

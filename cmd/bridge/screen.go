@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -105,7 +106,7 @@ func (s *screen) show(ctx context.Context, lines <-chan []byte, gapsEnd bool) er
 			}
 			if gap := s.take(line); gap > 0 {
 				if gapsEnd {
-					return errBehind
+					return cmp.Or(s.settle(time.Now()), errBehind)
 				}
 				s.gap(gap)
 			}

@@ -207,14 +207,21 @@ func fateWords(f *api.Fate) string {
 	if f.Rule != nil {
 		text += " by " + ruleWords(f.Rule)
 	}
-	if f.Why != "" {
+	if f.Why != "" && f.Why != dropsIt {
 		text += ": " + shown(f.Why)
 	}
 	return text
 }
 
+// dropsIt is what the API says of a rule that drops an event, which "dropped by
+// rule 1" says as well.
+const dropsIt = "the rule drops it"
+
 // milliseconds is a short time.
 func milliseconds(ms float64) string {
+	if ms < 0.1 {
+		return "under 0.1 ms"
+	}
 	if ms < 10 {
 		return fmt.Sprintf("%.1f ms", ms)
 	}

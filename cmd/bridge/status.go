@@ -123,7 +123,13 @@ func headline(s *api.State) string {
 	if s.Waiting.Count > 0 && b.State != "up" {
 		said = append(said, "Nothing is lost.")
 	}
-	return strings.Join(append(said, counted(s.Rate.Minute, "event")+" in the last minute."), " ")
+	said = append(said, counted(s.Rate.Minute, "event")+" in the last minute.")
+	for _, p := range s.Parts {
+		if p.Kind == "source" && p.State != "up" {
+			said = append(said, fmt.Sprintf("%s %s.", shown(p.Name), map[string]string{"waiting": "is waiting", "failed": "has failed"}[p.State]))
+		}
+	}
+	return strings.Join(said, " ")
 }
 
 func printStatus(w io.Writer, s *api.State) error {

@@ -274,7 +274,7 @@ func passing(err error) bool {
 // follow shows what one connection tells until that ends. If again, a gap ends it.
 func (s *session) follow(ctx context.Context, again bool) error {
 	since := s.since
-	if s.opened && s.screen.known {
+	if s.screen.known {
 		if err := s.missing(ctx); err != nil {
 			return err
 		}

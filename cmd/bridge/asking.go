@@ -57,7 +57,7 @@ func (a *asking) command(cmd *cobra.Command) *cobra.Command {
 		cmd.Args = asUsage(cmd.Args)
 	}
 	if do := cmd.RunE; do != nil {
-		cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.explain(cmd, do(cmd, args)) }
+		cmd.RunE = func(cmd *cobra.Command, args []string) error { return harmlessly(a.explain(do(cmd, args))) }
 	}
 	return cmd
 }
@@ -153,7 +153,7 @@ func localAddress(f *flags) string {
 }
 
 // explain gives an error the exit status that it has, and says what to do.
-func (a *asking) explain(cmd *cobra.Command, err error) error {
+func (a *asking) explain(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -170,7 +170,7 @@ func (a *asking) explain(cmd *cobra.Command, err error) error {
 	if !ok {
 		return err
 	}
-	said := errors.New(shownLines(e.Detail)) // it comes from outside
+	said := errors.New(e.Detail)
 	switch {
 	case e.Status == http.StatusUnauthorized && a.tokenFile != "":
 		return &failure{exitRefused, fmt.Errorf("%w; look into %s", said, a.tokenFile)}
@@ -188,7 +188,20 @@ func (a *asking) explain(cmd *cobra.Command, err error) error {
 	return said
 }
 
-// print prints an answer as JSON, as the program gave it.
+// harmlessError is an error whose text steers no terminal, whoever said it.
+type harmlessError struct{ error }
+
+func (e harmlessError) Error() string { return shownLines(e.error.Error()) }
+func (e harmlessError) Unwrap() error { return e.error }
+
+func harmlessly(err error) error {
+	if err == nil {
+		return nil
+	}
+	return harmlessError{err}
+}
+
+// printJSON prints an answer as JSON, as the program gave it.
 func printJSON(w io.Writer, answer any) error {
 	text, err := json.MarshalIndent(answer, "", "  ")
 	if err == nil {

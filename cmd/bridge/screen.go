@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -105,8 +104,11 @@ func (s *screen) show(ctx context.Context, lines <-chan []byte, gapsEnd bool) er
 				return s.settle(time.Now())
 			}
 			if gap := s.take(line); gap > 0 {
-				if gapsEnd {
-					return cmp.Or(s.settle(time.Now()), errBehind)
+				if err := s.settle(time.Now()); err != nil {
+					return err
+				}
+				if gapsEnd && s.known {
+					return errBehind
 				}
 				s.gap(gap)
 			}

@@ -86,7 +86,6 @@ The exit status is 0 after Ctrl-C, and after --count and --duration.`,
 	flags.StringVar(&w.duration, "duration", "", "end after this time, such as 30s")
 	flags.BoolVar(&w.payload, "payload", false, "print payloads alone, each on a line, as mosquitto_sub does")
 	flags.BoolVar(&w.noReconnect, "no-reconnect", false, "end with a failure when the connection is lost")
-	cmd.MarkFlagsMutuallyExclusive("json", "payload")
 	a.completeFlags(cmd)
 	for _, flag := range []string{"search", "since", "count", "duration"} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions) // fails only for flags that do not exist
@@ -114,6 +113,9 @@ func (w *watching) arguments(_ *cobra.Command, args []string) error {
 
 // check tells what is wrong with what was asked for.
 func (w *watching) check(cmd *cobra.Command) (duration time.Duration, err error) {
+	if w.ask.json && w.payload {
+		return 0, misused("--json and --payload exclude each other")
+	}
 	for _, filter := range w.topics {
 		if !topic.ValidFilter(filter) {
 			return 0, misused("%q is not a topic filter; + stands for one level, # for all that follow", filter)
@@ -315,7 +317,7 @@ func (s *session) follow(ctx context.Context, again bool) error {
 			return
 		}
 	}()
-	err = s.screen.show(ctx, lines, again && s.screen.known)
+	err = s.screen.show(ctx, lines, again)
 	cancel() // which ends the reader
 	why := <-ended
 	if err == nil && errors.Is(why, io.EOF) {

@@ -99,7 +99,10 @@ func (a *asking) target(ctx context.Context, says io.Writer) (t apiclient.Target
 	// program on this machine needs no token.
 	none, noFolder := errors.AsType[*noStateDir](err)
 	locked := errors.Is(err, fs.ErrPermission) || noFolder && none.locked
-	if named, _ := namedStateDir(a.flags.stateDir); named != "" && !locked {
+	if named, _ := namedStateDir(a.flags.stateDir); named != "" {
+		if locked {
+			err = &failure{exitRefused, fmt.Errorf("%w; or ask as root, with sudo, or by the program's address with --url, and its http.token with --token-file if it is on another machine", err)}
+		}
 		return t, err
 	}
 	t.URL = "http://" + localAddress(a.flags)
@@ -112,7 +115,7 @@ func (a *asking) target(ctx context.Context, says io.Writer) (t apiclient.Target
 		return t, nil
 	}
 	if locked {
-		return t, &failure{exitRefused, fmt.Errorf("%w; or name the program's address with --url, and a file with its http.token with --token-file (nothing answers at %s)", err, t.URL)}
+		return t, &failure{exitRefused, fmt.Errorf("%w; or name the program's address with --url, and its http.token with --token-file if it is on another machine (nothing answers at %s)", err, t.URL)}
 	}
 	return t, &failure{exitNotRunning, fmt.Errorf("no event2mqtt runs here: nothing answers at %s, and %w; a program elsewhere is named with --url", t.URL, err)}
 }

@@ -466,6 +466,24 @@ func TestExitStatusesTellWhatWentWrong(t *testing.T) {
 	}
 }
 
+// TestCommandsFindTheProgramWithoutAStateFolder, as in a container, without a token.
+func TestCommandsFindTheProgramWithoutAStateFolder(t *testing.T) {
+	p := startAsked(t, "")
+	ask := func(listen string, args ...string) (int, string) {
+		cmd := exec.Command(binary, args...)
+		cmd.Env = []string{"E2M_HTTP_LISTEN=" + listen} // no HOME
+		out, _ := cmd.CombinedOutput()
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	_, port, _ := strings.Cut(p.http, ":")
+	if status, text := ask("0.0.0.0:"+port, "status"); status != 0 || !strings.Contains(text, "using the event2mqtt at http://localhost:"+port) || !strings.Contains(text, "Accepting events.") {
+		t.Errorf("exit status %d: %s", status, text)
+	}
+	if status, text := ask(fmt.Sprintf("127.0.0.1:%d", freePort(t)), "status"); status != 3 || !strings.Contains(text, "no event2mqtt runs here") || !strings.Contains(text, "--url") {
+		t.Errorf("exit status %d: %s", status, text)
+	}
+}
+
 // TestHealthcheckIsForDocker: silent, 0 or 1, and without a state folder.
 func TestHealthcheckIsForDocker(t *testing.T) {
 	p := startAsked(t, "")

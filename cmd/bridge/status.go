@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
 	"strings"
+	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +21,8 @@ import (
 // statusCommand tells how the running program is.
 func statusCommand(f *flags) *cobra.Command {
 	a := &asking{flags: f}
-	return a.command(&cobra.Command{
+	var watch bool
+	cmd := a.command(&cobra.Command{
 		Use:   "status",
 		Short: "Tell how the running program and all its parts are",
 		Long: `Tells in words whether events are accepted, whether the broker is there and what
@@ -27,34 +33,85 @@ runs, and 4 if it refuses to tell.`,
 		Example: "  event2mqtt status\n  event2mqtt status --json | jq .broker\n  event2mqtt status --url http://printer.lan:8127 --token-file token",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client(cmd)
-			if err != nil {
-				return err
+			if watch && a.json {
+				return misused("--watch is for people; \"%s watch --json\" and \"status --json\" are for programs", cmd.Root().Name())
 			}
-			defer c.Close()
-			var whole json.RawMessage
-			if err := c.Get(cmd.Context(), "state", &whole); err != nil {
-				return err
+			if watch {
+				return a.watchStatus(cmd)
 			}
-			var s api.State
-			if err := json.Unmarshal(whole, &s); err != nil {
-				return fmt.Errorf("read the state: %w", err)
-			}
-			out := cmd.OutOrStdout()
-			if a.json {
-				err = printJSON(out, withoutLatest(whole))
-			} else {
-				err = printStatus(out, &s)
-			}
-			if err != nil {
-				return err
-			}
-			if wrong := ailing(&s); len(wrong) > 0 {
-				return errors.New("not all is well: " + strings.Join(wrong, ", "))
-			}
-			return nil
+			return a.tellStatus(cmd.Context(), cmd, cmd.OutOrStdout())
 		},
 	})
+	cmd.Flags().BoolVar(&watch, "watch", false, "tell again every two seconds, until Ctrl-C")
+	return cmd
+}
+
+// statusEvery is how often --watch tells.
+const statusEvery = 2 * time.Second
+
+// watchStatus tells again and again, at a terminal in the same place. What is wrong
+// ends it only if it is so from the beginning on.
+func (a *asking) watchStatus(cmd *cobra.Command) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	out, tick := cmd.OutOrStdout(), time.NewTicker(statusEvery)
+	defer tick.Stop()
+	for told := false; ; {
+		var page bytes.Buffer
+		if terminalOf(out).is {
+			page.WriteString("\x1b[H\x1b[2J")
+		}
+		err := a.tellStatus(ctx, cmd, &page)
+		switch _, ill := errors.AsType[*ailingError](err); {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil || ill:
+			told = true
+		case !told:
+			return err
+		default:
+			fmt.Fprintln(&page, shownLines(a.explain(err).Error()))
+		}
+		if _, err := fmt.Fprintln(out, page.String()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// ailingError is that something is wrong with the program, which was told.
+type ailingError struct{ what []string }
+
+func (e *ailingError) Error() string { return "something is wrong: " + strings.Join(e.what, ", ") }
+
+// tellStatus asks and tells once.
+func (a *asking) tellStatus(ctx context.Context, cmd *cobra.Command, out io.Writer) error {
+	c, err := a.client(cmd)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var whole json.RawMessage
+	if err := c.Get(ctx, "state", &whole); err != nil {
+		return err
+	}
+	var s api.State
+	if err := json.Unmarshal(whole, &s); err != nil {
+		return fmt.Errorf("read the state: %w", err)
+	}
+	if a.json {
+		err = printJSON(out, withoutLatest(whole))
+	} else {
+		err = printStatus(out, terminalOf(cmd.OutOrStdout()), &s)
+	}
+	if wrong := ailing(&s); err == nil && len(wrong) > 0 {
+		return &ailingError{wrong}
+	}
+	return err
 }
 
 // withoutLatest is the state less the newest events, which are history.
@@ -132,8 +189,7 @@ func headline(s *api.State) string {
 	return strings.Join(said, " ")
 }
 
-func printStatus(w io.Writer, s *api.State) error {
-	at := terminalOf(w)
+func printStatus(w io.Writer, at terminal, s *api.State) error {
 	colour := green
 	if len(ailing(s)) > 0 {
 		colour = red

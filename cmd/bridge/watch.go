@@ -62,7 +62,7 @@ func watchCommand(f *flags) *cobra.Command {
 		Short: "Show events as they happen, and what becomes of each",
 		Long: `Shows each event, and what became of it: delivered, waiting, or held, dropped or
 refused, by which rule and why. Arguments choose topics, such as 'a/+/c', if they
-hold a / or #, and else names of events, such as 'Print*'.
+hold one of / + #, and else names of events, such as 'Print*'.
 
 All stored events are shown, in order: after a lost connection, or if this command
 was too slow, it goes on where it was. What cannot be shown any more is said. Of
@@ -205,6 +205,9 @@ func (w *watching) run(cmd *cobra.Command) error {
 			s.screen.seq, s.screen.known = seq, true
 		}
 		err = s.run(ctx)
+	}
+	if _, output := errors.AsType[*outputError](err); output {
+		return err
 	}
 	if ctx.Err() != nil {
 		err = nil // that is how it ends

@@ -66,8 +66,8 @@ hold one of / + #, and else names of events, such as 'Print*'.
 
 All stored events are shown, in order: after a lost connection, or if this command
 was too slow, it goes on where it was. What cannot be shown any more is said. Of
-events that are not stored, since a rule drops them, those are missing that come
-while it is not connected.
+events that are not stored, since a rule drops or holds them, those are missing
+that come while it is not connected, or too slow.
 
 The exit status is 0 after Ctrl-C, and after --count and --duration.`,
 		Example: "  event2mqtt watch\n  event2mqtt watch 'Print*' --since 10m\n  event2mqtt watch --state dropped --state refused\n" +
@@ -224,6 +224,7 @@ type session struct {
 	since  string // where the first connection begins
 	opened bool   // there was a connection
 	lost   bool   // it was said that there is none any more
+	behind bool   // it was said that it was too slow
 }
 
 // run shows events until ctx or the count ends. The error is why it cannot go on.
@@ -240,6 +241,10 @@ func (s *session) run(ctx context.Context) error {
 		}
 		switch {
 		case errors.Is(err, errBehind):
+			if !s.behind {
+				s.behind = true
+				fmt.Fprintln(s.says, "more comes than is read: it goes on where it was; of events that are not stored, some may be missing")
+			}
 			continue
 		case s.noReconnect || !s.opened || !passing(err):
 			return err

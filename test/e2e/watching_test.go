@@ -175,7 +175,7 @@ func TestWatchShowsWhatMosquittoSubShows(t *testing.T) {
 		}
 	}
 	for _, w := range all[1:] {
-		if status := w.interrupt(); status != 0 || w.says.String() != "" {
+		if status := w.interrupt(); status != 0 || strings.Contains(w.says.String(), "lost") {
 			t.Errorf("exit status %d: %s", status, w.says.String())
 		}
 	}
@@ -208,6 +208,9 @@ func TestAWatchThatIsNotReadLeavesNothingOut(t *testing.T) {
 	}
 	if status := watch.interrupt(); status != 0 {
 		t.Errorf("exit status %d: %s", status, watch.says.String())
+	}
+	if watch.says.String() == "" { // buffers are large here
+		t.Log("it never had to go back, so this shows little")
 	}
 }
 

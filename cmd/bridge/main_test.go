@@ -57,3 +57,28 @@ func TestHelpAndCompletionsNameTheProgram(t *testing.T) {
 		}
 	}
 }
+
+// TestEachCommandThatAsksShowsAnExample in its help, can print JSON, and completes
+// no file names.
+func TestEachCommandThatAsksShowsAnExample(t *testing.T) {
+	root := newCommand("event2mqtt")
+	asks := map[string]bool{}
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.Flags().Lookup("token-file") != nil || c.Name() == "token" || c.Name() == "healthcheck" {
+			asks[c.CommandPath()] = true
+			if !strings.Contains(c.Example, c.CommandPath()) || c.Flags().Lookup("json") == nil || c.ValidArgsFunction == nil && c.Name() != "token" {
+				t.Errorf("%s: example %q", c.CommandPath(), c.Example)
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
+	for _, name := range []string{"watch", "send", "publish", "replay", "replay stop", "replay status", "status", "healthcheck", "clients", "clients kick", "topics", "topics delete", "token"} {
+		if !asks["event2mqtt "+name] {
+			t.Errorf("there is no %s", name)
+		}
+	}
+}

@@ -46,6 +46,8 @@ with --set mqtt.url=URL.`,
 	root.PersistentFlags().StringVar(&f.config, "config", "", "configuration file (YAML); without one, the defaults hold")
 	root.PersistentFlags().StringVar(&f.stateDir, "state-dir", "", "folder for what must survive a restart; run makes it if it is not there. Left out, run uses $STATE_DIRECTORY, else $XDG_STATE_HOME/event2mqtt, else ~/.local/state/event2mqtt; other commands use that of the service if there is one, else that of this user")
 	root.PersistentFlags().StringArrayVar(&f.set, "set", nil, "set an option, over file and environment: --set log.level=debug; may be given again")
+	root.AddCommand(statusCommand(&f), watchCommand(&f), sendCommand(&f), publishCommand(&f), replayCommand(&f), topicsCommand(&f), clientsCommand(&f),
+		tokenCommand(&f), healthcheckCommand(&f)) // they ask the running program
 	root.AddCommand(
 		&cobra.Command{
 			Use: "run", Short: "Take events and publish them (the default)", Args: cobra.NoArgs,

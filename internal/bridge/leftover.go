@@ -152,7 +152,7 @@ func (b *Bridge) serveLeftover(w http.ResponseWriter, r *http.Request) {
 		problem.New(http.StatusMethodNotAllowed, "POST clears what OctoPrint-HomeAssistant has left").Write(w)
 		return
 	}
-	if _, why := b.web.Access.Admit(r); why != nil {
+	if why := b.admitReader(r); why != nil { // an account of the broker may not do it
 		why.Write(w)
 		return
 	}

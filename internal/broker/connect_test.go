@@ -84,7 +84,7 @@ func TestLargeConnectsAreFew(t *testing.T) {
 		}
 		return code
 	}
-	testkit.Eventually(t, "one more is told to come later", func() bool {
+	testkit.Eventually(t, "one more is refused for now", func() bool {
 		if code() == 3 {
 			return true
 		}

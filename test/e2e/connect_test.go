@@ -20,9 +20,9 @@ import (
 // what its MQTT plugin published of the same.
 const recordings = "../../internal/sources/octoprint/testdata/"
 
-// TestConnectIsTakenUpByTheRunningProgram: without naming its configuration, the
+// TestConnectIsAppliedByTheRunningProgram: without naming its configuration, the
 // source is added and connected, and the command says so.
-func TestConnectIsTakenUpByTheRunningProgram(t *testing.T) {
+func TestConnectIsAppliedByTheRunningProgram(t *testing.T) {
 	octo := octotest.New(t, octotest.Options{Frames: octotest.Recording(t, recordings+"transcript.jsonl")[:3]})
 	broker := freePort(t)
 	p := configure(t, fmt.Sprintf("broker: {listen: '127.0.0.1:%d'} # ours\nsources: [{name: w, type: webhook}]\n", broker))
@@ -49,7 +49,7 @@ func TestConnectIsTakenUpByTheRunningProgram(t *testing.T) {
 	if status, out, _ := runOnce(t, "reload", "--state-dir", p.state); status != 0 || !strings.Contains(out, "source octoprint: changed") {
 		t.Errorf("reload: status %d\n%s", status, out)
 	}
-	if status, out, says := runOnce(t, "connect", "octoprint", octo.URL, "--renew", "--state-dir", p.state); status != 0 || !strings.Contains(out, "taken it up: connected") {
+	if status, out, says := runOnce(t, "connect", "octoprint", octo.URL, "--renew", "--state-dir", p.state); status != 0 || !strings.Contains(out, "has applied it: connected") {
 		t.Errorf("renew: status %d\n%s\n%s", status, out, says)
 	}
 	// So it is where the file has the right key, and the program another.
@@ -58,7 +58,7 @@ func TestConnectIsTakenUpByTheRunningProgram(t *testing.T) {
 	testkit.Write(t, filepath.Join(filepath.Dir(p.config), "octoprint.key"), octotest.Key)
 	const reloaded = `"changed":["source octoprint: changed"]`
 	before := strings.Count(p.log.String(), reloaded)
-	if status, out, says := runOnce(t, "connect", "octoprint", octo.URL, "--renew", "--state-dir", p.state); status != 0 || !strings.Contains(out, "has given the key that is in") || strings.Contains(out, "taken it up") || strings.Count(p.log.String(), reloaded) != before+1 {
+	if status, out, says := runOnce(t, "connect", "octoprint", octo.URL, "--renew", "--state-dir", p.state); status != 0 || !strings.Contains(out, "has given the key that is in") || strings.Contains(out, "applied it") || strings.Count(p.log.String(), reloaded) != before+1 {
 		t.Errorf("renew of the same: status %d\n%s\n%s", status, out, says)
 	}
 	// Another program has nothing of it.

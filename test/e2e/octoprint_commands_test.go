@@ -35,7 +35,7 @@ func (r *real) commands(t *testing.T) {
 	})
 	r.watcher.forget()
 	given := 0
-	give := func(command, argument string) (a answered) {
+	give := func(command, argument string) (got answered) {
 		t.Helper()
 		given++
 		id := fmt.Sprint("command ", given)
@@ -49,13 +49,15 @@ func (r *real) commands(t *testing.T) {
 		testkit.OK(t, c.Publish(wire.Publish{Topic: "event2mqtt/octoprint/set/" + command, Payload: []byte(payload + "}"), QoS: 1}))
 		testkit.Eventually(t, command+" is answered", func() bool {
 			for _, m := range r.watcher.all() {
+				var a answered // nothing of the answer before
 				if m.topic == "event2mqtt/octoprint/result" && json.Unmarshal(m.payload, &a) == nil && a.ID == id {
+					got = a
 					return true
 				}
 			}
 			return false
 		})
-		return a
+		return got
 	}
 	does := func(command, argument, event string) {
 		t.Helper()

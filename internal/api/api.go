@@ -92,6 +92,7 @@ func paths() map[string]methods {
 		"openapi.json":              {"GET": (*API).getOpenAPI},
 		"reload":                    {"POST": (*API).postReload},
 		"refused":                   {"GET": (*API).getRefused, "POST": (*API).postRefused},
+		"octoprint-homeassistant":   {"POST": (*API).postLeftover},
 		"session":                   {"POST": (*API).postSession, "DELETE": (*API).deleteSession},
 	}
 }

@@ -55,6 +55,9 @@ type Program interface {
 	Reload(ctx context.Context) (outcome any, ok bool, err error)
 	Refused() (list any, ok bool)
 	DoRefused(ctx context.Context, request []byte) (outcome any, ok bool, err error)
+	// ClearLeftover clears at the broker what the plugin OctoPrint-HomeAssistant
+	// has left there, or looks for it.
+	ClearLeftover(ctx context.Context, request []byte) (report any, ok bool, err error)
 }
 
 // Emitted is an event that was accepted.

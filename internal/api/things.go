@@ -167,6 +167,18 @@ func (a *API) postRefused(w http.ResponseWriter, c call) error {
 	return answer(w, done(ok), outcome)
 }
 
+func (a *API) postLeftover(w http.ResponseWriter, c call) error {
+	text, err := body(w, c, 64<<10)
+	if err != nil {
+		return err
+	}
+	report, ok, err := a.o.Program.ClearLeftover(c.Context(), text)
+	if err != nil {
+		return err
+	}
+	return answer(w, done(ok), report)
+}
+
 // postSession logs in: with JSON, which is answered with it, or with a form,
 // which leads back to the page.
 func (a *API) postSession(w http.ResponseWriter, c call) error {

@@ -106,6 +106,9 @@ func TestEveryPathAnswersAsItIsDescribed(t *testing.T) {
 	h.want(422, "POST", "/refused", `{"do":"drop","ids":["none"]}`)
 	h.want(200, "POST", "/refused", `{"do":"drop","all":true}`)
 	h.want(400, "POST", "/refused", `{"do":"eat"}`)
+	h.want(200, "POST", "/octoprint-homeassistant", `{"prefixes":["homeassistant"],"look_only":true}`, `"broker":""`)
+	h.want(422, "POST", "/octoprint-homeassistant", `{"prefixes":["+"]}`, `"problem":`)
+	h.want(400, "POST", "/octoprint-homeassistant", `x`, "send JSON")
 	h.want(200, "POST", "/session", `{"token":"right"}`)
 	h.want(200, "DELETE", "/session", "")
 	if got, _ := h.call("POST", "/session", "token=right", "Content-Type", "application/x-www-form-urlencoded"); got != http.StatusSeeOther {

@@ -168,7 +168,6 @@ func (b *Bridge) Run(ctx context.Context) error {
 	defer b.commands.Close() // if it could not start
 	b.announcer.open()
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
-	b.web.Handle(control.LeftoverPath, http.HandlerFunc(b.serveLeftover))
 	defer b.serveAPI()()
 	if _, err := b.apply(b.opt.Plan); err != nil {
 		return err

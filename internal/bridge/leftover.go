@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -145,39 +144,20 @@ func (b *Bridge) clearLeftover(ctx context.Context, r leftover.Request) (leftove
 	return leftover.Clear(ctx, at, r), nil
 }
 
-// serveLeftover answers 200 with a report, or 422 with why there is none.
-func (b *Bridge) serveLeftover(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		problem.New(http.StatusMethodNotAllowed, "POST clears what OctoPrint-HomeAssistant has left").Write(w)
-		return
-	}
-	if why := b.admitReader(r); why != nil { // an account of the broker may not do it
-		why.Write(w)
-		return
-	}
-	const most = 64 << 10
+// ClearLeftover implements api.Program.
+func (p program) ClearLeftover(ctx context.Context, text []byte) (any, bool, error) {
 	var request leftover.Request
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	if err == nil {
-		err = json.Unmarshal(text, &request)
+	if err := json.Unmarshal(text, &request); err != nil {
+		return nil, false, problem.New(http.StatusBadRequest, fmt.Sprintf("send JSON with what to look for: %v", err))
 	}
-	if err != nil {
-		problem.New(http.StatusBadRequest, fmt.Sprintf("send JSON with what to look for: %v", err)).Write(w)
-		return
-	}
-	report, err := b.clearLeftover(r.Context(), request)
+	report, err := p.clearLeftover(ctx, request)
 	if err != nil {
 		report.Problem = err.Error()
 	}
 	if !request.LookOnly {
-		b.tellCleared(&report)
+		p.tellCleared(&report)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	if err != nil {
-		w.WriteHeader(http.StatusUnprocessableEntity)
-	}
-	_ = json.NewEncoder(w).Encode(report)
+	return report, err == nil, nil
 }
 
 // tellCleared logs what was cleared.

@@ -20,11 +20,11 @@ func TestOnlyWhoMayClearsWhatAPluginHasLeft(t *testing.T) {
 	}{
 		"a program on this machine": {"POST", "", "", good, 200},
 		"with the token":            {"POST", "a-secret-token", "", good, 200},
-		"with another":              {"POST", "another", "", good, 403},
+		"with another":              {"POST", "another", "", good, 401},
 		"a page":                    {"POST", "", "http://evil.example", good, 403},
 		"another method":            {"GET", "", "", "", 405},
 		"no JSON":                   {"POST", "", "", "x", 400},
-		"too long":                  {"POST", "", "", `{"nodes":["` + strings.Repeat("x", 70_000) + `"]}`, 400},
+		"too long":                  {"POST", "", "", `{"nodes":["` + strings.Repeat("x", 70_000) + `"]}`, 413},
 		"a wildcard":                {"POST", "", "", `{"prefixes":["#"]}`, 422},
 		"a long watch":              {"POST", "", "", `{"prefixes":["a"],"watch":3600000000000}`, 422},
 	} {

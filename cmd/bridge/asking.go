@@ -28,9 +28,6 @@ import (
 // state folder, so that nobody has to type an address or a token, and elsewhere by
 // --url.
 
-// exitNotRunning is the exit status of a command that found no program to ask.
-const exitNotRunning = 3
-
 // tokenVariable holds the token for --url. It is the one that sets http.token, as
 // any other with this prefix would be an option that does not exist.
 const tokenVariable = "E2M_HTTP_TOKEN"
@@ -52,10 +49,6 @@ func (a *asking) command(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&a.tokenFile, "token-file", "", "file with the http.token of the program at --url; left out, it is $"+tokenVariable)
 	cmd.Flags().BoolVar(&a.json, "json", false, "print JSON")
 	_ = cmd.RegisterFlagCompletionFunc("url", cobra.NoFileCompletions) // fails only for flags that do not exist
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &failure{exitUsage, err} })
-	if cmd.Args != nil {
-		cmd.Args = asUsage(cmd.Args)
-	}
 	if do := cmd.RunE; do != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error { return harmlessly(a.explain(do(cmd, args))) }
 	}

@@ -64,7 +64,7 @@ it is refused, or if nobody allows it in time.`,
   event2mqtt connect octoprint http://192.168.1.20:5000 --name ender --config config.yaml
   event2mqtt connect octoprint https://pi.example/octoprint/ --ca /etc/ssl/own-ca.pem
   event2mqtt connect octoprint http://octopi.local --renew`,
-		Args: asUsage(needs("URL", false)),
+		Args: needs("URL", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if print && renew {
 				return misused("--print writes nothing, and --renew replaces a key; give one of them")
@@ -109,7 +109,6 @@ type octoPrintSetup struct {
 }
 
 func (c *octoPrintSetup) addFlags(cmd *cobra.Command) {
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &failure{exitUsage, err} })
 	cmd.Flags().StringVar(&c.name, "name", "", "the name of the source (default octoprint, or octoprint-2 if there is one of that name)")
 	cmd.Flags().StringVar(&c.keyFile, "key-file", "", "the file that gets the key (default NAME.key beside the configuration); if it holds one already, that is used, and OctoPrint is not asked")
 	cmd.Flags().StringVar(&c.user, "user", "", "the user of OctoPrint whose key it is to be; the dialog is for that user alone")

@@ -30,7 +30,7 @@ token nor the state folder: where there is none, it asks at http.listen of
 A broker that is away is no reason to restart anything: "event2mqtt status"
 tells of that.`,
 		Example: "  event2mqtt healthcheck\n  HEALTHCHECK CMD [\"/event2mqtt\", \"healthcheck\"]      # in a Dockerfile",
-		Args:    cobra.NoArgs,
+		Args:    func(cmd *cobra.Command, args []string) error { return unhealthy(cobra.NoArgs(cmd, args)) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthPatience)
 			defer cancel()
@@ -51,7 +51,17 @@ tells of that.`,
 	cmd.Flags().StringVar(&a.url, "url", "", "ask the program at this address, such as http://printer.lan:8127")
 	cmd.Flags().BoolVar(&a.json, "json", false, "print JSON")
 	_ = cmd.RegisterFlagCompletionFunc("url", cobra.NoFileCompletions) // fails only for flags that do not exist
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return unhealthy(err) })
 	return cmd
+}
+
+// unhealthy is an error with the exit status 1, also if the command line is wrong:
+// Docker reserves 2.
+func unhealthy(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{1, err}
 }
 
 // healthAddress is where to ask. What the program has noted in a state folder that

@@ -58,7 +58,7 @@ would remove.`,
   event2mqtt import octoprint config.yaml --url http://octopi.local --config config.yaml
   event2mqtt import octoprint --clear-homeassistant --print
   event2mqtt import octoprint ~/.octoprint/config.yaml --clear-homeassistant`,
-		Args: asUsage(other.args),
+		Args: other.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := other.misuse(cmd); err != nil {
 				return err

@@ -32,11 +32,11 @@ id stands for all of these.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := stateDir(f.stateDir, cmd.ErrOrStderr(), false)
 			if err != nil {
-				return err
+				return unasked(err)
 			}
 			list, err := control.Refused(cmd.Context(), dir)
 			if err != nil {
-				return whyNotAsked(dir, err)
+				return unasked(whyNotAsked(dir, err))
 			}
 			return printRefused(cmd, list)
 		},
@@ -93,15 +93,15 @@ func refusedDo(f *flags, do, done string) *cobra.Command {
 		Example: "  event2mqtt refused " + do + " --all",
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			if all == (len(ids) > 0) {
-				return fmt.Errorf("say which: the ids that \"event2mqtt refused\" lists, or --all")
+				return misused("say which: the ids that \"event2mqtt refused\" lists, or --all")
 			}
 			dir, err := stateDir(f.stateDir, cmd.ErrOrStderr(), false)
 			if err != nil {
-				return err
+				return unasked(err)
 			}
 			o, err := control.DoRefused(cmd.Context(), dir, control.RefusedRequest{Do: do, IDs: ids, All: all})
 			if err != nil {
-				return whyNotAsked(dir, err)
+				return unasked(whyNotAsked(dir, err))
 			}
 			if len(o.Done) > 0 || o.Problems == nil {
 				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", counted(len(o.Done), "event"), done); err != nil {

@@ -56,6 +56,7 @@ with --set mqtt.url=URL.`,
 		checkCommand(&f), reloadCommand(&f), refusedCommand(&f), testCommand(&f), schemaCommand(), userCommand(&f), deviceCommand(&f),
 		connectCommand(&f), importCommand(&f), versionCommand())
 	completions(root)
+	misuses(root)
 	return root
 }
 

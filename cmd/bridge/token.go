@@ -43,12 +43,12 @@ that is there is kept. The token itself is not printed.
 Programs on this machine need none. Everybody who has the token may do all that
 the page and the API offer.`,
 		Example: "  event2mqtt token\n  event2mqtt token /etc/event2mqtt/http_token",
-		Args: asUsage(func(cmd *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("there is more than one FILE: %s", strings.Join(args, " "))
 			}
 			return nil
-		}),
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := strings.Join(args, "")
 			dir, err := stateDir(f.stateDir, io.Discard, path == "")
@@ -73,7 +73,6 @@ the page and the API offer.`,
 		},
 	}
 	cmd.Flags().BoolVar(&a.json, "json", false, "print JSON")
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &failure{exitUsage, err} })
 	return cmd
 }
 

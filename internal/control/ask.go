@@ -131,6 +131,8 @@ func ask(ctx context.Context, stateDir, method, path string, body, answer any) e
 	status := response.StatusCode
 	if err == nil && (status == http.StatusOK || status == http.StatusUnprocessableEntity || status == http.StatusServiceUnavailable && path == ReadyPath) {
 		err = json.Unmarshal(text, answer)
+	} else if err == nil && (status == http.StatusUnauthorized || status == http.StatusForbidden) {
+		err = fmt.Errorf("%w: %s", ErrRefused, bytes.TrimSpace(text))
 	} else if err == nil {
 		err = fmt.Errorf("event2mqtt answers %s: %s", response.Status, bytes.TrimSpace(text))
 	}

@@ -25,6 +25,9 @@ const fileName = "control.json"
 // ErrNotRunning tells that no program uses the state folder.
 var ErrNotRunning = errors.New("no event2mqtt runs with this state folder; is --state-dir right?")
 
+// ErrRefused tells that the program which runs does not do what it is asked.
+var ErrRefused = errors.New("the running event2mqtt refuses it")
+
 // Content is what a running program tells about itself.
 type Content struct {
 	URL   string `json:"url"`

@@ -197,13 +197,22 @@ func TestExitStatusesTellWhatWentWrong(t *testing.T) {
 	defer old.Close()
 	defer other.Close()
 	nobody := fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
-	for _, command := range [][]string{{"status"}, {"watch"}, {"send", "E"}, {"publish", "a", "b"}, {"replay", "--since", "1h"}, {"clients"}, {"topics"}, {"clients", "kick", "x"}, {"replay", "stop"}} {
+	// A folder whose note has another token is refused, and one whose program was
+	// killed is of none that runs.
+	refuses, killed := t.TempDir(), t.TempDir()
+	for dir, content := range map[string]string{refuses: fmt.Sprintf(`{"url":%q,"token":"wrong"}`, url), killed: fmt.Sprintf(`{"url":%q,"token":"x"}`, nobody)} {
+		testkit.OK(t, os.WriteFile(filepath.Join(dir, "control.json"), []byte(content), 0o600))
+	}
+	local := map[string]bool{"reload": true, "refused": true} // these know no --url
+	for _, command := range [][]string{{"reload"}, {"refused"}, {"refused", "send", "--all"}, {"refused", "drop", "ID"}, {"status"}, {"watch"}, {"send", "E"}, {"publish", "a", "b"}, {"replay", "--since", "1h"}, {"clients"}, {"topics"}, {"clients", "kick", "x"}, {"replay", "stop"}} {
 		for _, c := range []struct {
 			status int
 			says   string
 			args   []string
 		}{
-			{3, "no event2mqtt runs with the state folder", []string{"--state-dir", t.TempDir()}},
+			{3, "no event2mqtt runs with th", []string{"--state-dir", t.TempDir()}},
+			{3, "", []string{"--state-dir", killed}},
+			{4, "the token is not right", []string{"--state-dir", refuses}},
 			{3, "nothing answers at " + nobody, []string{"--url", nobody}},
 			{4, "the token is not right; it is http.token of the configuration; look into " + wrong, []string{"--url", url, "--token-file", wrong}},
 			{1, "older version", []string{"--url", old.URL}},
@@ -212,8 +221,11 @@ func TestExitStatusesTellWhatWentWrong(t *testing.T) {
 			{2, "--token-file", []string{"--url", url, "--token-file", "/nowhere"}},
 			{2, "unknown flag", []string{"--nope"}},
 		} {
-			if c.status == 4 && command[0] != "status" && command[0] != "watch" {
+			if c.status == 4 && (command[0] == "watch" && c.args[0] != "--url" || command[0] != "status" && command[0] != "watch" && command[0] != "reload") {
 				continue // five wrong ones lock out
+			}
+			if local[command[0]] && c.args[0] == "--url" {
+				continue
 			}
 			status, _, says := runOnce(t, append(slices.Clone(command), c.args...)...)
 			if status != c.status || !strings.Contains(says, c.says) || strings.Count(says, "\n") > 2 {
@@ -223,11 +235,20 @@ func TestExitStatusesTellWhatWentWrong(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"send"}, {"send", "E", "x"}, {"send", "E", "{"}, {"send", "E", "a=1", "a=2"}, {"send", "E", "--wait", "2h"}, {"send", "E", "--source", "nobody"}, {"publish", "a"}, {"publish", "a/#", "x"},
+		{"refused", "send"}, {"refused", "x"}, {"reload", "x"}, {"reload", "--nope"}, {"check", "x"}, {"check", "--nope"}, {"nonsense"}, {"--nope"}, {"user", "add"}, {"device", "add"}, {"connect", "octoprint"},
+		{"import", "octoprint"}, {"import", "x"}, {"test"}, {"schema", "x"}, {"version", "x"}, {"token", "a", "b"}, {"topics", "--nope"},
 		{"publish", "a", "x", "--qos", "3"}, {"replay"}, {"replay", "--since", "soon"}, {"replay", "--seq", "1", "--event", "x"}, {"replay", "--since", "1h", "--rate", "0"}, {"watch", "a/#/b"},
 		{"watch", "a/#", "Print*"}, {"watch", "--state", "gone"}, {"watch", "-n", "0"}, {"watch", "--since", "soon"}, {"watch", "--json", "--payload"}, {"topics", "a", "b"}, {"clients", "kick"}, {"status", "x"},
 	} {
 		p.do(2, args...)
 	}
+	for _, args := range [][]string{{"healthcheck", "x"}, {"healthcheck", "--nope"}} {
+		p.do(1, args...) // Docker reserves 2
+	}
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	testkit.OK(t, os.WriteFile(bad, []byte("nonsense: 1\n"), 0o600))
+	p.do(1, "check", "--config", bad)
+	p.do(1, "run", "--config", bad)
 	// A killed program leaves its note behind.
 	p.kill()
 	if _, says := p.do(3, "status"); !strings.Contains(says, "does not run any more") {

@@ -114,8 +114,8 @@ func (p *asked) ready(watches ...*running) {
 	}
 }
 
-// TestWatchShowsWhatMosquittoSubShows, in order and with none left out, while 2,000
-// events come in a second.
+// TestWatchShowsWhatMosquittoSubShows, and so does curl with the API's stream and
+// subscription, in order and with none left out, while 2,000 events come in a second.
 func TestWatchShowsWhatMosquittoSubShows(t *testing.T) {
 	const rate, seconds, senders = 2000, 3, 8
 	p := startAsked(t, "")
@@ -123,7 +123,10 @@ func TestWatchShowsWhatMosquittoSubShows(t *testing.T) {
 	sub := begin(t, need(t, "mosquitto_sub"), "-p", port, "-t", "event2mqtt/event/#", "-q", "1", "-i", "compare").read()
 	payloads := begin(t, binary, "watch", "event2mqtt/event/#", "--payload", "--state-dir", p.state).read()
 	objects := begin(t, binary, "watch", "--json", "--state-dir", p.state).read()
-	all := []*running{sub, payloads, objects}
+	curl := need(t, "curl")
+	stream := begin(t, curl, "-sN", "http://"+p.http+"/api/v1/stream").read()
+	subscription := begin(t, curl, "-sN", "http://"+p.http+"/api/v1/subscribe?topic=event2mqtt/event/%23").read()
+	all := []*running{sub, payloads, objects, stream, subscription}
 	p.ready(all...)
 	began := time.Now()
 	var wg sync.WaitGroup
@@ -145,7 +148,7 @@ func TestWatchShowsWhatMosquittoSubShows(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%.0f events a second were accepted", rate*seconds/time.Since(began).Seconds())
-	var got [3][]string
+	var got [5][]string
 	for i, r := range all {
 		for len(got[i]) < rate*seconds {
 			line := r.next()
@@ -162,6 +165,18 @@ func TestWatchShowsWhatMosquittoSubShows(t *testing.T) {
 					t.Logf("%s: %s", e.Fate.State, line) // a slow machine
 				}
 			}
+			if r == stream || r == subscription {
+				var item struct {
+					Type    string
+					Payload json.RawMessage
+				}
+				if err := json.Unmarshal([]byte(line), &item); err != nil || item.Type == "gap" {
+					t.Fatalf("%v: %s", err, line)
+				}
+				if line = string(item.Payload); item.Type != "event" && item.Type != "message" {
+					continue
+				}
+			}
 			if strings.Contains(line, `"Many"`) {
 				got[i] = append(got[i], line)
 			}
@@ -174,7 +189,7 @@ func TestWatchShowsWhatMosquittoSubShows(t *testing.T) {
 			}
 		}
 	}
-	for _, w := range all[1:] {
+	for _, w := range all[1:3] {
 		if status := w.interrupt(); status != 0 || strings.Contains(w.says.String(), "lost") {
 			t.Errorf("exit status %d: %s", status, w.says.String())
 		}

@@ -56,6 +56,22 @@ func TestTheProgramPublishesHowItIs(t *testing.T) {
 	testkit.Eventually(t, "it is right again", over)
 }
 
+// TestWithoutAFileAReloadIsNoProblem: who asks is told that there is nothing to
+// reload, and the program is as well as before.
+func TestWithoutAFileAReloadIsNoProblem(t *testing.T) {
+	h := newRigWith(t, plain, t.TempDir(), BuiltIn(), func(b *Bridge) { b.opt.Load = nil })
+	o, err := h.Reload(t.Context())
+	if err != nil || o.OK || len(o.Problems) != 1 || !strings.Contains(o.Problems[0], "--config FILE") {
+		t.Errorf("%v %+v", err, o)
+	}
+	if refused := (program{h.Bridge}).State().Config.Refused; refused != nil {
+		t.Errorf("the state names a rejected configuration: %+v", refused)
+	}
+	if why := h.trouble(h.running()); why != "" {
+		t.Error(why)
+	}
+}
+
 // TestTheLogIsPublishedIfThatIsConfigured: warnings and errors, a few of many.
 func TestTheLogIsPublishedIfThatIsConfigured(t *testing.T) {
 	var tap atomic.Pointer[func([]byte)]

@@ -85,17 +85,22 @@ func (b *Bridge) takeReloads(ctx context.Context) {
 	}
 }
 
+// noFile is what there is to say where nothing can be reloaded. Nothing is wrong
+// with the program then, and no state says so.
+const noFile = "the program runs without a configuration file; start it with --config FILE"
+
 func (b *Bridge) reload(ctx context.Context, by string) control.Outcome {
+	if b.opt.Load == nil {
+		b.log.Warn().Str("by", by).Msg("nothing is reloaded: " + noFile)
+		return control.Outcome{Time: time.Now(), Problems: []string{noFile}}
+	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
 	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
 	began := time.Now()
 	o := control.Outcome{Time: began}
-	err := errors.New("the program runs without a configuration file; start it with --config FILE")
-	if b.opt.Load != nil {
-		var plan *Plan
-		if plan, err = b.load(ctx); err == nil {
-			o.Changed, err = b.apply(plan)
-		}
+	plan, err := b.load(ctx)
+	if err == nil {
+		o.Changed, err = b.apply(plan)
 	}
 	b.warn()
 	o.OK, o.TookMS = err == nil, float64(time.Since(began).Microseconds())/1000

@@ -93,12 +93,33 @@ func (a *announcer) compare(in *sinks.Incoming) {
 		return
 	}
 	booted := time.Now().Add(-time.Since(a.began)) // by a clock that may have been set since
-	if in.Retained && (!a.noted || !time.UnixMilli(n.At).After(booted)) || a.cloned {
+	if in.Retained && (!a.noted || !time.UnixMilli(n.At).After(booted)) {
 		return
 	}
-	a.cloned, a.answering = true, true
-	a.log.Error().Str("installation", a.id).Msg("another event2mqtt announces the same devices to Home Assistant: its state folder is a copy of this one's, as on a cloned card. Remove installation_id, client_id and homeassistant.json from the copy's state folder, and start it again")
-	a.poke()
+	if a.other.IsZero() {
+		a.log.Error().Str("installation", a.id).Msg("another event2mqtt announces the same devices to Home Assistant: its state folder is a copy of this one's, as on a cloned card. Stop the copy, remove installation_id, client_id, homeassistant.json and *.retained.json from its state folder, give it a publish.base_topic of its own, and start it again")
+		a.poke() // the other one is to hear of this one
+	}
+	a.other = time.Now()
+}
+
+// watchOther publishes the note again while there is another program with this
+// id, for the other does so too, and notices when it has ended. It returns when
+// to look again; 0 is never.
+func (a *announcer) watchOther() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.other.IsZero():
+		return 0
+	case time.Since(a.other) > 3*a.pace.note:
+		a.other, a.renoted = time.Time{}, time.Time{}
+		a.log.Info().Str("installation", a.id).Msg("no other event2mqtt announces the same devices to Home Assistant any more")
+		return 0
+	case time.Since(a.renoted) >= a.pace.note:
+		a.note, a.renoted = a.newNote(), time.Now()
+	}
+	return a.pace.note
 }
 
 // linkChanged takes it that the main sink is, or is no more, connected.

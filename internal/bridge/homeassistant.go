@@ -1,10 +1,12 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/homeassistant"
+	"event2mqtt/internal/homeassistant/store"
 	"event2mqtt/internal/learned"
 	"event2mqtt/internal/retry"
 	"event2mqtt/internal/sinks"
@@ -32,10 +35,11 @@ type announcerPace struct {
 	birth  time.Duration // at most, between Home Assistant's start and the answer; the moment is random
 	step   time.Duration // what Home Assistant has for one step before the next
 	status time.Duration // between two looks at the program's own state
+	note   time.Duration // between two notes to another program that has this one's id
 }
 
 var usualPace = announcerPace{
-	quiet: time.Second, latest: 5 * time.Second, gap: 3 * time.Second, birth: 5 * time.Second, step: 2 * time.Second, status: 10 * time.Second,
+	quiet: time.Second, latest: 5 * time.Second, gap: 3 * time.Second, birth: 5 * time.Second, step: 2 * time.Second, status: 10 * time.Second, note: time.Minute,
 }
 
 // announcer announces devices. run is its goroutine.
@@ -50,21 +54,22 @@ type announcer struct {
 	id    string        // of the installation
 	off   bool          // nothing is announced
 
-	mu        sync.Mutex
-	there     bool // Home Assistant is certain to hear what is published now
-	born      bool // it has started, and was not answered
-	noted     bool // the own note is at the broker since this run began
-	cloned    bool // another program has this installation's id,
-	answering bool // and is to hear of it
-	wants     subjects
+	mu    sync.Mutex
+	there bool      // Home Assistant is certain to hear what is published now
+	born  bool      // it has started, and was not answered
+	noted bool      // the own note is at the broker since this run began
+	other time.Time // when another program with this installation's id was heard last; zero is none
+	wants subjects
 
 	// Of run:
 	memory     *homeassistant.Memory // of what is announced, as the file has it
 	link       sinks.Talker          // that is listened on
 	connection uint64                // that was looked at last; 0 is none
 	note       []byte                // of this run, as it was published last
+	renoted    time.Time             // when that was for the other program
 	raise      bool                  // what may not have been heard is to be announced once more
 	reported   map[string]bool       // keys of states
+	shown      map[string]string     // sources of the devices that the log has told of, by id
 	settled    bool                  // what was announced before this run is compared with what is now
 	keeping    retry.Loop            // of the memory's file
 	last       time.Time             // when anything was announced
@@ -93,15 +98,15 @@ func (a *announcer) poke() {
 // open reads what was announced before. It is called before anything runs.
 func (a *announcer) open() {
 	var err error
-	a.memory, err = homeassistant.Load(a.b.stateDir)
+	a.memory, err = store.Load(a.b.stateDir)
 	switch {
-	case errors.Is(err, homeassistant.ErrNewer):
+	case errors.Is(err, store.ErrNewer):
 		a.off = true
 		a.log.Error().Err(err).Msg("nothing is announced to Home Assistant; install that version, or remove the file and the devices in Home Assistant")
 	case err != nil:
 		a.log.Error().Err(err).Msg("what was announced to Home Assistant before is not known any more; what has changed since then may stay there")
 	}
-	if a.id, err = homeassistant.Installation(a.b.stateDir); err != nil {
+	if a.id, err = store.Installation(a.b.stateDir); err != nil {
 		a.off = true
 		a.log.Error().Err(err).Msg("nothing is announced to Home Assistant until the program is started again")
 	}
@@ -115,8 +120,12 @@ func (a *announcer) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
+		again := a.watchOther()
 		if pause := a.announce(ctx); pause > 0 {
-			timer.Reset(pause)
+			again = pause
+		}
+		if again > 0 {
+			timer.Reset(again)
 		}
 		a.last = time.Now()
 		select {
@@ -179,18 +188,12 @@ func (a *announcer) announce(ctx context.Context) (again time.Duration) {
 func (a *announcer) follow() {
 	talker, _, connection := a.sink()
 	a.listen(talker)
-	a.mu.Lock()
-	if a.answering { // the other one is to hear of this one
-		a.answering = false
-		a.note = a.newNote()
-	}
-	a.mu.Unlock()
 	if connection == a.connection {
 		return
 	}
 	a.connection = connection
 	if connection > 0 { // Home Assistant may be there since long
-		a.raise = a.memory.Haunted()
+		a.raise = a.memory.HasUnheard()
 		a.note = a.newNote()
 	}
 }
@@ -204,7 +207,8 @@ func (a *announcer) answer(ctx context.Context) {
 	a.mu.Lock()
 	a.born = false
 	a.mu.Unlock()
-	a.raise = a.memory.Haunted()
+	a.raise = a.memory.HasUnheard()
+	a.log.Info().Msg("Home Assistant has started; all devices are announced to it again")
 	a.b.states.Again()
 }
 
@@ -231,15 +235,15 @@ func (a *announcer) round() (more bool, err error) {
 	}
 	raising, heard := a.raise, a.isHeard()
 	if raising {
-		wanted = a.memory.Raise(wanted, setup.Topic)
+		wanted = a.memory.WithUnheard(wanted, setup.Topic)
 	}
 	next := a.memory.Clone()
 	messages, more := next.Round(wanted, heard)
 	if raising && heard {
-		next.Lay()
+		next.Heard()
 	}
 	if !reflect.DeepEqual(next, a.memory) {
-		if err := next.Save(a.b.stateDir); err != nil {
+		if err := store.Save(a.b.stateDir, next); err != nil {
 			return false, err
 		}
 	}
@@ -296,10 +300,38 @@ func (a *announcer) report(messages map[string]homeassistant.Published, discover
 		a.log.Error().Err(err).Msg("not all devices are announced to Home Assistant")
 	}
 	a.reported = reported
+	a.tell(messages)
 	if !a.settled {
 		a.settled = true
 		a.b.states.Settle(event.DiscoverySource) // what is not reported now is no more
 	}
+}
+
+// tell logs which devices are announced, and which are no more.
+func (a *announcer) tell(messages map[string]homeassistant.Published) {
+	shown := map[string]string{}
+	for id := range messages {
+		shown[id] = cmp.Or(a.memory.Shown[id].Source, event.OwnSource)
+	}
+	fresh, gone := missing(shown, a.shown), missing(a.shown, shown)
+	a.shown = shown
+	if len(fresh) > 0 {
+		a.log.Info().Strs("devices", fresh).Msg("announced to Home Assistant")
+	}
+	if len(gone) > 0 {
+		a.log.Info().Strs("devices", gone).Msg("removed from Home Assistant")
+	}
+}
+
+// missing are the values, in order, whose keys another map does not have.
+func missing(of, in map[string]string) (all []string) {
+	for key, value := range of {
+		if _, there := in[key]; !there {
+			all = append(all, value)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // await waits until the broker has all of a step, and then for as long as Home

@@ -97,7 +97,7 @@ func (b *Bridge) trouble() string {
 func (a *announcer) isCloned() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.cloned
+	return !a.other.IsZero()
 }
 
 // commandReload is the command of the program itself.

@@ -55,6 +55,8 @@ func (p *Plan) warnOfSurprises() {
 	p.warnOfOpenSources()
 	p.warnOfCircles()
 	p.warnOfMixedEvents()
+	p.warnOfDivertedEvents()
+	p.warnOfNoWill()
 	p.warnOfSinks()
 }
 

@@ -1,9 +1,8 @@
 // Package homeassistant makes of devices what Home Assistant's MQTT discovery
 // wants to be told of them (its device-based form, since 2024.11), and decides
 // what is to be published, and when, so that nothing of what was announced
-// before is left behind (memory.go). It is pure: it knows no broker, no file but
-// its memory, and no clock; who uses it publishes what it says as retained
-// messages.
+// before is left behind (memory.go). It is pure: it knows no broker, no file and
+// no clock; who uses it publishes what it says as retained messages.
 package homeassistant
 
 import (
@@ -12,7 +11,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"slices"
 	"strings"
 	"unicode"
 
@@ -84,8 +82,12 @@ type Message struct {
 
 // Payload is the message as it is published.
 func (m *Message) Payload() []byte {
-	head := bytes.TrimSuffix(m.Head, []byte("}"))
-	return slices.Concat(head, []byte(`,"components":`), encode(m.Components), []byte("}"))
+	all := map[string]json.RawMessage{}
+	if err := json.Unmarshal(m.Head, &all); err != nil || all == nil {
+		all = map[string]json.RawMessage{} // of a damaged memory
+	}
+	all["components"] = encode(m.Components)
+	return encode(all)
 }
 
 // ID makes an id of any name. Equal names have equal ids, and others others.

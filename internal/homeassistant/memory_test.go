@@ -2,17 +2,14 @@ package homeassistant_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand"
-	"os"
-	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
 	"event2mqtt/internal/device"
 	"event2mqtt/internal/homeassistant"
+	"event2mqtt/internal/homeassistant/store"
 )
 
 // assistant behaves as Home Assistant was seen to: it forgets an entity only if
@@ -127,11 +124,11 @@ func (b *bridge) announce(raise bool) {
 	for range 20 {
 		wanted := b.wanted()
 		if raise {
-			wanted = b.memory.Raise(wanted, b.setup.Topic)
+			wanted = b.memory.WithUnheard(wanted, b.setup.Topic)
 		}
 		messages, more := b.memory.Round(wanted, b.heard)
 		if raise && b.heard {
-			b.memory.Lay()
+			b.memory.Heard()
 		}
 		b.publish(messages)
 		if !more && !raise {
@@ -161,10 +158,10 @@ func (b *bridge) publish(messages map[string]homeassistant.Published) {
 // reopen is a restart of the program.
 func (b *bridge) reopen() {
 	dir := b.t.TempDir()
-	if err := b.memory.Save(dir); err != nil {
+	if err := store.Save(dir, b.memory); err != nil {
 		b.t.Fatal(err)
 	}
-	m, err := homeassistant.Load(dir)
+	m, err := store.Load(dir)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -218,7 +215,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			do("birth")
 			a.start(b.retained)
 			b.heard = true
-			b.announce(b.memory.Haunted())
+			b.announce(b.memory.HasUnheard())
 		}
 		for range 30 {
 			switch r.Intn(6) {
@@ -233,7 +230,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				do("restart")
 				b.reopen()
 				b.heard = false // it may be there, or not
-				b.announce(b.memory.Haunted())
+				b.announce(b.memory.HasUnheard())
 			default:
 				do("%s", b.change(r))
 				b.announce(false)
@@ -275,10 +272,10 @@ func TestADeviceMovesInTwoSteps(t *testing.T) {
 		t.Fatalf("on its way: %d messages, more %v", len(messages), more)
 	}
 	dir := t.TempDir() // a crash now
-	if err := m.Save(dir); err != nil {
+	if err := store.Save(dir, m); err != nil {
 		t.Fatal(err)
 	}
-	m, err := homeassistant.Load(dir)
+	m, err := store.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,36 +285,6 @@ func TestADeviceMovesInTwoSteps(t *testing.T) {
 	messages, more := m.Round(at("ha"), true)
 	if more || messages["mk4"].Topic != "ha/device/event2mqtt_0a1b2c3d4e_mk4/config" {
 		t.Fatalf("%v, more %v", messages, more)
-	}
-}
-
-// TestTheMemoryOutlivesTheProgram, is set aside when it is damaged, and refused
-// when a newer version wrote it.
-func TestTheMemoryOutlivesTheProgram(t *testing.T) {
-	dir := t.TempDir()
-	m := homeassistant.NewMemory()
-	d := printer()
-	w := setup.Announce(thing("mk4", d))
-	w.Source, w.Device = "mk4", &d
-	m.Round(map[string]homeassistant.Message{"mk4": w}, false)
-	m.Round(nil, false)
-	m.Round(map[string]homeassistant.Message{"other": w}, false)
-	if err := m.Save(dir); err != nil {
-		t.Fatal(err)
-	}
-	if again, err := homeassistant.Load(dir); err != nil || !reflect.DeepEqual(m, again) {
-		t.Fatalf("%v\n%+v\n%+v", err, m, again)
-	}
-	path := filepath.Join(dir, "homeassistant.json")
-	for text, aside := range map[string]bool{"{": true, `{"format":0}`: true, `{"format":1,"shown":null}`: true, "": true, `{"format":2,"shown":{}}`: false} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		m, err := homeassistant.Load(dir)
-		_, gone := os.Stat(path)
-		if err == nil || m == nil || len(m.Shown) > 0 || (gone != nil) != aside || errors.Is(err, homeassistant.ErrNewer) == aside {
-			t.Errorf("%q: %v, set aside: %v", text, err, gone != nil)
-		}
 	}
 }
 
@@ -331,25 +298,5 @@ func TestIdsDoNotMeet(t *testing.T) {
 			t.Errorf("%q has the id %q, as has %q", name, id, other)
 		}
 		seen[id] = name
-	}
-}
-
-// TestTheInstallationHasOneID, kept in the state folder, whatever becomes of the
-// file.
-func TestTheInstallationHasOneID(t *testing.T) {
-	dir := t.TempDir()
-	if homeassistant.PeekInstallation(dir) != "" {
-		t.Error("looking makes one")
-	}
-	first, err := homeassistant.Installation(dir)
-	again, err2 := homeassistant.Installation(dir)
-	if err != nil || err2 != nil || first != again || homeassistant.PeekInstallation(dir) != first {
-		t.Errorf("%q, %v; %q, %v", first, err, again, err2)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "installation_id"), []byte("a/b#\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if id, err := homeassistant.Installation(dir); err != nil || strings.ContainsAny(id, "/#") {
-		t.Errorf("a damaged file gives %q, %v", id, err)
 	}
 }

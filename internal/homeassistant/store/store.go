@@ -1,6 +1,9 @@
-package homeassistant
+// Package store keeps on disk what was announced to Home Assistant, and the id of
+// this installation. What these mean is decided in package homeassistant.
+package store
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -14,6 +17,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"event2mqtt/internal/config/file"
+	"event2mqtt/internal/homeassistant"
 )
 
 // Names of files in the state folder.
@@ -34,13 +38,13 @@ var ErrNewer = errors.New("it was written by a newer event2mqtt")
 // stored is the content of the file.
 type stored struct {
 	Format int `json:"format"`
-	*Memory
+	*homeassistant.Memory
 }
 
 // Load reads the memory in a state folder. It always returns one. The error is
 // ErrNewer, with which the file must not be written, or says why the file was
 // set aside; none if there is no file.
-func Load(dir string) (*Memory, error) {
+func Load(dir string) (*homeassistant.Memory, error) {
 	path := filepath.Join(dir, fileMemory)
 	m, err := read(path)
 	if err == nil || errors.Is(err, ErrNewer) {
@@ -52,27 +56,27 @@ func Load(dir string) (*Memory, error) {
 }
 
 // Peek is Load that changes nothing.
-func Peek(dir string) (*Memory, error) { return read(filepath.Join(dir, fileMemory)) }
+func Peek(dir string) (*homeassistant.Memory, error) { return read(filepath.Join(dir, fileMemory)) }
 
-func read(path string) (*Memory, error) {
+func read(path string) (*homeassistant.Memory, error) {
 	text, err := file.Read(path, maxMemory)
 	if errors.Is(err, fs.ErrNotExist) {
-		return NewMemory(), nil
+		return homeassistant.NewMemory(), nil
 	}
-	m := NewMemory()
+	m := homeassistant.NewMemory()
 	s := stored{Memory: m}
 	if err == nil {
 		err = json.Unmarshal(text, &s)
 	}
 	switch {
 	case err != nil:
-		return NewMemory(), err
+		return homeassistant.NewMemory(), err
 	case s.Format > format:
-		return NewMemory(), fmt.Errorf("%s: %w (format %d; this version knows %d)", path, ErrNewer, s.Format, format)
+		return homeassistant.NewMemory(), fmt.Errorf("%s: %w (format %d; this version knows %d)", path, ErrNewer, s.Format, format)
 	case s.Format < 1 || s.Memory == nil:
-		return NewMemory(), fmt.Errorf("it has no format")
+		return homeassistant.NewMemory(), fmt.Errorf("it has no format")
 	}
-	for _, all := range []map[string]*Shown{m.Shown, m.Gone} {
+	for _, all := range []map[string]*homeassistant.Shown{m.Shown, m.Gone} {
 		for id, s := range all {
 			if s == nil || !isID(id) || s.Device != nil && s.Device.Check() != nil {
 				delete(all, id)
@@ -85,17 +89,23 @@ func read(path string) (*Memory, error) {
 		}
 	}
 	if m.Shown == nil || m.Gone == nil {
-		return NewMemory(), fmt.Errorf("it holds no devices")
+		return homeassistant.NewMemory(), fmt.Errorf("it holds no devices")
 	}
 	return m, nil
 }
 
 // isID reports whether an id is one, or that of the program's own device.
-func isID(id string) bool { return clean(id) == id }
+func isID(id string) bool { return id == "" || homeassistant.ID(id) == id }
 
 // Save writes the memory, so that a power cut leaves the old one or the new.
-func (m *Memory) Save(dir string) error {
-	err := renameio.WriteFile(filepath.Join(dir, fileMemory), encode(stored{format, m}), 0o600)
+func Save(dir string, m *homeassistant.Memory) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false) // the parts of messages stay as they are
+	if err := e.Encode(stored{format, m}); err != nil {
+		return fmt.Errorf("encode what is announced: %w", err)
+	}
+	err := renameio.WriteFile(filepath.Join(dir, fileMemory), text.Bytes(), 0o600)
 	if of := (*fs.PathError)(nil); errors.As(err, &of) {
 		err = of.Err // its path is that of a file with another name each time
 	}
@@ -117,12 +127,14 @@ var installation = regexp.MustCompile(`^event2mqtt_[a-z0-9]{10}$`)
 
 // Installation returns the id of this installation, which is kept in the state
 // folder and made once. It is no host name: two machines may have one name, and
-// one machine another tomorrow.
+// one machine another tomorrow. One that cannot be read is not replaced: all
+// devices would be others.
 func Installation(dir string) (string, error) {
-	if id := PeekInstallation(dir); id != "" {
-		return id, nil
+	id, err := PeekInstallation(dir)
+	if id != "" || err != nil {
+		return id, err
 	}
-	id := "event2mqtt_" + strings.ToLower(rand.Text()[:10])
+	id = "event2mqtt_" + strings.ToLower(rand.Text()[:10])
 	if err := renameio.WriteFile(filepath.Join(dir, fileInstallation), []byte(id+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("keep the id of this installation: %w", err)
 	}
@@ -130,10 +142,17 @@ func Installation(dir string) (string, error) {
 }
 
 // PeekInstallation returns the id, or "" if there is none yet.
-func PeekInstallation(dir string) string {
-	text, err := file.Read(filepath.Join(dir, fileInstallation), file.MaxSecret)
-	if id := strings.TrimSpace(string(text)); err == nil && installation.MatchString(id) {
-		return id
+func PeekInstallation(dir string) (string, error) {
+	path := filepath.Join(dir, fileInstallation)
+	text, err := file.Read(path, file.MaxSecret)
+	id := strings.TrimSpace(string(text))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("read the id of this installation: %w", err)
+	case !installation.MatchString(id):
+		return "", fmt.Errorf("%s holds %.40q, which is no id of an installation, such as %s; put the file back as it was, or remove it, which makes all devices new ones for Home Assistant", path, id, ExampleInstallation)
 	}
-	return ""
+	return id, nil
 }

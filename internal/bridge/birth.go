@@ -53,11 +53,11 @@ func (a *announcer) listen(talker sinks.Talker) {
 		return
 	}
 	if a.link != nil && a.link != talker {
-		a.earOn(a.link, discoveryListens).Hear(nil, nil)
+		a.ears.earOn(a.link, discoveryListens).Hear(nil, nil)
 	}
 	a.link = talker
 	if talker != nil {
-		a.earOn(talker, discoveryListens).Hear(filters, a.take)
+		a.ears.earOn(talker, discoveryListens).Hear(filters, a.take)
 	}
 }
 

@@ -44,8 +44,8 @@ var usualPace = announcerPace{
 
 // announcer announces devices. run is its goroutine.
 type announcer struct {
-	*ears
 	b     *Bridge
+	ears  *ears
 	log   zerolog.Logger
 	pace  announcerPace
 	boot  string        // tells this run of the program from others
@@ -82,7 +82,7 @@ type subjects struct{ birth, birthPayload, note string }
 
 func newAnnouncer(b *Bridge) *announcer {
 	return &announcer{
-		ears: &b.ears, b: b, log: b.log, pace: usualPace, boot: randomID(), began: time.Now(), poked: make(chan struct{}, 1),
+		b: b, ears: &b.ears, log: b.log, pace: usualPace, boot: randomID(), began: time.Now(), poked: make(chan struct{}, 1),
 		memory: homeassistant.NewMemory(), reported: map[string]bool{}, told: map[string]bool{},
 	}
 }

@@ -47,6 +47,10 @@ func (a *announcer) listen(talker sinks.Talker) {
 	}
 	a.mu.Lock()
 	same := a.wants == wants && a.link == talker
+	if !same { // what was said meanwhile was not heard here
+		a.present(false)
+		a.born = false
+	}
 	a.wants = wants
 	a.mu.Unlock()
 	if same {
@@ -70,12 +74,12 @@ func (a *announcer) take(in sinks.Incoming) {
 	case in.Topic == a.wants.note:
 		a.compare(&in)
 	case in.Own || in.Topic != a.wants.birth:
+	case in.Retained: // it may be from long ago; who has just subscribed gets what is published here all the same
 	case string(in.Payload) != a.wants.birthPayload:
-		a.there = false
-	case in.Retained: // it is there, and has what was published on this connection
-		a.there = true
+		a.present(false)
 	default:
-		a.there, a.born = true, true
+		a.present(true)
+		a.born = true
 		a.poke()
 	}
 }
@@ -126,7 +130,7 @@ func (a *announcer) watchOther() time.Duration {
 func (a *announcer) linkChanged(r health.Report) {
 	if r.Level != health.Up {
 		a.mu.Lock()
-		a.there = false
+		a.present(false)
 		a.mu.Unlock()
 	}
 	a.poke()

@@ -83,6 +83,7 @@ type Bridge struct {
 	sinkRemoved chan struct{}   // cap 1: so it is, or journal.keep has changed
 	access      *control.Access // to what changes things
 	ears        ears
+	mirrored    mirrored
 	announcer   *announcer
 	commands    *commands.Desk
 	counts      counts
@@ -160,6 +161,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
 	b.web.Handle(control.RefusedPath, http.HandlerFunc(b.serveRefused))
 	b.web.Handle(control.LeftoverPath, http.HandlerFunc(b.serveLeftover))
+	from, to := b.unmirrored()
 	if _, err := b.apply(b.opt.Plan); err != nil {
 		return err
 	}
@@ -174,6 +176,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { b.watchConfig(ctx) })
 	watching.Go(func() { b.sendHeld(ctx) })
+	watching.Go(func() { b.mirrorStored(ctx, from, to) })
 	watching.Go(func() { b.keepCursors(ctx) })
 	watching.Go(func() { b.announcer.run(ctx) })
 	watching.Go(func() { b.announcer.tellStatus(ctx) })

@@ -36,10 +36,14 @@ type announcerPace struct {
 	step   time.Duration // what Home Assistant has for one step before the next
 	status time.Duration // between two looks at the program's own state
 	note   time.Duration // between two notes to another program that has this one's id
+	// certain is how long Home Assistant must have stayed after something was
+	// taken back for it to be certain that it was there: the broker needs up to
+	// 90 s to notice that it is not (its keep-alive is 60 s; MQTT 3.1.1, 3.1.2.10).
+	certain time.Duration
 }
 
 var usualPace = announcerPace{
-	quiet: time.Second, latest: 5 * time.Second, gap: 3 * time.Second, birth: 5 * time.Second, step: 2 * time.Second, status: 10 * time.Second, note: time.Minute,
+	quiet: time.Second, latest: 5 * time.Second, gap: 3 * time.Second, birth: 5 * time.Second, step: 2 * time.Second, status: 10 * time.Second, note: time.Minute, certain: 3 * time.Minute,
 }
 
 // announcer announces devices. run is its goroutine.
@@ -55,7 +59,8 @@ type announcer struct {
 	off   bool          // nothing is announced
 
 	mu    sync.Mutex
-	there bool      // Home Assistant is certain to hear what is published now
+	there bool      // Home Assistant has started on this connection, and has not said that it ends
+	visit int       // counts how often that has changed
 	born  bool      // it has started, and was not answered
 	noted bool      // the own note is at the broker since this run began
 	other time.Time // when another program with this installation's id was heard last; zero is none
@@ -68,6 +73,8 @@ type announcer struct {
 	note       []byte                // of this run, as it was published last
 	renoted    time.Time             // when that was for the other program
 	raise      bool                  // what may not have been heard is to be announced once more
+	taken      listener              // of what was taken back last
+	begun      bool                  // what the run before may not have published is published
 	reported   map[string]bool       // keys of states
 	shown      map[string]string     // sources of the devices that the log has told of, by id
 	settled    bool                  // what was announced before this run is compared with what is now
@@ -75,6 +82,13 @@ type announcer struct {
 	last       time.Time             // when anything was announced
 	answered   time.Time             // when Home Assistant's start was answered
 	told       map[string]bool       // sources that have too many names of events
+}
+
+// listener says when something was published, and whether Home Assistant was
+// there.
+type listener struct {
+	visit int // 0 is none
+	since time.Time
 }
 
 // subjects are the topics that an announcer listens to.
@@ -121,9 +135,8 @@ func (a *announcer) run(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		again := a.watchOther()
-		if pause := a.announce(ctx); pause > 0 {
-			again = pause
-		}
+		again = sooner(again, a.announce(ctx))
+		again = sooner(again, a.forgetHeard())
 		if again > 0 {
 			timer.Reset(again)
 		}
@@ -136,6 +149,14 @@ func (a *announcer) run(ctx context.Context) {
 			a.rest(ctx)
 		}
 	}
+}
+
+// sooner is the smaller of two times to wait; 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // rest waits until nothing has changed for a while: descriptions come in parts,
@@ -218,31 +239,68 @@ func (a *announcer) isBorn() bool {
 	return a.born
 }
 
-// isHeard reports whether Home Assistant is certain to hear.
-func (a *announcer) isHeard() bool {
+// visitor is which visit of Home Assistant's it is now; 0 is none.
+func (a *announcer) visitor() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.there
+	if !a.there {
+		return 0
+	}
+	return a.visit
+}
+
+// present notes whether Home Assistant is there. mu is held.
+func (a *announcer) present(is bool) {
+	a.there = is
+	a.visit++
+}
+
+// forgetHeard forgets what was taken back once Home Assistant is certain to have
+// heard that: it began its visit before, at which all that was unheard until then
+// was announced again, and is still there long after the broker had all. It
+// returns when to look again; 0 is at its next start.
+func (a *announcer) forgetHeard() time.Duration {
+	if visit := a.visitor(); visit == 0 || visit != a.taken.visit || !a.memory.HasUnheard() || a.isBorn() {
+		return 0
+	}
+	if _, retainer, _ := a.sink(); retainer == nil || !retainer.Has(event.DiscoverySource) {
+		a.taken.since = time.Now()
+	}
+	if left := time.Until(a.taken.since.Add(a.pace.certain)); left > 0 {
+		return left
+	}
+	next := a.memory.Clone()
+	next.Heard()
+	if err := store.Save(a.b.stateDir, next); err != nil {
+		return a.pace.certain // it is no loss to announce it once more
+	}
+	a.memory = next
+	return 0
 }
 
 // round takes one step, and reports whether there is another.
 func (a *announcer) round() (more bool, err error) {
 	plan := a.plan()
+	if !a.begun {
+		a.begun = true
+		if a.memory.HasUnheard() {
+			a.report(a.memory.Again(), plan.HomeAssistant.Discovery)
+			return true, nil
+		}
+	}
 	setup := plan.setup(a.id)
 	wanted := map[string]homeassistant.Message{}
 	if plan.HomeAssistant.Discovery {
 		wanted = a.wanted(plan, setup)
 	}
-	raising, heard := a.raise, a.isHeard()
+	raising, visit := a.raise, a.visitor()
 	if raising {
 		wanted = a.memory.WithUnheard(wanted, setup.Topic)
 	}
 	next := a.memory.Clone()
-	messages, more := next.Round(wanted, heard)
-	if raising && heard {
-		next.Heard()
-	}
+	messages, more := next.Round(wanted)
 	if !reflect.DeepEqual(next, a.memory) {
+		a.taken = listener{visit, time.Now()}
 		if err := store.Save(a.b.stateDir, next); err != nil {
 			return false, err
 		}

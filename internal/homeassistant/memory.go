@@ -14,16 +14,15 @@ import (
 // it is told so in two steps: first its component has nothing but its platform,
 // then it is left out. Left out at once, it stays for ever. The same holds while
 // Home Assistant is not there: then nobody hears the first step. So Memory keeps
-// what was announced, and what was taken back without it being certain that
-// Home Assistant has heard it; the latter is announced once more when it comes,
-// and taken back again.
+// what was announced, and what was taken back until it is certain that Home
+// Assistant has heard it; until then it is announced once more whenever that
+// comes, and taken back again.
 
 // Memory is what was announced. It is not safe for concurrent use.
 type Memory struct {
 	// Shown are the devices that are announced, by id.
 	Shown map[string]*Shown `json:"shown"`
-	// Gone are whole devices that were taken back while nobody may have been
-	// listening, by id.
+	// Gone are whole devices that were taken back, by id, until that was heard.
 	Gone map[string]*Shown `json:"gone,omitempty"`
 }
 
@@ -44,8 +43,8 @@ type Shown struct {
 	Topic      string                     `json:"topic,omitempty"`
 	Head       json.RawMessage            `json:"head,omitempty"`
 	Components map[string]json.RawMessage `json:"components,omitempty"`
-	// Unheard are components that were taken back while nobody may have been
-	// listening, under keys of their own: others may have taken theirs.
+	// Unheard are components that were taken back, until that was heard, under
+	// keys of their own: others may have taken theirs.
 	Unheard map[string]json.RawMessage `json:"unheard,omitempty"`
 }
 
@@ -61,8 +60,8 @@ func (s *Shown) message() *Message {
 	return &Message{Source: s.Source, Thing: s.Thing, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: s.Components}
 }
 
-// HasUnheard reports whether anything was taken back that Home Assistant may not
-// have heard of.
+// HasUnheard reports whether anything was taken back of which Home Assistant may
+// not have heard.
 func (m *Memory) HasUnheard() bool {
 	for _, s := range m.Shown {
 		if len(s.Unheard) > 0 {
@@ -72,7 +71,8 @@ func (m *Memory) HasUnheard() bool {
 	return len(m.Gone) > 0
 }
 
-// Heard forgets what was taken back: Home Assistant has heard it.
+// Heard forgets what was taken back: Home Assistant has heard it, all of it, from
+// the first step on.
 func (m *Memory) Heard() {
 	clear(m.Gone)
 	for _, s := range m.Shown {
@@ -125,13 +125,12 @@ func (m *Memory) Clone() *Memory {
 // Round takes one step from what is announced to what is wanted, by device, and
 // returns the messages that are to be at the broker from now on, by device; all
 // others are to be emptied. more says that another step has to follow, once the
-// broker has all of this one, and Home Assistant has had a moment for it. heard
-// says whether Home Assistant is certain to be there.
-func (m *Memory) Round(wanted map[string]Message, heard bool) (messages map[string]Published, more bool) {
+// broker has all of this one, and Home Assistant has had a moment for it.
+func (m *Memory) Round(wanted map[string]Message) (messages map[string]Published, more bool) {
 	messages = map[string]Published{}
 	for id, s := range m.Shown {
 		if _, ok := wanted[id]; !ok {
-			m.remove(id, s, heard)
+			m.remove(id, s)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
@@ -148,10 +147,23 @@ func (m *Memory) Round(wanted map[string]Message, heard bool) (messages map[stri
 		}
 		s.Source, s.Thing, s.Device, s.Topics = w.Source, w.Thing, w.Device, w.Topics
 		s.From, s.Topic, s.Head = "", w.Topic, w.Head
-		more = s.step(&w, heard) || more
+		more = s.step(&w) || more
 		messages[id] = Published{s.Topic, s.message().Payload()}
 	}
 	return messages, more
+}
+
+// Again returns what is announced, without a step. It comes first after a start if
+// anything is unheard: the program may have ended when it had kept a step and not
+// published it, and nothing can be announced beside what that was to take away.
+func (m *Memory) Again() map[string]Published {
+	messages := map[string]Published{}
+	for id, s := range m.Shown {
+		if s.Topic != "" {
+			messages[id] = Published{s.Topic, s.message().Payload()}
+		}
+	}
+	return messages
 }
 
 // add notes a device that was not announced.
@@ -171,9 +183,9 @@ func (m *Memory) add(id string, w *Message) *Shown {
 }
 
 // remove takes a device back.
-func (m *Memory) remove(id string, s *Shown, heard bool) {
+func (m *Memory) remove(id string, s *Shown) {
 	delete(m.Shown, id)
-	if heard || s.Topic == "" && len(s.Unheard) == 0 || len(m.Gone) >= maxUnheard {
+	if s.Topic == "" && len(s.Unheard) == 0 || len(m.Gone) >= maxUnheard {
 		return
 	}
 	components := map[string]json.RawMessage{}
@@ -194,7 +206,7 @@ func merge(a, b map[string]json.RawMessage) map[string]json.RawMessage {
 }
 
 // step brings the components a step nearer to what is wanted.
-func (s *Shown) step(w *Message, heard bool) (more bool) {
+func (s *Shown) step(w *Message) (more bool) {
 	next := make(map[string]json.RawMessage, len(w.Components))
 	for key, is := range s.Components {
 		want, wanted := w.Components[key]
@@ -207,9 +219,7 @@ func (s *Shown) step(w *Message, heard bool) (more bool) {
 			next[key] = want
 		default:
 			next[key] = removal(is)
-			if !heard {
-				s.keepUnheard(key, is)
-			}
+			s.keepUnheard(key, is)
 			more = true
 		}
 	}
@@ -226,7 +236,7 @@ func (s *Shown) step(w *Message, heard bool) (more bool) {
 // keyUnheard begins the keys of components that are announced to be taken back.
 const keyUnheard = "removed_"
 
-// keepUnheard keeps a component that is taken back while nobody may be listening.
+// keepUnheard keeps a component that is taken back.
 // Triggers leave nothing behind.
 func (s *Shown) keepUnheard(key string, component json.RawMessage) {
 	of := identify(component)

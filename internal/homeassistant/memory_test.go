@@ -104,10 +104,13 @@ type bridge struct {
 	t        *testing.T
 	memory   *homeassistant.Memory
 	retained map[string][]byte
-	heard    bool
+	heard    bool // Home Assistant has been there since its start was answered
 	to       *assistant
-	setup    homeassistant.Setup
-	devices  map[string]device.Device
+	// meanwhile is what happens between keeping a step and publishing it, if
+	// anything; true is that the program is killed.
+	meanwhile func() bool
+	setup     homeassistant.Setup
+	devices   map[string]device.Device
 }
 
 func (b *bridge) wanted() map[string]homeassistant.Message {
@@ -126,9 +129,9 @@ func (b *bridge) announce(raise bool) {
 		if raise {
 			wanted = b.memory.WithUnheard(wanted, b.setup.Topic)
 		}
-		messages, more := b.memory.Round(wanted, b.heard)
-		if raise && b.heard {
-			b.memory.Heard()
+		messages, more := b.memory.Round(wanted)
+		if b.meanwhile != nil && b.meanwhile() {
+			return
 		}
 		b.publish(messages)
 		if !more && !raise {
@@ -168,6 +171,16 @@ func (b *bridge) reopen() {
 	b.memory = m
 }
 
+// restart is one of the program, after which Home Assistant may be there, or not.
+func (b *bridge) restart() {
+	b.reopen()
+	b.heard = false
+	if b.memory.HasUnheard() {
+		b.publish(b.memory.Again())
+	}
+	b.announce(b.memory.HasUnheard())
+}
+
 // change changes something, by chance.
 func (b *bridge) change(r *rand.Rand) string {
 	source := []string{"a", "b", "c"}[r.Intn(3)]
@@ -205,7 +218,7 @@ func (b *bridge) change(r *rand.Rand) string {
 // TestNothingIsLeftBehind: whatever changes, and whoever is not there meanwhile,
 // Home Assistant has in the end what is wanted, without a zombie or a warning.
 func TestNothingIsLeftBehind(t *testing.T) {
-	for seed := range int64(25) {
+	for seed := range int64(50) {
 		r := rand.New(rand.NewSource(seed))
 		a := newAssistant()
 		b := &bridge{t: t, memory: homeassistant.NewMemory(), retained: map[string][]byte{}, to: a, setup: setup, devices: map[string]device.Device{}}
@@ -218,22 +231,49 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			b.announce(b.memory.HasUnheard())
 		}
 		for range 30 {
-			switch r.Intn(6) {
+			b.meanwhile = nil
+			if at := r.Intn(4); at > 0 && r.Intn(2) == 0 {
+				kill := r.Intn(2) == 0
+				b.meanwhile = func() bool {
+					at--
+					if at == 0 && kill {
+						do("killed")
+						return true
+					}
+					if at == 0 && a.up {
+						do("Home Assistant goes meanwhile")
+						a.up, b.heard = false, false
+					}
+					return false
+				}
+			}
+			killed := false
+			if b.meanwhile != nil {
+				inner := b.meanwhile
+				b.meanwhile = func() bool { killed = inner(); return killed }
+			}
+			switch r.Intn(7) {
 			case 0:
 				do("Home Assistant ends")
 				a.up, b.heard = false, false
+			case 6:
+				if b.heard {
+					do("heard")
+					b.memory.Heard()
+				}
 			case 1:
 				if !a.up {
 					birth()
 				}
 			case 2:
 				do("restart")
-				b.reopen()
-				b.heard = false // it may be there, or not
-				b.announce(b.memory.HasUnheard())
+				b.restart()
 			default:
 				do("%s", b.change(r))
 				b.announce(false)
+			}
+			if b.meanwhile = nil; killed {
+				b.restart()
 			}
 		}
 		if !a.up || !b.heard {
@@ -265,10 +305,10 @@ func TestADeviceMovesInTwoSteps(t *testing.T) {
 		s.Prefix = prefix
 		return map[string]homeassistant.Message{"mk4": s.Announce(thing("mk4", printer()))}
 	}
-	if messages, more := m.Round(at("homeassistant"), true); more || len(messages) != 1 {
+	if messages, more := m.Round(at("homeassistant")); more || len(messages) != 1 {
 		t.Fatalf("%d messages, more %v", len(messages), more)
 	}
-	if messages, more := m.Round(at("ha"), true); !more || len(messages) != 0 {
+	if messages, more := m.Round(at("ha")); !more || len(messages) != 0 {
 		t.Fatalf("on its way: %d messages, more %v", len(messages), more)
 	}
 	dir := t.TempDir() // a crash now
@@ -279,10 +319,10 @@ func TestADeviceMovesInTwoSteps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if messages, more := m.Round(at("ha"), true); !more || len(messages) != 0 {
+	if messages, more := m.Round(at("ha")); !more || len(messages) != 0 {
 		t.Fatalf("after a crash: %d messages, more %v", len(messages), more)
 	}
-	messages, more := m.Round(at("ha"), true)
+	messages, more := m.Round(at("ha"))
 	if more || messages["mk4"].Topic != "ha/device/event2mqtt_0a1b2c3d4e_mk4/config" {
 		t.Fatalf("%v, more %v", messages, more)
 	}

@@ -22,9 +22,9 @@ func announced() *homeassistant.Memory {
 	w := s.Announce(&homeassistant.Thing{ID: "mk4", Device: d, State: func(key string) string { return "x/" + key }})
 	w.Source, w.Device = "mk4", &d
 	m := homeassistant.NewMemory()
-	m.Round(map[string]homeassistant.Message{"mk4": w}, false)
-	m.Round(nil, false)
-	m.Round(map[string]homeassistant.Message{"other": w}, false)
+	m.Round(map[string]homeassistant.Message{"mk4": w})
+	m.Round(nil)
+	m.Round(map[string]homeassistant.Message{"other": w})
 	return m
 }
 

@@ -145,6 +145,21 @@ func (p *Plan) warnOfDivertedEvents() {
 	}
 }
 
+// warnOfRetainedEvents tells of rules that retain events of devices.
+func (p *Plan) warnOfRetainedEvents() {
+	if !p.HomeAssistant.Discovery {
+		return
+	}
+	for i := range p.Rules {
+		for _, o := range p.sources {
+			if _, is := shown(o); is && p.ways.Retains(i, o.Base().Name) {
+				p.warn(fmt.Sprintf("rules[%d].retain", i), "events of %s are retained, so that automations in Home Assistant run again whenever it starts; leave it out, and take states for what is to be known later", o.Base().Name)
+				break
+			}
+		}
+	}
+}
+
 // warnOfNoWill tells that nobody will see the program's end.
 func (p *Plan) warnOfNoWill() {
 	if w := p.MQTT.Will; p.HomeAssistant.Discovery && !(w.Enabled && w.Retain) {

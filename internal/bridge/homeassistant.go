@@ -321,7 +321,12 @@ func (a *announcer) wanted(plan *Plan, setup *homeassistant.Setup) map[string]ho
 		}
 	}
 	described, topics := a.b.devices.described()
-	return plan.things(setup, known{described: described, topics: topics, learned: names, memory: a.memory})
+	return plan.things(setup, known{described: described, topics: topics, memory: a.memory, learned: func(source string) []string {
+		if all := names(source); len(all) > 0 {
+			return all
+		}
+		return a.memory.EventTypes(source) // the journal that had them was lost
+	}})
 }
 
 // Keys of states.

@@ -351,6 +351,10 @@ func TestDevicesThatCannotBeToldApartAreRefused(t *testing.T) {
 		"a trigger is kept as it is": {named + "rules: [{match: \"F*\", keep: true}, {match: Finished, rename: Ready}]\n", "", ""},
 		"other events get a name":    {named + "rules: [{match: Started, rename: Ready}, {source: b, rename: Ready}]\n", "", ""},
 		"it depends on the payload":  {named + "rules: [{match: Finished, when: payload.x > 1, rename: Ready}]\n", "", ""},
+		"retained events":            {named + "rules: [{match: Finished, retain: true}]\n", "", "rules[0].retain: events of a are retained"},
+		"retained events of others":  {named + "rules: [{source: x, retain: true}]\n", "", ""},
+		"below the prefix":           {"publish: {base_topic: homeassistant/e2m}\n", "is below \"homeassistant\"", ""},
+		"the prefix":                 {"publish: {base_topic: homeassistant}\n", "is publish.base_topic, or below it", ""},
 		"no will":                    {named + "mqtt: {url: \"mqtt://127.0.0.1\", will: {enabled: false}}\n", "", "mqtt.will.enabled: without a retained will"},
 		"no retained will":           {named + "mqtt: {url: \"mqtt://127.0.0.1\", will: {retain: false}}\n", "", "mqtt.will.retain: without a retained will"},
 	} {

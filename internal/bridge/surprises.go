@@ -56,6 +56,7 @@ func (p *Plan) warnOfSurprises() {
 	p.warnOfCircles()
 	p.warnOfMixedEvents()
 	p.warnOfDivertedEvents()
+	p.warnOfRetainedEvents()
 	p.warnOfNoWill()
 	p.warnOfSinks()
 }

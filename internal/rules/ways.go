@@ -34,5 +34,11 @@ func (s *Set) Diverts(source, name string) *Rule {
 	return nil
 }
 
+// Retains reports whether a rule, by its index, retains events of a source.
+func (s *Set) Retains(index int, source string) bool {
+	r := s.rules[index]
+	return r.Retain && r.fits(source)
+}
+
 // fits reports whether a rule is for events of a source.
 func (r *rule) fits(source string) bool { return r.Source == "" || match(r.Source, source) }

@@ -194,7 +194,7 @@ func (p *Plan) itself(s *homeassistant.Setup) *homeassistant.Thing {
 			{Key: "waiting", Name: "Events waiting", State: keyStatus, Value: "waiting", Kind: device.Number, Diagnostic: true},
 			{Key: "reloaded", Name: "Last configuration reload", State: keyConfig, Value: "time", Kind: device.Timestamp, Diagnostic: true},
 			{Key: "problem", Name: "Problem", State: keyStatus, Value: "problem", Kind: device.Binary, Class: "problem", Diagnostic: true, Attributes: true},
-			{Key: "reason", Name: "Reason of the problem", State: keyStatus, Value: "reason", Kind: device.Text, Diagnostic: true},
+			{Key: "reason", Name: "Problem reason", State: keyStatus, Value: "reason", Kind: device.Text, Diagnostic: true},
 		},
 		Commands: []device.Command{{Key: commandReload, Name: "Reload configuration"}},
 	}

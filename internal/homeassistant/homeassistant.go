@@ -12,7 +12,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strings"
-	"unicode"
 
 	"event2mqtt/internal/device"
 )
@@ -110,27 +109,6 @@ func clean(name string) string {
 	}, name)
 }
 
-// slug is a name as it stands in ids of entities: small letters, digits and _.
-func slug(name string) string {
-	var b strings.Builder
-	for _, r := range strings.ToLower(name) {
-		plain := r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
-		switch {
-		case plain:
-			b.WriteRune(r)
-		case unicode.Is(unicode.Mn, r):
-		case spelled[r] != "":
-			b.WriteString(spelled[r])
-		case b.Len() > 0 && !strings.HasSuffix(b.String(), "_"):
-			b.WriteByte('_')
-		}
-	}
-	return strings.Trim(b.String(), "_")
-}
-
-// spelled are letters that Home Assistant spells otherwise in ids.
-var spelled = map[rune]string{'ä': "a", 'ö': "o", 'ü': "u", 'ß': "ss", 'é': "e", 'è': "e", 'à': "a", 'á': "a", 'ç': "c", 'ñ': "n", 'å': "a", 'ø': "o"}
-
 // identifier is how a device is known to Home Assistant.
 func (s *Setup) identifier(id string) string {
 	if id == "" {
@@ -201,7 +179,7 @@ func (s *Setup) Announce(t *Thing) Message {
 	if len(h.Availability) > 1 {
 		h.AvailabilityMode = "all"
 	}
-	b := &builder{setup: s, thing: t, name: name, slug: cmp.Or(slug(name), slug(t.ID), "device"), all: map[string]json.RawMessage{}, ids: map[string]bool{}}
+	b := &builder{setup: s, thing: t, name: name, slug: cmp.Or(device.Slug(name), device.Slug(t.ID), "device"), all: map[string]json.RawMessage{}, ids: map[string]bool{}}
 	b.build()
 	return Message{Topic: s.Topic(t.ID), Head: encode(h), Components: b.all}
 }

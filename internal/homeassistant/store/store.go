@@ -4,11 +4,13 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,6 +20,8 @@ import (
 
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/homeassistant"
+	"event2mqtt/internal/homeassistant/schema"
+	"event2mqtt/internal/topic"
 )
 
 // Names of files in the state folder.
@@ -43,7 +47,8 @@ type stored struct {
 
 // Load reads the memory in a state folder. It always returns one. The error is
 // ErrNewer, with which the file must not be written, or says why the file was
-// set aside; none if there is no file.
+// set aside; none if there is no file. What of it could not be published without a
+// complaint of Home Assistant's is left out: a damaged file is no reason to.
 func Load(dir string) (*homeassistant.Memory, error) {
 	path := filepath.Join(dir, fileMemory)
 	m, err := read(path)
@@ -76,16 +81,16 @@ func read(path string) (*homeassistant.Memory, error) {
 	case s.Format < 1 || s.Memory == nil:
 		return homeassistant.NewMemory(), fmt.Errorf("it has no format")
 	}
-	for _, all := range []map[string]*homeassistant.Shown{m.Shown, m.Gone} {
-		for id, s := range all {
-			if s == nil || !isID(id) || s.Device != nil && s.Device.Check() != nil {
-				delete(all, id)
-			}
+	for _, s := range m.Shown {
+		if s != nil && s.From != "" { // it was on its way when the program ended, and goes again
+			s.From, s.Topic = "", s.From
 		}
 	}
-	for _, s := range m.Shown {
-		if s.From != "" { // it was on its way when the program ended, and goes again
-			s.From, s.Topic = "", s.From
+	for _, all := range []map[string]*homeassistant.Shown{m.Shown, m.Gone} {
+		for id, s := range all {
+			if s == nil || !isID(id) || !usable(s) {
+				delete(all, id)
+			}
 		}
 	}
 	if m.Shown == nil || m.Gone == nil {
@@ -96,6 +101,39 @@ func read(path string) (*homeassistant.Memory, error) {
 
 // isID reports whether an id is one, or that of the program's own device.
 func isID(id string) bool { return id == "" || homeassistant.ID(id) == id }
+
+// usable reports whether what is remembered of a device may be published, and
+// takes out of it the components that may not.
+func usable(s *homeassistant.Shown) bool {
+	if s.Device != nil && s.Device.Check() != nil || s.Topic != "" && topic.Check(s.Topic) != nil {
+		return false
+	}
+	for _, at := range s.Topics {
+		if topic.Check(at) != nil {
+			return false
+		}
+	}
+	only := func(key string, component json.RawMessage) bool {
+		return len(complaints(s, map[string]json.RawMessage{key: component})) == 0
+	}
+	if !only("any", json.RawMessage(`{"platform":"sensor"}`)) {
+		return false // because of its head or its topic
+	}
+	for _, all := range []map[string]json.RawMessage{s.Components, s.Unheard} {
+		if len(all) == 0 || len(complaints(s, all)) == 0 {
+			continue
+		}
+		maps.DeleteFunc(all, func(key string, component json.RawMessage) bool { return !only(key, component) })
+	}
+	return true
+}
+
+// complaints is what Home Assistant would say of a device with these components.
+func complaints(s *homeassistant.Shown, components map[string]json.RawMessage) []string {
+	m := homeassistant.Message{Topic: cmp.Or(s.Topic, "homeassistant/device/moves/config"), Head: s.Head, Components: components}
+	prefix := m.Topic[:max(0, strings.LastIndex(m.Topic, "/device/"))]
+	return schema.Check(prefix, m.Topic, m.Payload())
+}
 
 // Save writes the memory, so that a power cut leaves the old one or the new.
 func Save(dir string, m *homeassistant.Memory) error {

@@ -374,15 +374,15 @@ func (a *announcer) report(messages map[string]homeassistant.Published, discover
 func (a *announcer) tell(messages map[string]homeassistant.Published) {
 	shown := map[string]string{}
 	for id := range messages {
-		shown[id] = cmp.Or(a.memory.Shown[id].Source, event.OwnSource)
+		shown[id] = cmp.Or(a.memory.Shown[id].Source, "event2mqtt")
 	}
 	fresh, gone := missing(shown, a.shown), missing(a.shown, shown)
 	a.shown = shown
 	if len(fresh) > 0 {
-		a.log.Info().Strs("devices", fresh).Msg("announced to Home Assistant")
+		a.log.Info().Strs("devices", fresh).Msg("devices are announced for Home Assistant")
 	}
 	if len(gone) > 0 {
-		a.log.Info().Strs("devices", gone).Msg("removed from Home Assistant")
+		a.log.Info().Strs("devices", gone).Msg("devices are taken away from Home Assistant")
 	}
 }
 

@@ -106,7 +106,7 @@ func TestWhatCouldNotBePublishedIsForgotten(t *testing.T) {
 		}
 		// What is published is what Home Assistant takes.
 		wanted := m.WithUnheard(map[string]homeassistant.Message{}, func(id string) string { return "homeassistant/device/" + id + "/config" })
-		messages, _ := m.Round(wanted, true)
+		messages, _ := m.Round(wanted)
 		for _, p := range messages {
 			if said := schema.Check("homeassistant", p.Topic, p.Payload); len(said) > 0 {
 				t.Errorf("%s: %s: %v", name, p.Payload, said)
@@ -119,7 +119,7 @@ func TestWhatCouldNotBePublishedIsForgotten(t *testing.T) {
 func TestWhatMovedIsKept(t *testing.T) {
 	dir, m := t.TempDir(), announced()
 	w := homeassistant.Message{Topic: "ha/device/x/config", Head: m.Shown["other"].Head, Components: m.Shown["other"].Components}
-	m.Round(map[string]homeassistant.Message{"other": w}, false)
+	m.Round(map[string]homeassistant.Message{"other": w})
 	if m.Shown["other"].Topic != "" {
 		t.Fatal("it does not move")
 	}

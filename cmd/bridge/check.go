@@ -95,6 +95,9 @@ func listDevice(out io.Writer, d *bridge.Preview) {
 	for _, part := range d.Parts {
 		fmt.Fprintf(columns, "  %s\t%s\n", part.Name, part.ID)
 	}
+	if d.Learns {
+		fmt.Fprintf(columns, "  Event\tis there once events have come: their names are learned\n")
+	}
 	_ = columns.Flush() // as any other line
 	fmt.Fprintln(out)
 }

@@ -25,6 +25,7 @@ type credentials struct {
 	Username string   `json:"username"`
 	Password string   `json:"password"`
 	Allow    []string `json:"allow"`
+	prefix   string   // home_assistant.prefix; empty if it is not known
 }
 
 // mayWrite reports whether the device may publish to a topic.
@@ -38,6 +39,7 @@ type output struct {
 	host   string
 	json   bool
 	format string
+	own    ownTopics // as far as kind has read them
 }
 
 func (o *output) addFlags(cmd *cobra.Command, snippet string) {
@@ -46,18 +48,22 @@ func (o *output) addFlags(cmd *cobra.Command, snippet string) {
 	cmd.Flags().StringVar(&o.format, "for", "", snippet)
 }
 
-// kind is what --for names.
-func (o *output) kind() (kind, error) {
+// kind is what --for names. rules is that some are made for it. Where it needs to
+// know of the configuration, that is read.
+func (o *output) kind(f *flags, rules bool) (k kind, err error) {
 	k, known := kinds[o.format]
 	if o.format != "" && !known {
 		return kind{}, fmt.Errorf("--for %s: there are tasmota, esphome and homeassistant", o.format)
 	}
-	return k, nil
+	if k.discovers || rules && k.checkName != nil {
+		o.own, err = loadOwnTopics(f)
+	}
+	return k, err
 }
 
 func (o *output) show(cmd *cobra.Command, f *flags, u accounts.User, password string) error {
 	w := cmd.OutOrStdout()
-	c := credentials{Host: o.host, Port: 1883, ClientID: u.ClientID, Username: u.Name, Password: password, Allow: u.Allow}
+	c := credentials{Host: o.host, Port: 1883, ClientID: u.ClientID, Username: u.Name, Password: password, Allow: u.Allow, prefix: o.own.prefix}
 	broker := brokerAddress(f)
 	if host, port, err := net.SplitHostPort(broker.Address); err == nil {
 		if n, err := net.LookupPort("tcp", port); err == nil {

@@ -41,7 +41,7 @@ func deviceAdd(f *flags) *cobra.Command {
   event2mqtt device add meter --allow 'meter/#:w' --allow 'meter/set/#:r'`,
 		Args: needs("NAME", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, err := newDevice(args[0], &out, mac, allow)
+			u, err := newDevice(f, args[0], &out, mac, allow)
 			if err != nil {
 				return err
 			}
@@ -58,28 +58,36 @@ func deviceAdd(f *flags) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringArrayVar(&allow, "allow", nil, "a rule such as 'tele/kitchen/#:rw', in the place of those that --for makes; may be given again")
-	cmd.Flags().StringVar(&mac, "mac", "", "a Tasmota device's MAC address, so that it keeps its client id and with that its fallback topic")
+	cmd.Flags().StringVar(&mac, "mac", "", "a Tasmota device's MAC address, so that it keeps its client id and with that its fallback topic, and may announce no other device")
 	out.addFlags(cmd, "make the rules of a tasmota, an esphome or homeassistant, and print what to enter there")
 	return cmd
 }
 
 // newDevice is the account of a device, without a password. mac and allow are as
 // on the command line, and may be empty.
-func newDevice(name string, out *output, mac string, allow []string) (u accounts.User, err error) {
-	k, err := out.kind()
+func newDevice(f *flags, name string, out *output, mac string, allow []string) (u accounts.User, err error) {
+	k, err := out.kind(f, len(allow) == 0)
 	if err != nil {
 		return u, err
+	}
+	if mac != "" {
+		if out.format != "tasmota" {
+			return u, fmt.Errorf("--mac %s is only of use with --for tasmota", mac)
+		}
+		if mac, err = macDigits(mac); err != nil {
+			return u, err
+		}
 	}
 	if len(allow) == 0 {
 		if k.rules == nil {
 			return u, fmt.Errorf("what may %[1]s do? Say what it is, such as --for tasmota, or give at least one rule, such as --allow 'tele/%[1]s/#:rw'", name)
 		}
 		if k.checkName != nil {
-			if err := k.checkName(name); err != nil {
+			if err := k.checkName(name, &out.own); err != nil {
 				return u, err
 			}
 		}
-		allow = k.rules(name)
+		allow = k.rules(ask{name, mac, out.own.prefix})
 	}
 	rules, err := accounts.ParseRules(allow)
 	if err != nil {
@@ -90,14 +98,12 @@ func newDevice(name string, out *output, mac string, allow []string) (u accounts
 	}
 	u = accounts.User{Name: name, Allow: rules.Strings()}
 	switch {
-	case mac != "" && out.format != "tasmota":
-		return u, fmt.Errorf("--mac %s is only of use with --for tasmota", mac)
 	case mac != "":
-		u.ClientID, err = tasmotaClient(mac)
+		u.ClientID = tasmotaClient(mac)
 	case !k.user:
 		u.ClientID = strings.ReplaceAll(name, " ", "_") + "-" + strings.ToLower(rand.Text()[:6])
 	}
-	return u, err
+	return u, nil
 }
 
 func deviceReset(f *flags) *cobra.Command {
@@ -107,7 +113,7 @@ func deviceReset(f *flags) *cobra.Command {
 		Short: "Make a new password for a device, show it, and cut off what uses the old one",
 		Args:  needs("NAME", false),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := out.kind(); err != nil {
+			if _, err := out.kind(f, false); err != nil {
 				return err
 			}
 			password := newPassword()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -14,20 +15,29 @@ import (
 // kind is a device that --for names. Those without rules and snippet are any.
 type kind struct {
 	// checkName tells why topics cannot have a name that rules are made for.
-	checkName func(name string) error
-	// rules are what a device of that name needs. %c is its client id.
-	rules func(name string) []string
+	checkName func(name string, own *ownTopics) error
+	// rules are what a device needs. %c is its client id.
+	rules func(of ask) []string
 	// user is that it gets no client id that nobody else may use.
 	user bool
+	// discovers is that it announces itself below home_assistant.prefix.
+	discovers bool
 	// show prints what is entered on the device, in its own words.
 	show func(w io.Writer, c credentials) error
+}
+
+// ask is for whom rules are made.
+type ask struct {
+	name   string
+	mac    string // twelve digits, with capitals; empty if it is not known
+	prefix string // home_assistant.prefix
 }
 
 // kinds are the values of --for, and what each stands for.
 var kinds = map[string]kind{
 	"tasmota":       {checkName: checkTasmotaName, rules: tasmotaRules, show: showTasmota},
-	"esphome":       {checkName: checkESPHomeName, rules: espHomeRules, show: showESPHome},
-	"homeassistant": {rules: func(string) []string { return accounts.Everything().Strings() }, user: true, show: showHomeAssistant},
+	"esphome":       {checkName: checkESPHomeName, rules: espHomeRules, discovers: true, show: showESPHome},
+	"homeassistant": {rules: func(ask) []string { return accounts.Everything().Strings() }, user: true, show: showHomeAssistant},
 }
 
 // kindNames are the keys of kinds as people are told of them.
@@ -36,35 +46,60 @@ var kindNames = []string{"tasmota", "esphome", "homeassistant"}
 // tasmotaRules are for Tasmota's default FullTopic, %prefix%/%topic%/: what it
 // reports, its answers, its commands (it empties one itself when it connects),
 // those to all devices, those to its fallback topic, which has its client id, and
-// what Home Assistant finds it by.
-func tasmotaRules(name string) []string {
-	return []string{"tele/" + name + "/#:rw", "stat/" + name + "/#:w", "cmnd/" + name + "/#:rw", "cmnd/tasmotas/#:r", "cmnd/%c_fb/#:r", "tasmota/discovery/#:w"}
+// what Home Assistant finds it by: tasmota/discovery/MAC/config and sensors.
+func tasmotaRules(of ask) []string {
+	found := "tasmota/discovery/#:w"
+	if of.mac != "" {
+		found = "tasmota/discovery/" + of.mac + "/#:w"
+	}
+	return append(tasmotaTopics(of.name), "cmnd/tasmotas/#:r", "cmnd/%c_fb/#:r", found)
+}
+
+// tasmotaTopics are the rules for those of its own.
+func tasmotaTopics(name string) []string {
+	return []string{"tele/" + name + "/#:rw", "stat/" + name + "/#:w", "cmnd/" + name + "/#:rw"}
 }
 
 // espHomeRules are for topics below the device's name: its values, commands and
 // log, what Home Assistant finds it by, and how ESPHome's tools ask for its
 // address (discover_ip).
-func espHomeRules(name string) []string {
-	return []string{name + "/#:rw", "homeassistant/+/" + name + "/#:w", "esphome/discover:r", "esphome/ping/" + name + ":r", "esphome/discover/" + name + ":w"}
+func espHomeRules(of ask) []string {
+	return append(espHomeTopics(of.name), of.prefix+"/+/"+of.name+"/#:w", "esphome/discover:r", "esphome/ping/"+of.name+":r")
 }
 
-func checkTasmotaName(name string) error {
+// espHomeTopics are the rules for those of its own.
+func espHomeTopics(name string) []string {
+	return []string{name + "/#:rw", "esphome/discover/" + name + ":w"}
+}
+
+const (
+	aTasmota  = "the topic of a Tasmota device"
+	anESPHome = "the name of an ESPHome device"
+)
+
+func checkTasmotaName(name string, own *ownTopics) error {
 	switch {
 	case strings.Contains(name, "tasmotas"):
 		return fmt.Errorf("%q cannot be the topic of one Tasmota device: tasmotas is that of all; choose another name", name)
 	case name == "0" || name == "1" || name == "2":
 		return fmt.Errorf("%q cannot be the topic of a Tasmota device, to which it means that of its firmware; choose another name, such as plug%s", name, name)
 	}
-	return checkTopic(name, "the topic of a Tasmota device", "letters without accents, digits, - and _", 32, func(r rune) bool {
+	err := checkTopic(name, aTasmota, "letters without accents, digits, - and _", 32, func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_'
 	})
+	return cmp.Or(err, own.check(name, aTasmota, tasmotaTopics))
 }
 
-// checkESPHomeName asks for what ESPHome takes as the name of a device.
-func checkESPHomeName(name string) error {
-	return checkTopic(name, "the name of an ESPHome device", "small letters without accents, digits and -", 31, func(r rune) bool {
+// checkESPHomeName asks for what ESPHome takes as the name of a device, and for
+// one whose topics are nobody else's.
+func checkESPHomeName(name string, own *ownTopics) error {
+	err := checkTopic(name, anESPHome, "small letters without accents, digits and -", 31, func(r rune) bool {
 		return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-'
 	})
+	if err = cmp.Or(err, checkRoot(name, anESPHome), own.check(name, anESPHome, espHomeTopics)); err == nil && name == own.node {
+		err = fmt.Errorf("%q cannot be %s: it is home_assistant.node, so that the device could write what event2mqtt announces to Home Assistant; choose another name, such as %s", name, anESPHome, instead(name))
+	}
+	return err
 }
 
 // checkTopic tells what keeps a name from being what, and which one would do.
@@ -94,15 +129,18 @@ func checkTopic(name, what, allowed string, longest int, good func(r rune) bool)
 	return fmt.Errorf("%q cannot be %s because of %q; use up to %d %s, such as %s", name, what, wrong, longest, allowed, fits)
 }
 
-// tasmotaClient is the client id that a Tasmota device has by default: that of
-// the last three bytes of its MAC address.
-func tasmotaClient(mac string) (string, error) {
+// macDigits are the digits of a MAC address, as Tasmota writes them in topics.
+func macDigits(mac string) (string, error) {
 	digits := strings.NewReplacer(":", "", "-", "").Replace(mac)
 	if raw, err := hex.DecodeString(digits); err != nil || len(raw) != 6 {
 		return "", fmt.Errorf("--mac %s: that is not a MAC address; it has twelve digits, such as A4:CF:12:DD:EE:01, and is on the device's page Information", mac)
 	}
-	return "DVES_" + strings.ToUpper(digits[6:]), nil
+	return strings.ToUpper(digits), nil
 }
+
+// tasmotaClient is the client id that a Tasmota device has by default: that of
+// the last three bytes of its MAC address, which is given as macDigits.
+func tasmotaClient(mac string) string { return "DVES_" + mac[6:] }
 
 // showTasmota prints what is entered in the console, as one line: it restarts at
 // its end.
@@ -120,8 +158,11 @@ func showESPHome(w io.Writer, c credentials) error {
 	if c.mayWrite(c.Username + "/status") {
 		topic = fmt.Sprintf("  topic_prefix: %q\n", c.Username)
 	}
-	if c.mayWrite("homeassistant/switch/" + c.Username + "/relay/config") {
+	if c.mayWrite(c.prefix + "/switch/" + c.Username + "/relay/config") {
 		name = "# The name under \"esphome:\" must be " + c.Username + ", or Home Assistant does not find the device.\n"
+		if c.prefix != defaultPrefix {
+			topic += fmt.Sprintf("  discovery_prefix: %q\n", c.prefix)
+		}
 	}
 	_, err := fmt.Fprintf(w, "%smqtt:\n  broker: %s\n  port: %d\n  client_id: %q\n  username: %q\n  password: %q\n%s", name, c.Host, c.Port, c.ClientID, c.Username, c.Password, topic)
 	return err

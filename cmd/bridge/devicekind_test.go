@@ -220,22 +220,13 @@ func TestDevicesMayDoNothingElse(t *testing.T) {
 			all := func(topics string) []string {
 				return strings.Fields(strings.NewReplacer("NAME", name, "ID", is.ClientID).Replace(topics))
 			}
-			publish := func(topic string) wire.Code {
-				testkit.OK(t, device.Send(wire.Publish{Topic: topic, QoS: 1, PacketID: 7}))
-				body, err := device.Expect(wire.PUBACK)
-				testkit.OK(t, err)
-				if len(body) < 3 {
-					return 0
-				}
-				return wire.Code(body[2])
-			}
 			for _, topic := range all(c.write) {
-				if code := publish(topic); code >= 0x80 {
+				if code := publishes(t, device, topic); code >= 0x80 {
 					t.Errorf("publish %s: 0x%02x", topic, byte(code))
 				}
 			}
 			for _, topic := range all(c.notWrite) {
-				if code := publish(topic); code != wire.NotAuthorized {
+				if code := publishes(t, device, topic); code != wire.NotAuthorized {
 					t.Errorf("publish %s: 0x%02x", topic, byte(code))
 				}
 			}

@@ -30,7 +30,7 @@ func importOctoPrint(f *flags) *cobra.Command {
 	i := octoPrintImport{octoPrintSetup: octoPrintSetup{flags: f}}
 	other := clearPlugin{flags: f}
 	cmd := &cobra.Command{
-		Use:   "octoprint FILE",
+		Use:   "octoprint [FILE]",
 		Short: "Take over the settings of the plugin OctoPrint-MQTT from OctoPrint's config.yaml",
 		Long: `Turns the settings of the plugin OctoPrint-MQTT into a configuration of
 event2mqtt: the same broker, topics, retained flags and switches, so that what

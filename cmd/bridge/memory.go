@@ -28,6 +28,12 @@ const (
 	// restless is how many collections in one interval show that the limit is
 	// too low. Large bodies one behind another cause 10 to 25.
 	restless = 60
+	// settled is how long nothing must have been collected for the program to
+	// be at rest. It gives back once what it has no use for then, if that is
+	// more than spare, in bytes: less costs more than it saves, as a collection
+	// brings code into memory that an idle program has no need of.
+	settled = 10 * time.Second
+	spare   = 2 << 20
 )
 
 // boundMemory gives the process a soft limit of memory, which follows its
@@ -42,15 +48,25 @@ func boundMemory() (stop func()) {
 	wg.Go(func() {
 		collected := make(chan struct{}, 1)
 		tellOfCollections(collected, end)
-		rest := time.NewTimer(time.Hour)
+		rest := time.NewTimer(settled)
 		defer rest.Stop()
 		var w workingSet
+		var own uint64 // the collection that this goroutine has asked for
 		r := newUsageReader()
 		for limit := int64(modest); ; {
-			select { // an idle program is not woken up
+			select { // an idle program is woken up once, when it comes to rest
 			case <-end:
 				return
+			case <-rest.C:
+				if r.read().idle > spare {
+					debug.FreeOSMemory()
+					own = r.read().collections
+				}
+				continue
 			case <-collected:
+			}
+			if r.read().collections == own {
+				continue
 			}
 			rest.Reset(watchEvery)
 			select {
@@ -58,6 +74,7 @@ func boundMemory() (stop func()) {
 				return
 			case <-rest.C:
 			}
+			rest.Reset(settled)
 			if next := w.limit(r.read()); next != limit {
 				limit = next
 				debug.SetMemoryLimit(limit)
@@ -93,6 +110,7 @@ func tellOfCollections(collected chan<- struct{}, end <-chan struct{}) {
 type usage struct {
 	collections uint64 // since the start
 	live        uint64 // of the heap, as the newest collection found it
+	idle        uint64 // of the heap, what is neither live nor given back
 	other       uint64 // what counts and is no heap, such as stacks
 }
 
@@ -144,5 +162,9 @@ func (r usageReader) read() usage {
 	for _, heap := range r[3:] {
 		u.other -= heap.Value.Uint64()
 	}
+	for _, heap := range r[4:] { // all of it but what is given back
+		u.idle += heap.Value.Uint64()
+	}
+	u.idle -= min(u.idle, u.live)
 	return u
 }

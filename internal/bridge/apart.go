@@ -1,13 +1,16 @@
 package bridge
 
 import (
+	"fmt"
+	"slices"
+
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/topic"
 )
 
-// This file is whether the devices that Home Assistant is shown can be told
-// apart by their events.
+// This file is whether the devices that Home Assistant is shown have their events,
+// and no others.
 
 // mixture is whose events may have topics that those of a source have, too.
 type mixture struct {
@@ -29,17 +32,19 @@ func (p *Plan) mixtures() map[string]mixture {
 // mixture is that of one source.
 func (p *Plan) mixture(o sources.Options) (m mixture) {
 	own := p.eventFilter(o)
-	if own == "" {
-		return m // the topic was refused
+	if own == "" || p.ways == nil {
+		return m // the topic was refused, or a rule
 	}
 	for _, other := range p.sources {
-		if other == o || !topic.Overlap(own, p.eventFilter(other)) {
+		name := other.Base().Name
+		meets := func(filter string) bool { return topic.Overlap(own, filter) }
+		if other == o || !meets(p.eventFilter(other)) && !slices.ContainsFunc(p.ways.Filters(name), meets) {
 			continue
 		}
 		if _, is := shown(other); is && m.device == "" {
-			m.device = other.Base().Name
+			m.device = name
 		} else if !is && m.other == "" {
-			m.other = other.Base().Name
+			m.other = name
 		}
 		if m.device != "" && m.other != "" {
 			break
@@ -48,7 +53,8 @@ func (p *Plan) mixture(o sources.Options) (m mixture) {
 	return m
 }
 
-// eventFilter has all topics that events of a source may have.
+// eventFilter has all topics that events of a source may have unless a rule gives
+// them another.
 func (p *Plan) eventFilter(o sources.Options) string {
 	if t, own := ownTemplate(o); own {
 		return t.Filter(o.Base().Name)
@@ -85,6 +91,9 @@ func (p *Plan) checkApart() error {
 		if _, own := ownTemplate(o); own {
 			write = "another plugin.base_topic for one of them"
 		}
+		if !topic.Overlap(p.eventFilter(o), p.eventFilter(p.Source(other))) {
+			return config.Errorf("rules", "events of %s may be given a topic of those of %s, so that Home Assistant would take them for events of %s; write {source} into the topic, or publish: {source_field: _source}, or home_assistant: {discovery: false}", other, name, name)
+		}
 		return config.Relation("publish.event_topic", "home_assistant.discovery",
 			"events of %s and of %s have the same topics, so that Home Assistant would take those of one for those of the other; write %s, or publish: {source_field: _source}, or home_assistant: {discovery: false}", name, other, write)
 	}
@@ -99,8 +108,65 @@ func (p *Plan) warnOfMixedEvents() {
 	}
 	for _, o := range p.sources {
 		if other := p.mixed[o.Base().Name].other; other != "" {
-			p.warn("publish.event_topic", "events of %s that are called as those of %s are taken for them by Home Assistant; write publish: {source_field: _source}, which tells them apart", other, o.Base().Name)
+			p.warn("publish.event_topic", "Home Assistant cannot tell events of %s from those of %s; write publish: {source_field: _source}, which tells them apart", other, o.Base().Name)
 			return
 		}
+	}
+}
+
+// warnOfDivertedEvents tells of rules that keep events from the topics on which
+// Home Assistant waits for them. Each rule is told of once.
+func (p *Plan) warnOfDivertedEvents() {
+	if !p.HomeAssistant.Discovery {
+		return
+	}
+	told := map[int]bool{}
+	for _, o := range p.sources {
+		d, is := shown(o)
+		if !is {
+			continue
+		}
+		names := d.Triggers
+		if len(names)+len(d.Events) == 0 {
+			names = []string{""} // those that will be learned
+		}
+		for _, name := range names {
+			by := p.ways.Diverts(o.Base().Name, name)
+			if by == nil || told[by.Index] {
+				continue
+			}
+			told[by.Index] = true
+			what := "the events " + name
+			if name == "" {
+				what = "its events"
+			}
+			p.warn(fmt.Sprintf("rules[%d]", by.Index), "the device that Home Assistant has of %s does not get %s: this rule gives them another name or topic", o.Base().Name, what)
+		}
+	}
+}
+
+// warnOfRetainedEvents tells of rules that retain events of devices.
+func (p *Plan) warnOfRetainedEvents() {
+	if !p.HomeAssistant.Discovery {
+		return
+	}
+	for i := range p.Rules {
+		for _, o := range p.sources {
+			if _, is := shown(o); is && p.ways.Retains(i, o.Base().Name) {
+				p.warn(fmt.Sprintf("rules[%d].retain", i), "events of %s are retained, so that automations in Home Assistant run again whenever it starts; leave it out, and take states for what is to be known later", o.Base().Name)
+				break
+			}
+		}
+	}
+}
+
+// warnOfNoWill tells that nobody will see the program's end.
+func (p *Plan) warnOfNoWill() {
+	if w := p.MQTT.Will; p.HomeAssistant.Discovery && !(w.Enabled && w.Retain) {
+		key := "mqtt.will.enabled"
+		if w.Enabled {
+			key = "mqtt.will.retain"
+		}
+		p.warn(key, "without a retained will Home Assistant shows the last values of all devices as if they were true after the program has ended; leave it at true, or write home_assistant: {discovery: false}")
 	}
 }

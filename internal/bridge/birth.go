@@ -47,17 +47,21 @@ func (a *announcer) listen(talker sinks.Talker) {
 	}
 	a.mu.Lock()
 	same := a.wants == wants && a.link == talker
+	if !same { // what was said meanwhile was not heard here
+		a.present(false)
+		a.born = false
+	}
 	a.wants = wants
 	a.mu.Unlock()
 	if same {
 		return
 	}
 	if a.link != nil && a.link != talker {
-		a.earOn(a.link, discoveryListens).Hear(nil, nil)
+		a.ears.earOn(a.link, discoveryListens).Hear(nil, nil)
 	}
 	a.link = talker
 	if talker != nil {
-		a.earOn(talker, discoveryListens).Hear(filters, a.take)
+		a.ears.earOn(talker, discoveryListens).Hear(filters, a.take)
 	}
 }
 
@@ -70,12 +74,12 @@ func (a *announcer) take(in sinks.Incoming) {
 	case in.Topic == a.wants.note:
 		a.compare(&in)
 	case in.Own || in.Topic != a.wants.birth:
+	case in.Retained: // it may be from long ago; who has just subscribed gets what is published here all the same
 	case string(in.Payload) != a.wants.birthPayload:
-		a.there = false
-	case in.Retained: // it is there, and has what was published on this connection
-		a.there = true
+		a.present(false)
 	default:
-		a.there, a.born = true, true
+		a.present(true)
+		a.born = true
 		a.poke()
 	}
 }
@@ -93,19 +97,40 @@ func (a *announcer) compare(in *sinks.Incoming) {
 		return
 	}
 	booted := time.Now().Add(-time.Since(a.began)) // by a clock that may have been set since
-	if in.Retained && (!a.noted || !time.UnixMilli(n.At).After(booted)) || a.cloned {
+	if in.Retained && (!a.noted || !time.UnixMilli(n.At).After(booted)) {
 		return
 	}
-	a.cloned, a.answering = true, true
-	a.log.Error().Str("installation", a.id).Msg("another event2mqtt announces the same devices to Home Assistant: its state folder is a copy of this one's, as on a cloned card. Remove installation_id, client_id and homeassistant.json from the copy's state folder, and start it again")
-	a.poke()
+	if a.other.IsZero() {
+		a.log.Error().Str("installation", a.id).Msg("another event2mqtt announces the same devices to Home Assistant: its state folder is a copy of this one's, as on a cloned card. Stop the copy, remove installation_id, client_id, homeassistant.json and *.retained.json from its state folder, give it a publish.base_topic of its own, and start it again")
+		a.poke() // the other one is to hear of this one
+	}
+	a.other = time.Now()
+}
+
+// watchOther publishes the note again while there is another program with this
+// id, for the other does so too, and notices when it has ended. It returns when
+// to look again; 0 is never.
+func (a *announcer) watchOther() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.other.IsZero():
+		return 0
+	case time.Since(a.other) > 3*a.pace.note:
+		a.other, a.renoted = time.Time{}, time.Time{}
+		a.log.Info().Str("installation", a.id).Msg("no other event2mqtt announces the same devices to Home Assistant any more")
+		return 0
+	case time.Since(a.renoted) >= a.pace.note:
+		a.note, a.renoted = a.newNote(), time.Now()
+	}
+	return a.pace.note
 }
 
 // linkChanged takes it that the main sink is, or is no more, connected.
 func (a *announcer) linkChanged(r health.Report) {
 	if r.Level != health.Up {
 		a.mu.Lock()
-		a.there = false
+		a.present(false)
 		a.mu.Unlock()
 	}
 	a.poke()

@@ -87,6 +87,7 @@ type Bridge struct {
 	sinkRemoved chan struct{}   // cap 1: so it is, or journal.keep has changed
 	access      *control.Access // the token of this run
 	ears        ears
+	mirrored    mirrored
 	announcer   *announcer
 	commands    *commands.Desk
 	telling     tellerPace
@@ -169,6 +170,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	b.announcer.open()
 	b.web.Handle(metricsPath, http.HandlerFunc(b.serveMetrics))
 	defer b.serveAPI()()
+	from, to := b.unmirrored()
 	if _, err := b.apply(b.opt.Plan); err != nil {
 		return err
 	}
@@ -184,6 +186,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { b.watchConfig(ctx) })
 	watching.Go(func() { b.sendHeld(ctx) })
+	watching.Go(func() { b.mirrorStored(ctx, from, to) })
 	watching.Go(func() { b.keepCursors(ctx) })
 	watching.Go(func() { b.announcer.run(ctx) })
 	watching.Go(func() { itself.run(ctx) })

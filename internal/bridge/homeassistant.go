@@ -1,10 +1,12 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/homeassistant"
+	"event2mqtt/internal/homeassistant/store"
 	"event2mqtt/internal/learned"
 	"event2mqtt/internal/retry"
 	"event2mqtt/internal/sinks"
@@ -31,16 +34,21 @@ type announcerPace struct {
 	gap    time.Duration // and so long after the ones before
 	birth  time.Duration // at most, between Home Assistant's start and the answer; the moment is random
 	step   time.Duration // what Home Assistant has for one step before the next
+	note   time.Duration // between two notes to another program that has this one's id
+	// certain is how long Home Assistant must have stayed after something was
+	// taken back for it to be certain that it was there: the broker needs up to
+	// 90 s to notice that it is not (its keep-alive is 60 s; MQTT 3.1.1, 3.1.2.10).
+	certain time.Duration
 }
 
 var usualPace = announcerPace{
-	quiet: time.Second, latest: 5 * time.Second, gap: 3 * time.Second, birth: 5 * time.Second, step: 2 * time.Second,
+	quiet: time.Second, latest: 5 * time.Second, gap: 3 * time.Second, birth: 5 * time.Second, step: 2 * time.Second, note: time.Minute, certain: 3 * time.Minute,
 }
 
 // announcer announces devices. run is its goroutine.
 type announcer struct {
-	*ears
 	b     *Bridge
+	ears  *ears
 	log   zerolog.Logger
 	pace  announcerPace
 	boot  string        // tells this run of the program from others
@@ -49,21 +57,25 @@ type announcer struct {
 	id    string        // of the installation
 	off   bool          // nothing is announced
 
-	mu        sync.Mutex
-	there     bool // Home Assistant is certain to hear what is published now
-	born      bool // it has started, and was not answered
-	noted     bool // the own note is at the broker since this run began
-	cloned    bool // another program has this installation's id,
-	answering bool // and is to hear of it
-	wants     subjects
+	mu    sync.Mutex
+	there bool      // Home Assistant has started on this connection, and has not said that it ends
+	visit int       // counts how often that has changed
+	born  bool      // it has started, and was not answered
+	noted bool      // the own note is at the broker since this run began
+	other time.Time // when another program with this installation's id was heard last; zero is none
+	wants subjects
 
 	// Of run:
 	memory     *homeassistant.Memory // of what is announced, as the file has it
 	link       sinks.Talker          // that is listened on
 	connection uint64                // that was looked at last; 0 is none
 	note       []byte                // of this run, as it was published last
+	renoted    time.Time             // when that was for the other program
 	raise      bool                  // what may not have been heard is to be announced once more
+	taken      listener              // of what was taken back last
+	begun      bool                  // what the run before may not have published is published
 	reported   map[string]bool       // keys of states
+	shown      map[string]string     // sources of the devices that the log has told of, by id
 	settled    bool                  // what was announced before this run is compared with what is now
 	keeping    retry.Loop            // of the memory's file
 	last       time.Time             // when anything was announced
@@ -71,12 +83,19 @@ type announcer struct {
 	told       map[string]bool       // sources that have too many names of events
 }
 
+// listener says when something was published, and whether Home Assistant was
+// there.
+type listener struct {
+	visit int // 0 is none
+	since time.Time
+}
+
 // subjects are the topics that an announcer listens to.
 type subjects struct{ birth, birthPayload, note string }
 
 func newAnnouncer(b *Bridge) *announcer {
 	return &announcer{
-		ears: &b.ears, b: b, log: b.log, pace: usualPace, boot: randomID(), began: time.Now(), poked: make(chan struct{}, 1),
+		b: b, ears: &b.ears, log: b.log, pace: usualPace, boot: randomID(), began: time.Now(), poked: make(chan struct{}, 1),
 		memory: homeassistant.NewMemory(), reported: map[string]bool{}, told: map[string]bool{},
 	}
 }
@@ -92,15 +111,15 @@ func (a *announcer) poke() {
 // open reads what was announced before. It is called before anything runs.
 func (a *announcer) open() {
 	var err error
-	a.memory, err = homeassistant.Load(a.b.stateDir)
+	a.memory, err = store.Load(a.b.stateDir)
 	switch {
-	case errors.Is(err, homeassistant.ErrNewer):
+	case errors.Is(err, store.ErrNewer):
 		a.off = true
 		a.log.Error().Err(err).Msg("nothing is announced to Home Assistant; install that version, or remove the file and the devices in Home Assistant")
 	case err != nil:
 		a.log.Error().Err(err).Msg("what was announced to Home Assistant before is not known any more; what has changed since then may stay there")
 	}
-	if a.id, err = homeassistant.Installation(a.b.stateDir); err != nil {
+	if a.id, err = store.Installation(a.b.stateDir); err != nil {
 		a.off = true
 		a.log.Error().Err(err).Msg("nothing is announced to Home Assistant until the program is started again")
 	}
@@ -114,8 +133,11 @@ func (a *announcer) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		if pause := a.announce(ctx); pause > 0 {
-			timer.Reset(pause)
+		again := a.watchOther()
+		again = sooner(again, a.announce(ctx))
+		again = sooner(again, a.forgetHeard())
+		if again > 0 {
+			timer.Reset(again)
 		}
 		a.last = time.Now()
 		select {
@@ -126,6 +148,14 @@ func (a *announcer) run(ctx context.Context) {
 			a.rest(ctx)
 		}
 	}
+}
+
+// sooner is the smaller of two times to wait; 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // rest waits until nothing has changed for a while: descriptions come in parts,
@@ -178,18 +208,12 @@ func (a *announcer) announce(ctx context.Context) (again time.Duration) {
 func (a *announcer) follow() {
 	talker, _, connection := a.sink()
 	a.listen(talker)
-	a.mu.Lock()
-	if a.answering { // the other one is to hear of this one
-		a.answering = false
-		a.note = a.newNote()
-	}
-	a.mu.Unlock()
 	if connection == a.connection {
 		return
 	}
 	a.connection = connection
 	if connection > 0 { // Home Assistant may be there since long
-		a.raise = a.memory.Haunted()
+		a.raise = a.memory.HasUnheard()
 		a.note = a.newNote()
 	}
 }
@@ -203,7 +227,8 @@ func (a *announcer) answer(ctx context.Context) {
 	a.mu.Lock()
 	a.born = false
 	a.mu.Unlock()
-	a.raise = a.memory.Haunted()
+	a.raise = a.memory.HasUnheard()
+	a.log.Info().Msg("Home Assistant has started; all devices are announced to it again")
 	a.b.states.Again()
 }
 
@@ -213,32 +238,69 @@ func (a *announcer) isBorn() bool {
 	return a.born
 }
 
-// isHeard reports whether Home Assistant is certain to hear.
-func (a *announcer) isHeard() bool {
+// visitor is which visit of Home Assistant's it is now; 0 is none.
+func (a *announcer) visitor() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.there
+	if !a.there {
+		return 0
+	}
+	return a.visit
+}
+
+// present notes whether Home Assistant is there. mu is held.
+func (a *announcer) present(is bool) {
+	a.there = is
+	a.visit++
+}
+
+// forgetHeard forgets what was taken back once Home Assistant is certain to have
+// heard that: it began its visit before, at which all that was unheard until then
+// was announced again, and is still there long after the broker had all. It
+// returns when to look again; 0 is at its next start.
+func (a *announcer) forgetHeard() time.Duration {
+	if visit := a.visitor(); visit == 0 || visit != a.taken.visit || !a.memory.HasUnheard() || a.isBorn() {
+		return 0
+	}
+	if _, retainer, _ := a.sink(); retainer == nil || !retainer.Has(event.DiscoverySource) {
+		a.taken.since = time.Now()
+	}
+	if left := time.Until(a.taken.since.Add(a.pace.certain)); left > 0 {
+		return left
+	}
+	next := a.memory.Clone()
+	next.Heard()
+	if err := store.Save(a.b.stateDir, next); err != nil {
+		return a.pace.certain // it is no loss to announce it once more
+	}
+	a.memory = next
+	return 0
 }
 
 // round takes one step, and reports whether there is another.
 func (a *announcer) round() (more bool, err error) {
 	plan := a.plan()
+	if !a.begun {
+		a.begun = true
+		if a.memory.HasUnheard() {
+			a.report(a.memory.Again(), plan.HomeAssistant.Discovery)
+			return true, nil
+		}
+	}
 	setup := plan.setup(a.id)
 	wanted := map[string]homeassistant.Message{}
 	if plan.HomeAssistant.Discovery {
 		wanted = a.wanted(plan, setup)
 	}
-	raising, heard := a.raise, a.isHeard()
+	raising, visit := a.raise, a.visitor()
 	if raising {
-		wanted = a.memory.Raise(wanted, setup.Topic)
+		wanted = a.memory.WithUnheard(wanted, setup.Topic)
 	}
 	next := a.memory.Clone()
-	messages, more := next.Round(wanted, heard)
-	if raising && heard {
-		next.Lay()
-	}
+	messages, more := next.Round(wanted)
 	if !reflect.DeepEqual(next, a.memory) {
-		if err := next.Save(a.b.stateDir); err != nil {
+		a.taken = listener{visit, time.Now()}
+		if err := store.Save(a.b.stateDir, next); err != nil {
 			return false, err
 		}
 	}
@@ -258,7 +320,12 @@ func (a *announcer) wanted(plan *Plan, setup *homeassistant.Setup) map[string]ho
 		}
 	}
 	described, topics := a.b.devices.described()
-	return plan.things(setup, known{described: described, topics: topics, learned: names, memory: a.memory})
+	return plan.things(setup, known{described: described, topics: topics, memory: a.memory, learned: func(source string) []string {
+		if all := names(source); len(all) > 0 {
+			return all
+		}
+		return a.memory.EventTypes(source) // the journal that had them was lost
+	}})
 }
 
 // Keys of states.
@@ -295,10 +362,38 @@ func (a *announcer) report(messages map[string]homeassistant.Published, discover
 		a.log.Error().Err(err).Msg("not all devices are announced to Home Assistant")
 	}
 	a.reported = reported
+	a.tell(messages)
 	if !a.settled {
 		a.settled = true
 		a.b.states.Settle(event.DiscoverySource) // what is not reported now is no more
 	}
+}
+
+// tell logs which devices are announced, and which are no more.
+func (a *announcer) tell(messages map[string]homeassistant.Published) {
+	shown := map[string]string{}
+	for id := range messages {
+		shown[id] = cmp.Or(a.memory.Shown[id].Source, "event2mqtt")
+	}
+	fresh, gone := missing(shown, a.shown), missing(a.shown, shown)
+	a.shown = shown
+	if len(fresh) > 0 {
+		a.log.Info().Strs("devices", fresh).Msg("devices are announced for Home Assistant")
+	}
+	if len(gone) > 0 {
+		a.log.Info().Strs("devices", gone).Msg("devices are taken away from Home Assistant")
+	}
+}
+
+// missing are the values, in order, whose keys another map does not have.
+func missing(of, in map[string]string) (all []string) {
+	for key, value := range of {
+		if _, there := in[key]; !there {
+			all = append(all, value)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // await waits until the broker has all of a step, and then for as long as Home
@@ -342,5 +437,5 @@ func (a *announcer) plan() *Plan {
 func (a *announcer) isCloned() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.cloned
+	return !a.other.IsZero()
 }

@@ -157,7 +157,7 @@ func (o output) store(ctx context.Context, events []event.Event) (receipt, error
 	}
 	if err == nil {
 		o.b.learn(ctx, events)
-		o.b.mirror(events)
+		o.b.mirror(events, seq)
 	}
 	return receipt{*o.b.required.Load(), seq, false}, err
 }
@@ -302,7 +302,7 @@ func (b *Bridge) storeHeld(ctx context.Context, pipeline *pipeline, h *rules.Hel
 		}
 		b.journal.Forget(heldSource, h.Key)
 		b.learn(ctx, records)
-		b.mirror(records)
+		b.mirror(records, last)
 		return nil
 	})
 	if err != nil {

@@ -3,17 +3,18 @@ package bridge
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 
-	"event2mqtt/internal/homeassistant"
 	"event2mqtt/internal/homeassistant/schema"
+	"event2mqtt/internal/homeassistant/store"
 )
 
 // This file is what would be announced to Home Assistant, for people to look at.
 
 // ExampleInstallation stands for the id of an installation that has none yet.
-const ExampleInstallation = homeassistant.ExampleInstallation
+const ExampleInstallation = store.ExampleInstallation
 
 // Preview is a device as it would be announced.
 type Preview struct {
@@ -23,6 +24,8 @@ type Preview struct {
 	Topic   string
 	Payload []byte
 	Parts   []PreviewPart
+	// Learns says that it gets an event entity when its first event has come.
+	Learns bool
 	// Wrong is what Home Assistant would complain of.
 	Wrong []string
 }
@@ -42,11 +45,11 @@ func (p *Plan) Announcements(stateDir string) (all []Preview, made bool, err err
 	if !p.HomeAssistant.Discovery {
 		return nil, true, nil
 	}
-	installation := homeassistant.PeekInstallation(stateDir)
-	made = installation != ""
-	setup := p.setup(cmp.Or(installation, homeassistant.ExampleInstallation))
-	memory, err := homeassistant.Peek(stateDir)
-	messages := p.things(setup, known{memory: memory, learned: func(string) []string { return nil }})
+	installation, noID := store.PeekInstallation(stateDir)
+	made = installation != "" || noID != nil
+	setup := p.setup(cmp.Or(installation, store.ExampleInstallation))
+	memory, err := store.Peek(stateDir)
+	messages := p.things(setup, known{memory: memory, learned: memory.EventTypes})
 	payloads := map[string][]byte{}
 	for _, id := range slices.Sorted(maps.Keys(messages)) {
 		m := messages[id]
@@ -59,13 +62,14 @@ func (p *Plan) Announcements(stateDir string) (all []Preview, made bool, err err
 				is.ID, _ = ids[0].(string)
 			}
 			is.Parts = previewParts(parsed)
+			is.Learns = m.Source != "" && parsed.Components["last_event"] != nil && parsed.Components["event"] == nil
 		}
 		all = append(all, is)
 	}
 	if said := schema.CheckAll(payloads); len(said) > 0 && len(all) > 0 {
 		all[0].Wrong = append(all[0].Wrong, said...)
 	}
-	return all, made, err
+	return all, made, errors.Join(noID, err)
 }
 
 func previewParts(of *schema.Payload) (all []PreviewPart) {

@@ -333,6 +333,7 @@ func (b *Bridge) dropSource(name string, plan *Plan) {
 	b.forgetSource(name)
 	b.keepNames(plan)
 	b.counts.forget(name)
+	b.mirrored.forget(name)
 }
 
 func (c *change) swapListeners() {

@@ -55,6 +55,9 @@ func (p *Plan) warnOfSurprises() {
 	p.warnOfOpenSources()
 	p.warnOfCircles()
 	p.warnOfMixedEvents()
+	p.warnOfDivertedEvents()
+	p.warnOfRetainedEvents()
+	p.warnOfNoWill()
 	p.warnOfSinks()
 }
 

@@ -18,12 +18,10 @@ import (
 
 // known is what is known of the things of sources, by source.
 type known struct {
-	described  map[string]device.Device
-	learned    func(source string) []string // names of events
-	topics     map[string]map[string]string // of states that have one of their own, by key
-	memory     *homeassistant.Memory        // of what was announced
-	taken      map[string]string            // ids of devices, with their sources
-	configured map[string]bool              // sources
+	described map[string]device.Device
+	learned   func(source string) []string // names of events
+	topics    map[string]map[string]string // of states that have one of their own, by key
+	memory    *homeassistant.Memory        // of what was announced
 }
 
 // router are options of a source whose events have a topic of their own.
@@ -55,15 +53,7 @@ func shown(o sources.Options) (device.Device, bool) {
 // things are the devices of a plan as they are announced, by id.
 func (p *Plan) things(s *homeassistant.Setup, k known) map[string]homeassistant.Message {
 	all := map[string]homeassistant.Message{"": s.Announce(p.itself(s))}
-	k.taken, k.configured = map[string]string{}, map[string]bool{}
-	for _, o := range p.sources {
-		k.configured[o.Base().Name] = true
-	}
-	for id, was := range k.memory.Shown {
-		if id != "" && k.configured[was.Source] {
-			k.taken[id] = was.Source
-		}
-	}
+	ids := p.newIDs(k.memory)
 	for _, o := range p.sources {
 		d, isShown := shown(o)
 		name := o.Base().Name
@@ -75,7 +65,7 @@ func (p *Plan) things(s *homeassistant.Setup, k known) map[string]homeassistant.
 			d = live
 		}
 		d.ID = cmp.Or(d.ID, name)
-		id := k.id(name, d.ID)
+		id := ids.of(name, d.ID)
 		was := cmp.Or(k.memory.Shown[id], k.memory.Gone[id])
 		var seen *device.Device // more than the configuration tells
 		switch {
@@ -96,28 +86,48 @@ func (p *Plan) things(s *homeassistant.Setup, k known) map[string]homeassistant.
 	return all
 }
 
-// id is that of a source's device: the one that it had, or that another had which
+// ids gives devices their ids.
+type ids struct {
+	memory     *homeassistant.Memory
+	configured map[string]bool   // sources
+	taken      map[string]string // by id, the source whose device has it
+}
+
+func (p *Plan) newIDs(memory *homeassistant.Memory) *ids {
+	i := &ids{memory, map[string]bool{}, map[string]string{}}
+	for _, o := range p.sources {
+		i.configured[o.Base().Name] = true
+	}
+	for id, was := range memory.Shown {
+		if id != "" && i.configured[was.Source] {
+			i.taken[id] = was.Source
+		}
+	}
+	return i
+}
+
+// of is that of a source's device: the one that it had, or that another had which
 // was called otherwise and watched the same thing, or one made of its name.
-func (k *known) id(source, thing string) string {
-	for id, of := range k.taken {
+func (i *ids) of(source, thing string) string {
+	for id, of := range i.taken {
 		if of == source {
 			return id
 		}
 	}
-	for _, all := range []map[string]*homeassistant.Shown{k.memory.Shown, k.memory.Gone} {
+	for _, all := range []map[string]*homeassistant.Shown{i.memory.Shown, i.memory.Gone} {
 		for _, id := range slices.Sorted(maps.Keys(all)) {
 			was := all[id]
-			if id != "" && thing != source && was.Thing == thing && !k.configured[was.Source] && k.taken[id] == "" {
-				k.taken[id] = source
+			if id != "" && thing != source && was.Thing == thing && !i.configured[was.Source] && i.taken[id] == "" {
+				i.taken[id] = source
 				return id
 			}
 		}
 	}
 	id := homeassistant.ID(source)
-	for k.taken[id] != "" {
+	for i.taken[id] != "" {
 		id = homeassistant.ID(id + "#")
 	}
-	k.taken[id] = source
+	i.taken[id] = source
 	return id
 }
 
@@ -184,7 +194,7 @@ func (p *Plan) itself(s *homeassistant.Setup) *homeassistant.Thing {
 			{Key: "waiting", Name: "Events waiting", State: keyState, Value: "waiting", Kind: device.Number, Diagnostic: true},
 			{Key: "reloaded", Name: "Last configuration reload", State: keyConfig, Value: "time", Kind: device.Timestamp, Diagnostic: true},
 			{Key: "problem", Name: "Problem", State: keyState, Value: "state", Kind: device.Binary, On: stateProblem, Off: stateOK, Class: "problem", Diagnostic: true, Attributes: true},
-			{Key: "reason", Name: "Reason of the problem", State: keyState, Value: "problem", Kind: device.Text, Diagnostic: true},
+			{Key: "reason", Name: "Problem reason", State: keyState, Value: "problem", Kind: device.Text, Diagnostic: true},
 		},
 		Commands: []device.Command{{Key: commandReload, Name: "Reload configuration"}},
 	}

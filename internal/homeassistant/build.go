@@ -90,13 +90,14 @@ func (b *builder) build() {
 	}
 }
 
-// add adds an entity under a key. what is the end of the id that is suggested.
-func (b *builder) add(key, what, name string, c component) {
+// add adds an entity under a key. The id that is suggested is made of the name, as
+// versions of Home Assistant do that know no suggestion.
+func (b *builder) add(key, name string, c component) {
 	c.UniqueID = b.setup.identifier(b.thing.ID) + "." + key
 	c.Name = b.short(name)
-	at := c.Platform + "." + b.slug + "_" + cmp.Or(slug(what), slug(key), c.Platform)
+	at := c.Platform + "." + b.slug + "_" + cmp.Or(device.Slug(c.Name), device.Slug(key), c.Platform)
 	if b.ids[at] {
-		at += "_" + slug(key)
+		at += "_" + device.Slug(key)
 	}
 	b.ids[at] = true
 	c.EntityID = at
@@ -106,14 +107,19 @@ func (b *builder) add(key, what, name string, c component) {
 // short is the name of an entity without that of its device, which Home
 // Assistant puts before it.
 func (b *builder) short(name string) string {
-	if rest := name[min(len(name), len(b.name)):]; strings.EqualFold(name[:len(name)-len(rest)], b.name) {
-		if rest = strings.TrimLeft(rest, " -:_"); rest != "" {
-			first, size := utf8.DecodeRuneInString(rest)
-			return string(unicode.ToUpper(first)) + rest[size:]
-		}
+	const between = " -:_"
+	rest := name[min(len(name), len(b.name)):]
+	switch {
+	case !strings.EqualFold(name[:len(name)-len(rest)], b.name):
+		return name
+	case strings.Trim(rest, between) == "":
 		return "Value of " + name
+	case !strings.ContainsRune(between, rune(rest[0])): // another word
+		return name
 	}
-	return name
+	rest = strings.TrimLeft(rest, between)
+	first, size := utf8.DecodeRuneInString(rest)
+	return string(unicode.ToUpper(first)) + rest[size:]
 }
 
 func (b *builder) connected() {
@@ -130,7 +136,7 @@ func (b *builder) connected() {
 		return
 	}
 	c.State, c.On, c.Off = there.Topic, there.Available, there.NotThere
-	b.add(keyConnected, "connected", "Connected", c)
+	b.add(keyConnected, "Connected", c)
 }
 
 func (b *builder) events() {
@@ -143,7 +149,7 @@ func (b *builder) events() {
 		return
 	}
 	names = slices.Sorted(slices.Values(names))
-	b.add(keyEvent, "event", "Event", component{Platform: "event", State: e.Filter, EventTypes: names, Value: e.event(names)})
+	b.add(keyEvent, "Event", component{Platform: "event", State: e.Filter, EventTypes: names, Value: e.event(names)})
 }
 
 func (b *builder) trigger(name string) {
@@ -202,16 +208,13 @@ func (b *builder) entity(e *device.Entity) {
 	if e.Attributes {
 		c.Attributes, c.AttributesT = b.thing.State(e.State), object+"{{ e|to_json }}"
 	}
-	b.add(b.key(e.Key), e.Key, cmp.Or(e.Name, e.Key), c)
+	b.add(b.key(e.Key), cmp.Or(e.Name, e.Key), c)
 }
 
 func (b *builder) number(e *device.Entity, c *component) {
 	c.Platform, c.Unit, c.Value, c.StateClass = "sensor", e.Unit, number(e.Value), "measurement"
 	if schema.Sensor(e.Class, e.Unit) {
-		c.Class = e.Class
-	}
-	if !schema.Measures(c.Class) {
-		c.StateClass = ""
+		c.Class, c.StateClass = e.Class, schema.Statistics(e.Class)
 	}
 	if c.Class == "temperature" || e.Unit == "%" {
 		one := 1
@@ -237,5 +240,5 @@ func (b *builder) command(d *device.Command) {
 		payload := d.Payload
 		c.Platform, c.Press = "button", &payload
 	}
-	b.add(keyCommand+d.Key, cmp.Or(d.Name, d.Key), cmp.Or(d.Name, d.Key), c)
+	b.add(keyCommand+d.Key, cmp.Or(d.Name, d.Key), c)
 }

@@ -1,9 +1,8 @@
 // Package homeassistant makes of devices what Home Assistant's MQTT discovery
 // wants to be told of them (its device-based form, since 2024.11), and decides
 // what is to be published, and when, so that nothing of what was announced
-// before is left behind (memory.go). It is pure: it knows no broker, no file but
-// its memory, and no clock; who uses it publishes what it says as retained
-// messages.
+// before is left behind (memory.go). It is pure: it knows no broker, no file and
+// no clock; who uses it publishes what it says as retained messages.
 package homeassistant
 
 import (
@@ -12,9 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"slices"
 	"strings"
-	"unicode"
 
 	"event2mqtt/internal/device"
 )
@@ -84,8 +81,12 @@ type Message struct {
 
 // Payload is the message as it is published.
 func (m *Message) Payload() []byte {
-	head := bytes.TrimSuffix(m.Head, []byte("}"))
-	return slices.Concat(head, []byte(`,"components":`), encode(m.Components), []byte("}"))
+	all := map[string]json.RawMessage{}
+	if err := json.Unmarshal(m.Head, &all); err != nil || all == nil {
+		all = map[string]json.RawMessage{} // of a damaged memory
+	}
+	all["components"] = encode(m.Components)
+	return encode(all)
 }
 
 // ID makes an id of any name. Equal names have equal ids, and others others.
@@ -107,27 +108,6 @@ func clean(name string) string {
 		return r
 	}, name)
 }
-
-// slug is a name as it stands in ids of entities: small letters, digits and _.
-func slug(name string) string {
-	var b strings.Builder
-	for _, r := range strings.ToLower(name) {
-		plain := r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
-		switch {
-		case plain:
-			b.WriteRune(r)
-		case unicode.Is(unicode.Mn, r):
-		case spelled[r] != "":
-			b.WriteString(spelled[r])
-		case b.Len() > 0 && !strings.HasSuffix(b.String(), "_"):
-			b.WriteByte('_')
-		}
-	}
-	return strings.Trim(b.String(), "_")
-}
-
-// spelled are letters that Home Assistant spells otherwise in ids.
-var spelled = map[rune]string{'ä': "a", 'ö': "o", 'ü': "u", 'ß': "ss", 'é': "e", 'è': "e", 'à': "a", 'á': "a", 'ç': "c", 'ñ': "n", 'å': "a", 'ø': "o"}
 
 // identifier is how a device is known to Home Assistant.
 func (s *Setup) identifier(id string) string {
@@ -199,7 +179,7 @@ func (s *Setup) Announce(t *Thing) Message {
 	if len(h.Availability) > 1 {
 		h.AvailabilityMode = "all"
 	}
-	b := &builder{setup: s, thing: t, name: name, slug: cmp.Or(slug(name), slug(t.ID), "device"), all: map[string]json.RawMessage{}, ids: map[string]bool{}}
+	b := &builder{setup: s, thing: t, name: name, slug: cmp.Or(device.Slug(name), device.Slug(t.ID), "device"), all: map[string]json.RawMessage{}, ids: map[string]bool{}}
 	b.build()
 	return Message{Topic: s.Topic(t.ID), Head: encode(h), Components: b.all}
 }

@@ -14,16 +14,15 @@ import (
 // it is told so in two steps: first its component has nothing but its platform,
 // then it is left out. Left out at once, it stays for ever. The same holds while
 // Home Assistant is not there: then nobody hears the first step. So Memory keeps
-// what was announced, and what was taken back without it being certain that
-// Home Assistant has heard it; the latter is announced once more when it comes,
-// and taken back again.
+// what was announced, and what was taken back until it is certain that Home
+// Assistant has heard it; until then it is announced once more whenever that
+// comes, and taken back again.
 
 // Memory is what was announced. It is not safe for concurrent use.
 type Memory struct {
 	// Shown are the devices that are announced, by id.
 	Shown map[string]*Shown `json:"shown"`
-	// Gone are whole devices that were taken back while nobody may have been
-	// listening, by id.
+	// Gone are whole devices that were taken back, by id, until that was heard.
 	Gone map[string]*Shown `json:"gone,omitempty"`
 }
 
@@ -44,14 +43,14 @@ type Shown struct {
 	Topic      string                     `json:"topic,omitempty"`
 	Head       json.RawMessage            `json:"head,omitempty"`
 	Components map[string]json.RawMessage `json:"components,omitempty"`
-	// Ghosts are components that were taken back while nobody may have been
-	// listening, under keys of their own: others may have taken theirs.
-	Ghosts map[string]json.RawMessage `json:"ghosts,omitempty"`
+	// Unheard are components that were taken back, until that was heard, under
+	// keys of their own: others may have taken theirs.
+	Unheard map[string]json.RawMessage `json:"unheard,omitempty"`
 }
 
-// maxGhosts bounds what is kept of devices, and of components of one device,
+// maxUnheard bounds what is kept of devices, and of components of one device,
 // that are gone.
-const maxGhosts = 200
+const maxUnheard = 200
 
 // NewMemory returns one that knows nothing.
 func NewMemory() *Memory { return &Memory{Shown: map[string]*Shown{}, Gone: map[string]*Shown{}} }
@@ -61,37 +60,38 @@ func (s *Shown) message() *Message {
 	return &Message{Source: s.Source, Thing: s.Thing, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: s.Components}
 }
 
-// Haunted reports whether anything was taken back that Home Assistant may not
-// have heard of.
-func (m *Memory) Haunted() bool {
+// HasUnheard reports whether anything was taken back of which Home Assistant may
+// not have heard.
+func (m *Memory) HasUnheard() bool {
 	for _, s := range m.Shown {
-		if len(s.Ghosts) > 0 {
+		if len(s.Unheard) > 0 {
 			return true
 		}
 	}
 	return len(m.Gone) > 0
 }
 
-// Lay forgets what was taken back: Home Assistant has heard it.
-func (m *Memory) Lay() {
+// Heard forgets what was taken back: Home Assistant has heard it, all of it, from
+// the first step on.
+func (m *Memory) Heard() {
 	clear(m.Gone)
 	for _, s := range m.Shown {
-		s.Ghosts = nil
+		s.Unheard = nil
 	}
 }
 
-// Raise adds to messages that are wanted, by device, what was taken back
+// WithUnheard adds to messages that are wanted, by device, what was taken back
 // unheard, so that the rounds after the next take it back once more. topic is
 // where a device is announced.
-func (m *Memory) Raise(wanted map[string]Message, topic func(id string) string) map[string]Message {
+func (m *Memory) WithUnheard(wanted map[string]Message, topic func(id string) string) map[string]Message {
 	wanted = maps.Clone(wanted)
 	for id, s := range m.Shown {
 		w, ok := wanted[id]
-		if !ok || len(s.Ghosts) == 0 {
+		if !ok || len(s.Unheard) == 0 {
 			continue
 		}
-		s.lay(w.Components)
-		w.Components = merge(s.Ghosts, w.Components)
+		s.dropPresent(w.Components)
+		w.Components = merge(s.Unheard, w.Components)
 		wanted[id] = w
 	}
 	for id, s := range m.Gone {
@@ -110,7 +110,7 @@ type Published struct {
 	Payload []byte
 }
 
-// Clone returns a copy that Round, Lay and Raise do not change.
+// Clone returns a copy that Round, Heard and WithUnheard do not change.
 func (m *Memory) Clone() *Memory {
 	c := NewMemory()
 	for _, of := range []struct{ from, to map[string]*Shown }{{m.Shown, c.Shown}, {m.Gone, c.Gone}} {
@@ -125,20 +125,19 @@ func (m *Memory) Clone() *Memory {
 // Round takes one step from what is announced to what is wanted, by device, and
 // returns the messages that are to be at the broker from now on, by device; all
 // others are to be emptied. more says that another step has to follow, once the
-// broker has all of this one, and Home Assistant has had a moment for it. heard
-// says whether Home Assistant is certain to be there.
-func (m *Memory) Round(wanted map[string]Message, heard bool) (messages map[string]Published, more bool) {
+// broker has all of this one, and Home Assistant has had a moment for it.
+func (m *Memory) Round(wanted map[string]Message) (messages map[string]Published, more bool) {
 	messages = map[string]Published{}
 	for id, s := range m.Shown {
 		if _, ok := wanted[id]; !ok {
-			m.leave(id, s, heard)
+			m.remove(id, s)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
 		w := wanted[id]
 		s := m.Shown[id]
 		if s == nil {
-			s = m.enter(id, &w)
+			s = m.add(id, &w)
 		}
 		if s.Topic != "" && s.Topic != w.Topic {
 			// Two messages with one entity are an error for Home Assistant, which
@@ -148,21 +147,34 @@ func (m *Memory) Round(wanted map[string]Message, heard bool) (messages map[stri
 		}
 		s.Source, s.Thing, s.Device, s.Topics = w.Source, w.Thing, w.Device, w.Topics
 		s.From, s.Topic, s.Head = "", w.Topic, w.Head
-		more = s.step(&w, heard) || more
+		more = s.step(&w) || more
 		messages[id] = Published{s.Topic, s.message().Payload()}
 	}
 	return messages, more
 }
 
-// enter notes a device that was not announced.
-func (m *Memory) enter(id string, w *Message) *Shown {
+// Again returns what is announced, without a step. It comes first after a start if
+// anything is unheard: the program may have ended when it had kept a step and not
+// published it, and nothing can be announced beside what that was to take away.
+func (m *Memory) Again() map[string]Published {
+	messages := map[string]Published{}
+	for id, s := range m.Shown {
+		if s.Topic != "" {
+			messages[id] = Published{s.Topic, s.message().Payload()}
+		}
+	}
+	return messages
+}
+
+// add notes a device that was not announced.
+func (m *Memory) add(id string, w *Message) *Shown {
 	s := &Shown{Components: map[string]json.RawMessage{}}
 	if gone := m.Gone[id]; gone != nil { // it comes back before anybody has heard that it went
 		s = gone
 		for key, c := range s.Components {
-			s.haunt(key, c)
+			s.keepUnheard(key, c)
 		}
-		s.lay(w.Components)
+		s.dropPresent(w.Components)
 		s.Topic, s.Components = "", map[string]json.RawMessage{}
 		delete(m.Gone, id)
 	}
@@ -170,19 +182,19 @@ func (m *Memory) enter(id string, w *Message) *Shown {
 	return s
 }
 
-// leave takes a device back.
-func (m *Memory) leave(id string, s *Shown, heard bool) {
+// remove takes a device back.
+func (m *Memory) remove(id string, s *Shown) {
 	delete(m.Shown, id)
-	if heard || s.Topic == "" && len(s.Ghosts) == 0 || len(m.Gone) >= maxGhosts {
+	if s.Topic == "" && len(s.Unheard) == 0 || len(m.Gone) >= maxUnheard {
 		return
 	}
 	components := map[string]json.RawMessage{}
 	for key, c := range s.Components {
-		if !leaving(c) {
+		if !isRemoval(c) {
 			components[key] = c
 		}
 	}
-	m.Gone[id] = &Shown{Source: s.Source, Thing: s.Thing, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: merge(s.Ghosts, components)}
+	m.Gone[id] = &Shown{Source: s.Source, Thing: s.Thing, Device: s.Device, Topics: s.Topics, Topic: s.Topic, Head: s.Head, Components: merge(s.Unheard, components)}
 }
 
 // merge is a, and b over it.
@@ -194,22 +206,20 @@ func merge(a, b map[string]json.RawMessage) map[string]json.RawMessage {
 }
 
 // step brings the components a step nearer to what is wanted.
-func (s *Shown) step(w *Message, heard bool) (more bool) {
+func (s *Shown) step(w *Message) (more bool) {
 	next := make(map[string]json.RawMessage, len(w.Components))
 	for key, is := range s.Components {
 		want, wanted := w.Components[key]
 		switch {
-		case leaving(is): // it was told so, and is left out now, or is another
+		case isRemoval(is): // it was told so, and is left out now, or is another
 			if wanted {
 				next[key] = want
 			}
 		case wanted && same(is, want):
 			next[key] = want
 		default:
-			next[key] = farewell(is)
-			if !heard {
-				s.haunt(key, is)
-			}
+			next[key] = removal(is)
+			s.keepUnheard(key, is)
 			more = true
 		}
 	}
@@ -219,29 +229,29 @@ func (s *Shown) step(w *Message, heard bool) (more bool) {
 		}
 	}
 	s.Components = next
-	s.lay(next)
+	s.dropPresent(next)
 	return more
 }
 
-// keyGhost begins the keys of components that are announced to be taken back.
-const keyGhost = "ghost_"
+// keyUnheard begins the keys of components that are announced to be taken back.
+const keyUnheard = "removed_"
 
-// haunt keeps a component that is taken back while nobody may be listening.
+// keepUnheard keeps a component that is taken back.
 // Triggers leave nothing behind.
-func (s *Shown) haunt(key string, component json.RawMessage) {
+func (s *Shown) keepUnheard(key string, component json.RawMessage) {
 	of := identify(component)
-	if leaving(component) || of.UniqueID == "" || len(s.Ghosts) >= maxGhosts {
+	if isRemoval(component) || of.UniqueID == "" || len(s.Unheard) >= maxUnheard {
 		return
 	}
-	if !strings.HasPrefix(key, keyGhost) {
-		key = keyGhost + of.Platform + "_" + key
+	if !strings.HasPrefix(key, keyUnheard) {
+		key = keyUnheard + of.Platform + "_" + key
 	}
-	s.Ghosts = merge(s.Ghosts, map[string]json.RawMessage{key: component})
+	s.Unheard = merge(s.Unheard, map[string]json.RawMessage{key: component})
 }
 
-// lay forgets ghosts of what is there.
-func (s *Shown) lay(components map[string]json.RawMessage) {
-	if len(s.Ghosts) == 0 {
+// dropPresent forgets those that are there again.
+func (s *Shown) dropPresent(components map[string]json.RawMessage) {
+	if len(s.Unheard) == 0 {
 		return
 	}
 	there := map[identity]bool{}
@@ -249,12 +259,12 @@ func (s *Shown) lay(components map[string]json.RawMessage) {
 		there[identify(c)] = true
 	}
 	kept := map[string]json.RawMessage{}
-	for key, c := range s.Ghosts {
+	for key, c := range s.Unheard {
 		if !there[identify(c)] {
 			kept[key] = c
 		}
 	}
-	s.Ghosts = kept
+	s.Unheard = kept
 }
 
 // identity is what makes a component another one for Home Assistant.
@@ -273,12 +283,34 @@ func identify(component json.RawMessage) (id identity) {
 // same reports whether one component may take the place of another at once.
 func same(a, b json.RawMessage) bool { return bytes.Equal(a, b) || identify(a) == identify(b) }
 
-// farewell is a component of which nothing but its platform is left.
-func farewell(component json.RawMessage) json.RawMessage {
+// removal is a component of which nothing but its platform is left.
+func removal(component json.RawMessage) json.RawMessage {
 	return encode(struct {
 		Platform string `json:"platform"`
 	}{identify(component).Platform})
 }
 
-// leaving reports whether a component is being taken away.
-func leaving(component json.RawMessage) bool { return bytes.IndexByte(component, ',') < 0 }
+// isRemoval reports whether a component is being taken away.
+func isRemoval(component json.RawMessage) bool {
+	of := identify(component)
+	return of.UniqueID == "" && of.Type == ""
+}
+
+// EventTypes are the names of events that were announced last of a source's
+// device.
+func (m *Memory) EventTypes(source string) (names []string) {
+	for _, s := range m.Shown {
+		if s.Source != source {
+			continue
+		}
+		for _, c := range s.Components {
+			var is struct {
+				EventTypes []string `json:"event_types"`
+			}
+			if json.Unmarshal(c, &is) == nil {
+				names = append(names, is.EventTypes...)
+			}
+		}
+	}
+	return names
+}

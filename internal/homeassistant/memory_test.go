@@ -2,17 +2,14 @@ package homeassistant_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand"
-	"os"
-	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
 	"event2mqtt/internal/device"
 	"event2mqtt/internal/homeassistant"
+	"event2mqtt/internal/homeassistant/store"
 )
 
 // assistant behaves as Home Assistant was seen to: it forgets an entity only if
@@ -107,10 +104,13 @@ type bridge struct {
 	t        *testing.T
 	memory   *homeassistant.Memory
 	retained map[string][]byte
-	heard    bool
+	heard    bool // Home Assistant has been there since its start was answered
 	to       *assistant
-	setup    homeassistant.Setup
-	devices  map[string]device.Device
+	// meanwhile is what happens between keeping a step and publishing it, if
+	// anything; true is that the program is killed.
+	meanwhile func() bool
+	setup     homeassistant.Setup
+	devices   map[string]device.Device
 }
 
 func (b *bridge) wanted() map[string]homeassistant.Message {
@@ -127,11 +127,11 @@ func (b *bridge) announce(raise bool) {
 	for range 20 {
 		wanted := b.wanted()
 		if raise {
-			wanted = b.memory.Raise(wanted, b.setup.Topic)
+			wanted = b.memory.WithUnheard(wanted, b.setup.Topic)
 		}
-		messages, more := b.memory.Round(wanted, b.heard)
-		if raise && b.heard {
-			b.memory.Lay()
+		messages, more := b.memory.Round(wanted)
+		if b.meanwhile != nil && b.meanwhile() {
+			return
 		}
 		b.publish(messages)
 		if !more && !raise {
@@ -161,14 +161,24 @@ func (b *bridge) publish(messages map[string]homeassistant.Published) {
 // reopen is a restart of the program.
 func (b *bridge) reopen() {
 	dir := b.t.TempDir()
-	if err := b.memory.Save(dir); err != nil {
+	if err := store.Save(dir, b.memory); err != nil {
 		b.t.Fatal(err)
 	}
-	m, err := homeassistant.Load(dir)
+	m, err := store.Load(dir)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.memory = m
+}
+
+// restart is one of the program, after which Home Assistant may be there, or not.
+func (b *bridge) restart() {
+	b.reopen()
+	b.heard = false
+	if b.memory.HasUnheard() {
+		b.publish(b.memory.Again())
+	}
+	b.announce(b.memory.HasUnheard())
 }
 
 // change changes something, by chance.
@@ -208,7 +218,7 @@ func (b *bridge) change(r *rand.Rand) string {
 // TestNothingIsLeftBehind: whatever changes, and whoever is not there meanwhile,
 // Home Assistant has in the end what is wanted, without a zombie or a warning.
 func TestNothingIsLeftBehind(t *testing.T) {
-	for seed := range int64(25) {
+	for seed := range int64(50) {
 		r := rand.New(rand.NewSource(seed))
 		a := newAssistant()
 		b := &bridge{t: t, memory: homeassistant.NewMemory(), retained: map[string][]byte{}, to: a, setup: setup, devices: map[string]device.Device{}}
@@ -218,25 +228,52 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			do("birth")
 			a.start(b.retained)
 			b.heard = true
-			b.announce(b.memory.Haunted())
+			b.announce(b.memory.HasUnheard())
 		}
 		for range 30 {
-			switch r.Intn(6) {
+			b.meanwhile = nil
+			if at := r.Intn(4); at > 0 && r.Intn(2) == 0 {
+				kill := r.Intn(2) == 0
+				b.meanwhile = func() bool {
+					at--
+					if at == 0 && kill {
+						do("killed")
+						return true
+					}
+					if at == 0 && a.up {
+						do("Home Assistant goes meanwhile")
+						a.up, b.heard = false, false
+					}
+					return false
+				}
+			}
+			killed := false
+			if b.meanwhile != nil {
+				inner := b.meanwhile
+				b.meanwhile = func() bool { killed = inner(); return killed }
+			}
+			switch r.Intn(7) {
 			case 0:
 				do("Home Assistant ends")
 				a.up, b.heard = false, false
+			case 6:
+				if b.heard {
+					do("heard")
+					b.memory.Heard()
+				}
 			case 1:
 				if !a.up {
 					birth()
 				}
 			case 2:
 				do("restart")
-				b.reopen()
-				b.heard = false // it may be there, or not
-				b.announce(b.memory.Haunted())
+				b.restart()
 			default:
 				do("%s", b.change(r))
 				b.announce(false)
+			}
+			if b.meanwhile = nil; killed {
+				b.restart()
 			}
 		}
 		if !a.up || !b.heard {
@@ -268,56 +305,26 @@ func TestADeviceMovesInTwoSteps(t *testing.T) {
 		s.Prefix = prefix
 		return map[string]homeassistant.Message{"mk4": s.Announce(thing("mk4", printer()))}
 	}
-	if messages, more := m.Round(at("homeassistant"), true); more || len(messages) != 1 {
+	if messages, more := m.Round(at("homeassistant")); more || len(messages) != 1 {
 		t.Fatalf("%d messages, more %v", len(messages), more)
 	}
-	if messages, more := m.Round(at("ha"), true); !more || len(messages) != 0 {
+	if messages, more := m.Round(at("ha")); !more || len(messages) != 0 {
 		t.Fatalf("on its way: %d messages, more %v", len(messages), more)
 	}
 	dir := t.TempDir() // a crash now
-	if err := m.Save(dir); err != nil {
+	if err := store.Save(dir, m); err != nil {
 		t.Fatal(err)
 	}
-	m, err := homeassistant.Load(dir)
+	m, err := store.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if messages, more := m.Round(at("ha"), true); !more || len(messages) != 0 {
+	if messages, more := m.Round(at("ha")); !more || len(messages) != 0 {
 		t.Fatalf("after a crash: %d messages, more %v", len(messages), more)
 	}
-	messages, more := m.Round(at("ha"), true)
+	messages, more := m.Round(at("ha"))
 	if more || messages["mk4"].Topic != "ha/device/event2mqtt_0a1b2c3d4e_mk4/config" {
 		t.Fatalf("%v, more %v", messages, more)
-	}
-}
-
-// TestTheMemoryOutlivesTheProgram, is set aside when it is damaged, and refused
-// when a newer version wrote it.
-func TestTheMemoryOutlivesTheProgram(t *testing.T) {
-	dir := t.TempDir()
-	m := homeassistant.NewMemory()
-	d := printer()
-	w := setup.Announce(thing("mk4", d))
-	w.Source, w.Device = "mk4", &d
-	m.Round(map[string]homeassistant.Message{"mk4": w}, false)
-	m.Round(nil, false)
-	m.Round(map[string]homeassistant.Message{"other": w}, false)
-	if err := m.Save(dir); err != nil {
-		t.Fatal(err)
-	}
-	if again, err := homeassistant.Load(dir); err != nil || !reflect.DeepEqual(m, again) {
-		t.Fatalf("%v\n%+v\n%+v", err, m, again)
-	}
-	path := filepath.Join(dir, "homeassistant.json")
-	for text, aside := range map[string]bool{"{": true, `{"format":0}`: true, `{"format":1,"shown":null}`: true, "": true, `{"format":2,"shown":{}}`: false} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		m, err := homeassistant.Load(dir)
-		_, gone := os.Stat(path)
-		if err == nil || m == nil || len(m.Shown) > 0 || (gone != nil) != aside || errors.Is(err, homeassistant.ErrNewer) == aside {
-			t.Errorf("%q: %v, set aside: %v", text, err, gone != nil)
-		}
 	}
 }
 
@@ -331,25 +338,5 @@ func TestIdsDoNotMeet(t *testing.T) {
 			t.Errorf("%q has the id %q, as has %q", name, id, other)
 		}
 		seen[id] = name
-	}
-}
-
-// TestTheInstallationHasOneID, kept in the state folder, whatever becomes of the
-// file.
-func TestTheInstallationHasOneID(t *testing.T) {
-	dir := t.TempDir()
-	if homeassistant.PeekInstallation(dir) != "" {
-		t.Error("looking makes one")
-	}
-	first, err := homeassistant.Installation(dir)
-	again, err2 := homeassistant.Installation(dir)
-	if err != nil || err2 != nil || first != again || homeassistant.PeekInstallation(dir) != first {
-		t.Errorf("%q, %v; %q, %v", first, err, again, err2)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "installation_id"), []byte("a/b#\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if id, err := homeassistant.Installation(dir); err != nil || strings.ContainsAny(id, "/#") {
-		t.Errorf("a damaged file gives %q, %v", id, err)
 	}
 }

@@ -35,12 +35,12 @@ func TestPickAndPerTakePaths(t *testing.T) {
 // TestAddRefusesPlaceholders, which it would not fill in, and takes other braces.
 func TestAddRefusesPlaceholders(t *testing.T) {
 	for value, bad := range map[any]bool{"{event}": true, "at {payload.a.b|lower}": true, "{x}": false, "{}": false, 7: false} {
-		err := rules.Check([]rules.Config{{Add: map[string]any{"k": value}}}, "b")
+		err := check([]rules.Config{{Add: map[string]any{"k": value}}}, "b")
 		if (err != nil) != bad || bad && !strings.Contains(err.Error(), "placeholder") {
 			t.Errorf("%v: %v", value, err)
 		}
 	}
-	if rules.Check([]rules.Config{{Add: map[string]any{"k": map[string]any{"in": []any{"{source}"}}}}}, "b") == nil {
+	if check([]rules.Config{{Add: map[string]any{"k": map[string]any{"in": []any{"{source}"}}}}}, "b") == nil {
 		t.Error("one deep inside is taken")
 	}
 }
@@ -48,7 +48,7 @@ func TestAddRefusesPlaceholders(t *testing.T) {
 // TestRenameRefusesPlaceholders, as add does.
 func TestRenameRefusesPlaceholders(t *testing.T) {
 	for name, bad := range map[string]bool{"{event}-x": true, "a {payload.b|lower}": true, "{x}": false, "Done": false} {
-		err := rules.Check([]rules.Config{{Rename: name}}, "b")
+		err := check([]rules.Config{{Rename: name}}, "b")
 		if (err != nil) != bad || bad && !strings.Contains(err.Error(), "rules[0].rename: ") {
 			t.Errorf("%s: %v", name, err)
 		}

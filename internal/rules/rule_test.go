@@ -95,7 +95,7 @@ func TestWhatAnotherTookThePlaceOfIsTold(t *testing.T) {
 
 // TestNamesAreUnique, also where each is good by itself.
 func TestNamesAreUnique(t *testing.T) {
-	err := rules.Check([]rules.Config{{Drop: true, Name: "a"}, {Keep: true, Name: "b"}, {Keep: true, Name: "a"}}, "base")
+	err := check([]rules.Config{{Drop: true, Name: "a"}, {Keep: true, Name: "b"}, {Keep: true, Name: "a"}}, "base")
 	if err == nil || err.Error() != `rules[2].name: "a" is the name of rules[0] already` {
 		t.Errorf("got %v", err)
 	}
@@ -216,4 +216,10 @@ func TestAFailedExpressionIsLoggedWithItsRule(t *testing.T) {
 	if c := s.Counts()[0]; c.Failed != 3 {
 		t.Errorf("counts %+v", c)
 	}
+}
+
+// check returns what is wrong with rules.
+func check(list []rules.Config, base string) error {
+	_, err := rules.New(list, rules.Options{Base: base})
+	return err
 }

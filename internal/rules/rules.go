@@ -175,14 +175,7 @@ type Held struct {
 	by    *memory // that holds it
 }
 
-// Check tells what is wrong with rules that their tags do not, as KeyErrors
-// below "rules".
-func Check(list []Config, base string) error {
-	_, err := New(list, Options{Base: base})
-	return err
-}
-
-// New makes a set of rules.
+// New makes a set of rules. The error is of joined KeyErrors below "rules".
 func New(list []Config, o Options) (*Set, error) {
 	s := &Set{log: o.Log, watch: o.Watch, timestamp: cmp.Or(o.Timestamp, event.DefaultTimestampField), maxHeld: cmp.Or(o.MaxHeld, 256<<10), shared: &shared{}}
 	var errs []error
@@ -376,7 +369,7 @@ func (s *Set) matches(r *rule, e *event.Event, payload func() map[string]any) bo
 	if len(r.names) > 0 && !MatchesName(r.names, e.Name) {
 		return false
 	}
-	if r.Source != "" && !match(r.Source, e.Source) {
+	if !r.fits(e.Source) {
 		return false
 	}
 	if r.when == nil {

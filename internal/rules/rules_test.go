@@ -103,7 +103,7 @@ func TestBadRulesSayWhatIsWrong(t *testing.T) {
 		{rules.Config{Drop: true, Name: "a "}, "begins or ends with a space"},
 		{rules.Config{Drop: true, Name: "12"}, `rules[0].name: "12" is a number`},
 	} {
-		err := rules.Check([]rules.Config{c.rule}, "base")
+		err := check([]rules.Config{c.rule}, "base")
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q", c.rule, err, c.want)
 		}

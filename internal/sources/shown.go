@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/device"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/homeassistant/schema"
 )
 
 // This file makes a device of a source that knows nothing of what it watches:
@@ -25,12 +27,13 @@ type Shown struct {
 
 // EntityConfig is one such value.
 type EntityConfig struct {
-	Name   string   `koanf:"name" example:"Door" doc:"The name of the value for people, from which the key of its state is made."`
+	Name   string   `koanf:"name" example:"Door" doc:"The name of the value for people."`
+	Key    string   `koanf:"key" example:"door" doc:"The key of the value's state, of a to z, digits and _; left out, the name spelled so."`
 	Kind   string   `koanf:"kind" oneof:"text,number,binary,timestamp" doc:"What the value is: text, number, binary for one of two states, or timestamp; left out, text."`
 	From   string   `koanf:"from" example:"payload.open" doc:"Where the value is found in the payload; a path such as payload.door.open leads inside. Events that do not have it change nothing."`
 	Events []string `koanf:"events" example:"[DoorChanged]" doc:"The names of the events that the value is taken from; left out, all."`
 	Unit   string   `koanf:"unit" example:"°C" doc:"The unit of a number."`
-	Class  string   `koanf:"class" example:"door" doc:"What is measured, as a device class of Home Assistant such as temperature, or door for a binary value."`
+	Class  string   `koanf:"class" example:"door" doc:"What is measured, as a device class of Home Assistant such as temperature, or door for a binary value. Numbers of energy, gas and water are meters, which count up and may begin again at 0."`
 	On     string   `koanf:"on" doc:"The value that means on, for kind binary; left out, what usually does, such as true, on, yes and 1, or all but off."`
 	Off    string   `koanf:"off" doc:"The value that means off, for kind binary; left out, what usually does, or all but on."`
 }
@@ -45,15 +48,7 @@ const (
 
 // key is that of the state.
 func (e *EntityConfig) key() string {
-	key := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
-			return r
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		}
-		return '_'
-	}, e.Name)
+	key := cmp.Or(e.Key, device.Slug(e.Name))
 	return key[:min(len(key), device.MaxKey)]
 }
 
@@ -81,17 +76,24 @@ func (s *Shown) CheckShown() error {
 		key := e.key()
 		other, taken := keys[key]
 		switch {
-		case strings.Trim(key, "_") == "":
-			errs.Bad(at("name"), "%q has no letters a to z and no digits, of which the key of its state is made", e.Name)
+		case e.Name == "":
+			errs.Bad(at("name"), "is missing; write what people call the value, such as Door")
+		case e.Key != "" && device.Slug(e.Key) != e.Key:
+			errs.Bad(at("key"), "%q holds more than a to z, digits and _; write for example %s", e.Key, cmp.Or(device.Slug(e.Key), "door"))
+		case key == "":
+			errs.Bad(at("name"), "%q has no Latin letters and no digits, of which the key of its state could be made; set key beside it, such as key: door", e.Name)
 		case event.CheckStateKey(key) != nil:
-			errs.Bad(at("name"), "%q makes the key %s, which is the program's own; choose another name", e.Name, key)
+			errs.Bad(at("name"), "%q makes the key %s, which is the program's own; set key beside it", e.Name, key)
 		case taken:
-			errs.Bad(at("name"), "%q has the key %s, as has %q; choose another name", e.Name, key, other)
+			errs.Bad(at("name"), "%q has the key %s, as has %q; set key beside it", e.Name, key, other)
 		}
 		keys[key] = e.Name
-		if err := event.CheckPath(e.path()); err != nil || e.From == "" {
+		if e.From == "" {
+			errs.Bad(at("from"), "is missing; write where the value is in the payload, such as payload.open")
+		} else if err := event.CheckPath(e.path()); err != nil {
 			errs.Bad(at("from"), "%q is no path of the payload; write for example payload.open", e.From)
 		}
+		e.checkClass(&errs, at)
 		if e.Unit != "" && e.kind() != device.Number {
 			errs.Relation(at("unit"), at("kind"), "is for kind: number")
 		}
@@ -108,6 +110,42 @@ func (s *Shown) CheckShown() error {
 		}
 	}
 	return errs.Err()
+}
+
+// checkClass tells what Home Assistant would not take for a class.
+func (e *EntityConfig) checkClass(errs *config.Errors, at func(key string) string) {
+	known := schema.Numbers()
+	switch {
+	case e.Class == "":
+		return
+	case e.kind() == device.Binary:
+		known = schema.Binaries()
+	case e.kind() != device.Number:
+		errs.Relation(at("class"), at("kind"), "is for kind: number and kind: binary")
+		return
+	}
+	if !slices.Contains(known, e.Class) {
+		text := fmt.Sprintf("there is no class %q for kind: %s; ", e.Class, e.kind())
+		if near := config.Near(e.Class, known...); near != "" {
+			text += "did you mean " + near + "?"
+		} else {
+			text += "there are " + strings.Join(known, ", ")
+		}
+		errs.Bad(at("class"), "%s", text)
+		return
+	}
+	units := schema.Units(e.Class)
+	if e.kind() == device.Binary || units == nil || slices.Contains(units, e.Unit) {
+		return
+	}
+	switch {
+	case slices.Equal(units, []string{""}):
+		errs.Relation(at("unit"), at("class"), "%s has no unit; leave it out", e.Class)
+	case e.Unit == "":
+		errs.Relation(at("unit"), at("class"), "is missing; %s has one of %s", e.Class, strings.Join(units, ", "))
+	default:
+		errs.Relation(at("unit"), at("class"), "%q is no unit of %s; write one of %s", e.Unit, e.Class, strings.Join(units, ", "))
+	}
 }
 
 // ThingOf is for Describer: a device with a name, and the names of events that

@@ -4,9 +4,13 @@ package testkit
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -42,13 +46,20 @@ func Write(t testing.TB, path, text string) string {
 	return path
 }
 
-// FreeAddress returns an address of loopback that nothing listens on.
+// FreeAddress returns an address of loopback that nothing listens on. Its port is
+// drawn from those that systems give to no connection by themselves, so that it
+// stays free, and two draws differ.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	OK(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12_000+rand.N(20_000)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		OK(t, err)
+		defer l.Close()
+		return l.Addr().String()
+	}
 }
 
 // Log is a buffer for a log that several goroutines write.

@@ -31,8 +31,9 @@ func crowdSources() string {
 	return all.String()
 }
 
-// TestManyDevicesAreAnnouncedAtOnce in 5 s, which takes 4 MiB.
+// TestManyDevicesAreAnnouncedAtOnce in 5 s, which takes less than 4 MiB at rest.
 func TestManyDevicesAreAnnouncedAtOnce(t *testing.T) {
+	t.Parallel() // it waits for rest
 	if _, err := os.Stat("/proc/self/status"); err != nil {
 		t.Skip("there is no /proc here that tells what memory a process has")
 	}
@@ -64,8 +65,17 @@ func TestManyDevicesAreAnnouncedAtOnce(t *testing.T) {
 	if most := max(5*time.Second, 10*up); took > most { // a slow machine takes long to start, too
 		t.Errorf("that took longer than %s", most)
 	}
-	testkit.Eventually(t, "what was announced takes less than 4 MiB", func() bool { return with.memory()-without.memory() < 4<<20 })
-	t.Logf("the program has %.1f MiB of its own, and without discovery %.1f", float64(with.memory())/(1<<20), float64(without.memory())/(1<<20))
+	// What counts is what stays: at rest the program gives back what it has no use for.
+	busy := [2]int64{with.memory(), without.memory()}
+	testkit.Eventually(t, "both have come to rest", func() bool {
+		now := [2]int64{with.memory(), without.memory()}
+		busy[0], busy[1] = max(busy[0], now[0]), max(busy[1], now[1])
+		return now[0] < busy[0]-1<<20 && now[1] < busy[1]-1<<20
+	})
+	if takes := with.memory() - without.memory(); takes >= 4<<20 {
+		t.Errorf("what was announced takes %.1f MiB, want less than 4", float64(takes)/(1<<20))
+	}
+	t.Logf("at rest the program has %.1f MiB of its own, and without discovery %.1f", float64(with.memory())/(1<<20), float64(without.memory())/(1<<20))
 }
 
 // memory is what the program has now that is not of its file, in bytes.

@@ -98,13 +98,16 @@ func TestWhatAPluginHasLeftIsClearedAtMosquitto(t *testing.T) {
 	}
 	const device = `"device":{"ids":"n","sw":"HomeAssistant Discovery for OctoPrint 3.7.0"}}`
 	keep("homeassistant/sensor/n_PRINTING_S/config", `{"~":"octoPrint/","uniq_id":"n_PRINTING_S","stat_t":"~hass/printing",`+device)
+	for _, key := range []string{"PRINTING_P", "PRINTING_F"} { // one alone could be forged
+		keep("homeassistant/sensor/n_"+key+"/config", `{"~":"octoPrint/","uniq_id":"n_`+key+`","stat_t":"~progress/printing",`+device)
+	}
 	keep("homeassistant/sensor/n_SOC/config", `{"~":"octoPrint/","uniq_id":"n_SOC","stat_t":"~temperature/soc",`+device)
 	keep("octoPrint/hass/is_paused", "False")
 	keep("octoPrint/temperature/soc", `{"temperature":50,"_timestamp":1700000000}`)
 	keep("octoPrint/mqtt", "connected")
 	p := configure(t, "mqtt: {url: mqtt://"+m.addr+"}\n")
 	args := []string{"import", "octoprint", "--clear-homeassistant", "--watch", "0s", "--config", p.config, "--state-dir", p.state}
-	if status, out, says := runOnce(t, args...); status != 0 || !strings.Contains(out, "removed: 2 announcements to Home Assistant, and 2 other topics") {
+	if status, out, says := runOnce(t, args...); status != 0 || !strings.Contains(out, "removed: 4 announcements to Home Assistant, and 2 other topics") {
 		t.Errorf("status %d\n%s\n%s", status, out, says)
 	}
 	kept, err := mqttest.Retained(m.addr, "#")

@@ -26,7 +26,8 @@ import (
 	"event2mqtt/internal/format"
 )
 
-// What Login says no with. Neither tells whether a user exists.
+// What Login says no with. Neither what is said nor when tells whether a user
+// exists, or has logged in from there before.
 var (
 	ErrRefused   = errors.New("wrong user name or password, or this client id is another's")
 	ErrAnonymous = errors.New("a user name and password are needed")
@@ -261,30 +262,37 @@ func (a *Accounts) Login(ctx context.Context, t Attempt) (Grant, error) {
 		return a.refuse(ctx, began, t, ErrNoAccounts)
 	case exists && known && itsOwn:
 		return a.grant(u, t), nil
-	case a.mustWait(t, exists):
-		return Grant{}, ErrLockedOut
+	}
+	locked, looked := a.mustWait(t, exists)
+	if locked && !looked {
+		return a.refuse(ctx, began, t, ErrLockedOut)
 	}
 	hash := u.Hash
 	if !exists || hash == "" {
 		hash, exists = a.dummy, false
 	}
 	good, err := a.verify(ctx, t, hash)
-	if err != nil {
+	switch {
+	case locked && (err != nil || !good || !exists || !itsOwn): // as if it had not been looked at, and not counted
+		return a.refuse(ctx, began, t, ErrLockedOut)
+	case errors.Is(err, ErrLockedOut):
+		return a.refuse(ctx, began, t, err)
+	case err != nil:
 		return Grant{}, err
-	}
-	if !good || !exists || !itsOwn {
+	case !good || !exists || !itsOwn:
 		return a.refuse(ctx, began, t, ErrRefused)
 	}
 	a.noteLogin(u, t)
 	return a.grant(u, t), nil
 }
 
-// mustWait reports whether an attempt is not looked at. exists tells whether
-// there is such a user.
-func (a *Accounts) mustWait(t Attempt, exists bool) bool {
+// mustWait reports whether an attempt is locked out, and whether it is looked at
+// all the same. exists tells whether there is such a user.
+func (a *Accounts) mustWait(t Attempt, exists bool) (locked, looked bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.lockedOut(t) && !(exists && a.mayTry(t))
+	locked = a.lockedOut(t)
+	return locked, locked && exists && a.mayTry(t)
 }
 
 // verify hashes the password when it is its turn: those who logged in from their

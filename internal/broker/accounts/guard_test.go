@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"event2mqtt/internal/broker/accounts"
@@ -44,6 +45,70 @@ func TestManyNamesFromOneAddressLockItOut(t *testing.T) {
 		}
 	}
 	testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
+}
+
+// TestALockOutDoesNotTellWhoWasThere: from an address that is locked out, a name
+// that has logged in from there, one that has not and one that does not exist get
+// the same answer after the same time, and so do they when it is over.
+func TestALockOutDoesNotTellWhoWasThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const delay, lockOut = time.Second, 20 * time.Minute
+		a := newAccounts(t, accounts.Options{Configured: users("ann", "bob"), Failures: 3, Delay: delay, LockOut: lockOut})
+		guess := func(name string) error {
+			began := time.Now()
+			err := login(a, somewhere, name, "guess")
+			if took := time.Since(began); took != delay {
+				t.Errorf("%s is answered after %s", name, took)
+			}
+			return err
+		}
+		testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
+		for i := range 30 {
+			_ = guess(fmt.Sprint("name", i))
+		}
+		over := time.Now().Add(lockOut)
+		names := []string{"ann", "bob", "nobody"}
+		for i := range 20 { // more than anybody's tries
+			for _, name := range names {
+				if err := guess(name); !errors.Is(err, accounts.ErrLockedOut) {
+					t.Fatalf("guess %d of %s: %v", i, name, err)
+				}
+			}
+		}
+		time.Sleep(time.Until(over))
+		for i, want := range []error{accounts.ErrRefused, accounts.ErrRefused, accounts.ErrRefused, accounts.ErrLockedOut, accounts.ErrLockedOut} {
+			for _, name := range names {
+				if err := guess(name); !errors.Is(err, want) {
+					t.Errorf("guess %d of %s after the lock-out: %v, want %v", i, name, err, want)
+				}
+			}
+		}
+		// She gets in, also when her password has to be checked again.
+		anew := func() accounts.Options {
+			return accounts.Options{Configured: []accounts.User{{Name: "ann", Hash: accounts.Hash("ann-secret")}}, Failures: 3, LockOut: lockOut}
+		}
+		a.SetOptions(anew())
+		testkit.OK(t, changed(a.Reload()))
+		testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
+		// So many guesses are looked at and no more, which nobody sees but by this.
+		a.SetOptions(anew())
+		testkit.OK(t, changed(a.Reload()))
+		for range 35 {
+			_ = guess("ann")
+		}
+		if err := login(a, somewhere, "ann", "ann-secret"); !errors.Is(err, accounts.ErrLockedOut) {
+			t.Errorf("after guessing: %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
+	})
+}
+
+func changed(news bool, err error) error {
+	if !news && err == nil {
+		return errors.New("the accounts stayed as they were")
+	}
+	return err
 }
 
 // TestWhoLoggedInBeforeIsKnownAfterARestart and gets in with the right

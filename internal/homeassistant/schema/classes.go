@@ -78,9 +78,38 @@ func Sensor(class, unit string) bool {
 	return known && !slices.Contains(worded, class) && (units == nil || slices.Contains(units, unit))
 }
 
-// Measures reports whether a number of a class is a measurement, so that Home
-// Assistant can keep its statistics.
-func Measures(class string) bool { return !slices.Contains(totals, class) }
+// meters are the totals that count up, and may begin again at 0.
+var meters = []string{"energy", "gas", "water"}
+
+// Statistics is the state class of numbers of a class, by which Home Assistant
+// keeps statistics of them; "" is none, where it depends on what is counted.
+// (components/sensor/const.py, DEVICE_CLASS_STATE_CLASSES)
+func Statistics(class string) string {
+	switch {
+	case slices.Contains(meters, class):
+		return "total_increasing"
+	case slices.Contains(totals, class):
+		return ""
+	}
+	return "measurement"
+}
+
+// Binaries are all classes of binary sensors.
+func Binaries() []string { return slices.Clone(binaries) }
+
+// Numbers are all classes of numbers.
+func Numbers() []string {
+	return slices.Sorted(func(yield func(string) bool) {
+		for class := range sensors {
+			if !slices.Contains(worded, class) && !yield(class) {
+				return
+			}
+		}
+	})
+}
+
+// Units are those of a class of numbers; "" is no unit, and none is any.
+func Units(class string) []string { return slices.Clone(sensors[class]) }
 
 // Binary reports whether a binary sensor may be of a class.
 func Binary(class string) bool { return slices.Contains(binaries, class) }

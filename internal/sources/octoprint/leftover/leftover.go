@@ -168,6 +168,7 @@ type work struct {
 // found is a device on its way to the report.
 type found struct {
 	Device
+	said   map[string]*said // by base
 	places []Place
 }
 
@@ -276,19 +277,15 @@ func (w *work) gather() {
 		e := w.entities[at]
 		d := by[e.node]
 		if d == nil {
-			d = &found{Device: Device{Node: e.node, Name: e.device}}
+			d = &found{Device: Device{Node: e.node, Name: e.device}, said: map[string]*said{}}
 			by[e.node] = d
 			w.devices = append(w.devices, d)
 		}
 		d.Entities = append(d.Entities, Item{at, e.name})
-		i := slices.IndexFunc(d.places, func(p Place) bool { return p.Base == e.base })
-		if i < 0 && len(d.places) < maxList {
-			i = len(d.places)
-			d.places = append(d.places, Place{Base: e.base})
-		}
-		if i >= 0 {
-			e.tell(&d.places[i])
-		}
+		d.hear(e)
+	}
+	for _, d := range w.devices {
+		d.settle(w.request.Places)
 	}
 	var more []Place // that nothing which is announced leads to
 	for _, p := range w.request.Places {

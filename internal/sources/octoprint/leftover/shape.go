@@ -31,6 +31,9 @@ const (
 var keys = regexp.MustCompile(`^(?:CONNECTED|EVENT|PRINTING(?:_(?:S|P|F|T|E|ETA|C|Z))?|SLICING_[PF]|TOOL[0-9]{1,2}(?:_TARGET)?|TOOL_TARGET[0-9]{1,2}|BED(?:_TARGET)?|CHAMBER(?:_TARGET)?|SOC|` +
 	`CONNECT|PAUSE|PSU|CAMERA_SNAPSHOT|STOP|CANCEL|SHUTDOWN|REBOOT|RESTART)$`)
 
+// optional are the keys of entities that not every OctoPrint has.
+var optional = regexp.MustCompile(`^(?:CHAMBER(?:_TARGET)?|SOC|PSU|CAMERA_SNAPSHOT|SHUTDOWN|REBOOT|RESTART)$`)
+
 var components = []string{"binary_sensor", "sensor", "switch", "button"}
 
 // entity is what the plugin announced.
@@ -38,6 +41,7 @@ type entity struct {
 	node, key    string // its unique id is both, with _ between
 	name, device string
 	base         string // what ~ stands for
+	placed       bool   // something can be published there
 	state        string // its topic
 	command      string // likewise
 	there        string // the topic that says whether OctoPrint-MQTT is connected
@@ -77,7 +81,7 @@ func recognise(at string, text []byte) (*entity, bool) {
 	if !ok || node == "" || !keys.MatchString(key) || p.Unique != levels[n-2] || p.Base == nil || !byName && !strings.HasPrefix(p.Device.Software, model+" ") {
 		return nil, false
 	}
-	e := &entity{node: node, key: key, name: p.Name, device: p.Device.Name, base: *p.Base}
+	e := &entity{node: node, key: key, name: p.Name, device: p.Device.Name, base: *p.Base, placed: topic.Check(*p.Base+camera) == nil}
 	for _, each := range []struct {
 		to   *string
 		text string
@@ -128,27 +132,6 @@ func (p *payload) expand(text string) string {
 	return text
 }
 
-// tell adds what an entity tells of where the plugin publishes.
-func (e *entity) tell(p *Place) {
-	before := func(text, end string, to *string) {
-		if start, ok := strings.CutSuffix(text, end); ok && start != "" && strings.HasPrefix(start, p.Base) {
-			*to = start
-		}
-	}
-	switch e.key {
-	case "PRINTING", "PRINTING_S", "PRINTING_Z":
-		before(e.state, "printing", &p.Hass)
-	case "SOC":
-		before(e.state, "soc", &p.Temperature)
-	}
-	if e.command != "" {
-		before(e.command, strings.ToLower(e.key), &p.Control)
-	}
-	if e.there != "" && e.there != p.Hass+"is_printing" {
-		p.Will = e.there
-	}
-}
-
 // The plugin's own topics: behind Hass, Control and Temperature of a place.
 var (
 	states   = []string{"Connected", "printing", "is_printing", "is_paused", "psu_on"}
@@ -159,22 +142,6 @@ const (
 	soc    = "soc"
 	camera = "camera" // behind Base
 )
-
-// filters are for all of a place.
-func (p Place) filters() (all []string) {
-	for _, start := range []string{p.Hass, p.Control} {
-		if start != "" {
-			all = append(all, start+"+")
-		}
-	}
-	if p.Temperature != "" {
-		all = append(all, p.Temperature+soc)
-	}
-	if p.Will != "" {
-		all = append(all, p.Will)
-	}
-	return append(all, p.Base+camera)
-}
 
 // behind is what comes after start in a topic, if that is one of names.
 func behind(at, start string, names ...string) string {

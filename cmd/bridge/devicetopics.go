@@ -21,6 +21,8 @@ type ownTopics struct {
 	prefix string // home_assistant.prefix
 	node   string // home_assistant.node; may be empty
 	birth  string // home_assistant.birth_topic; may be empty
+	events string // publish.event_topic
+	states string // publish.state_topic
 }
 
 // defaultPrefix is that of Home Assistant, and of what announces itself to it.
@@ -49,7 +51,7 @@ func loadOwnTopics(f *flags) (own ownTopics, err error) {
 		return own, fmt.Errorf("%w\nno account was changed: which topics a device may have depends on the configuration; correct it first", explain(err))
 	}
 	h := &plan.HomeAssistant
-	return ownTopics{plan.Publish.BaseTopic, h.Prefix, h.Node, h.BirthTopic}, nil
+	return ownTopics{plan.Publish.BaseTopic, h.Prefix, h.Node, h.BirthTopic, plan.Publish.EventTopic, plan.Publish.StateTopic}, nil
 }
 
 // roots are first levels of topics that others than one device have, and whose
@@ -69,10 +71,12 @@ func (own *ownTopics) check(name, what string, rules func(name string) []string)
 		{"publish.base_topic", own.base, own.base + "/#"},
 		{"home_assistant.prefix", own.prefix, own.prefix + "/#"},
 		{"home_assistant.birth_topic", own.birth, own.birth},
+		{"publish.event_topic", own.events, beginning(own.events)},
+		{"publish.state_topic", own.states, beginning(own.states)},
 	} {
 		filter := reaches(rules(name), root.filter)
 		switch {
-		case root.topic == "" || filter == "":
+		case root.filter == "" || filter == "":
 		case reaches(rules("another-"+name), root.filter) != "": // no name would do
 			return fmt.Errorf("%q cannot be %s: it may write %s, and %s is %s, so that it could speak for event2mqtt or Home Assistant; set another %s first", name, what, filter, root.key, root.topic, root.key)
 		default:
@@ -80,6 +84,16 @@ func (own *ownTopics) check(name, what string, rules func(name string) []string)
 		}
 	}
 	return nil
+}
+
+// beginning is a filter for the topics of a template, as far as it begins with
+// whole levels of text; empty if it does not, as behind {base}.
+func beginning(template string) string {
+	text, _, _ := strings.Cut(template, "{")
+	if i := strings.LastIndexByte(text, '/'); i > 0 {
+		return text[:i] + "/#"
+	}
+	return ""
 }
 
 // checkRoot refuses a name that is the first level of topics which others have.

@@ -31,6 +31,8 @@ func TestNamesThatReachTopicsOfOthersAreRefused(t *testing.T) {
 		"ha|--for|esphome|--set|home_assistant.prefix=ha":                                              "it may write ha/#, and home_assistant.prefix is ha",
 		"ha|--for|esphome|--set|home_assistant.prefix=ha/found":                                        "home_assistant.prefix is ha/found",
 		"born|--for|esphome|--set|home_assistant.birth_topic=born/status":                              "home_assistant.birth_topic is born/status",
+		"shop|--for|esphome|--set|publish.event_topic=shop/{source}/{event}":                           "publish.event_topic is shop/{source}/{event}, so that",
+		"shop|--for|esphome|--set|publish.state_topic=shop/{source}/{key}":                             "publish.state_topic is shop/{source}/{key}, so that",
 		"any|--for|esphome|--set|publish.base_topic=esphome":                                           "set another publish.base_topic first",
 		"workshop|--for|esphome|--set|home_assistant.node=workshop":                                    "it is home_assistant.node, so that the device could write what event2mqtt announces to Home Assistant; choose another name, such as my-workshop",
 		"kitchen|--for|tasmota|--set|publish.base_topic=tele/kitchen":                                  "it may write tele/kitchen/#, and publish.base_topic is tele/kitchen, so that it could speak for event2mqtt or Home Assistant; choose another name, such as my-kitchen",

@@ -103,16 +103,12 @@ func read(path string) (*homeassistant.Memory, error) {
 func isID(id string) bool { return id == "" || homeassistant.ID(id) == id }
 
 // usable reports whether what is remembered of a device may be published, and
-// takes out of it the components that may not.
+// takes out of it the components that may not, and topics of states that are none.
 func usable(s *homeassistant.Shown) bool {
 	if s.Device != nil && s.Device.Check() != nil || s.Topic != "" && topic.Check(s.Topic) != nil {
 		return false
 	}
-	for _, at := range s.Topics {
-		if topic.Check(at) != nil {
-			return false
-		}
-	}
+	maps.DeleteFunc(s.Topics, func(_, at string) bool { return topic.Check(at) != nil })
 	only := func(key string, component json.RawMessage) bool {
 		return len(complaints(s, map[string]json.RawMessage{key: component})) == 0
 	}

@@ -139,6 +139,7 @@ func (a *API) postReload(w http.ResponseWriter, c call) error {
 		return problem.New(http.StatusServiceUnavailable, err.Error())
 	}
 	a.done(c, "has reloaded the configuration")
+	a.done(c, fmt.Sprintf("deals with refused events: %q", short(string(text))))
 	return answer(w, done(ok), outcome)
 }
 
@@ -164,6 +165,7 @@ func (a *API) postRefused(w http.ResponseWriter, c call) error {
 	if err != nil {
 		return err
 	}
+	a.done(c, fmt.Sprintf("deals with refused events: %q", short(string(text))))
 	return answer(w, done(ok), outcome)
 }
 
@@ -176,6 +178,7 @@ func (a *API) postLeftover(w http.ResponseWriter, c call) error {
 	if err != nil {
 		return err
 	}
+	a.done(c, fmt.Sprintf("deals with what OctoPrint-HomeAssistant has left: %q", short(string(text))))
 	return answer(w, done(ok), report)
 }
 

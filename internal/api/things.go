@@ -139,7 +139,6 @@ func (a *API) postReload(w http.ResponseWriter, c call) error {
 		return problem.New(http.StatusServiceUnavailable, err.Error())
 	}
 	a.done(c, "has reloaded the configuration")
-	a.done(c, fmt.Sprintf("deals with refused events: %q", short(string(text))))
 	return answer(w, done(ok), outcome)
 }
 

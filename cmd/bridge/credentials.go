@@ -83,6 +83,7 @@ func (o *output) show(cmd *cobra.Command, f *flags, u accounts.User, password st
 		fmt.Fprintln(cmd.ErrOrStderr(), "The broker listens with TLS alone; the device has to speak it, too.")
 	}
 	if o.json {
+		fmt.Fprintln(cmd.ErrOrStderr(), "The password is not shown again.")
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		return e.Encode(c)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,16 @@ func TestADeviceIsToldWhereTheRunningBrokerListens(t *testing.T) {
 		out, says, err := execute(t, append([]string{"device", "add", c.name, "--allow", "x:rw", "--for", "tasmota", "--state-dir", state}, c.args...)...)
 		if err != nil || !strings.Contains(out, c.want) || !strings.Contains(says, c.says) {
 			t.Errorf("%s: %s %s %v; want %s", c.name, out, says, err, c.want)
+		}
+	}
+}
+
+// TestJSONIsToldOnceToo: that is said beside it, so that it stays JSON.
+func TestJSONIsToldOnceToo(t *testing.T) {
+	for _, kind := range []string{"homeassistant", "tasmota"} {
+		out, says, err := execute(t, "device", "add", "x"+kind, "--for", kind, "--json", "--state-dir", t.TempDir())
+		if err != nil || !json.Valid([]byte(out)) || !strings.Contains(says, "The password is not shown again") {
+			t.Errorf("%v\n%s\n%s", err, out, says)
 		}
 	}
 }

@@ -31,7 +31,7 @@ func importOctoPrint(f *flags) *cobra.Command {
 	other := clearPlugin{flags: f}
 	cmd := &cobra.Command{
 		Use:   "octoprint [FILE]",
-		Short: "Take over the settings of the plugin OctoPrint-MQTT from OctoPrint's config.yaml",
+		Short: "Take over the settings of OctoPrint-MQTT, or clear what OctoPrint-HomeAssistant left",
 		Long: `Turns the settings of the plugin OctoPrint-MQTT into a configuration of
 event2mqtt: the same broker, topics, retained flags and switches, so that what
 reads the plugin's topics goes on as before. Each setting that is not as it was

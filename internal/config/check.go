@@ -71,7 +71,11 @@ func (o *Option) check(v reflect.Value) error {
 		if len(o.OneOf) == 1 {
 			return fmt.Errorf("%s is not known; there is %s", text, o.OneOf[0])
 		}
-		return fmt.Errorf("%s is not one of %s", text, strings.Join(o.OneOf, ", "))
+		all := strings.Join(o.OneOf, ", ")
+		if near := Near(show(v), o.OneOf...); near != "" && v.Kind() == reflect.String {
+			all += "; did you mean " + near + "?"
+		}
+		return fmt.Errorf("%s is not one of %s", text, all)
 	case o.Format == formatAddress:
 		return o.checkAddress(text)
 	default:

@@ -1,5 +1,7 @@
 package config
 
+import "strings"
+
 // This file guesses what a mistyped name was meant to be.
 
 // named are the options that a key may have been meant for.
@@ -22,6 +24,16 @@ func nearest(name string, candidates map[string]option) string {
 	for c := range candidates {
 		if d := distance(name, c); d < bestDistance || d == bestDistance && best != "" && c < best {
 			best, bestDistance = c, d
+		}
+	}
+	if best != "" {
+		return best
+	}
+	for c := range candidates { // one of its words, such as class of device_class
+		if strings.HasSuffix(name, "_"+c) || strings.HasPrefix(name, c+"_") {
+			if len(c) > len(best) || len(c) == len(best) && c < best {
+				best = c
+			}
 		}
 	}
 	return best

@@ -90,11 +90,17 @@ func (b *builder) build() {
 	}
 }
 
-// add adds an entity under a key. what is the end of the id that is suggested.
-func (b *builder) add(key, what, name string, c component) {
+// add adds an entity under a key. The id that is suggested is made of the name,
+// as versions of Home Assistant that heed no suggestion (2025.4) make it; of the
+// key, if the name cannot be spelled here.
+func (b *builder) add(key, name string, c component) {
 	c.UniqueID = b.setup.identifier(b.thing.ID) + "." + key
 	c.Name = b.short(name)
-	at := c.Platform + "." + b.slug + "_" + cmp.Or(slug(what), slug(key), c.Platform)
+	end, whole := device.Slug(c.Name)
+	if !whole {
+		end = slug(key)
+	}
+	at := c.Platform + "." + b.slug + "_" + cmp.Or(end, slug(key), c.Platform)
 	if b.ids[at] {
 		at += "_" + slug(key)
 	}
@@ -130,7 +136,7 @@ func (b *builder) connected() {
 		return
 	}
 	c.State, c.On, c.Off = there.Topic, there.Available, there.NotThere
-	b.add(keyConnected, "connected", "Connected", c)
+	b.add(keyConnected, "Connected", c)
 }
 
 func (b *builder) events() {
@@ -143,7 +149,7 @@ func (b *builder) events() {
 		return
 	}
 	names = slices.Sorted(slices.Values(names))
-	b.add(keyEvent, "event", "Event", component{Platform: "event", State: e.Filter, EventTypes: names, Value: e.event(names)})
+	b.add(keyEvent, "Event", component{Platform: "event", State: e.Filter, EventTypes: names, Value: e.event(names)})
 }
 
 func (b *builder) trigger(name string) {
@@ -202,16 +208,18 @@ func (b *builder) entity(e *device.Entity) {
 	if e.Attributes {
 		c.Attributes, c.AttributesT = b.thing.State(e.State), object+"{{ e|to_json }}"
 	}
-	b.add(b.key(e.Key), e.Key, cmp.Or(e.Name, e.Key), c)
+	b.add(b.key(e.Key), cmp.Or(e.Name, e.Key), c)
 }
 
 func (b *builder) number(e *device.Entity, c *component) {
-	c.Platform, c.Unit, c.Value, c.StateClass = "sensor", e.Unit, number(e.Value), "measurement"
+	c.Platform, c.Unit, c.Value, c.StateClass = "sensor", e.Unit, number(e.Value), e.Statistics
 	if schema.Sensor(e.Class, e.Unit) {
 		c.Class = e.Class
 	}
-	if !schema.Measures(c.Class) {
-		c.StateClass = ""
+	if all := schema.StateClasses(c.Class); c.StateClass == "" {
+		c.StateClass = schema.StateClass(c.Class)
+	} else if !slices.Contains(all, c.StateClass) {
+		c.StateClass = "" // none
 	}
 	if c.Class == "temperature" || e.Unit == "%" {
 		one := 1
@@ -237,5 +245,5 @@ func (b *builder) command(d *device.Command) {
 		payload := d.Payload
 		c.Platform, c.Press = "button", &payload
 	}
-	b.add(keyCommand+d.Key, cmp.Or(d.Name, d.Key), cmp.Or(d.Name, d.Key), c)
+	b.add(keyCommand+d.Key, cmp.Or(d.Name, d.Key), c)
 }

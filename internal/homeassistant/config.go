@@ -22,7 +22,9 @@ func (c *Config) Check(base string) error {
 	var errs config.Errors
 	if err := topic.Check(c.Prefix); err != nil {
 		errs.Bad("prefix", "%w", err)
-	} else if c.Prefix == base || strings.HasPrefix(c.Prefix, base+"/") {
+	} else if c.Prefix == base {
+		errs.Relation("prefix", "publish.base_topic", "%q is publish.base_topic, too, where devices could be taken for states; choose another", c.Prefix)
+	} else if strings.HasPrefix(c.Prefix, base+"/") {
 		errs.Relation("prefix", "publish.base_topic", "%q is below publish.base_topic, where devices could be taken for states; choose another", c.Prefix)
 	}
 	if c.Node != "" && clean(c.Node) != c.Node {

@@ -14,7 +14,6 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
-	"unicode"
 
 	"event2mqtt/internal/device"
 )
@@ -108,26 +107,11 @@ func clean(name string) string {
 	}, name)
 }
 
-// slug is a name as it stands in ids of entities: small letters, digits and _.
+// slug is a name as it stands in ids of entities.
 func slug(name string) string {
-	var b strings.Builder
-	for _, r := range strings.ToLower(name) {
-		plain := r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
-		switch {
-		case plain:
-			b.WriteRune(r)
-		case unicode.Is(unicode.Mn, r):
-		case spelled[r] != "":
-			b.WriteString(spelled[r])
-		case b.Len() > 0 && !strings.HasSuffix(b.String(), "_"):
-			b.WriteByte('_')
-		}
-	}
-	return strings.Trim(b.String(), "_")
+	s, _ := device.Slug(name)
+	return s
 }
-
-// spelled are letters that Home Assistant spells otherwise in ids.
-var spelled = map[rune]string{'ä': "a", 'ö': "o", 'ü': "u", 'ß': "ss", 'é': "e", 'è': "e", 'à': "a", 'á': "a", 'ç': "c", 'ñ': "n", 'å': "a", 'ø': "o"}
 
 // identifier is how a device is known to Home Assistant.
 func (s *Setup) identifier(id string) string {

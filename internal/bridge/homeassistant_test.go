@@ -168,6 +168,35 @@ func TestARestartRemembersDevices(t *testing.T) {
 	})
 }
 
+// TestARenamedWebhookStaysTheDevice that its device_id names, though that is
+// only written with the new name.
+func TestARenamedWebhookStaysTheDevice(t *testing.T) {
+	state := t.TempDir()
+	var door any
+	for i, name := range []string{"name: washer", "{name: laundry, device_id: washer", "{name: cellar, device_id: washer"} {
+		yaml := washer
+		if i > 0 {
+			at := strings.Index(washer, "  - name: washer")
+			yaml = washer[:at] + "  - " + name + ", type: webhook, entities: [{name: Door, kind: binary, from: payload.door.open, class: door}]}\n"
+		}
+		t.Run(name, func(t *testing.T) {
+			h := homeRig(t, yaml, state)
+			source, _, _ := strings.Cut(strings.TrimLeft(name, "{name: "), ",")
+			testkit.Eventually(t, "it is announced with its topics", func() bool {
+				all := announced(t, h, "homeassistant")
+				if len(all) != 2 || all["washer"] == nil || all["washer"].Components["connected"]["state_topic"] != "event2mqtt/"+source+"/available" {
+					return false
+				}
+				id := all["washer"].Components["door"]["unique_id"]
+				if door == nil {
+					door = id
+				}
+				return id != nil && id == door
+			})
+		})
+	}
+}
+
 // TestHomeAssistantsStartIsAnswered: everything is published again, what was
 // taken away unheard is announced once more and taken away again.
 func TestHomeAssistantsStartIsAnswered(t *testing.T) {

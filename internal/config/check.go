@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // This file checks what the tags of an options struct say of each value by
@@ -72,7 +73,7 @@ func (o *Option) check(v reflect.Value) error {
 			return fmt.Errorf("%s is not known; there is %s", text, o.OneOf[0])
 		}
 		all := strings.Join(o.OneOf, ", ")
-		if near := Near(show(v), o.OneOf...); near != "" && v.Kind() == reflect.String {
+		if near := Near(show(v), o.OneOf...); strings.ContainsFunc(near, unicode.IsLetter) { // a number that is near is no guess
 			all += "; did you mean " + near + "?"
 		}
 		return fmt.Errorf("%s is not one of %s", text, all)

@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
 // This file guesses what a mistyped name was meant to be.
 
@@ -26,17 +29,18 @@ func nearest(name string, candidates map[string]option) string {
 			best, bestDistance = c, d
 		}
 	}
-	if best != "" {
+	const far = 3 // letters: then a word that is the same is the better guess
+	if best != "" && bestDistance <= far {
 		return best
 	}
-	for c := range candidates { // one of its words, such as class of device_class
-		if strings.HasSuffix(name, "_"+c) || strings.HasPrefix(name, c+"_") {
-			if len(c) > len(best) || len(c) == len(best) && c < best {
-				best = c
-			}
+	word := ""
+	for c := range candidates { // such as class of device_class
+		same := strings.HasSuffix(name, "_"+c) || strings.HasPrefix(name, c+"_")
+		if same && (len(c) > len(word) || len(c) == len(word) && c < word) {
+			word = c
 		}
 	}
-	return best
+	return cmp.Or(word, best)
 }
 
 // distance is the number of letters to change, add or take away.

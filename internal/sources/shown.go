@@ -31,7 +31,7 @@ type EntityConfig struct {
 	Name   string   `koanf:"name" example:"Door" doc:"The name of the value for people, from which the key of its state is made."`
 	Key    string   `koanf:"key" example:"temperature" doc:"The key of the state, in small letters, digits and _; left out, it is made of the name, and stays for as long as that does."`
 	Kind   string   `koanf:"kind" oneof:"text,number,binary,timestamp" doc:"What the value is: text, number, binary for one of two states, or timestamp; left out, text."`
-	From   string   `koanf:"from" required:"where the value is found" example:"payload.open" doc:"Where the value is found in the payload; a path such as payload.door.open leads inside. Events that do not have it change nothing."`
+	From   string   `koanf:"from" required:"it is where the value is found" example:"payload.open" doc:"Where the value is found in the payload; a path such as payload.door.open leads inside. Events that do not have it change nothing."`
 	Events []string `koanf:"events" example:"[DoorChanged]" doc:"The names of the events that the value is taken from; left out, all."`
 	Unit   string   `koanf:"unit" example:"°C" doc:"The unit of a number, as Home Assistant writes it; some classes allow only certain units."`
 	Class  string   `koanf:"class" example:"door" doc:"What is measured, as a device class of Home Assistant such as temperature, or door for a binary value."`
@@ -183,7 +183,7 @@ func (e *EntityConfig) checkClass(errs *config.Errors, at func(string) string) {
 		}
 	}
 	all := schema.StateClasses(e.Class)
-	if e.kind() == device.Number && e.Adds != "" && e.Adds != "none" && !slices.Contains(all, e.Adds) {
+	if e.kind() == device.Number && slices.Contains(schema.StateClasses(""), e.Adds) && !slices.Contains(all, e.Adds) {
 		errs.Relation(at("state_class"), at("class"), "%q is not for class: %s; write %s", e.Adds, e.Class, strings.Join(append(all, "none"), ", or "))
 	}
 }

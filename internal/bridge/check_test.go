@@ -96,13 +96,50 @@ func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
 		"sinks: [{name: \"a\\0b\", type: file, path: /tmp/x}]":               "sinks[0].name: \"a\\x00b\" holds characters that cannot be printed",
 		"sources: [{name: \"a\\nb\", type: webhook}]":                        "sources[0].name: \"a\\nb\" holds characters that cannot be printed",
 		"sources: [{name: " + strings.Repeat("a", 201) + ", type: webhook}]": "sources[0].name: has 201 bytes; at most 200 are allowed",
-		"log: debug":                     "log: a group of options is needed here, such as log: {level: debug}",
-		"rules: [{rename: '{event}-x'}]": "rules[0].rename: \"{event}\" looks like a placeholder",
-		"mqtt: {url: 'mqtt://h:99999'}":  "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
+		"log: debug":                             "log: a group of options is needed here, such as log: {level: debug}",
+		"rules: [{rename: '{event}-x'}]":         "rules[0].rename: \"{event}\" looks like a placeholder",
+		"home_assistant: {prefix: event2mqtt}":   "home_assistant.prefix: \"event2mqtt\" is publish.base_topic, too",
+		"home_assistant: {prefix: event2mqtt/a}": "home_assistant.prefix: \"event2mqtt/a\" is below publish.base_topic",
+		"mqtt: {url: 'mqtt://h:99999'}":          "mqtt.url: \"mqtt://h:99999\" names port 99999; there are 1 to 65535",
 	} {
 		_, err := bridge.Load(testkit.Write(t, filepath.Join(t.TempDir(), "c.yaml"), text), nil, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestAMistakeInAnEntityIsSaidOnce, with what was meant.
+func TestAMistakeInAnEntityIsSaidOnce(t *testing.T) {
+	for entity, want := range map[string]string{
+		"name: A, form: a": "entities[0].form: there is no such option; did you mean from?",
+		"name: A":          "entities[0].from: is needed: it is where the value is found; write for example payload.open",
+		"name: A, from: a, kind: Binary, class: door":               "is not one of text, number, binary, timestamp; did you mean binary?",
+		"name: A, from: a, kind: number, device_class: power":       "entities[0].device_class: there is no such option; did you mean class?",
+		"name: A, from: a, kind: number, unit_of_measurement: W":    "did you mean unit?",
+		"name: A, from: a, kind: number, class: powr, unit: W":      "entities[0].class: \"powr\" is no class of kind: number; did you mean power?",
+		"name: A, from: a, kind: number, class: power, unit: C":     "entities[0].unit: \"C\" is no unit of class: power; write W, or kW",
+		"name: A, from: a, kind: number, state_class: totals":       "did you mean total?",
+		"name: A, from: a, class: temperature":                      "entities[0].class: is for kind: number or kind: binary",
+		"name: A, from: a, key: B":                                  "entities[0].key: \"B\" cannot be a key",
+		"name: A, from: a, kind: number, class: power, unit: \"W\"": "",
+	} {
+		for _, source := range []string{"type: webhook", "type: tail, paths: /x"} {
+			text := "sources: [{name: w, " + source + ", entities: [{" + entity + "}]}]"
+			_, err := bridge.Load(testkit.Write(t, filepath.Join(t.TempDir(), "c.yaml"), text), nil, t.TempDir())
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n")) {
+				t.Errorf("%s: %v; want %s", text, err, want)
+			}
+		}
+	}
+}
+
+// TestTwoSourcesWithOneDeviceIDAreWarnedOf.
+func TestTwoSourcesWithOneDeviceIDAreWarnedOf(t *testing.T) {
+	const text = "publish: {source_field: _source}\nsources:\n- {name: a, type: webhook, device: true, device_id: x, auth: {token: t}}\n- {name: b, device: true, device_id: "
+	for second, want := range map[string]string{"x, type: tail, paths: /x}": "sources[1].device_id: it is that of sources[0], too", "y, type: tail, paths: /x}": ""} {
+		if got := strings.Join(load(t, text+second).Warnings(), "\n"); strings.Contains(got, "device_id") != (want != "") || !strings.Contains(got, want) {
+			t.Errorf("%s: %s; want %s", second, got, want)
 		}
 	}
 }

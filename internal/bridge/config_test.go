@@ -280,7 +280,13 @@ func TestTheTagsBoundWhatIsChecked(t *testing.T) {
 			file := func(value string) string { return strings.Replace(file, "HERE", o.Name+": "+value, 1) }
 			switch {
 			case o.List:
-				walk(key+"[0]", file("[{HERE}]"), o.Fields)
+				needed := ""
+				for _, inner := range o.Fields {
+					if inner.Required != "" {
+						needed += inner.Name + ": " + inner.Example + ", "
+					}
+				}
+				walk(key+"[0]", file("[{"+needed+"HERE}]"), o.Fields)
 			case o.Fields != nil:
 				walk(key, file("{HERE}"), o.Fields)
 			}

@@ -171,6 +171,35 @@ func TestARestartRemembersDevices(t *testing.T) {
 	})
 }
 
+// TestARenamedWebhookStaysTheDevice that its device_id names, though that is
+// only written with the new name.
+func TestARenamedWebhookStaysTheDevice(t *testing.T) {
+	state := t.TempDir()
+	var door any
+	for i, name := range []string{"name: washer", "{name: laundry, device_id: washer", "{name: cellar, device_id: washer"} {
+		yaml := washer
+		if i > 0 {
+			at := strings.Index(washer, "  - name: washer")
+			yaml = washer[:at] + "  - " + name + ", type: webhook, entities: [{name: Door, kind: binary, from: payload.door.open, class: door}]}\n"
+		}
+		t.Run(name, func(t *testing.T) {
+			h := homeRig(t, yaml, state)
+			source, _, _ := strings.Cut(strings.TrimLeft(name, "{name: "), ",")
+			testkit.Eventually(t, "it is announced with its topics", func() bool {
+				all := announced(t, h, "homeassistant")
+				if len(all) != 2 || all["washer"] == nil || all["washer"].Components["connected"]["state_topic"] != "event2mqtt/"+source+"/available" {
+					return false
+				}
+				id := all["washer"].Components["door"]["unique_id"]
+				if door == nil {
+					door = id
+				}
+				return id != nil && id == door
+			})
+		})
+	}
+}
+
 // TestHomeAssistantsStartIsAnswered: everything is published again, what was
 // taken away unheard is announced once more and taken away again.
 func TestHomeAssistantsStartIsAnswered(t *testing.T) {
@@ -357,7 +386,7 @@ func TestDevicesThatCannotBeToldApartAreRefused(t *testing.T) {
 		"retained events":            {named + "rules: [{match: Finished, retain: true}]\n", "", "rules[0].retain: events of a are retained"},
 		"retained events of others":  {named + "rules: [{source: x, retain: true}]\n", "", ""},
 		"below the prefix":           {"publish: {base_topic: homeassistant/e2m}\n", "is below \"homeassistant\"", ""},
-		"the prefix":                 {"publish: {base_topic: homeassistant}\n", "is publish.base_topic, or below it", ""},
+		"the prefix":                 {"publish: {base_topic: homeassistant}\n", "is publish.base_topic, too", ""},
 		"no will":                    {named + "mqtt: {url: \"mqtt://127.0.0.1\", will: {enabled: false}}\n", "", "mqtt.will.enabled: without a retained will"},
 		"no retained will":           {named + "mqtt: {url: \"mqtt://127.0.0.1\", will: {retain: false}}\n", "", "mqtt.will.retain: without a retained will"},
 	} {

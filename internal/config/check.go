@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // This file checks what the tags of an options struct say of each value by
@@ -71,7 +72,11 @@ func (o *Option) check(v reflect.Value) error {
 		if len(o.OneOf) == 1 {
 			return fmt.Errorf("%s is not known; there is %s", text, o.OneOf[0])
 		}
-		return fmt.Errorf("%s is not one of %s", text, strings.Join(o.OneOf, ", "))
+		all := strings.Join(o.OneOf, ", ")
+		if near := Near(show(v), o.OneOf...); strings.ContainsFunc(near, unicode.IsLetter) { // a number that is near is no guess
+			all += "; did you mean " + near + "?"
+		}
+		return fmt.Errorf("%s is not one of %s", text, all)
 	case o.Format == formatAddress:
 		return o.checkAddress(text)
 	default:

@@ -68,6 +68,9 @@ func (d *Document) decodeGroup(path string, group map[string]any, v reflect.Valu
 			text := "there is no such option"
 			if near := nearest(name, named(options)); near != "" {
 				text += "; did you mean " + near + "?"
+				if meant := optionOf(options, near); meant.Required != "" && meant.Fields == nil && group[near] == nil {
+					d.decodeLeaf(key, group[name], v.FieldByIndex(meant.index)) // so that it is not said to be missing, too
+				}
 			}
 			problems = append(problems, d.Problem(key, text))
 			continue

@@ -1,5 +1,10 @@
 package config
 
+import (
+	"cmp"
+	"strings"
+)
+
 // This file guesses what a mistyped name was meant to be.
 
 // named are the options that a key may have been meant for.
@@ -24,7 +29,18 @@ func nearest(name string, candidates map[string]option) string {
 			best, bestDistance = c, d
 		}
 	}
-	return best
+	const far = 3 // letters: then a word that is the same is the better guess
+	if best != "" && bestDistance <= far {
+		return best
+	}
+	word := ""
+	for c := range candidates { // such as class of device_class
+		same := strings.HasSuffix(name, "_"+c) || strings.HasPrefix(name, c+"_")
+		if same && (len(c) > len(word) || len(c) == len(word) && c < word) {
+			word = c
+		}
+	}
+	return cmp.Or(word, best)
 }
 
 // distance is the number of letters to change, add or take away.

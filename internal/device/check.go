@@ -90,7 +90,7 @@ func (e *Entity) check() error {
 		return fmt.Errorf("state is empty; it is the key of the state that holds the value")
 	}
 	for _, f := range []struct{ field, text string }{
-		{"name", e.Name}, {"state", e.State}, {"value", e.Value}, {"unit", e.Unit}, {"class", e.Class}, {"on", e.On}, {"off", e.Off},
+		{"name", e.Name}, {"state", e.State}, {"value", e.Value}, {"unit", e.Unit}, {"class", e.Class}, {"statistics", e.Statistics}, {"on", e.On}, {"off", e.Off},
 	} {
 		if err := checkText(f.field, f.text); err != nil {
 			return err
@@ -101,6 +101,9 @@ func (e *Entity) check() error {
 	}
 	if e.Unit != "" && e.Kind != Number {
 		return fmt.Errorf("unit is for kind %s, not %s", Number, e.Kind)
+	}
+	if e.Statistics != "" && e.Kind != Number {
+		return fmt.Errorf("statistics is for kind %s, not %s", Number, e.Kind)
 	}
 	if (e.On != "" || e.Off != "") && e.Kind != Binary {
 		return fmt.Errorf("on and off are for kind %s, not %s", Binary, e.Kind)

@@ -66,6 +66,10 @@ type Entity struct {
 	Unit string `json:"unit,omitempty"`
 	// Class is what is measured, such as temperature or duration.
 	Class string `json:"class,omitempty"`
+	// Statistics says how a number adds up over time: measurement, total (it may
+	// also fall), total_increasing (a meter, which may begin again at 0) or none;
+	// empty is what is usual for its class.
+	Statistics string `json:"statistics,omitempty"`
 	// Options are the values of an Enum.
 	Options []string `json:"options,omitempty"`
 	// On and Off are the values of a Binary; empty are true and false.

@@ -5,35 +5,44 @@ import (
 	"unicode"
 )
 
-// Slug is a name as it stands in keys and ids: small letters a to z, digits, and
-// _ for what is between them. Letters with marks are spelled as Home Assistant
-// does. It is "" if there is nothing of that, such as in Chinese.
-func Slug(name string) string {
+// Slug spells a name in small letters, digits and _, as Home Assistant does
+// where ids are made of names. Whole reports that nothing outside of ASCII was
+// left out, so that both spell it alike.
+func Slug(name string) (slug string, whole bool) {
 	var b strings.Builder
+	whole = true
 	for _, r := range strings.ToLower(name) {
-		switch spelled, known := spelling[r]; {
-		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+		text, known := spelled[r]
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
 			b.WriteRune(r)
-		case unicode.Is(unicode.Mn, r): // the mark of the letter before
 		case known:
-			b.WriteString(spelled)
-		case b.Len() > 0 && !strings.HasSuffix(b.String(), "_"):
-			b.WriteByte('_')
+			b.WriteString(text)
+		case unicode.Is(unicode.Mn, r): // the dots of an ü that is written as two
+		default:
+			whole = whole && r <= unicode.MaxASCII
+			if b.Len() > 0 && !strings.HasSuffix(b.String(), "_") {
+				b.WriteByte('_')
+			}
 		}
 	}
-	return strings.Trim(b.String(), "_")
+	return strings.Trim(b.String(), "_"), whole
 }
 
-// spelling is that of Latin letters which are not those of English.
-var spelling = func() map[rune]string {
-	all := map[rune]string{'ß': "ss", 'æ': "ae", 'œ': "oe", 'þ': "th"}
-	for plain, letters := range map[string]string{
-		"a": "àáâãäåāăą", "c": "çćĉċč", "d": "ďđð", "e": "èéêëēĕėęě", "g": "ĝğġģ", "h": "ĥħ", "i": "ìíîïĩīĭįı", "j": "ĵ", "k": "ķ", "l": "ĺļľł",
-		"n": "ñńņň", "o": "òóôõöøōŏő", "r": "ŕŗř", "s": "śŝşšș", "t": "ţťŧț", "u": "ùúûüũūŭůűų", "w": "ŵ", "y": "ýÿŷ", "z": "źżž",
-	} {
+// spelled are the letters of Europe's languages that are written in Latin, with
+// what Home Assistant makes of them (Unidecode).
+var spelled = spelling(map[string]string{
+	"a": "àáâãäåāăą", "ae": "æ", "c": "çćĉċč", "d": "ðďđ", "e": "èéêëēĕėęě", "g": "ĝğġģ", "h": "ĥħ", "i": "ìíîïĩīĭįı", "j": "ĵ", "k": "ķ",
+	"l": "ĺļľŀł", "n": "ñńņň", "o": "òóôõöøōŏő", "oe": "œ", "r": "ŕŗř", "s": "śŝşšș", "ss": "ß", "t": "ţťŧț", "th": "þ", "u": "ùúûüũūŭůűų", "w": "ŵ",
+	"y": "ýÿŷ", "z": "źżž",
+})
+
+func spelling(groups map[string]string) map[rune]string {
+	all := map[rune]string{}
+	for text, letters := range groups {
 		for _, r := range letters {
-			all[r] = plain
+			all[r] = text
 		}
 	}
 	return all
-}()
+}

@@ -90,14 +90,19 @@ func (b *builder) build() {
 	}
 }
 
-// add adds an entity under a key. The id that is suggested is made of the name, as
-// versions of Home Assistant do that know no suggestion.
+// add adds an entity under a key. The id that is suggested is made of the name,
+// as versions of Home Assistant that heed no suggestion (2025.4) make it; of the
+// key, if the name cannot be spelled here.
 func (b *builder) add(key, name string, c component) {
 	c.UniqueID = b.setup.identifier(b.thing.ID) + "." + key
 	c.Name = b.short(name)
-	at := c.Platform + "." + b.slug + "_" + cmp.Or(device.Slug(c.Name), device.Slug(key), c.Platform)
+	end, whole := device.Slug(c.Name)
+	if !whole {
+		end = slug(key)
+	}
+	at := c.Platform + "." + b.slug + "_" + cmp.Or(end, slug(key), c.Platform)
 	if b.ids[at] {
-		at += "_" + device.Slug(key)
+		at += "_" + slug(key)
 	}
 	b.ids[at] = true
 	c.EntityID = at
@@ -212,9 +217,14 @@ func (b *builder) entity(e *device.Entity) {
 }
 
 func (b *builder) number(e *device.Entity, c *component) {
-	c.Platform, c.Unit, c.Value, c.StateClass = "sensor", e.Unit, number(e.Value), "measurement"
+	c.Platform, c.Unit, c.Value, c.StateClass = "sensor", e.Unit, number(e.Value), e.Statistics
 	if schema.Sensor(e.Class, e.Unit) {
-		c.Class, c.StateClass = e.Class, schema.Statistics(e.Class)
+		c.Class = e.Class
+	}
+	if all := schema.StateClasses(c.Class); c.StateClass == "" {
+		c.StateClass = schema.StateClass(c.Class)
+	} else if !slices.Contains(all, c.StateClass) {
+		c.StateClass = "" // none
 	}
 	if c.Class == "temperature" || e.Unit == "%" {
 		one := 1

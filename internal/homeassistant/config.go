@@ -22,8 +22,10 @@ func (c *Config) Check(base string) error {
 	var errs config.Errors
 	if err := topic.Check(c.Prefix); err != nil {
 		errs.Bad("prefix", "%w", err)
-	} else if c.Prefix == base || strings.HasPrefix(c.Prefix, base+"/") {
-		errs.Relation("prefix", "publish.base_topic", "%q is publish.base_topic, or below it, where devices could be taken for states; choose another", c.Prefix)
+	} else if c.Prefix == base {
+		errs.Relation("prefix", "publish.base_topic", "%q is publish.base_topic, too, where devices could be taken for states; choose another", c.Prefix)
+	} else if strings.HasPrefix(c.Prefix, base+"/") {
+		errs.Relation("prefix", "publish.base_topic", "%q is below publish.base_topic, where devices could be taken for states; choose another", c.Prefix)
 	} else if c.Discovery && strings.HasPrefix(base, c.Prefix+"/") {
 		errs.Relation("prefix", "publish.base_topic", "publish.base_topic, %q, is below %q, so that Home Assistant would take events and states for devices; choose another base_topic", base, c.Prefix)
 	}

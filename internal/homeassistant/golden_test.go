@@ -83,6 +83,12 @@ func things() map[string]*homeassistant.Thing {
 			{Key: "last_event", Name: "Last event", State: "last_event", Value: "event", Kind: device.Text, Attributes: true},
 			{Key: "door", Name: "Door", State: "door", Kind: device.Binary, Class: "door"},
 			{Key: "power", Name: "Power", State: "power", Kind: device.Number, Unit: "W", Class: "power"},
+			{Key: "energy", Name: "Energy", State: "energy", Kind: device.Number, Unit: "kWh", Class: "energy"},
+			{Key: "water", Name: "Water", State: "water", Kind: device.Number, Unit: "L", Class: "water", Statistics: "total"},
+			{Key: "gas", Name: "Gas of the last time", State: "gas", Kind: device.Number, Unit: "m³", Class: "gas", Statistics: "none"},
+			{Key: "turns", Name: "Turns", State: "turns", Kind: device.Number, Statistics: "total_increasing"},
+			{Key: "price", Name: "Price", State: "price", Kind: device.Number, Unit: "EUR", Class: "monetary"},
+			{Key: "temperature", Name: "温度", State: "temperature", Kind: device.Number, Unit: "°C", Class: "temperature"},
 			{Key: "program", Name: "Program", State: "program", Kind: device.Text},
 		},
 	})

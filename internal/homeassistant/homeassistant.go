@@ -109,6 +109,12 @@ func clean(name string) string {
 	}, name)
 }
 
+// slug is a name as it stands in ids of entities.
+func slug(name string) string {
+	s, _ := device.Slug(name)
+	return s
+}
+
 // identifier is how a device is known to Home Assistant.
 func (s *Setup) identifier(id string) string {
 	if id == "" {
@@ -179,7 +185,7 @@ func (s *Setup) Announce(t *Thing) Message {
 	if len(h.Availability) > 1 {
 		h.AvailabilityMode = "all"
 	}
-	b := &builder{setup: s, thing: t, name: name, slug: cmp.Or(device.Slug(name), device.Slug(t.ID), "device"), all: map[string]json.RawMessage{}, ids: map[string]bool{}}
+	b := &builder{setup: s, thing: t, name: name, slug: cmp.Or(slug(name), slug(t.ID), "device"), all: map[string]json.RawMessage{}, ids: map[string]bool{}}
 	b.build()
 	return Message{Topic: s.Topic(t.ID), Head: encode(h), Components: b.all}
 }

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -122,11 +123,8 @@ func (c *checker) class(name string, p platform, of map[string]any) {
 		c.add("options go with device_class enum, and it with them")
 	}
 	state := text(of["state_class"])
-	if state != "" && slices.Contains(worded, class) {
-		c.add("state_class is not for device_class %s", class)
-	}
-	if state == "measurement" && slices.Contains(totals, class) {
-		c.add("state_class measurement is not for device_class %s", class)
+	if state != "" && !slices.Contains(StateClasses(class), state) {
+		c.add("state_class %s is not for device_class %s", state, cmp.Or(class, "none"))
 	}
 }
 

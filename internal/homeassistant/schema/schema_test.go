@@ -80,6 +80,12 @@ func TestEachTrapIsSeen(t *testing.T) {
 			in("s", "unit_of_measurement", "Wh")(m)
 			in("s", "state_class", "measurement")(m)
 		}, "state_class measurement is not for"},
+		{"a total of what does not add up", func(m group) {
+			in("s", "device_class", "power")(m)
+			in("s", "unit_of_measurement", "W")(m)
+			in("s", "state_class", "total")(m)
+		}, "state_class total is not for"},
+		{"a state class that does not exist", in("s", "state_class", "sum"), "state_class sum is not for"},
 		{"an event entity without types", in("e", "event_types", nil), "event_types is missing"},
 		{"no types", in("e", "event_types", []any{}), "event_types is empty"},
 		{"an image of nothing", in("i", "image_topic", nil), "image needs"},

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,27 +59,40 @@ rules:
     drop: true
 `
 
-// run starts the program.
+// run starts the program, or takes the one of UI_URL.
 func run(t *testing.T) *program {
+	t.Helper()
+	if url := os.Getenv("UI_URL"); url != "" {
+		return &program{t: t, url: url}
+	}
+	return runWith(t, programConfig)
+}
+
+// runWith starts the program with a configuration that has %s where the address
+// of the page belongs.
+func runWith(t *testing.T, config string) *program {
 	t.Helper()
 	if chromium() == "" {
 		open(t, desktop, "about:blank") // says why it is skipped
 	}
-	if url := os.Getenv("UI_URL"); url != "" {
-		return &program{t: t, url: url}
-	}
 	p := &program{t: t, dir: t.TempDir(), log: &bytes.Buffer{}}
+	address := freeAddress(t)
+	p.url, p.file = "http://"+address+"/", filepath.Join(p.dir, "config.yaml")
+	p.configure(fmt.Sprintf(config, address))
+	p.start()
+	t.Cleanup(p.stop)
+	return p
+}
+
+// freeAddress is one of this machine that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	_ = l.Close()
-	p.url, p.file = "http://"+address+"/", filepath.Join(p.dir, "config.yaml")
-	p.configure(fmt.Sprintf(programConfig, address))
-	p.start()
-	t.Cleanup(p.stop)
-	return p
+	defer l.Close()
+	return l.Addr().String()
 }
 
 func (p *program) configure(text string) {
@@ -271,46 +285,66 @@ func TestProgramFirstPaintWith50000Events(t *testing.T) {
 	}
 }
 
-// What 5,000 events a second do is measured, and compared, with UI_BENCH=1: on a
-// machine that does something else the figures say nothing.
-func TestProgramAFlood(t *testing.T) {
-	if os.Getenv("UI_BENCH") == "" {
-		t.Skip("it is measured with UI_BENCH=1")
-	}
-	p := run(t)
-	pour := func() (rate float64) {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		var wg sync.WaitGroup
-		var mu sync.Mutex
-		sent := 0
-		tick := time.NewTicker(20 * time.Millisecond) // 100 events each: 5,000 a second
-		defer tick.Stop()
-		for ctx.Err() == nil {
-			<-tick.C
-			wg.Go(func() {
-				p.fill(100)
-				mu.Lock()
-				sent += 100
-				mu.Unlock()
-			})
-		}
-		wg.Wait()
-		return float64(sent) / 10
-	}
-	alone := pour()
-	b := p.look(desktop)
-	done := make(chan float64, 1)
-	go func() { done <- pour() }()
-	time.Sleep(3 * time.Second) // into the middle of it
-	b.press("/")
+// pour sends 5,000 events a second for some time, and returns how many a second
+// were accepted.
+func (p *program) pour(long time.Duration) (rate float64) {
+	ctx, cancel := context.WithTimeout(p.t.Context(), long)
+	defer cancel()
 	began := time.Now()
-	b.do(chromedp.KeyEvent("plant"))
-	b.says("#tally", "events match")
-	t.Logf("a filter is applied in %v", time.Since(began))
-	seen := <-done
-	t.Logf("%.0f events/s alone, %.0f/s with the page open", alone, seen)
-	if seen < alone*.97 {
-		t.Errorf("the page costs %.1f %%", 100-100*seen/alone)
+	var wg sync.WaitGroup
+	var sent atomic.Int64
+	tick := time.NewTicker(20 * time.Millisecond) // 100 events each
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		<-tick.C
+		wg.Go(func() {
+			p.fill(100)
+			sent.Add(100)
+		})
 	}
+	wg.Wait()
+	return float64(sent.Load()) / time.Since(began).Seconds()
+}
+
+// TestProgramAFlood: 5,000 events a second for 10 s leave the tab usable, and the
+// page costs the program less than 3 % of what it accepts. A machine that cannot
+// do 5,000 a second without the page has nothing to compare.
+func TestProgramAFlood(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes 10 s and more")
+	}
+	const most, tries = 0.03, 3
+	p := run(t)
+	alone := p.pour(3 * time.Second)
+	b := p.look(desktop)
+	for try := 1; ; try++ {
+		b.script("for (const f of ['filter', 'mark']) document.getElementById(f).value = ''; document.getElementById('filter').oninput()")
+		done := make(chan float64, 1)
+		go func() { done <- p.pour(10 * time.Second) }()
+		b.wait("document.getElementById('tally').innerText.includes('older in the history')") // in the middle of it
+		b.press("/")
+		began := time.Now()
+		b.do(chromedp.KeyEvent("plant/line3"))
+		b.says("#tally", "events match")
+		answered := time.Since(began)
+		b.wait("[...document.querySelectorAll('#rows .row')].length > 0")
+		seen := <-done
+		cost := 1 - seen/alone
+		t.Logf("%.0f events/s without the page, %.0f/s with it: %.1f %%; a filter is applied in %v", alone, seen, 100*cost, answered)
+		if cost < most && answered < time.Second {
+			break
+		}
+		if alone < 4900 {
+			t.Log("this machine is too slow, or too busy, to compare")
+			break
+		}
+		if try == tries {
+			t.Errorf("the page costs %.1f %%, and a filter needs %v", 100*cost, answered)
+			break
+		}
+	}
+	b.script("document.getElementById('filter').value = ''; document.getElementById('filter').oninput()")
+	p.post("hooks/default", `{"event":"Last"}`)
+	b.says("#rows tr:first-child", "Last")
+	b.unique()
 }

@@ -196,7 +196,7 @@ func TestProgramByKeyboardAlone(t *testing.T) {
 	b.until(tabKey, "document.activeElement.id === 't-send'")
 	b.press(enter)
 	b.wait("document.activeElement.id === 'te-event'")
-	b.do(chromedp.KeyEvent("Pressed"))
+	b.press("Pressed")
 	b.press(enter)
 	b.says("#te-out", "Accepted as number 1.")
 	b.press(esc)

@@ -3,6 +3,7 @@
 export const $ = id => document.getElementById(id);
 export const one = css => document.querySelector(css);
 export const focused = () => document.activeElement;
+export const phone = matchMedia('(max-width: 860px)');
 
 // Controls, and what turns the direction of text around (UAX #9), are shown, not obeyed.
 const odd = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;

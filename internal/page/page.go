@@ -117,8 +117,11 @@ func load() *served {
 	version := hex.EncodeToString(all.Sum(nil)[:4])
 	for name, text := range texts {
 		text = versioned(lean().ReplaceAll(text, nil), version)
-		if path.Ext(name) == ".css" {
+		switch path.Ext(name) {
+		case ".css":
 			text = bytes.ReplaceAll(text, []byte("\n"), nil) // no rule of ours is of lines
+		case ".js":
+			text = joined().ReplaceAll(text, []byte("$1"))
 		}
 		sum := sha256.Sum256(text)
 		if at := pathOf(name); at == loginPath {
@@ -135,6 +138,11 @@ func load() *served {
 var lean = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?m)^(?:\s+|//.*\n|/\*.*\*/\n)+|[ \t]+// .*$`)
 })
+
+// joined is the end of a line of a script that goes on as well on the same line:
+// what it ends with leaves nothing for JavaScript to complete. No text of ours
+// has more than one line.
+var joined = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`([;,{(\[])\n`) })
 
 // reference is where one of the files is named in another.
 var reference = sync.OnceValue(func() *regexp.Regexp {

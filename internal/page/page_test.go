@@ -77,6 +77,20 @@ func TestAllThatABrowserLoadsIsUnder64KB(t *testing.T) {
 	}
 }
 
+// Lines of scripts are joined, so that a comment that is left would hide what follows it.
+func TestScriptsAreServedWithoutComments(t *testing.T) {
+	s := served(t, nil)
+	for _, path := range page.New(page.Options{}).Paths() {
+		if !strings.HasSuffix(path, ".js") {
+			continue
+		}
+		_, text := get(t, "GET", s.URL+path, nil)
+		if found := regexp.MustCompile(`(?:^|[^:])//.*|/\*.*`).FindString(text); found != "" {
+			t.Errorf("%s has %q", path, found)
+		}
+	}
+}
+
 func TestTheHeadersLetNothingElseRun(t *testing.T) {
 	s := served(t, nil)
 	for _, path := range append(page.New(page.Options{}).Paths(), "/nothing") {

@@ -248,11 +248,17 @@ func (b *tab) click(css string) {
 	b.script(fmt.Sprintf("document.querySelector(%q).click()", css))
 }
 
-// press presses keys, as kb names them.
+// press presses keys, as kb names them, and types texts. A key that the page
+// keeps for itself writes nothing, as on a keyboard; chromedp.KeyEvent would.
 func (b *tab) press(keys ...string) {
 	b.t.Helper()
-	for _, k := range keys {
-		b.do(chromedp.KeyEvent(k))
+	for _, r := range strings.Join(keys, "") {
+		events := kb.Encode(r)
+		down, up := events[0], events[len(events)-1]
+		if len(events) == 3 {
+			down.Text, down.UnmodifiedText = events[1].Text, events[1].UnmodifiedText
+		}
+		b.do(down, up)
 	}
 }
 

@@ -36,4 +36,13 @@ func (b *tab) fits(width int64) {
 	for _, e := range out {
 		b.t.Errorf("out of the screen: %s", e)
 	}
+	tight := eval[[]string](b, `[...document.querySelectorAll('button:not(.cut, .pic *)')].filter(e => {
+		const r = e.getBoundingClientRect(), words = document.createRange();
+		words.selectNodeContents(e);
+		const w = words.getBoundingClientRect(), space = parseFloat(getComputedStyle(e).paddingLeft);
+		return e.checkVisibility() && r.width > 1 && (w.left < r.left + space - 1 || w.right > r.right - space + 1);
+	}).slice(0, 5).map(e => e.textContent)`)
+	for _, e := range tight {
+		b.t.Errorf("a button is too narrow for %q", e)
+	}
 }

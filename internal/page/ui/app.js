@@ -1,5 +1,5 @@
 // The page of event2mqtt: views, keys, and what the program says.
-import {$, focused, h, one, selecting} from './dom.js';
+import {$, focused, h, one, phone, selecting} from './dom.js';
 import {now, setNow, t} from './texts.js';
 import {connect} from './api.js';
 import {ask} from './dialogs.js';
@@ -13,7 +13,6 @@ import {setSources} from './send.js';
 
 const known = {}; // the state, as it was told last
 let lost = 0;     // since when there is no answer
-const phone = matchMedia('(max-width: 860px)');
 
 // state takes the whole state, or the keys of it that changed, and draws those.
 function state(changed) {
@@ -44,7 +43,7 @@ function place() {
 	if (known.config?.refused) side.prepend($('conf'));
 	else side.append($('conf'));
 }
-phone.onchange = place;
+phone.addEventListener('change', place);
 
 const views = {live: () => null, topics: () => showTopics(known.broker), history: showHistory, clients: showClients};
 let asking;

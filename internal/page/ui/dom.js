@@ -3,10 +3,11 @@
 export const $ = id => document.getElementById(id);
 export const one = css => document.querySelector(css);
 export const focused = () => document.activeElement;
+export const phone = matchMedia('(max-width: 860px)');
 
 // Controls, and what turns the direction of text around (UAX #9), are shown, not obeyed.
 const odd = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
-export const clean = text => String(text).replace(odd, '\ufffd');
+const clean = text => String(text).replace(odd, '\ufffd');
 
 // In JSON they are escaped, so that nothing is lost.
 const escape = c => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0');

@@ -21,6 +21,7 @@ function remember(sent) {
 	} catch {} // then not
 }
 
+const buttons = [$('te-try'), $('te-send')];
 let sources = [], mode = 'send';
 
 // setSources says which sources an event can be sent for.
@@ -36,7 +37,10 @@ export function test(how, e) {
 	$('te-before').parentNode.hidden = !before.length;
 	fill(e ? {...e, payload: e.came_in ?? e.payload} : before[0] || {event: '', payload: {}});
 	tell();
-	for (const b of [$('te-try'), $('te-send')]) b.className = b.value === mode ? 'go' : '';
+	for (const b of buttons) { // Enter does what the form was opened for
+		b.className = b.value === mode ? 'go' : '';
+		b.type = b.value === mode ? 'submit' : 'button';
+	}
 	$('test').showModal();
 	$('te-event').focus();
 }
@@ -73,15 +77,12 @@ function tried({steps, publish}) {
 	return [...out, h('p', t.wouldPublish(publish.qos, publish.retain), h('code', publish.topic), ':'), h('pre', pretty(publish.payload))];
 }
 
-$('tform').onsubmit = ({submitter}) => {
-	submit(submitter.value === 'try').catch(e => tell(e.message));
+const go = how => submit(how === 'try').catch(e => tell(e.message));
+$('tform').onsubmit = () => {
+	go(mode);
 	return false;
 };
-$('te-event').onkeydown = ev => { // Enter does what the form was opened for
-	if (ev.key !== 'Enter') return;
-	ev.preventDefault();
-	$('tform').requestSubmit($('te-' + mode));
-};
+for (const b of buttons) b.onclick = () => { if (b.type === 'button' && $('tform').reportValidity()) go(b.value); };
 $('te-before').onchange = ({target}) => target.value && fill(remembered()[target.value]);
 $('te-no').onclick = () => $('test').close();
 $('t-send').onclick = () => test('send');

@@ -1,7 +1,7 @@
 // The stream of events. Rows stay where they are while somebody reads them:
 // while they are pointed at, scrolled, focused, opened or paused. What comes in
 // meanwhile is counted.
-import {$, dot, focused, h, one, put, say, selecting} from './dom.js';
+import {$, dot, focused, h, one, phone, put, say, selecting} from './dom.js';
 import {clock, num, t} from './texts.js';
 import {add, brief, events, fateWords, forgetOld, query} from './events.js';
 import {copy} from './dialogs.js';
@@ -9,7 +9,7 @@ import {detail} from './event.js';
 import {seen} from './api.js';
 import {test} from './send.js';
 
-const phone = matchMedia('(max-width: 860px)'), mouse = matchMedia('(hover: hover)');
+const mouse = matchMedia('(hover: hover)');
 const most = () => phone.matches ? 40 : 500; // rows
 const flood = 100; // new rows at once; then rows are drawn twice a second
 
@@ -176,7 +176,11 @@ body.onclick = ({target}) => {
 body.onpointerleave = () => setTimeout(goOn);
 body.addEventListener('focusout', () => setTimeout(goOn));
 $('scroll').onscroll = window.onscroll = () => fresh && goOn();
-$('filter').oninput = () => setFilter($('filter').value);
+let typing;
+$('filter').oninput = () => { // rows are drawn when somebody rests, not for each letter
+	clearTimeout(typing);
+	typing = setTimeout(() => setFilter($('filter').value), 100);
+};
 $('mark').oninput = () => {
 	highlight = query($('mark').value);
 	for (const tr of rows.values()) tr.classList.toggle('hit', !!highlight?.(tr.event));

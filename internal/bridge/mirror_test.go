@@ -100,6 +100,7 @@ func TestWhatIsTakenBackIsKnownUntilHomeAssistantHasHeardIt(t *testing.T) {
 	testkit.Eventually(t, "Home Assistant has heard it", func() bool { return !known() })
 	h.reload(strings.Replace(yaml, "publish:", "home_assistant: {discovery: false}\npublish:", 1))
 	testkit.Eventually(t, "nothing is announced", func() bool { return len(announced(t, h, "homeassistant")) == 0 })
+	say("offline", false) // nobody may listen
 	h.reload(yaml)
 	_ = awaitAnnounced(t, h, "homeassistant", "", "washer")
 	without("power", power)

@@ -439,7 +439,9 @@ func TestAllQueuesTogetherAreBounded(t *testing.T) {
 		testkit.OK(t, p.Publish(wire.Publish{Topic: "t", Payload: make([]byte, 4<<10), QoS: 1}))
 		next(t, s)
 	}
-	if st := b.Stats(); st.QueuedBytes > 1<<20+100<<10 || st.Dropped == 0 {
-		t.Errorf("%d bytes are queued, %d messages dropped", st.QueuedBytes, st.Dropped)
+	// What the subscriber has, and has acknowledged, is queued until the broker has read that.
+	testkit.Eventually(t, "what is queued is within the bound", func() bool { return b.Stats().QueuedBytes <= 1<<20+100<<10 })
+	if b.Stats().Dropped == 0 {
+		t.Error("nothing was dropped")
 	}
 }

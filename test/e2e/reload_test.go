@@ -302,7 +302,7 @@ func TestEveryWayToReload(t *testing.T) {
 	if status := p.stop(); status != 0 {
 		t.Errorf("status %d", status)
 	}
-	if status, _, stderr := runOnce(t, "reload", "--state-dir", p.state); status != 1 || !strings.Contains(stderr, "no event2mqtt runs with this state folder") {
+	if status, _, stderr := runOnce(t, "reload", "--state-dir", p.state); status != 3 || !strings.Contains(stderr, "no event2mqtt runs with this state folder") {
 		t.Errorf("status %d, %s", status, stderr)
 	}
 }

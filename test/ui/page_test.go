@@ -567,6 +567,21 @@ func TestTheEmptyPageShowsHowToSendAnEvent(t *testing.T) {
 	b.wait("document.getElementById('empty').hidden")
 }
 
+// Rows are drawn now and then while much comes in; a filter draws them at once.
+func TestAFilterInAFloodShowsNoRowTwice(t *testing.T) {
+	b, sim := played(t, desktop, "calm")
+	b.wait("document.querySelectorAll('#rows .row').length === 200")
+	for i := range 3 {
+		sim.Many(150, "noise", "Tick")
+		b.wait(fmt.Sprintf("[...document.querySelectorAll('#rows .row')].filter(r => r.textContent.includes('Tick')).length >= %d", 150*(i+1)/2))
+		sim.Many(20, "noise", "Tick")
+		b.script("document.getElementById('filter').value = 'event:Tick'; document.getElementById('filter').oninput()")
+		sim.Many(1, "noise", fmt.Sprint("Tick", i))
+		b.says("#rows", fmt.Sprint("Tick", i))
+		b.unique()
+	}
+}
+
 // 5,000 events a second for some time leave the tab usable: what is typed is
 // answered within a second.
 func TestAFloodLeavesTheTabUsable(t *testing.T) {

@@ -222,8 +222,13 @@ func (b *tab) script(js string) {
 func (b *tab) wait(js string) {
 	b.t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(glance) {
-		if eval[bool](b, "!!("+js+")") {
+		var yes bool
+		err := chromedp.Run(b.ctx, chromedp.Evaluate("!!("+js+")", &yes))
+		if yes {
 			return
+		}
+		if err != nil && !strings.Contains(err.Error(), "navigated") { // another page may be on its way
+			b.t.Fatal(err)
 		}
 		if time.Now().After(end) {
 			b.t.Fatalf("it never became true: %s\nthe page says:\n%s", js, b.text("body"))

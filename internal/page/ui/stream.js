@@ -60,6 +60,7 @@ function prepend(list) {
 
 function rebuild() {
 	fresh = 0;
+	queue = []; // those are in memory, too
 	rows.clear();
 	body.replaceChildren();
 	prepend(filter ? events.filter(filter) : events);

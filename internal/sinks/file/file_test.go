@@ -83,7 +83,7 @@ func lines(t testing.TB, path string) []byte {
 			}
 			all = append(all, text...)
 		}
-		if _, after := files(path); slices.EqualFunc(before, after, os.SameFile) {
+		if now, after := files(path); slices.Equal(names, now) && slices.EqualFunc(before, after, os.SameFile) {
 			return all
 		}
 	}
@@ -94,11 +94,11 @@ func files(path string) (names []string, infos []os.FileInfo) {
 	if info, err := os.Lstat(path); err == nil {
 		names, infos = append(names, path), append(infos, info)
 	}
-	for n := 1; ; n++ {
-		name := fmt.Sprintf("%s.%d", path, n)
+	for n := range 100 { // one number is free for a moment while files are renamed
+		name := fmt.Sprintf("%s.%d", path, n+1)
 		info, err := os.Lstat(name)
 		if err != nil {
-			break
+			continue
 		}
 		names, infos = append(names, name), append(infos, info)
 	}

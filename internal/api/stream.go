@@ -50,13 +50,13 @@ type feed struct {
 // openFeed makes a stream, if there may be one more. ended gives its place back.
 func (a *API) openFeed(w http.ResponseWriter, c call) (f *feed, ended func(), err error) {
 	count := -1
-	if text := c.FormValue("count"); text != "" {
+	if text := c.param("count"); text != "" {
 		if count, err = strconv.Atoi(text); err != nil || count < 1 {
 			return nil, nil, invalid(fmt.Sprintf("count=%q is not a number of events", text))
 		}
 	}
 	sse := strings.Contains(c.Header.Get("Accept"), "text/event-stream")
-	switch format := c.FormValue("format"); format {
+	switch format := c.param("format"); format {
 	case "":
 	case "sse", "ndjson":
 		sse = format == "sse"
@@ -262,7 +262,7 @@ func (a *API) getStream(w http.ResponseWriter, c call) error {
 	if begin != (beginning{}) {
 		a.catchUp(ctx, f, place, begin, told)
 	}
-	if c.FormValue("poll") == "" {
+	if c.param("poll") == "" {
 		place.follow(ctx, f, a.state)
 	}
 	f.endItems()

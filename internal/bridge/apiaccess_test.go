@@ -1,14 +1,18 @@
 package bridge
 
 import (
+	"context"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestNoPathLetsStrangersIn: every method of every path of the description is
@@ -207,4 +211,34 @@ func TestAnAccountOfTheBrokerPublishesAndSubscribes(t *testing.T) {
 		}
 		return string(one.Payload) == "1"
 	})
+}
+
+// TestABodyIsReadOnlyWhereThereIsOne: a body that calls itself multipart is not
+// read, nor written to the disk, for a request that takes its parameters from its
+// address.
+func TestABodyIsReadOnlyWhereThereIsOne(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	h := newAPIRig(t, plain)
+	const part = "--X\r\nContent-Disposition: form-data; name=%q%s\r\n\r\n"
+	form := fmt.Sprintf(part, "topic", "") + "a\r\n" + fmt.Sprintf(part, "count", "") + "none\r\n" +
+		fmt.Sprintf(part, "f", `; filename="f"`) + strings.Repeat("x", 48<<20) + "\r\n--X--\r\n" // beyond what FormValue keeps in memory
+	kind := []string{"Content-Type", "multipart/form-data; boundary=X"}
+	for path, want := range map[string]int{"/stream?poll=1": 200, "/topics": 200, "/subscribe": 422} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		r, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.http+"/api/v1"+path, strings.NewReader(form))
+		r.Header.Set(kind[0], kind[1])
+		r.Header.Set("Expect", "100-continue") // who does not want the body answers without it
+		answer, err := (&http.Client{Transport: &http.Transport{ExpectContinueTimeout: time.Minute}}).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = answer.Body.Close(); answer.StatusCode != want {
+			t.Errorf("%s: %d", path, answer.StatusCode)
+		}
+		cancel()
+	}
+	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
+		t.Errorf("%v: %v", err, left)
+	}
 }

@@ -121,7 +121,9 @@ func (t *teller) tell() {
 		t.told, t.stateAt = s, at
 		t.report(keyState, s)
 	}
-	if at.Sub(t.infoAt) >= t.telling.info-t.telling.look/2 {
+	// The main sink publishes it: said before that has begun, it would be read
+	// when it is not true any more.
+	if at.Sub(t.infoAt) >= t.telling.info-t.telling.look/2 && now.parts[0].health.Report().Level == health.Up {
 		t.infoAt = at
 		t.report(keyInfo, t.info(now))
 	}

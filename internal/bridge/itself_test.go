@@ -56,6 +56,23 @@ func TestTheProgramPublishesHowItIs(t *testing.T) {
 	testkit.Eventually(t, "it is right again", over)
 }
 
+// TestWhatTheMainSinkPublishesSaysThatItIsUp: what the program does is not said
+// while the sink that publishes it only begins, or its broker is away.
+func TestWhatTheMainSinkPublishesSaysThatItIsUp(t *testing.T) {
+	h := newRig(t, plain)
+	main := h.running().parts[0].health
+	testkit.Eventually(t, "the main sink is up", func() bool { return main.Report().Level == health.Up })
+	teller := teller{Bridge: h.Bridge}
+	main.Tell(health.Lacking("begins"))
+	if teller.tell(); !teller.infoAt.IsZero() {
+		t.Error("it is said while the main sink waits")
+	}
+	main.Tell(health.Running("connected"))
+	if teller.tell(); teller.infoAt.IsZero() {
+		t.Error("it is not said as soon as the main sink is up")
+	}
+}
+
 // TestWithoutAFileAReloadIsNoProblem: who asks is told that there is nothing to
 // reload, and the program is as well as before.
 func TestWithoutAFileAReloadIsNoProblem(t *testing.T) {

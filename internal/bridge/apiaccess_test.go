@@ -109,6 +109,38 @@ func TestLoggingInWithABrowser(t *testing.T) {
 	}
 }
 
+// TestStreamsEndWhenTheTokenChanges: who came with the old one gets nothing that
+// happens later, whichever way they came; who needs none gets all.
+func TestStreamsEndWhenTheTokenChanges(t *testing.T) {
+	withToken := strings.Replace(plain, "HTTP}", "HTTP, token: right}", 1)
+	h := newAPIRig(t, withToken)
+	login, err := http.Post("http://"+h.http+"/api/v1/session", "application/json", strings.NewReader(`{"token":"right"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = login.Body.Close()
+	cookie := login.Cookies()[0].String()
+	stranger := []string{"X-Forwarded-For", "192.0.2.1"}
+	streams := map[string]*feed{}
+	for _, path := range []string{"/stream", "/stream?format=sse", "/subscribe?topic=x"} {
+		streams[path+" with the token"] = h.stream(path, append(stranger, "Authorization", "Bearer right")...)
+		streams[path+" with the cookie"] = h.stream(path, append(stranger, "Cookie", cookie)...)
+	}
+	local := h.stream("/stream?event=Publish")
+	if o := h.reload(strings.Replace(withToken, "token: right", "token: other", 1)); !o.OK {
+		t.Fatal(o)
+	}
+	h.want(202, "POST", "/publish/x?retain=1", "later")
+	for what, f := range streams {
+		for line, ok := f.line(); ok; line, ok = f.line() {
+			if strings.Contains(line, "later") {
+				t.Errorf("%s: %s", what, line)
+			}
+		}
+	}
+	local.until(func(one toldItem) bool { return one.Topic == "x" })
+}
+
 // TestThePageIsForThoseWhoMayUseTheAPI: others see its login page, or how to
 // have one; what another site sends logs nobody in.
 func TestThePageIsForThoseWhoMayUseTheAPI(t *testing.T) {

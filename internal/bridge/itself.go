@@ -121,9 +121,7 @@ func (t *teller) tell() {
 		t.told, t.stateAt = s, at
 		t.report(keyState, s)
 	}
-	// The main sink publishes it: said before that has begun, it would be read
-	// when it is not true any more.
-	if at.Sub(t.infoAt) >= t.telling.info-t.telling.look/2 && now.parts[0].health.Report().Level == health.Up {
+	if at.Sub(t.infoAt) >= t.telling.info-t.telling.look/2 {
 		t.infoAt = at
 		t.report(keyInfo, t.info(now))
 	}
@@ -187,6 +185,9 @@ func (b *Bridge) info(now *running) ownInfo {
 			in.Events.Accepted += one.Events
 			in.Sources = append(in.Sources, one)
 		case "sink":
+			if one.Name == mainSink {
+				one.State = health.Up.String() // when this can be read, which may be said before it has begun
+			}
 			in.Sinks = append(in.Sinks, one)
 		}
 	}

@@ -140,6 +140,7 @@ func (h *hub) start() {
 	h.buffer = make([]journal.Entry, 64)
 	h.pointed = time.Time{}
 	h.told, h.known, h.late = nil, h.stored, nil
+	h.tellState() // before the stream writes its first: what changes after that is told
 	ctx, cancel := context.WithCancel(context.Background())
 	h.stop, h.done = cancel, make(chan struct{})
 	go h.run(ctx, watch, h.done)
@@ -176,7 +177,6 @@ func (h *hub) run(ctx context.Context, watch *trace.Watch, done chan<- struct{})
 	var buf []trace.Record
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	h.tellState()
 	changed := watch.Changed()
 	for {
 		select {

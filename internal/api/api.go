@@ -63,6 +63,11 @@ type call struct {
 	who access.Caller
 }
 
+// param is the first value of a parameter in the address. Unlike FormValue it
+// does not look at the body, which FormValue would read whole, and write to the
+// disk, if it said that it is multipart.
+func (c *call) param(name string) string { return c.URL.Query().Get(name) }
+
 // handler answers a request. An error is answered as a problem.
 type handler func(a *API, w http.ResponseWriter, c call) error
 

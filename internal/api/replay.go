@@ -121,19 +121,7 @@ func (a *API) chosen(ctx context.Context, r *replayRequest) (numbers []uint64, e
 		if len(r.Seqs) > maxReplay {
 			return r.Seqs, nil
 		}
-		seqs := slices.Compact(slices.Sorted(slices.Values(r.Seqs)))
-		for _, seq := range seqs {
-			err := a.read(ctx, seq, min(seq, a.o.Journal.Stats().Last), func(e *journal.Entry) bool {
-				if e.Seq == seq {
-					numbers = append(numbers, seq)
-				}
-				return false
-			})
-			if err != nil {
-				return nil, err
-			}
-		}
-		return numbers, nil
+		return a.stored(ctx, slices.Compact(slices.Sorted(slices.Values(r.Seqs))))
 	}
 	values := map[string][]string{"q": {r.Q}, "source": {r.Source}, "event": {r.Event}, "topic": given([]string{r.Topic})}
 	values["source"], values["event"] = given(values["source"]), given(values["event"])
@@ -163,6 +151,36 @@ func (a *API) chosen(ctx context.Context, r *replayRequest) (numbers []uint64, e
 	}
 	slices.Sort(numbers)
 	return numbers, nil
+}
+
+// near is how far apart numbers are that one look at the journal is for: to begin
+// another one takes about as long as to read so many events.
+const near = 1024
+
+// stored returns those of some numbers, which are in order, whose events are
+// stored.
+func (a *API) stored(ctx context.Context, seqs []uint64) (found []uint64, err error) {
+	for last := a.o.Journal.Stats().Last; len(seqs) > 0; {
+		n := 1
+		for n < len(seqs) && seqs[n]-seqs[n-1] <= near {
+			n++
+		}
+		wanted := seqs[:n]
+		seqs = seqs[n:]
+		err := a.read(ctx, wanted[0], min(wanted[n-1], last), func(e *journal.Entry) bool {
+			for len(wanted) > 0 && wanted[0] < e.Seq {
+				wanted = wanted[1:]
+			}
+			if len(wanted) > 0 && wanted[0] == e.Seq {
+				found = append(found, e.Seq)
+			}
+			return len(wanted) > 0
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // beginReplay begins to send events, if no other replay is under way.

@@ -53,11 +53,11 @@ func (a *API) postEvent(w http.ResponseWriter, c call) error {
 	if r.Event == "" {
 		return invalid("event is missing: the name of the event")
 	}
-	wait, err := parseWait(c.FormValue("wait"))
+	wait, err := parseWait(c.param("wait"))
 	if err != nil {
 		return err
 	}
-	if truthy(c.FormValue("dry_run")) {
+	if truthy(c.param("dry_run")) {
 		tried, err := a.o.Program.Try(r.Source, r.Event, r.Payload)
 		if err != nil {
 			return sendError(err)
@@ -201,7 +201,7 @@ func (a *API) postPublish(w http.ResponseWriter, c call) error {
 	if err != nil {
 		return err
 	}
-	wait, err := parseWait(c.FormValue("wait"))
+	wait, err := parseWait(c.param("wait"))
 	if err != nil {
 		return err
 	}

@@ -45,18 +45,22 @@ type feed struct {
 	count int    // items of events that may yet be written; -1 is any number
 	buf   []byte // what is gathered to be written together
 	err   error
+	still func() bool // whether the caller may still read it; nil is always
 }
+
+// errNoMore ends a stream whose caller may not read it any more.
+var errNoMore = errors.New("the caller would not be let in now")
 
 // openFeed makes a stream, if there may be one more. ended gives its place back.
 func (a *API) openFeed(w http.ResponseWriter, c call) (f *feed, ended func(), err error) {
 	count := -1
-	if text := c.FormValue("count"); text != "" {
+	if text := c.param("count"); text != "" {
 		if count, err = strconv.Atoi(text); err != nil || count < 1 {
 			return nil, nil, invalid(fmt.Sprintf("count=%q is not a number of events", text))
 		}
 	}
 	sse := strings.Contains(c.Header.Get("Accept"), "text/event-stream")
-	switch format := c.FormValue("format"); format {
+	switch format := c.param("format"); format {
 	case "":
 	case "sse", "ndjson":
 		sse = format == "sse"
@@ -73,7 +77,7 @@ func (a *API) openFeed(w http.ResponseWriter, c call) (f *feed, ended func(), er
 			Detail: fmt.Sprintf("there are %d streams, which is the most that is allowed; close a tab or a program that watches", maxStreams),
 		}
 	}
-	f = &feed{w: w, rc: http.NewResponseController(w), sse: sse, count: count}
+	f = &feed{w: w, rc: http.NewResponseController(w), sse: sse, count: count, still: c.who.Still}
 	return f, func() { a.streams.Add(-1) }, nil
 }
 
@@ -109,8 +113,12 @@ func (f *feed) spill() {
 	}
 }
 
-// send writes what has been gathered, with a deadline of its own.
+// send writes what has been gathered, with a deadline of its own: nothing any
+// more once the token has changed that the caller came with.
 func (f *feed) send() {
+	if f.err == nil && f.still != nil && !f.still() {
+		f.err = errNoMore
+	}
 	if f.err == nil && len(f.buf) > 0 {
 		_ = f.rc.SetWriteDeadline(time.Now().Add(stall)) // a recorder in tests has none
 		_, f.err = f.w.Write(f.buf)
@@ -262,7 +270,7 @@ func (a *API) getStream(w http.ResponseWriter, c call) error {
 	if begin != (beginning{}) {
 		a.catchUp(ctx, f, place, begin, told)
 	}
-	if c.FormValue("poll") == "" {
+	if c.param("poll") == "" {
 		place.follow(ctx, f, a.state)
 	}
 	f.endItems()

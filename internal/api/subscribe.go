@@ -114,7 +114,7 @@ func encode(payload []byte) (json.RawMessage, string) {
 
 // getSubscribe gives the messages of a topic filter: what is retained first.
 func (a *API) getSubscribe(w http.ResponseWriter, c call) error {
-	filter := c.FormValue("topic")
+	filter := c.param("topic")
 	if !topic.ValidFilter(filter) {
 		return invalid("topic is not a topic filter; write for example ?topic=event2mqtt/%23 (that is #), with %2B for +")
 	}

@@ -114,7 +114,7 @@ func (a *API) deleteClient(w http.ResponseWriter, c call) error {
 	if err != nil {
 		return err
 	}
-	id, user := c.PathValue("client"), c.FormValue("user")
+	id, user := c.PathValue("client"), c.param("user")
 	if !b.Kick(id, user) {
 		return notFound("no client with this id is connected")
 	}

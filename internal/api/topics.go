@@ -108,8 +108,8 @@ func (t *topics) add(topic string, payload []byte, at *Time) *topicEntry {
 // and what this program has published as far as memory and one look at the
 // journal tell.
 func (a *API) getTopics(w http.ResponseWriter, c call) error {
-	t := topics{prefix: c.FormValue("prefix"), words: strings.ToLower(c.FormValue("q")), found: map[string]*topicEntry{}, levels: map[string]*topicLevel{}}
-	if text := c.FormValue("depth"); text != "" {
+	t := topics{prefix: c.param("prefix"), words: strings.ToLower(c.param("q")), found: map[string]*topicEntry{}, levels: map[string]*topicLevel{}}
+	if text := c.param("depth"); text != "" {
 		var err error
 		if t.depth, err = strconv.Atoi(text); err != nil || t.depth < 1 || t.depth > maxDepth {
 			return invalid(fmt.Sprintf("depth=%q is not a number of levels from 1 to %d", short(text), maxDepth))

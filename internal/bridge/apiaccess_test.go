@@ -1,14 +1,18 @@
 package bridge
 
 import (
+	"context"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestNoPathLetsStrangersIn: every method of every path of the description is
@@ -103,6 +107,38 @@ func TestLoggingInWithABrowser(t *testing.T) {
 	if got := ask("GET", "/state", ""); got.StatusCode != http.StatusUnauthorized {
 		t.Errorf("after the token has changed: %d", got.StatusCode)
 	}
+}
+
+// TestStreamsEndWhenTheTokenChanges: who came with the old one gets nothing that
+// happens later, whichever way they came; who needs none gets all.
+func TestStreamsEndWhenTheTokenChanges(t *testing.T) {
+	withToken := strings.Replace(plain, "HTTP}", "HTTP, token: right}", 1)
+	h := newAPIRig(t, withToken)
+	login, err := http.Post("http://"+h.http+"/api/v1/session", "application/json", strings.NewReader(`{"token":"right"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = login.Body.Close()
+	cookie := login.Cookies()[0].String()
+	stranger := []string{"X-Forwarded-For", "192.0.2.1"}
+	streams := map[string]*feed{}
+	for _, path := range []string{"/stream", "/stream?format=sse", "/subscribe?topic=x"} {
+		streams[path+" with the token"] = h.stream(path, append(stranger, "Authorization", "Bearer right")...)
+		streams[path+" with the cookie"] = h.stream(path, append(stranger, "Cookie", cookie)...)
+	}
+	local := h.stream("/stream?event=Publish")
+	if o := h.reload(strings.Replace(withToken, "token: right", "token: other", 1)); !o.OK {
+		t.Fatal(o)
+	}
+	h.want(202, "POST", "/publish/x?retain=1", "later")
+	for what, f := range streams {
+		for line, ok := f.line(); ok; line, ok = f.line() {
+			if strings.Contains(line, "later") {
+				t.Errorf("%s: %s", what, line)
+			}
+		}
+	}
+	local.until(func(one toldItem) bool { return one.Topic == "x" })
 }
 
 // TestThePageIsForThoseWhoMayUseTheAPI: others see its login page, or how to
@@ -207,4 +243,34 @@ func TestAnAccountOfTheBrokerPublishesAndSubscribes(t *testing.T) {
 		}
 		return string(one.Payload) == "1"
 	})
+}
+
+// TestABodyIsReadOnlyWhereThereIsOne: a body that calls itself multipart is not
+// read, nor written to the disk, for a request that takes its parameters from its
+// address.
+func TestABodyIsReadOnlyWhereThereIsOne(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	h := newAPIRig(t, plain)
+	const part = "--X\r\nContent-Disposition: form-data; name=%q%s\r\n\r\n"
+	form := fmt.Sprintf(part, "topic", "") + "a\r\n" + fmt.Sprintf(part, "count", "") + "none\r\n" +
+		fmt.Sprintf(part, "f", `; filename="f"`) + strings.Repeat("x", 48<<20) + "\r\n--X--\r\n" // beyond what FormValue keeps in memory
+	kind := []string{"Content-Type", "multipart/form-data; boundary=X"}
+	for path, want := range map[string]int{"/stream?poll=1": 200, "/topics": 200, "/subscribe": 422} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		r, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.http+"/api/v1"+path, strings.NewReader(form))
+		r.Header.Set(kind[0], kind[1])
+		r.Header.Set("Expect", "100-continue") // who does not want the body answers without it
+		answer, err := (&http.Client{Transport: &http.Transport{ExpectContinueTimeout: time.Minute}}).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = answer.Body.Close(); answer.StatusCode != want {
+			t.Errorf("%s: %d", path, answer.StatusCode)
+		}
+		cancel()
+	}
+	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
+		t.Errorf("%v: %v", err, left)
+	}
 }

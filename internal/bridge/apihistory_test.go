@@ -3,6 +3,9 @@ package bridge
 import (
 	"encoding/json"
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -155,6 +158,30 @@ func TestAReplayIsCountedMarkedAndBounded(t *testing.T) {
 		}
 	}
 	h.want(422, "POST", "/replay", `{"event":"Many"}`, "at most 10000")
+	// Each second one, and some that are far away or do not exist. The journal is
+	// read about once for them, not once for each.
+	var seqs []uint64
+	last := h.journal.Stats().Last
+	for seq := last%2 + 2; seq <= last; seq += 2 {
+		seqs = append(seqs, seq)
+	}
+	stored := len(seqs)
+	seqs = append(seqs, 0, last+1, 1<<60, math.MaxUint64)
+	slices.Reverse(seqs)
+	quickest := func(body, says string) time.Duration {
+		best := time.Hour
+		for range 3 {
+			began := time.Now()
+			h.want(200, "POST", "/replay", body, says)
+			best = min(best, time.Since(began))
+		}
+		return best
+	}
+	once := quickest(`{"event":"A","dry_run":true}`, `"count":`)
+	chosen := quickest(`{"dry_run":true,"seqs":`+strings.ReplaceAll(fmt.Sprint(seqs), " ", ",")+`}`, fmt.Sprintf(`"count":%d,`, stored))
+	if t.Logf("all are read in %s, %d are chosen in %s", once, stored, chosen); chosen > 20*once {
+		t.Errorf("to choose %d events took %s; to read all takes %s", stored, chosen, once)
+	}
 	h.want(202, "POST", "/replay", `{"event":"A","rate":1}`, `"seconds":4`)
 	if h.api.Close(); h.api.Streams() > 1 {
 		t.Error("streams are left")

@@ -185,6 +185,9 @@ func (b *Bridge) info(now *running) ownInfo {
 			in.Events.Accepted += one.Events
 			in.Sources = append(in.Sources, one)
 		case "sink":
+			if one.Name == mainSink {
+				one.State = health.Up.String() // when this can be read, which may be said before it has begun
+			}
 			in.Sinks = append(in.Sinks, one)
 		}
 	}

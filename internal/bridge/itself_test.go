@@ -56,6 +56,19 @@ func TestTheProgramPublishesHowItIs(t *testing.T) {
 	testkit.Eventually(t, "it is right again", over)
 }
 
+// TestWhatTheMainSinkPublishesSaysThatItIsUp: what the program does is said
+// before that sink has begun, and read when it has.
+func TestWhatTheMainSinkPublishesSaysThatItIsUp(t *testing.T) {
+	h := newRig(t, plain)
+	now := h.running()
+	main := &now.parts[0].health
+	testkit.Eventually(t, "the main sink is up", func() bool { return main.Report().Level == health.Up })
+	main.Tell(health.Lacking("begins"))
+	if in := h.info(now); len(in.Sinks) != 1 || in.Sinks[0].State != "up" {
+		t.Errorf("%+v", in.Sinks)
+	}
+}
+
 // TestWithoutAFileAReloadIsNoProblem: who asks is told that there is nothing to
 // reload, and the program is as well as before.
 func TestWithoutAFileAReloadIsNoProblem(t *testing.T) {

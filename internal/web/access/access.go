@@ -78,6 +78,10 @@ type Caller struct {
 	// Rights are those of an account of the bundled broker, which may publish
 	// and subscribe, and nothing else. Nil is everything.
 	Rights Rights
+	// Still reports whether who was let in would be let in now: http.token may
+	// have changed, or they have logged out. Answers that go on for long ask it
+	// before they write. Nil is always.
+	Still func() bool
 }
 
 // Refusal says who may do what is refused while no http.token is set.
@@ -90,11 +94,11 @@ func (a *Access) Admit(r *http.Request) (Caller, *problem.Details) {
 		return a.account(r, user, password)
 	}
 	if header := r.Header.Get("Authorization"); header != "" {
-		token, _ := strings.CutPrefix(header, "Bearer ")
+		token, _ := bearer(header)
 		if why := a.try(r, token); why != nil {
 			return Caller{}, why
 		}
-		return Caller{Name: "token"}, nil
+		return Caller{Name: "token", Still: func() bool { return a.right(token) }}, nil
 	}
 	switch {
 	case a.opt.Guard().Ingress(r):
@@ -102,7 +106,7 @@ func (a *Access) Admit(r *http.Request) (Caller, *problem.Details) {
 	case a.local(r):
 		return Caller{Name: "this machine"}, nil
 	case sameOrigin(r) && a.sessions.has(r, a.opt.Configured()):
-		return Caller{Name: "login"}, nil
+		return Caller{Name: "login", Still: func() bool { return a.sessions.has(r, a.opt.Configured()) }}, nil
 	case a.opt.Configured() == "":
 		return Caller{}, problem.New(http.StatusForbidden, Refusal)
 	}
@@ -131,8 +135,18 @@ func (a *Access) Inside(r *http.Request) bool {
 // Knows reports whether a request has a token, and it is the right one. A wrong
 // token is counted, and answered late.
 func (a *Access) Knows(r *http.Request) bool {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	token, ok := bearer(r.Header.Get("Authorization"))
 	return ok && a.try(r, token) == nil
+}
+
+// bearer is the token in an Authorization header, whose scheme is in letters of
+// any case (RFC 9110, section 11.1). ok is false if it has none.
+func bearer(header string) (token string, ok bool) {
+	scheme, token, found := strings.Cut(header, " ")
+	if !found || !strings.EqualFold(scheme, "Bearer") {
+		return header, false
+	}
+	return token, true
 }
 
 // try compares a token, unless its sender has to wait. nil is the right one.

@@ -91,6 +91,8 @@ func TestWhoGetsIn(t *testing.T) {
 		{"a program elsewhere", 401, g.request("GET", remote, "192.0.2.1:8127")},
 		{"that claims to be here", 401, g.request("GET", remote, "localhost:8127", "X-Forwarded-For", "127.0.0.1", "X-Real-Ip", "127.0.0.1")},
 		{"with the token", 200, g.request("GET", remote, "192.0.2.1:8127", "Authorization", "Bearer right")},
+		{"with the scheme in small letters", 200, g.request("GET", remote, "192.0.2.1:8127", "Authorization", "bearer right")},
+		{"with the token by another scheme", 401, g.request("GET", remote, "192.0.2.1:8127", "Authorization", "Negotiate right")},
 		{"with the token of this run", 200, g.request("GET", remote, "192.0.2.1:8127", "Authorization", "Bearer own")},
 		{"with another token", 401, g.request("GET", remote, "192.0.2.1:8127", "Authorization", "Bearer wrong")},
 		{"with a part of it", 401, g.request("GET", remote, "192.0.2.1:8127", "Authorization", "Bearer righ")},

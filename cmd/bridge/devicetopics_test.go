@@ -79,7 +79,7 @@ func TestDevicesFollowTheConfigurationThatRuns(t *testing.T) {
 }
 
 // TestAnESPHomeIsFoundBelowAnotherPrefix, the one that Home Assistant and
-// event2mqtt have, and is told of it.
+// event2mqtt use; the snippet names it.
 func TestAnESPHomeIsFoundBelowAnotherPrefix(t *testing.T) {
 	h := newHome(t)
 	out := h.add("porch", "--for", "esphome", "--set", "home_assistant.prefix=ha/found")

@@ -140,7 +140,7 @@ func (h *hub) start() {
 	h.buffer = make([]journal.Entry, 64)
 	h.pointed = time.Time{}
 	h.told, h.known, h.late = nil, h.stored, nil
-	h.tellState() // before the stream writes its first: what changes after that is told
+	h.tellState() // before the stream writes its first state, so that it gets every later change
 	ctx, cancel := context.WithCancel(context.Background())
 	h.stop, h.done = cancel, make(chan struct{})
 	go h.run(ctx, watch, h.done)

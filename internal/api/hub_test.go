@@ -22,9 +22,9 @@ func (c *counted) State() State {
 	return State{}
 }
 
-// TestAStreamBeginsWithAStateToCompareWith: a stream writes a state as soon as
-// there is one. What changes from then on is told only if that state, or an
-// older one, is compared with, and not a later one.
+// TestAStreamBeginsWithAStateToCompareWith: a stream writes its first state at
+// once. A later change reaches it only if the hub compares with that state, or an
+// older one.
 func TestAStreamBeginsWithAStateToCompareWith(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the hub's goroutine does not come in between
 	j, err := journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), MaxSize: 1 << 20, Log: zerolog.Nop()})

@@ -32,13 +32,13 @@ func (p *Plan) mixtures() map[string]mixture {
 // mixture is that of one source.
 func (p *Plan) mixture(o sources.Options) (m mixture) {
 	own := p.eventFilter(o)
-	if own == "" || p.ways == nil {
+	if own == "" || p.ruleSet == nil {
 		return m // the topic was refused, or a rule
 	}
 	for _, other := range p.sources {
 		name := other.Base().Name
 		meets := func(filter string) bool { return topic.Overlap(own, filter) }
-		if other == o || !meets(p.eventFilter(other)) && !slices.ContainsFunc(p.ways.Filters(name), meets) {
+		if other == o || !meets(p.eventFilter(other)) && !slices.ContainsFunc(p.ruleSet.Filters(name), meets) {
 			continue
 		}
 		if _, is := shown(other); is && m.device == "" {
@@ -115,7 +115,7 @@ func (p *Plan) warnOfMixedEvents() {
 }
 
 // warnOfDivertedEvents tells of rules that keep events from the topics on which
-// Home Assistant waits for them. Each rule is told of once.
+// Home Assistant waits for them. Each rule is named once.
 func (p *Plan) warnOfDivertedEvents() {
 	if !p.HomeAssistant.Discovery {
 		return
@@ -131,7 +131,7 @@ func (p *Plan) warnOfDivertedEvents() {
 			names = []string{""} // those that will be learned
 		}
 		for _, name := range names {
-			by := p.ways.Diverts(o.Base().Name, name)
+			by := p.ruleSet.Diverts(o.Base().Name, name)
 			if by == nil || told[by.Index] {
 				continue
 			}
@@ -152,21 +152,10 @@ func (p *Plan) warnOfRetainedEvents() {
 	}
 	for i := range p.Rules {
 		for _, o := range p.sources {
-			if _, is := shown(o); is && p.ways.Retains(i, o.Base().Name) {
+			if _, is := shown(o); is && p.ruleSet.Retains(i, o.Base().Name) {
 				p.warn(fmt.Sprintf("rules[%d].retain", i), "events of %s are retained, so that automations in Home Assistant run again whenever it starts; leave it out, and take states for what is to be known later", o.Base().Name)
 				break
 			}
 		}
-	}
-}
-
-// warnOfNoWill tells that nobody will see the program's end.
-func (p *Plan) warnOfNoWill() {
-	if w := p.MQTT.Will; p.HomeAssistant.Discovery && !(w.Enabled && w.Retain) {
-		key := "mqtt.will.enabled"
-		if w.Enabled {
-			key = "mqtt.will.retain"
-		}
-		p.warn(key, "without a retained will Home Assistant shows the last values of all devices as if they were true after the program has ended; leave it at true, or write home_assistant: {discovery: false}")
 	}
 }

@@ -70,7 +70,7 @@ type Plan struct {
 	sources []sources.Options
 	sinks   []sinks.Options    // the main one first
 	mixed   map[string]mixture // of the sources that are shown as devices
-	ways    *rules.Set         // what they do with events can be asked; nil if they are wrong
+	ruleSet *rules.Set         // the rules, to be asked what they do; nil if they are wrong
 	events  topic.Template     // publish.event_topic; it has no parts if that was refused
 	doc     *config.Document
 }
@@ -143,7 +143,7 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 	}
 	p.sinks = []sinks.Options{p.mainOptions()}
 	note("", p.sinks[0].Check())
-	p.ways, err = rules.New(p.Rules, rules.Options{Base: p.Publish.BaseTopic})
+	p.ruleSet, err = rules.New(p.Rules, rules.Options{Base: p.Publish.BaseTopic})
 	note("", err)
 	if len(p.MQTT.URL) == 0 {
 		note("broker", p.Broker.Check(bundled.AccountsFile(stateDir)))

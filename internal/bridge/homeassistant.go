@@ -72,21 +72,21 @@ type announcer struct {
 	note       []byte                // of this run, as it was published last
 	renoted    time.Time             // when that was for the other program
 	raise      bool                  // what may not have been heard is to be announced once more
-	taken      listener              // of what was taken back last
-	begun      bool                  // what the run before may not have published is published
-	reported   map[string]bool       // keys of states
-	shown      map[string]string     // sources of the devices that the log has told of, by id
-	settled    bool                  // what was announced before this run is compared with what is now
-	keeping    retry.Loop            // of the memory's file
-	last       time.Time             // when anything was announced
-	answered   time.Time             // when Home Assistant's start was answered
-	told       map[string]bool       // sources that have too many names of events
+	newest     stepped
+	begun      bool              // what the run before may not have published is published
+	reported   map[string]bool   // keys of states
+	shown      map[string]string // sources of the devices that the log has told of, by id
+	settled    bool              // what was announced before this run is compared with what is now
+	keeping    retry.Loop        // of the memory's file
+	last       time.Time         // when anything was announced
+	answered   time.Time         // when Home Assistant's start was answered
+	told       map[string]bool   // sources that have too many names of events
 }
 
-// listener says when something was published, and whether Home Assistant was
-// there.
-type listener struct {
-	visit int // 0 is none
+// stepped says of the newest step during which visit of Home Assistant's it was
+// taken, 0 being none, and since when the broker has had all of it.
+type stepped struct {
+	visit int
 	since time.Time
 }
 
@@ -259,13 +259,13 @@ func (a *announcer) present(is bool) {
 // was announced again, and is still there long after the broker had all. It
 // returns when to look again; 0 is at its next start.
 func (a *announcer) forgetHeard() time.Duration {
-	if visit := a.visitor(); visit == 0 || visit != a.taken.visit || !a.memory.HasUnheard() || a.isBorn() {
+	if visit := a.visitor(); visit == 0 || visit != a.newest.visit || !a.memory.HasUnheard() || a.isBorn() {
 		return 0
 	}
 	if _, retainer, _ := a.sink(); retainer == nil || !retainer.Has(event.DiscoverySource) {
-		a.taken.since = time.Now()
+		a.newest.since = time.Now()
 	}
-	if left := time.Until(a.taken.since.Add(a.pace.certain)); left > 0 {
+	if left := time.Until(a.newest.since.Add(a.pace.certain)); left > 0 {
 		return left
 	}
 	next := a.memory.Clone()
@@ -299,10 +299,10 @@ func (a *announcer) round() (more bool, err error) {
 	next := a.memory.Clone()
 	messages, more := next.Round(wanted)
 	if !reflect.DeepEqual(next, a.memory) {
-		a.taken = listener{visit, time.Now()}
 		if err := store.Save(a.b.stateDir, next); err != nil {
 			return false, err
 		}
+		a.newest = stepped{visit, time.Now()}
 	}
 	a.memory, a.raise = next, false
 	a.report(messages, plan.HomeAssistant.Discovery)
@@ -362,15 +362,15 @@ func (a *announcer) report(messages map[string]homeassistant.Published, discover
 		a.log.Error().Err(err).Msg("not all devices are announced to Home Assistant")
 	}
 	a.reported = reported
-	a.tell(messages)
+	a.logDevices(messages)
 	if !a.settled {
 		a.settled = true
 		a.b.states.Settle(event.DiscoverySource) // what is not reported now is no more
 	}
 }
 
-// tell logs which devices are announced, and which are no more.
-func (a *announcer) tell(messages map[string]homeassistant.Published) {
+// logDevices logs which devices are announced now, and which are no longer.
+func (a *announcer) logDevices(messages map[string]homeassistant.Published) {
 	shown := map[string]string{}
 	for id := range messages {
 		shown[id] = cmp.Or(a.memory.Shown[id].Source, "event2mqtt")

@@ -23,7 +23,7 @@ import (
 
 // hurry is an announcer's pace for tests.
 var hurry = announcerPace{
-	quiet: 10 * time.Millisecond, latest: 50 * time.Millisecond, gap: 10 * time.Millisecond, birth: 10 * time.Millisecond, step: 10 * time.Millisecond, note: 200 * time.Millisecond, certain: 50 * time.Millisecond,
+	quiet: 10 * time.Millisecond, latest: 50 * time.Millisecond, gap: 10 * time.Millisecond, birth: 10 * time.Millisecond, step: 10 * time.Millisecond, note: 200 * time.Millisecond, certain: time.Millisecond,
 }
 
 // homeRig is a bridge that announces devices without patience.

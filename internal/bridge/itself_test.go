@@ -69,8 +69,8 @@ func TestWhatTheMainSinkPublishesSaysThatItIsUp(t *testing.T) {
 	}
 }
 
-// TestWithoutAFileAReloadIsNoProblem: who asks is told that there is nothing to
-// reload, and the program is as well as before.
+// TestWithoutAFileAReloadIsNoProblem: the answer says that there is nothing
+// to reload, and the program is as well as before.
 func TestWithoutAFileAReloadIsNoProblem(t *testing.T) {
 	h := newRigWith(t, plain, t.TempDir(), BuiltIn(), func(b *Bridge) { b.opt.Load = nil })
 	o, err := h.Reload(t.Context())

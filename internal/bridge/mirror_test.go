@@ -1,13 +1,9 @@
 package bridge
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/mqttest"
@@ -54,55 +50,4 @@ func TestTheNewestEventHasTheLastWord(t *testing.T) {
 	if kept, err := mqttest.Retained(h.mqtt, "event2mqtt/washer/+"); err != nil || kept["event2mqtt/washer/door"] != "true" {
 		t.Errorf("%v, %v", kept, err)
 	}
-}
-
-// TestWhatIsTakenBackIsKnownUntilHomeAssistantHasHeardIt: it must have started on
-// this connection, and have stayed. A retained birth message may be from long ago.
-func TestWhatIsTakenBackIsKnownUntilHomeAssistantHasHeardIt(t *testing.T) {
-	house := homeRig(t, plain, t.TempDir())
-	c, err := mqttest.Dial(house.mqtt, mqttest.Options{ID: "ha"})
-	testkit.OK(t, err)
-	defer c.Close()
-	testkit.OK(t, c.SetDeadline(time.Now().Add(mqttest.Patience)))
-	say := func(payload string, retain bool) {
-		testkit.OK(t, c.Send(wire.Publish{Topic: "homeassistant/status", Payload: []byte(payload), Retain: retain}))
-	}
-	say("online", true)
-	state := t.TempDir()
-	yaml := elsewhere(house.mqtt)
-	h := homeRig(t, yaml, state)
-	h.mqtt = house.mqtt
-	known := func() bool {
-		text, err := os.ReadFile(filepath.Join(state, "homeassistant.json"))
-		testkit.OK(t, err)
-		return strings.Contains(string(text), `"unheard"`)
-	}
-	without := func(key, entity string) {
-		t.Helper()
-		h.reload(strings.Replace(yaml, entity, "", 1))
-		testkit.Eventually(t, key+" is taken back", func() bool {
-			d := announced(t, h, "homeassistant")["washer"]
-			return known() && d != nil && d.Components[key] == nil
-		})
-	}
-	door, power := "      - {name: Door, kind: binary, from: payload.door.open, class: door}\n", "      - {name: Power, kind: number, from: payload.power, unit: W, class: power}\n"
-	stays := func(what string) {
-		t.Helper()
-		time.Sleep(6 * hurry.certain) // much longer would make it more certain, and the test no better
-		if !known() {
-			t.Errorf("it is forgotten though %s", what)
-		}
-	}
-	_ = awaitAnnounced(t, h, "homeassistant", "", "washer")
-	without("door", door)
-	stays("nobody but a retained message says that Home Assistant is there")
-	say("online", false)
-	testkit.Eventually(t, "Home Assistant has heard it", func() bool { return !known() })
-	h.reload(strings.Replace(yaml, "publish:", "home_assistant: {discovery: false}\npublish:", 1))
-	testkit.Eventually(t, "nothing is announced", func() bool { return len(announced(t, h, "homeassistant")) == 0 })
-	say("offline", false) // nobody may listen
-	h.reload(yaml)
-	_ = awaitAnnounced(t, h, "homeassistant", "", "washer")
-	without("power", power)
-	stays("Home Assistant may have gone while nobody listened")
 }

@@ -137,3 +137,14 @@ func (p *Plan) warnOfOpenSources() {
 			o.Base().Name, p.HTTP.Listen)
 	}
 }
+
+// warnOfNoWill tells that nobody will see the program's end.
+func (p *Plan) warnOfNoWill() {
+	if w := p.MQTT.Will; p.HomeAssistant.Discovery && !(w.Enabled && w.Retain) {
+		key := "mqtt.will.enabled"
+		if w.Enabled {
+			key = "mqtt.will.retain"
+		}
+		p.warn(key, "without a retained will Home Assistant shows the last values of all devices as if they were true after the program has ended; leave it at true, or write home_assistant: {discovery: false}")
+	}
+}

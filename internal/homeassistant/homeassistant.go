@@ -109,7 +109,7 @@ func clean(name string) string {
 	}, name)
 }
 
-// slug is a name as it stands in ids of entities.
+// slug spells a name as in the ids of entities.
 func slug(name string) string {
 	s, _ := device.Slug(name)
 	return s

@@ -236,8 +236,7 @@ func (s *Shown) step(w *Message) (more bool) {
 // keyUnheard begins the keys of components that are announced to be taken back.
 const keyUnheard = "removed_"
 
-// keepUnheard keeps a component that is taken back.
-// Triggers leave nothing behind.
+// keepUnheard keeps a component that is taken back. Triggers leave nothing behind.
 func (s *Shown) keepUnheard(key string, component json.RawMessage) {
 	of := identify(component)
 	if isRemoval(component) || of.UniqueID == "" || len(s.Unheard) >= maxUnheard {

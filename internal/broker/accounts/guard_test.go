@@ -90,7 +90,7 @@ func TestALockOutDoesNotTellWhoWasThere(t *testing.T) {
 		a.SetOptions(anew())
 		testkit.OK(t, changed(a.Reload()))
 		testkit.OK(t, login(a, somewhere, "ann", "ann-secret"))
-		// So many guesses are looked at and no more, which nobody sees but by this.
+		// Only so many guesses are checked; nothing else shows that.
 		a.SetOptions(anew())
 		testkit.OK(t, changed(a.Reload()))
 		for range 35 {

@@ -287,7 +287,7 @@ func (p program) lastDelivered(c *component) *api.Time {
 func (p program) apiJournal(now *running) api.Part {
 	stats := p.journal.Stats()
 	part := api.Part{Name: "journal", Kind: "journal", State: "up", Since: api.Time{Time: p.began}}
-	part.Detail = mebibytes(stats.Bytes) + " of " + now.plan.Journal.MaxSize.String() + " are used"
+	part.Detail = mebibytes(stats.Bytes) + " of " + mebibytes(int64(now.plan.Journal.MaxSize)) + " are used"
 	if failure := p.journal.Failure(); failure != nil {
 		part.State, part.Detail = "failed", "cannot store events: "+failure.Error()
 		part.LastError = &api.Failed{At: api.Time{Time: time.Now()}, Text: failure.Error(), Key: "journal.path"}

@@ -78,7 +78,7 @@ func TestCheckTellsEverythingAtOnce(t *testing.T) {
 	if status, out, _ := runOnce(t, "version"); status != 0 || !strings.HasPrefix(out, "event2mqtt ") {
 		t.Errorf("version: status %d: %s", status, out)
 	}
-	if status, _, text := runOnce(t, "chek"); status != 1 || text == "" {
+	if status, _, text := runOnce(t, "chek"); status != 2 || text == "" {
 		t.Errorf("a mistyped command: status %d: %s", status, text)
 	}
 }

@@ -50,7 +50,7 @@ sources:
       - {name: Power, kind: number, from: payload.power, unit: W, class: power}
 `
 
-// announced are the devices that a broker keeps, by the last part of their id.
+// announced are the devices of h that a broker keeps, by the last part of their id.
 func announced(t *testing.T, h *rig, prefix string) map[string]*schema.Payload {
 	t.Helper()
 	kept, err := mqttest.Retained(h.mqtt, prefix+"/#")
@@ -69,8 +69,9 @@ func announced(t *testing.T, h *rig, prefix string) map[string]*schema.Payload {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, id, _ := strings.Cut(strings.TrimSuffix(topic, "/config"), h.announcer.id)
-		all[strings.TrimPrefix(id, "_")] = p
+		if _, id, own := strings.Cut(strings.TrimSuffix(topic, "/config"), h.announcer.id); own {
+			all[strings.TrimPrefix(id, "_")] = p
+		}
 	}
 	return all
 }

@@ -93,7 +93,9 @@ func (c *conn) write() {
 	messages := false // buf holds some
 	for {
 		s.mu.Lock()
-		for len(c.control) == 0 && !c.closing && !s.canSend(c, c.b.limit()) {
+		for !c.closing {
+			// Answers do not put this off: a client that goes on asking would
+			// never get what is retained.
 			if len(s.due) > 0 && s.queue.len() == 0 {
 				d := s.due[0]
 				s.due = s.due[1:]
@@ -101,6 +103,9 @@ func (c *conn) write() {
 				c.queueRetained(d)
 				s.mu.Lock()
 				continue
+			}
+			if len(c.control) > 0 || s.canSend(c, c.b.limit()) {
+				break
 			}
 			if c.draining && len(s.inflight) == 0 {
 				c.closing, c.letGo = true, true

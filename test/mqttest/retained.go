@@ -7,19 +7,23 @@ import (
 	"event2mqtt/internal/broker/wire"
 )
 
-// Retained returns what a broker keeps for a filter, by topic.
+// Retained returns what a broker keeps for a filter, by topic. What is retained
+// while it looks counts, too: such a message comes as a live one, marked as
+// retained for version 5 alone, and in place of the one that it replaces
+// (Retain As Published, MQTT-3.3.1-12).
 func Retained(addr, filter string) (map[string]string, error) {
-	c, err := Dial(addr, Options{})
+	c, err := Dial(addr, Options{Version: 5})
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(Patience))
-	if code, err := c.Subscribe(filter, 0); err != nil || code >= 0x80 {
+	const asPublished = 1 << 3
+	if code, err := c.Subscribe(filter, asPublished); err != nil || code >= 0x80 {
 		return nil, fmt.Errorf("subscribe to %s: code %d, %v", filter, code, err)
 	}
 	kept := map[string]string{}
-	for range 2 { // one answer may overtake messages
+	for range 2 { // the first answer may come before messages that were queued with it
 		if _, err := c.Write([]byte{byte(wire.PINGREQ) << 4, 0}); err != nil {
 			return nil, err
 		}
@@ -35,7 +39,10 @@ func Retained(addr, filter string) (map[string]string, error) {
 			if err := wire.DecodePublish(&p, c.Version, header, append([]byte(nil), body...), ""); err != nil {
 				return nil, err
 			}
-			if p.Retain {
+			switch {
+			case p.Retain && len(p.Payload) == 0:
+				delete(kept, p.Topic)
+			case p.Retain:
 				kept[p.Topic] = string(p.Payload)
 			}
 		}

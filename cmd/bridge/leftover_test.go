@@ -15,9 +15,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/bridge"
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/control"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/homeassistant"
 	"event2mqtt/internal/homeassistant/schema"
 	"event2mqtt/internal/homeassistant/store"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

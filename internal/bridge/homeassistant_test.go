@@ -11,13 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/device"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/homeassistant"
 	"event2mqtt/internal/homeassistant/schema"
 	"event2mqtt/internal/learned"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

@@ -22,9 +22,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/broker/accounts"
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/retry"
+	"event2mqtt/internal/wire"
 )
 
 // ErrClosed is returned by Serve after Close, and by a Publish that Close ends.

@@ -7,9 +7,9 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/internal/web/origin"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

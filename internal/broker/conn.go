@@ -14,7 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"event2mqtt/internal/broker/accounts"
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // conn is one network connection. run reads in a goroutine of its own; others

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker"
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

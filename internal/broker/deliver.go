@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // This file is the way of a message from its publisher to the queues.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/accounts"
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // handshake reads CONNECT, decides whether the client is let in, opens its

@@ -3,7 +3,7 @@ package broker
 import (
 	"time"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // This file is the life of sessions: how connections find theirs, and when

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // This file is what is told of clients and retained messages to people, and what

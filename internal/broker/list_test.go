@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker"
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

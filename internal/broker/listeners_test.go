@@ -18,9 +18,9 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/internal/web/origin"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
 )

@@ -12,7 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"event2mqtt/internal/broker/accounts"
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // This file is what the log says of clients: who comes, why they go, why they

@@ -15,8 +15,8 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

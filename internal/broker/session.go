@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/accounts"
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // session is what the broker keeps for a client id: its subscriptions and

@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"event2mqtt/internal/broker"
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

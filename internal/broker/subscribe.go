@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // This file handles SUBSCRIBE and UNSUBSCRIBE.

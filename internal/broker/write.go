@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/broker/accounts"
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // This file is the way to a client: what waits is gathered and written.

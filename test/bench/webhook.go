@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

@@ -17,8 +17,8 @@ import (
 	"time"
 	"unicode"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

@@ -18,10 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

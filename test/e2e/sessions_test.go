@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

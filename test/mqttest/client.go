@@ -10,7 +10,7 @@ import (
 	"net"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // Client is a connection to a broker.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // Retained returns what a broker keeps for a filter, by topic. What is retained

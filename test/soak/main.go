@@ -26,7 +26,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

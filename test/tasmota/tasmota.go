@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 	"event2mqtt/test/ui/standin"
 )

@@ -17,7 +17,6 @@ import (
 
 	"event2mqtt/internal/broker"
 	bundledbroker "event2mqtt/internal/broker/bundled"
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
@@ -25,6 +24,7 @@ import (
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/certtest"
 	"event2mqtt/test/mqttest"
 )

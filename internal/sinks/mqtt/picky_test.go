@@ -6,7 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // verdict is what a pickyBroker does with a packet.

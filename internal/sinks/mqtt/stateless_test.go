@@ -5,10 +5,10 @@ import (
 	"strings"
 	"testing"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 )
 
 // TestStatesStopAtABrokerThatRetainsNothing: once it has refused two, the others

@@ -16,13 +16,13 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/format"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

@@ -12,11 +12,11 @@ import (
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/accounts"
-	"event2mqtt/internal/broker/wire"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/testkit"
+	"event2mqtt/internal/wire"
 	"event2mqtt/test/mqttest"
 )
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"event2mqtt/internal/broker/wire"
+	"event2mqtt/internal/wire"
 )
 
 // FuzzPackets feeds arbitrary bytes to the reader and every decoder: none may

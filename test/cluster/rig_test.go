@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,11 +112,10 @@ func awaitAll(t *testing.T, nodes []node) {
 
 // natsCluster is three nodes with JetStream.
 func natsCluster(t *testing.T) []node {
-	var routes string
-	peers := make([]string, 3)
+	peers, routes := make([]string, 3), make([]string, 3)
 	for i := range peers {
 		peers[i] = testkit.FreeAddress(t)
-		routes += "nats://" + peers[i] + " "
+		routes[i] = fmt.Sprintf("%q", "nats://"+peers[i])
 	}
 	nodes := make([]node, len(peers))
 	for i := range nodes {
@@ -126,7 +126,7 @@ listen: %q
 jetstream { store_dir: %q, max_memory_store: 64MB, max_file_store: 1GB }
 mqtt { listen: %q }
 cluster { name: e2m, listen: %q, routes: [%s] }
-`, i+1, testkit.FreeAddress(t), filepath.Join(dir, "data"), address, peers[i], routes))
+`, i+1, testkit.FreeAddress(t), filepath.Join(dir, "data"), address, peers[i], strings.Join(routes, ", ")))
 		nodes[i] = node{newProcess(t, built("nats-server"), nil, "-c", config), address}
 	}
 	return nodes

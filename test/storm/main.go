@@ -113,13 +113,17 @@ func (s *storm) prepare(bridges int) error {
 	if err := os.Mkdir(filepath.Join(s.dir, "journal"), 0o700); err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+	var free [2]string
+	for i := range free {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		free[i] = l.Addr().String()
+		defer l.Close() // so that the two differ
 	}
-	s.address = l.Addr().String()
-	_ = l.Close()
-	config := fmt.Sprintf("http: {listen: \"off\"}\nlog: {level: error}\nhome_assistant: {discovery: false}\nbroker: {listen: %q, max_clients: %d, max_queued_total: 256MiB}\n", s.address, bridges+10)
+	s.address = free[0]
+	config := fmt.Sprintf("http: {listen: %q}\nlog: {level: error}\nhome_assistant: {discovery: false}\nbroker: {listen: %q, max_clients: %d, max_per_address: %[3]d, max_queued_total: 256MiB}\n", free[1], s.address, bridges+10)
 	return os.WriteFile(filepath.Join(s.dir, "config.yaml"), []byte(config), 0o600)
 }
 

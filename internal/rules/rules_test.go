@@ -269,3 +269,28 @@ func BenchmarkApply(b *testing.B) {
 		p.Commit()
 	}
 }
+
+// TestTimesHaveTheirMethodsInExpressions, also where the library was made small.
+func TestTimesHaveTheirMethodsInExpressions(t *testing.T) {
+	for _, when := range []string{
+		`date("2026-03-01T22:30:00Z").Hour() >= 22`,
+		`date("2026-03-01").Year() == 2026 && date("2026-03-01").Month().String() == "March"`,
+		`date("2026-03-01").Weekday().String() == "Sunday"`,
+		`date("2026-03-02").Sub(date("2026-03-01")).Hours() == 24`,
+		`date("2026-03-01").Add(duration("90m")).Format("15:04") == "01:30"`,
+		`now().After(date("2026-03-01")) && now().UTC().Unix() > 0`,
+		`duration("90s").Minutes() == 1.5 && duration("-1s").Abs() == duration("1s")`,
+	} {
+		s, err := rules.New([]rules.Config{{When: when, Drop: true}}, rules.Options{Base: "base"})
+		if err != nil {
+			t.Errorf("%s: %v", when, err)
+			continue
+		}
+		if got := apply(s, time.Now(), "A", `{}`); got != "dropped" {
+			t.Errorf("%s: %s", when, got)
+		}
+	}
+	if _, err := rules.New([]rules.Config{{When: `now().Nothing() == 1`}}, rules.Options{Base: "base"}); err == nil || !strings.Contains(err.Error(), "Nothing") {
+		t.Errorf("a method that times do not have: %v", err)
+	}
+}

@@ -68,8 +68,7 @@ func run(args []string) error {
 	if b.mosquitto == "" {
 		return fmt.Errorf("mosquitto is not installed; on Debian: apt-get install mosquitto")
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.bridge, "event2mqtt/cmd/bridge")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.Command("go", "run", "./scripts/build", "-o", b.bridge) // as it is released
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}

@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -49,7 +48,7 @@ type API struct {
 	o       Options
 	mux     func() *http.ServeMux // made when somebody asks first
 	hub     hub
-	streams atomic.Int32
+	streams streams
 	replays replays
 
 	ending context.Context // ends with Close

@@ -80,6 +80,9 @@ func (s *shown) append(out []byte) []byte {
 	out = strconv.AppendUint(out, uint64(s.route.QoS), 10)
 	out = append(out, `,"retain":`...)
 	out = strconv.AppendBool(out, s.route.Retain)
+	if s.event.Route.Raw {
+		out = append(out, `,"raw":true`...)
+	}
 	out = append(out, `,"size":`...)
 	out = strconv.AppendInt(out, int64(s.size), 10)
 	payload, cut := s.event.Payload, false

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"event2mqtt/internal/config"
@@ -23,6 +24,9 @@ import (
 // Bounds of streams.
 const (
 	maxStreams = 16 // so that webhooks always find connections
+	// maxOfAccount is how many of them one account of the broker may have: it
+	// must not keep the page from whoever owns the program.
+	maxOfAccount = 4
 	// chunk is how much is written at a time, in bytes: what a peer that does not
 	// read holds in memory.
 	chunk      = 32 << 10
@@ -70,15 +74,17 @@ func (a *API) openFeed(w http.ResponseWriter, c call) (f *feed, ended func(), er
 	if a.ending.Err() != nil {
 		return nil, nil, a.ending.Err()
 	}
-	if a.streams.Add(1) > maxStreams {
-		a.streams.Add(-1)
+	account := ""
+	if c.who.Rights != nil {
+		account = c.who.Name
+	}
+	if why := a.streams.add(account); why != "" {
 		return nil, nil, &problem.Details{
-			Status: http.StatusTooManyRequests, Title: http.StatusText(http.StatusTooManyRequests), RetryAfter: 5 * time.Second,
-			Detail: fmt.Sprintf("there are %d streams, which is the most that is allowed; close a tab or a program that watches", maxStreams),
+			Status: http.StatusTooManyRequests, Title: http.StatusText(http.StatusTooManyRequests), RetryAfter: 5 * time.Second, Detail: why,
 		}
 	}
 	f = &feed{w: w, rc: http.NewResponseController(w), sse: sse, count: count, still: c.who.Still}
-	return f, func() { a.streams.Add(-1) }, nil
+	return f, func() { a.streams.remove(account) }, nil
 }
 
 // begin begins the answer: no error can be answered any more.
@@ -96,7 +102,45 @@ func (f *feed) begin() {
 }
 
 // Streams is how many there are.
-func (a *API) Streams() int { return int(a.streams.Load()) }
+func (a *API) Streams() int {
+	a.streams.mu.Lock()
+	defer a.streams.mu.Unlock()
+	return a.streams.all
+}
+
+// streams counts those that are open. The zero value is ready.
+type streams struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int // accounts of the broker
+}
+
+// add counts one more, or says why there may be none. account is empty for
+// whoever may do everything.
+func (s *streams) add(account string) (why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.all >= maxStreams:
+		return fmt.Sprintf("there are %d streams, which is the most that is allowed; close a tab or a program that watches", maxStreams)
+	case account != "" && s.of[account] >= maxOfAccount:
+		return fmt.Sprintf("this account has %d streams open, which is the most that one may have; close one", maxOfAccount)
+	case s.of == nil:
+		s.of = map[string]int{}
+	}
+	s.all++
+	s.of[account]++
+	return ""
+}
+
+func (s *streams) remove(account string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.of[account]--; s.of[account] == 0 {
+		delete(s.of, account)
+	}
+}
 
 // write adds pieces to what is written next.
 func (f *feed) write(pieces ...string) {

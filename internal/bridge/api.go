@@ -266,9 +266,17 @@ func (p program) apiParts(now *running, at time.Time) []api.Part {
 		all = append(all, part)
 	}
 	if now.broker != nil {
-		all = append(all, api.Part{Name: "broker", Kind: "broker", Type: "bundled", State: "up", Detail: "listens on " + cmp.Or(p.listening(now.plan.listeners()[1:]), "no address"), Since: api.Time{Time: p.began}})
+		all = append(all, api.Part{Name: "broker", Kind: "broker", Type: "bundled", State: "up", Detail: p.brokerListens(now), Since: api.Time{Time: p.began}})
 	}
 	return append(all, p.apiJournal(now))
+}
+
+// brokerListens says where clients find the bundled broker.
+func (p program) brokerListens(now *running) string {
+	if where := p.listening(now.plan.listeners()[1:]); where != "" {
+		return "listens on " + where
+	}
+	return "takes no clients: broker.listen is off"
 }
 
 // lastDelivered is when the newest event that a sink has delivered happened;

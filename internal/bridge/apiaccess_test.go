@@ -245,6 +245,28 @@ func TestAnAccountOfTheBrokerPublishesAndSubscribes(t *testing.T) {
 	})
 }
 
+// TestAnAccountLeavesStreamsToOthers: it may have four of the sixteen.
+func TestAnAccountLeavesStreamsToOthers(t *testing.T) {
+	h := newAPIRig(t, strings.Replace(plain, "listen: MQTT", "listen: MQTT, users: [{name: anna, password: 'pass word 1', allow: ['#:rw']}, {name: otto, password: 'pass word 2', allow: ['#:rw']}]", 1))
+	login := func(user, password string) []string {
+		return []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))}
+	}
+	anna := login("anna", "pass word 1")
+	for range 4 {
+		h.stream("/subscribe?topic=%23", anna...)
+	}
+	if got, text := h.call("GET", "/subscribe?topic=%23", "", anna...); got != 429 || !strings.Contains(string(text), "4 streams") {
+		t.Errorf("a fifth: %d %s", got, text)
+	}
+	h.stream("/subscribe?topic=%23", login("otto", "pass word 2")...)
+	for range 11 {
+		h.stream("/stream")
+	}
+	if got, text := h.call("GET", "/stream", ""); got != 429 || !strings.Contains(string(text), "16 streams") {
+		t.Errorf("a seventeenth: %d %s", got, text)
+	}
+}
+
 // TestABodyIsReadOnlyWhereThereIsOne: a body that calls itself multipart is not
 // read, nor written to the disk, for a request that takes its parameters from its
 // address.

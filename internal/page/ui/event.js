@@ -3,7 +3,7 @@ import {compact, h, pretty, put} from './dom.js';
 import {t, when} from './texts.js';
 import {api, enc} from './api.js';
 import {copy} from './dialogs.js';
-import {fateWords} from './events.js';
+import {content, fateWords} from './events.js';
 import {test} from './send.js';
 
 // detail returns the element. only, if it is given, shows the events of one topic.
@@ -15,13 +15,13 @@ export function detail(e, only) {
 	const tabs = Object.keys(views).map(name => h('button.tab', t.views[name], () => show(name)));
 	const link = (label, work) => h('button.link', label, work);
 	const links = h('span', link(t.copy, () => copy(pretty(e.payload))), link(t.copyCurl, () => copy(curl(e))),
-		link(t.sendAgain, () => test('send', e)), only && e.topic && link(t.onlyTopic, () => only(e.topic)));
+		!e.raw && link(t.sendAgain, () => test('send', e)), only && e.topic && link(t.onlyTopic, () => only(e.topic)));
 	show('payload');
 	return h('div', h('div.tabs', tabs, links), box, h('dl', facts(e)));
 }
 
 const views = {
-	payload: (e, box) => payload(e, box, pretty),
+	payload: (e, box) => payload(e, box, payload => e.raw ? content(payload) : pretty(payload)),
 	raw: (e, box) => payload(e, box, compact),
 	changes: (e, box) => changes(e).then(kids => put(box, kids), error => put(box, h('p.failed', error.message))),
 	cameIn: (e, box) => put(box, e.came_in === undefined ? h('p.dim', t.noCameIn) : h('pre', pretty(e.came_in))),
@@ -45,8 +45,10 @@ const facts = e => Object.entries({
 }).map(([name, value]) => value && [h('dt', t.facts[name]), h('dd', value)]);
 
 function curl(e) {
-	const body = compact({source: e.source, event: e.event, payload: e.came_in ?? e.payload}).replaceAll("'", "'\\''");
-	return `curl -H 'Content-Type: application/json' -d '${body}' ${new URL('api/v1/events', location.href)}`;
+	const quoted = text => `'${text.replaceAll("'", "'\\''")}'`;
+	if (e.raw) return `curl -d ${quoted(content(e.payload))} ${new URL(`api/v1/publish/${e.topic.split('/').map(enc).join('/')}?qos=${e.qos}${e.retain ? '&retain=1' : ''}`, location.href)}`;
+	const body = compact({source: e.source, event: e.event, payload: e.came_in ?? e.payload});
+	return `curl -H 'Content-Type: application/json' -d ${quoted(body)} ${new URL('api/v1/events', location.href)}`;
 }
 
 // changes compares with the event before this one on its topic, as the journal has it.

@@ -1,5 +1,5 @@
 // Events in memory, which of them a filter lets through, and how one is told in few words.
-import {h} from './dom.js';
+import {compact, h} from './dom.js';
 import {num, span, t} from './texts.js';
 
 const keep = 2000;
@@ -59,11 +59,15 @@ export function query(text) {
 
 export function fateWords({state, ms}) {
 	if (state !== 'delivered' || ms == null) return t.fates[state] ?? state;
-	return t.deliveredIn(ms < 10_000 ? num(Math.round(ms)) + ' ms' : span(ms / 1000));
+	return t.deliveredIn(ms < 1 ? t.underOne : ms < 10_000 ? num(Math.round(ms)) + ' ms' : span(ms / 1000));
 }
 
+// content is what is published of a message that a program has sent to a topic.
+export const content = message => message.encoding === 'json' ? compact(message.payload) : String(message.payload);
+
 // brief is a payload on one line: names and values, without quotes and braces.
-export function brief({retain, topic, payload}) {
+export function brief({raw, retain, topic, payload}) {
+	if (raw) return [h('i', topic), ' ' + content(payload).slice(0, 400)];
 	const values = Object.entries(payload && typeof payload === 'object' ? payload : {value: payload});
 	const told = values.slice(0, 8).filter(([name]) => name !== '_event' && name !== '_timestamp');
 	return [retain && [h('i', t.retainedOn), topic, ' '], told.map(([name, value]) =>

@@ -78,6 +78,7 @@ export const t = {
 
 	// the stream
 	fates: {waiting: 'waiting', delivered: 'delivered', held: 'held', dropped: 'dropped', refused: 'rejected'},
+	underOne: 'under 1 ms',
 	deliveredIn: span => `delivered in ${span}`,
 	by: fate => fate.rule ? `${rule(fate.rule)}: ${fate.why || fate.rule.kind}` : fate.why,
 	noName: '(no name)',

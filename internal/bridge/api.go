@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/api"
+	"event2mqtt/internal/broker"
 	"event2mqtt/internal/broker/bundled"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/control"
@@ -273,10 +274,13 @@ func (p program) apiParts(now *running, at time.Time) []api.Part {
 
 // brokerListens says where clients find the bundled broker.
 func (p program) brokerListens(now *running) string {
-	if where := p.listening(now.plan.listeners()[1:]); where != "" {
-		return "listens on " + where
+	switch {
+	case now.broker.Listens():
+		return "listens on " + p.listening(now.plan.listeners()[1:])
+	case now.plan.Broker.WebSocket.HTTP:
+		return "is reached over WebSocket alone, at " + broker.WebSocketPath + " of this address; broker.listen is off"
 	}
-	return "takes no clients: broker.listen is off"
+	return "listens nowhere, so nobody gets the events; set broker.listen, or mqtt.url for another broker"
 }
 
 // lastDelivered is when the newest event that a sink has delivered happened;

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -48,6 +49,8 @@ type Options struct {
 	Pause  int
 	// Files are the metadata of files, JSON, by path.
 	Files map[string]string
+	// Picture is what the webcam gives, at /webcam/.
+	Picture []byte
 }
 
 // Server is a running OctoPrint.
@@ -60,6 +63,7 @@ type Server struct {
 	once    sync.Once // of resume
 	mu      sync.Mutex
 	asked   []string
+	told    []string
 	away    bool
 	conns   []*websocket.Conn
 }
@@ -131,6 +135,13 @@ func (s *Server) Asked() []string {
 	return append([]string(nil), s.asked...)
 }
 
+// Told are the bodies of requests that tell the printer's job something, in order.
+func (s *Server) Told() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.told...)
+}
+
 func (s *Server) handle(mux *http.ServeMux) {
 	if !s.options.NoAppKeys {
 		s.handleKeys(mux)
@@ -152,6 +163,20 @@ func (s *Server) handle(mux *http.ServeMux) {
 		}
 		fmt.Fprint(w, text)
 	})
+	mux.HandleFunc("POST /api/job", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<16))
+		if err != nil || r.Header.Get("X-Api-Key") != Key {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		s.mu.Lock()
+		s.told = append(s.told, string(body))
+		s.mu.Unlock()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	if s.options.Picture != nil {
+		mux.HandleFunc("GET /webcam/", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(s.options.Picture) })
+	}
 	mux.HandleFunc("/sockjs/websocket", s.push)
 }
 

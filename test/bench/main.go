@@ -32,9 +32,11 @@ type bench struct {
 	dir       string // for everything
 	bridge    string // binary
 	mosquitto string // binary
-	rows      []row
-	only      string     // part of the broker's; empty is all
-	started   []*process // to be ended, however the run goes
+	// Programs to measure beside ours, or empty; see findContenders.
+	before, limit, telegraf, rumqttd string
+	rows                             []row
+	only                             string     // part of the broker's; empty is all
+	started                          []*process // to be ended, however the run goes
 }
 
 // row is a line of the table.
@@ -67,6 +69,9 @@ func run(args []string) error {
 	}
 	if b.mosquitto == "" {
 		return fmt.Errorf("mosquitto is not installed; on Debian: apt-get install mosquitto")
+	}
+	if err := b.findContenders(); err != nil {
+		return err
 	}
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.bridge, "event2mqtt/cmd/bridge")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -86,7 +86,7 @@ func newCounter(address string) (*counter, error) {
 		return nil, err
 	}
 	s := &counter{Client: c, seen: make(chan struct{}, 1)}
-	if _, err := c.Subscribe("event2mqtt/event/#", 0); err != nil {
+	if _, err := c.Subscribe("+/event/#", 0); err != nil {
 		return nil, err
 	}
 	go func() {

@@ -83,6 +83,9 @@ func (b *bench) throughput() error {
 			filter: func(i int) string { return fmt.Sprintf("bench/+/%d", i) }, topic: func(i int) string { return fmt.Sprintf("bench/x/%d", i) }},
 	}
 	for _, l := range loads {
+		if !strings.Contains(l.String(), b.load) {
+			continue
+		}
 		all, best, err := b.compare(l)
 		if err != nil {
 			return fmt.Errorf("%s: %w", l, err)

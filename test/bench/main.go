@@ -6,6 +6,7 @@
 //	go run ./test/bench            all
 //	go run ./test/bench webhook    or tail, broker, size, reload, octoprint (7 minutes)
 //	go run ./test/bench broker idle    or throughput, latency, safety, retained
+//	go run ./test/bench broker throughput "4 x 4, QoS 0"
 package main
 
 import (
@@ -36,6 +37,7 @@ type bench struct {
 	before, limit, telegraf, rumqttd string
 	rows                             []row
 	only                             string     // part of the broker's; empty is all
+	load                             string     // of the broker's throughput: only those whose name has this in it
 	started                          []*process // to be ended, however the run goes
 }
 
@@ -56,6 +58,9 @@ func run(args []string) error {
 	b := &bench{dir: dir, bridge: filepath.Join(dir, "bridge")}
 	if len(args) > 1 {
 		b.only = args[1]
+	}
+	if len(args) > 2 {
+		b.load = args[2]
 	}
 	defer func() {
 		for _, p := range b.started {

@@ -323,11 +323,29 @@ func (c *conn) publish(header byte, body []byte) error {
 	if m.QoS > 0 {
 		return c.park(m, c.targets, p.PacketID)
 	}
-	_, _, err := c.b.pass(c.session, m, c.targets, 0)
+	c.passPlain(m)
+	return nil
+}
+
+// passPlain delivers a QoS 0 message. The client is not read from until every
+// subscriber has room for it, or has let it wait for long enough.
+func (c *conn) passPlain(m *Message) {
+	var err error
+	if m.isPlain() {
+		if late := c.b.spread(c.session, m, c.targets); len(late) > 0 {
+			c.flushAcks()
+			c.b.insist(c.stopped, c.session, m, c.targets.version, late)
+		}
+	} else {
+		var full full
+		if _, full, err = c.b.pass(c.session, m, c.targets, 0); full.session != nil {
+			c.flushAcks()
+			_, err = c.b.deliver(c.stopped, c.session, m, c.targets, 0)
+		}
+	}
 	if err != nil {
 		c.b.counters.dropped.Add(1)
 	}
-	return nil
 }
 
 // alias puts in the topic that a topic alias stands for (3.3.2.3.4).
@@ -419,7 +437,7 @@ func (c *conn) park(m *Message, targets matched, packetID uint16) error {
 	defer c.backlogMu.Unlock()
 	if !c.parking {
 		t, full, err := c.b.pass(c.session, m, targets, packetID)
-		if full == nil {
+		if full.session == nil {
 			return c.passed(m, packetID, t, err)
 		}
 	}

@@ -3,10 +3,8 @@ package broker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"strings"
-	"time"
 
 	"event2mqtt/internal/wire"
 )
@@ -45,54 +43,127 @@ func (b *Broker) Publish(ctx context.Context, m *Message) (Receipt, error) {
 	return Receipt{b, t}, err
 }
 
-// deliver queues m for all who want it and waits where it must: a QoS 1 or 2
-// message comes into all queues at once, so that a publisher who has to send
-// it again does not send it twice to some. from is the session that published
-// it with packetID, if any.
+// deliver queues m for all who want it and waits where it must: a message
+// comes into all queues at once if it has QoS 1 or 2, so that a publisher who
+// has to send it again does not send it twice to some, or if it is retained, so
+// that nobody gets it behind the next. from is the session that published it
+// with packetID, if any.
 func (b *Broker) deliver(stop <-chan struct{}, from *session, m *Message, to matched, packetID uint16) (ticket, error) {
+	if m.isPlain() {
+		b.insist(stop, from, m, to.version, b.spread(from, m, to))
+		return ticket{}, nil
+	}
 	for {
 		if to.version != b.subs.version.Load() { // subscribers, or their rights, have changed
 			to = b.subs.match(m.Topic)
 		}
 		t, full, err := b.pass(from, m, to, packetID)
-		if full == nil || err != nil {
+		if full.session == nil || err != nil {
 			return t, err
 		}
-		if err := b.await(stop, full); err != nil {
+		if err := b.await(stop, full.session, full.qos); err != nil {
 			return ticket{}, err
 		}
 	}
 }
 
-// pass queues m for all targets, or returns one whose queue has no room. The
-// ticket is for what has to be on disk before m may be acknowledged.
-func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t ticket, full *session, err error) {
+// isPlain reports whether a message has QoS 0 and is not retained: nothing of
+// it is stored.
+func (m *Message) isPlain() bool { return m.QoS == 0 && !m.Retain }
+
+// spread queues a plain message for all who want it and returns those who have
+// no room now, and are waited for.
+func (b *Broker) spread(from *session, m *Message, to matched) (late []target) {
 	targets := to.choose(m, b.limit())
-	stored := b.store != nil && m.QoS == 2 && packetID != 0 && from.stored
-	if m.QoS > 0 {
-		for i := range targets {
-			s := targets[i].session
-			if s == from && !targets[i].local || min(targets[i].qos, m.QoS) == 0 {
-				continue
+	yield := false
+	for i := range targets {
+		t := &targets[i]
+		if t.session == from && !t.local {
+			continue
+		}
+		switch _, v := t.session.put(outgoing{message: m, ids: t.ids}, b.limit(), false, from); v {
+		case later:
+			late = append(late, *t)
+		case dropped:
+			b.drop(t, 0)
+			yield = true
+		}
+	}
+	if yield {
+		// Who writes goes first: with hundreds of publishers that flood one
+		// queue, it got its turn so rarely that most was dropped.
+		runtime.Gosched()
+	}
+	return late
+}
+
+// insist waits until those who were late take a plain message, or until it is
+// dropped for them: their time is up, or stop is closed. version is that of the
+// subscribers when they were found.
+func (b *Broker) insist(stop <-chan struct{}, from *session, m *Message, version uint64, late []target) {
+	for i := range late {
+		t := &late[i]
+		for v := later; v == later; {
+			switch err := b.await(stop, t.session, 0); {
+			case err != nil:
+				v = dropped
+			case version != b.subs.version.Load() && !b.subs.match(m.Topic).has(t.session):
+				v = accepted // it has unsubscribed, or may not read it any more
+			default:
+				_, v = t.session.put(outgoing{message: m, ids: t.ids}, b.limit(), false, from)
 			}
-			stored = stored || s.stored && b.store != nil
-			if !s.hasRoom(m, b.limit()) {
-				return ticket{}, s, nil
+			if v == dropped {
+				b.drop(t, 0)
 			}
 		}
 	}
-	if !m.Retain && !stored {
-		if _, dropped := b.queue(from, m, targets, nil); dropped {
-			// Who writes goes first: with hundreds of publishers that flood one
-			// queue, it got its turn so rarely that most was dropped.
-			runtime.Gosched()
+}
+
+// drop counts a message that a target does not get, and says so where it must.
+func (b *Broker) drop(t *target, qos byte) {
+	b.counters.dropped.Add(1)
+	if t.session.inside != nil {
+		t.session.inside.tellDropped()
+	} else if qos > 0 {
+		b.warn("queue "+t.session.key).Str("client", t.session.id).Msg("broker: the queue of an absent or slow client is full; its newest messages are dropped")
+	}
+}
+
+// full is a session whose queue has no room for a message with a QoS.
+type full struct {
+	*session
+	qos byte
+}
+
+// pass queues m, which is not plain, for all targets, or returns one whose queue
+// has no room. The ticket is for what has to be on disk before m may be
+// acknowledged.
+func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t ticket, none full, err error) {
+	targets := to.choose(m, b.limit())
+	stored := b.store != nil && m.QoS == 2 && packetID != 0 && from.stored
+	var wait full
+	for i := range targets { // all of them, so that the time of all begins now
+		s, qos := targets[i].session, min(targets[i].qos, m.QoS)
+		if s == from && !targets[i].local {
+			continue
 		}
-		return ticket{}, nil, nil
+		stored = stored || qos > 0 && s.stored && b.store != nil
+		o := outgoing{message: m, ids: targets[i].ids}
+		if !s.hasRoom(o.size(), qos, b.limit()) && (wait.session == nil || wait.qos == 0) {
+			wait = full{s, qos}
+		}
+	}
+	if wait.session != nil {
+		return ticket{}, wait, nil
+	}
+	if !m.Retain && !stored {
+		b.queue(from, m, targets, nil)
+		return ticket{}, none, nil
 	}
 	durable := m.Retain && m.QoS > 0 && !m.SaveLater
 	if b.store != nil {
 		if (stored || durable) && b.store.behind() {
-			return ticket{}, nil, errNotStored
+			return ticket{}, none, errNotStored
 		}
 		b.store.mu.Lock()
 		defer b.store.mu.Unlock()
@@ -101,20 +172,20 @@ func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t
 	if b.store != nil && m.QoS > 0 {
 		rec = messageRecord(m, durable, from, packetID)
 	}
-	none := len(rec)
+	begun := len(rec)
 	if m.Retain {
 		if targets, err = b.retain(m, to, targets); err != nil {
-			return ticket{}, nil, err
+			return ticket{}, none, err
 		}
 	}
-	rec, _ = b.queue(from, m, targets, rec)
+	rec = b.queue(from, m, targets, rec)
 	if from != nil && packetID != 0 && m.QoS == 2 {
 		from.passedOn(packetID) // together with the record of it
 	}
 	switch {
 	case b.store == nil:
-		return ticket{}, nil, nil
-	case stored || durable || len(rec) > none:
+		return ticket{}, none, nil
+	case stored || durable || len(rec) > begun:
 		t = b.store.submit(recordMessage, rec)
 	}
 	if durable {
@@ -122,7 +193,7 @@ func (b *Broker) pass(from *session, m *Message, to matched, packetID uint16) (t
 	} else if m.Retain {
 		b.store.retain(m, false)
 	}
-	return t, nil, nil
+	return t, none, nil
 }
 
 // retain makes m the retained message of its topic and returns the targets as
@@ -142,61 +213,23 @@ func (b *Broker) retain(m *Message, to matched, targets []target) ([]target, err
 	return targets, nil
 }
 
-// queue queues m for all targets and returns rec with those that are stored,
-// if it was begun, and whether m was dropped for some.
-func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) (_ []byte, dropped bool) {
+// queue queues m, for which there was room, for all targets, and returns rec
+// with those that are stored, if it was begun.
+func (b *Broker) queue(from *session, m *Message, targets []target, rec []byte) []byte {
 	for i := range targets {
 		t := &targets[i]
 		if t.session == from && !t.local {
 			continue
 		}
 		o := outgoing{message: m, ids: t.ids, qos: min(t.qos, m.QoS), retain: m.Retain && t.retain}
-		order, ok := t.session.put(o, b.limit())
-		if !ok {
-			b.counters.dropped.Add(1)
-			dropped = true
-			if t.session.inside != nil {
-				t.session.inside.tellDropped()
-			} else if o.qos > 0 {
-				b.warn("queue "+t.session.key).Str("client", t.session.id).Msg("broker: the queue of an absent or slow client is full; its newest messages are dropped")
-			}
-			continue
-		}
-		if rec != nil && order != 0 {
+		order, v := t.session.put(o, b.limit(), true, from)
+		if v == dropped {
+			b.drop(t, o.qos)
+		} else if rec != nil && order != 0 {
 			rec = appendTarget(rec, t.session, order, &o)
 		}
 	}
-	return rec, dropped
-}
-
-// await waits for room in a session's queue. A client that takes nothing for
-// the stall time, or too little for a multiple of it, is cut off: publishers
-// are not to wait for it.
-func (b *Broker) await(stop <-chan struct{}, s *session) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		room, since, c := s.waiting(b.limit())
-		if room == nil {
-			return nil
-		}
-		limit := b.limit().StallTimeout
-		progress := max(0, min(time.Since(since), time.Since(c.lastProgress())))
-		left := min(limit-progress, patience*limit-time.Since(since))
-		if left <= 0 && c.overrun() {
-			c.shut(wire.QuotaExceeded, fmt.Sprintf("messages were not taken for %s", time.Since(since).Round(time.Millisecond)))
-		}
-		timer.Reset(max(left, 10*time.Millisecond))
-		select {
-		case <-room:
-			return nil
-		case <-stop:
-			return context.Canceled
-		case <-b.stop:
-			return ErrClosed
-		case <-timer.C:
-		}
-	}
+	return rec
 }
 
 // publishable reports whether clients may publish to a topic at all.

@@ -51,6 +51,11 @@ type Limits struct {
 	// before it is cut off, and a twelfth of how long its queue may stay full
 	// at all. Default 5 s.
 	StallTimeout time.Duration
+	// Moment is how long publishers of QoS 0 messages wait for a client whose
+	// queue is full and who takes nothing, and a quarter of how long for one
+	// that takes too little. Then its messages are dropped until it has taken a
+	// good part of what waits. Default 500 ms.
+	Moment time.Duration
 }
 
 // Bounds that nobody needs to change.
@@ -96,6 +101,9 @@ const (
 	// patience is how many stall time-outs a queue may stay full though its
 	// client takes a message now and then.
 	patience = 12
+	// moments is how many of Limits.Moment publishers of QoS 0 messages wait for
+	// a client that takes a message now and then.
+	moments = 4
 )
 
 func (l *Limits) setDefaults() {
@@ -117,7 +125,7 @@ func (l *Limits) setDefaults() {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&l.ConnectTimeout, 10 * time.Second}, {&l.SessionExpiry, 24 * time.Hour}, {&l.StallTimeout, 5 * time.Second}} {
+	}{{&l.ConnectTimeout, 10 * time.Second}, {&l.SessionExpiry, 24 * time.Hour}, {&l.StallTimeout, 5 * time.Second}, {&l.Moment, 500 * time.Millisecond}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}

@@ -45,15 +45,12 @@ type session struct {
 	lastID        uint16
 	sent          uint64
 	order         uint64 // of the newest message queued, if stored
-	// room is there while somebody waits for room; it is closed when there
-	// may be some. fullSince is when the waiting began.
-	room      chan struct{}
-	fullSince time.Time
-	// overrun is set when the client was cut off for not taking its messages:
-	// until it has taken a good part, more are dropped instead of waited with.
-	overrun bool
-	filters map[string]subscription
-	weight  int // of all filters
+	// strict is where publishers of QoS 1 and 2 messages wait for room in the
+	// queue, brief where those of QoS 0 do.
+	strict, brief gate
+	selfWaits     bool // the client itself is among those at brief
+	filters       map[string]subscription
+	weight        int // of all filters
 	// due are subscriptions whose retained messages are queued one after the
 	// other, each when the queue is empty.
 	due []retainedDue
@@ -120,40 +117,6 @@ func (s *session) mayWrite(topic string) bool {
 	return rules == nil || rules.MayWrite(topic)
 }
 
-// isFull reports whether m has no place in the queue. s.mu is held.
-func (s *session) isFull(size int, qos byte, limit *Limits) bool {
-	maxCount, maxBytes, maxTotal := limit.QueuedMessages, limit.QueuedBytes, limit.QueuedTotal
-	if qos == 0 { // leave room for what must not be lost
-		maxCount, maxBytes, maxTotal = maxCount/2, maxBytes/2, maxTotal/2
-	}
-	n := s.queue.len()
-	if n == 0 && s.conn != nil {
-		return false
-	}
-	return n >= maxCount || s.queueBytes+size > maxBytes || s.total.Load()+int64(size) > int64(maxTotal)
-}
-
-// waits reports whether publishers wait for this session when its queue is
-// full, rather than seeing their messages dropped. s.mu is held.
-func (s *session) waits() bool { return !s.gone && s.conn != nil && !s.overrun }
-
-// hasRoom reports whether a QoS 1 or 2 message can be queued, or need not be.
-// If not, the session is marked as one that is waited for.
-func (s *session) hasRoom(m *Message, limit *Limits) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.waits() || !s.isFull(m.size(), m.QoS, limit) {
-		return true
-	}
-	if s.room == nil {
-		s.room = make(chan struct{})
-	}
-	if s.fullSince.IsZero() {
-		s.fullSince = time.Now()
-	}
-	return false
-}
-
 // How fit a session is for a message of a shared subscription.
 const (
 	fit = 3 // connected, and has room
@@ -173,27 +136,44 @@ func (s *session) fitness(m *Message, limit *Limits) int {
 	return fit
 }
 
+// verdict is what became of a message that was put into a queue.
+type verdict byte
+
+const (
+	accepted verdict = iota // or not wanted
+	dropped
+	later // there is no room, and its publisher is to wait for some
+)
+
 // put queues a message, though the queue be full if publishers wait for the
-// session: they have done so. It returns the message's order if it is to be
-// stored; ok is false if the message is dropped.
-func (s *session) put(o outgoing, limit *Limits) (order uint64, ok bool) {
+// session and, with waited, have done so. It returns the message's order if it
+// is to be stored. from is the session that published it, if any.
+func (s *session) put(o outgoing, limit *Limits, waited bool, from *session) (order uint64, v verdict) {
 	if s.inside != nil {
-		return 0, s.inside.put(o.message)
+		if !s.inside.put(o.message) {
+			return 0, dropped
+		}
+		return 0, accepted
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || s.conn == nil && o.qos == 0 {
-		return 0, true // not wanted
+		return 0, accepted
 	}
-	if (o.qos == 0 || !s.waits()) && s.isFull(o.size(), o.qos, limit) {
-		return 0, false
+	if waits := s.waits(o.qos); (!waited || !waits) && s.isFull(o.size(), o.qos, limit) {
+		if !waits || s == from && !s.queueReady(s.conn, limit) { // what makes room may be behind this message
+			return 0, dropped
+		}
+		s.gate(o.qos).wait()
+		s.selfWaits = s.selfWaits || s == from
+		return 0, later
 	}
 	if s.stored && o.qos > 0 {
 		s.order++
 		o.order = s.order
 	}
 	s.push(o)
-	return o.order, true
+	return o.order, accepted
 }
 
 // push queues without regard to limits. s.mu is held.
@@ -209,30 +189,6 @@ func (s *session) push(o outgoing) {
 func (s *session) account(bytes int) {
 	s.queueBytes += bytes
 	s.total.Add(int64(bytes))
-}
-
-// waiting returns a channel that is closed when there may be room for what was
-// offered, since when the queue is full, and the connection to blame; nil if
-// there may be room by now.
-func (s *session) waiting(limit *Limits) (room <-chan struct{}, since time.Time, c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.room == nil || !s.waits() {
-		return nil, time.Time{}, nil
-	}
-	return s.room, s.fullSince, s.conn
-}
-
-// tellRoom wakes publishers that wait. With all, the queue has room for more
-// than one message. s.mu is held.
-func (s *session) tellRoom(all bool) {
-	if s.room != nil {
-		close(s.room)
-		s.room = nil
-	}
-	if all {
-		s.fullSince, s.overrun = time.Time{}, false
-	}
 }
 
 // packet is one thing to write: a message with its id, or a PUBREL.
@@ -272,12 +228,7 @@ func (s *session) pop(c *conn, batch []packet, limit *Limits) []packet {
 	if popped > 0 {
 		s.queueBytes -= popped
 		s.total.Add(-int64(over))
-		// Publishers are woken when a good part is free, not for each message,
-		// but that one message may be larger than that part.
-		all := s.queue.len() <= limit.QueuedMessages*3/4 && s.queueBytes <= limit.QueuedBytes*3/4
-		if all || s.queue.len() == 0 {
-			s.tellRoom(all)
-		}
+		s.tellPopped(limit)
 	}
 	return batch
 }
@@ -449,7 +400,7 @@ func (s *session) detach() {
 	}
 	s.filterQueue(func(o *outgoing) bool { return o.qos > 0 })
 	s.tellRoom(false)
-	s.fullSince = time.Time{}
+	s.strict.since, s.brief.since = time.Time{}, time.Time{}
 }
 
 // end frees what the session holds.

@@ -43,7 +43,7 @@ func (b *Broker) publishSys(every time.Duration) {
 			}
 			shown[topic] = value
 			m := &Message{Topic: sysPrefix + topic, Payload: []byte(value), Retain: true}
-			_, _, _ = b.pass(nil, m, b.subs.match(m.Topic), 0)
+			_, _ = b.deliver(b.stop, nil, m, b.subs.match(m.Topic), 0)
 		}
 	}
 }

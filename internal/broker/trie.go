@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,6 +69,12 @@ func (to matched) choose(m *Message, limit *Limits) []target {
 		}
 	}
 	return targets
+}
+
+// has reports whether a session is among those who get a topic.
+func (to matched) has(s *session) bool {
+	is := func(t target) bool { return t.session == s }
+	return slices.ContainsFunc(to.targets, is) || slices.ContainsFunc(to.groups, func(g group) bool { return slices.ContainsFunc(g.members, is) })
 }
 
 // splitShared takes a shared subscription's filter apart: "$share/NAME/FILTER".

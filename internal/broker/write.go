@@ -360,13 +360,3 @@ func (c *conn) forget(out *packet) {
 func (c *conn) sign() { c.progress.Store(int64(time.Since(c.born))) }
 
 func (c *conn) lastProgress() time.Time { return c.born.Add(time.Duration(c.progress.Load())) }
-
-// overrun marks the session as one that does not take its messages and
-// reports whether it was not marked before.
-func (c *conn) overrun() bool {
-	c.session.mu.Lock()
-	defer c.session.mu.Unlock()
-	first := !c.session.overrun
-	c.session.overrun = true
-	return first
-}

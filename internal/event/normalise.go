@@ -269,7 +269,15 @@ func Set(object []byte, key, value string) []byte {
 
 // Member returns the value of a member of a valid JSON object: the last, if
 // there are several of that name, as most parsers have it; nil if none.
-func Member(object []byte, key string) []byte { return Pick(object, key)[0] }
+func Member(object []byte, key string) (found []byte) {
+	names := [1]string{key}
+	members(object, func(_, quoted, value []byte) { // without a list to allocate
+		if indexKey(quoted, names[:]) == 0 {
+			found = value
+		}
+	})
+	return found
+}
 
 // Pick is Member for several keys at once.
 func Pick(object []byte, keys ...string) [][]byte {

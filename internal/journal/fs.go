@@ -67,7 +67,7 @@ func (d DirFS) open(name string, flags int) (File, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	return diskFile{f, id}, nil
+	return diskFile{f, f.Fd(), id}, nil
 }
 
 // Rename implements FS.
@@ -112,10 +112,11 @@ func (d DirFS) SyncDir() error {
 
 type diskFile struct {
 	*os.File
+	fd uintptr     // of File, which takes a call of the system to ask for
 	id fs.FileInfo // which file it is, as of opening it
 }
 
-func (f diskFile) Sync() error { return syncData(f.File) }
+func (f diskFile) Sync() error { return syncData(f) }
 
 // InPlace takes one call of the system and no access to the disk.
 func (f diskFile) InPlace() error {

@@ -499,18 +499,36 @@ func (j *Journal) noteMarks() error {
 	return err
 }
 
-// writeNote writes one slot. The file is opened each time: it may have been
-// removed, or its folder replaced.
+// writeNote writes one slot. The file stays open, and is looked for each time:
+// it may have been removed, or its folder replaced. j.saving is held.
 func (j *Journal) writeNote(slot []byte, at int64) error {
-	f, err := j.opt.FS.Open(noteFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		f, err = j.opt.FS.Create(noteFile)
+	if j.note != nil && j.note.InPlace() != nil {
+		j.closeNote()
 	}
+	if j.note == nil {
+		f, err := j.opt.FS.Open(noteFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			f, err = j.opt.FS.Create(noteFile)
+		}
+		if err != nil {
+			return err
+		}
+		j.note = f
+	}
+	_, err := j.note.WriteAt(slot, at)
 	if err != nil {
-		return err
+		j.closeNote()
 	}
-	_, err = f.WriteAt(slot, at)
-	return errors.Join(err, f.Close())
+	return err
+}
+
+// closeNote closes the file of notes, if it is open. j.saving is held, or
+// nothing runs any more.
+func (j *Journal) closeNote() {
+	if j.note != nil {
+		_ = j.note.Close()
+		j.note = nil
+	}
 }
 
 // syncNote has what was noted survive a power cut.

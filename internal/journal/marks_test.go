@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -256,4 +258,21 @@ func TestAKillTakesTheMarkBackByMoments(t *testing.T) {
 		mark, _ := mark(left, "sink")
 		return mark.Lag == 40
 	})
+}
+
+// TestNotesGoOnWhereTheirFileWasRemoved, though it was open.
+func TestNotesGoOnWhereTheirFileWasRemoved(t *testing.T) {
+	dir := t.TempDir()
+	note := filepath.Join(dir, "cursors.now")
+	j := open(t, journal.Options{FS: journal.DirFS(dir)})
+	c := cursor(t, j, "sink")
+	for i := range 3 {
+		appendN(t, j, 1+i, 1)
+		c.Ack(take(t, c, 1)[0].Seq)
+		testkit.Eventually(t, "the mark is noted", func() bool {
+			_, err := os.Stat(note)
+			return err == nil
+		})
+		testkit.OK(t, os.Remove(note))
+	}
 }

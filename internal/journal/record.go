@@ -140,11 +140,19 @@ func checksum(salt uint64, body []byte) uint32 {
 	return crc32.Update(checksumHead(salt, len(body)), castagnoli, body)
 }
 
+// checksumHead is the checksum of a salt and a length. It is worked out byte by
+// byte: what is given to crc32 is allocated, for each record.
 func checksumHead(salt uint64, length int) uint32 {
-	var head [12]byte
-	binary.LittleEndian.PutUint64(head[:], salt)
-	binary.LittleEndian.PutUint32(head[8:], uint32(length))
-	return crc32.Checksum(head[:], castagnoli)
+	register := ^uint32(0)
+	for range 8 {
+		register = castagnoli[byte(register)^byte(salt)] ^ register>>8
+		salt >>= 8
+	}
+	for range 4 {
+		register = castagnoli[byte(register)^byte(length)] ^ register>>8
+		length >>= 8
+	}
+	return ^register
 }
 
 var errDamaged = errors.New("damaged record")

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"encoding/binary"
 	"hash/crc32"
 	"math/rand/v2"
 	"testing"
@@ -22,6 +23,18 @@ func TestSumsOfParts(t *testing.T) {
 			if got, want := p.between(crc, from, to), crc32.Update(crc, castagnoli, data[from:to]); got != want {
 				t.Fatalf("%d..%d of %d: %x, want %x", from, to, size, got, want)
 			}
+		}
+	}
+}
+
+// TestAChecksumIsThatOfSaltLengthAndBody: what older versions have written is
+// read, and the other way round.
+func TestAChecksumIsThatOfSaltLengthAndBody(t *testing.T) {
+	body := []byte("what happened")
+	for _, salt := range []uint64{0, 1, 0x0123456789abcdef, 1<<64 - 1} {
+		head := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(nil, salt), uint32(len(body)))
+		if got, want := checksum(salt, body), crc32.Checksum(append(head, body...), castagnoli); got != want {
+			t.Errorf("salt %x: %08x, want %08x", salt, got, want)
 		}
 	}
 }

@@ -2,6 +2,4 @@
 
 package journal
 
-import "os"
-
-func syncData(f *os.File) error { return f.Sync() }
+func syncData(f diskFile) error { return f.File.Sync() }

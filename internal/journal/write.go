@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 // writePending stores all that waits, with one write and one sync for as many
 // as fit, and answers everybody. writing is held.
 func (j *Journal) writePending() {
+	runtime.Gosched() // whoever is about to submit more does so first: a sync for all of them
 	j.mu.Lock()
 	rest := j.pending
 	j.pending = nil

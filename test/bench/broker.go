@@ -47,6 +47,7 @@ func (l load) topicOf(i int) string {
 
 type brokerResult struct {
 	rate     float64
+	lost     int64         // of QoS 0, in all rounds
 	cpu      time.Duration // per delivery
 	peak     int64
 	p50, p99 time.Duration
@@ -82,17 +83,27 @@ func (b *bench) throughput() error {
 			filter: func(i int) string { return fmt.Sprintf("bench/+/%d", i) }, topic: func(i int) string { return fmt.Sprintf("bench/x/%d", i) }},
 	}
 	for _, l := range loads {
-		ours, theirs, err := b.compare(l)
+		if !strings.Contains(l.String(), b.load) {
+			continue
+		}
+		all, best, err := b.compare(l)
 		if err != nil {
 			return fmt.Errorf("%s: %w", l, err)
 		}
-		goal := ">= 1.5 x theirs"
+		goal := ">= 1.5 x mosquitto"
 		if l.qos == 0 {
-			goal = ">= 2 x theirs"
+			goal = ">= 2 x mosquitto"
 		}
-		b.add("broker, "+l.String()+": deliveries/s", fmt.Sprintf("%.0f", ours.rate), goal, fmt.Sprintf("mosquitto %.0f, ratio %.2f", theirs.rate, ours.rate/theirs.rate))
-		b.add("  CPU per delivery, us", us(ours.cpu), "<= theirs", fmt.Sprintf("mosquitto %s, ratio %.2f", us(theirs.cpu), float64(ours.cpu)/float64(theirs.cpu)))
-		b.add("  peak RSS, MiB", mib(ours.peak), "", "mosquitto "+mib(theirs.peak))
+		b.add("broker, "+l.String()+": deliveries/s", fmt.Sprintf("%.0f", best[0].rate), goal, beside(all, "%.0f", func(i int) float64 { return best[i].rate }))
+		b.add("  CPU per delivery, us", us(best[0].cpu), "<= theirs", beside(all, "%.2f", func(i int) float64 { return float64(best[i].cpu) / 1e3 }))
+		b.add("  peak RSS, MiB", mib(best[0].peak), "", beside(all, "%.1f", func(i int) float64 { return float64(best[i].peak) / (1 << 20) }))
+		if l.qos == 0 {
+			var lost []string
+			for i, c := range all[1:] {
+				lost = append(lost, fmt.Sprintf("%s %d", c.name, best[i+1].lost))
+			}
+			b.add("  deliveries lost", fmt.Sprint(best[0].lost), "0", strings.Join(lost, "; "))
+		}
 	}
 	return nil
 }
@@ -100,30 +111,37 @@ func (b *bench) throughput() error {
 func us(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/1e3) }
 
 // compare takes the better of two rounds each, in turn.
-func (b *bench) compare(l load) (ours, theirs brokerResult, err error) {
+func (b *bench) compare(l load) (all []contender, best []brokerResult, err error) {
+	all = []contender{
+		{"ours", func(*process) (*process, error) { return b.startBridge(manyClients) }},
+		{"mosquitto", func(*process) (*process, error) { return b.startMosquitto() }},
+	}
+	if b.before != "" {
+		all = append(all, contender{"before", func(*process) (*process, error) { return b.startOne(b.before, manyClients) }})
+	}
+	if b.rumqttd != "" && l.qos < 2 {
+		all = append(all, contender{"rumqttd", func(*process) (*process, error) { return b.startRumqttd() }})
+	}
+	best = make([]brokerResult, len(all))
 	for round := range 2 {
-		for _, which := range []struct {
-			best  *brokerResult
-			start func() (*process, error)
-		}{
-			{&ours, func() (*process, error) { return b.startBridge(manyClients) }},
-			{&theirs, b.startMosquitto},
-		} {
-			p, err := which.start()
+		for i, c := range all {
+			p, err := c.start(nil)
 			if err != nil {
-				return ours, theirs, err
+				return nil, nil, fmt.Errorf("%s: %w", c.name, err)
 			}
 			r, err := measureBroker(p, l)
 			p.end()
 			if err != nil {
-				return ours, theirs, err
+				return nil, nil, fmt.Errorf("%s: %w", c.name, err)
 			}
-			if round == 0 || r.rate > which.best.rate {
-				*which.best = r
+			r.lost += best[i].lost
+			if round == 0 || r.rate > best[i].rate {
+				best[i] = r
 			}
+			best[i].lost = r.lost
 		}
 	}
-	return ours, theirs, nil
+	return all, best, nil
 }
 
 // measureBroker has every publisher publish for the time of the load.
@@ -197,6 +215,7 @@ func measureBroker(p *process, l load) (brokerResult, error) {
 	if lost > 0 {
 		took -= 2 * time.Second // of waiting for what was dropped
 	}
+	r.lost = lost
 	r.rate = float64(received.Load()) / took.Seconds()
 	r.cpu = (p.cpu() - cpu) / time.Duration(max(1, received.Load()))
 	r.peak = p.peak()

@@ -6,6 +6,7 @@
 //	go run ./test/bench            all
 //	go run ./test/bench webhook    or tail, broker, size, reload, octoprint (7 minutes)
 //	go run ./test/bench broker idle    or throughput, latency, safety, retained
+//	go run ./test/bench broker throughput "4 x 4, QoS 0"
 package main
 
 import (
@@ -32,9 +33,12 @@ type bench struct {
 	dir       string // for everything
 	bridge    string // binary
 	mosquitto string // binary
-	rows      []row
-	only      string     // part of the broker's; empty is all
-	started   []*process // to be ended, however the run goes
+	// Programs to measure beside ours, or empty; see findContenders.
+	before, limit, telegraf, rumqttd string
+	rows                             []row
+	only                             string     // part of the broker's; empty is all
+	load                             string     // of the broker's throughput: only those whose name has this in it
+	started                          []*process // to be ended, however the run goes
 }
 
 // row is a line of the table.
@@ -55,6 +59,9 @@ func run(args []string) error {
 	if len(args) > 1 {
 		b.only = args[1]
 	}
+	if len(args) > 2 {
+		b.load = args[2]
+	}
 	defer func() {
 		for _, p := range b.started {
 			p.end()
@@ -67,6 +74,9 @@ func run(args []string) error {
 	}
 	if b.mosquitto == "" {
 		return fmt.Errorf("mosquitto is not installed; on Debian: apt-get install mosquitto")
+	}
+	if err := b.findContenders(); err != nil {
+		return err
 	}
 	build := exec.Command("go", "run", "./scripts/build", "-o", b.bridge) // as it is released
 	if out, err := build.CombinedOutput(); err != nil {

@@ -85,7 +85,10 @@ func waitFor(address string) error {
 
 // startBridge runs our program with more configuration; without mqtt in it, it
 // is the broker.
-func (b *bench) startBridge(yaml string) (*process, error) {
+func (b *bench) startBridge(yaml string) (*process, error) { return b.startOne(b.bridge, yaml) }
+
+// startOne is startBridge with another binary of ours.
+func (b *bench) startOne(binary, yaml string) (*process, error) {
 	p := &process{}
 	var err error
 	if p.http, err = freeAddress(); err != nil {
@@ -104,7 +107,7 @@ func (b *bench) startBridge(yaml string) (*process, error) {
 		return nil, err
 	}
 	p.config = config
-	p.cmd = exec.Command(b.bridge, "--config", config, "--state-dir", dir)
+	p.cmd = exec.Command(binary, "--config", config, "--state-dir", dir)
 	p.cmd.Env = append(os.Environ(), "E2M_BROKER_LISTEN="+p.mqtt)
 	p.cmd.Stderr = os.Stderr
 	if os.Getenv("BENCH_VERBOSE") == "" {

@@ -86,7 +86,7 @@ func newCounter(address string) (*counter, error) {
 		return nil, err
 	}
 	s := &counter{Client: c, seen: make(chan struct{}, 1)}
-	if _, err := c.Subscribe("event2mqtt/event/#", 0); err != nil {
+	if _, err := c.Subscribe("+/event/#", 0); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -120,64 +120,74 @@ func (s *counter) until(n int64) error {
 type webhookResult struct {
 	rate     float64
 	cpu      time.Duration // of an event
+	steady   time.Duration // of an event at 500/s
 	p50, p99 time.Duration // from the request to the subscriber, at 500/s
 	a50, a99 time.Duration // from the request to its answer
 	peak     int64
 }
 
 func (b *bench) webhook() error {
-	var ours, bare webhookResult
-	var ratios []float64
+	all := []contender{b.ourselves("ours", b.bridge, ""), {name: "bare", start: b.startBareWebhook}}
+	if b.before != "" {
+		all = append(all, b.ourselves("before", b.before, ""))
+	}
+	if b.limit != "" {
+		all = append(all, contender{name: "limit", start: b.startLimitWebhook})
+	}
+	if b.telegraf != "" {
+		all = append(all, contender{name: "telegraf", start: b.startTelegraf})
+	}
+	best := make([]webhookResult, len(all))
+	ratios := make([][]float64, len(all))
 	for round := range rounds { // one after the other; the best of each counts, since others may be using the machine
 		m, err := b.startMosquitto()
 		if err != nil {
 			return err
 		}
-		p, err := b.startBridge(fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\nlog: {level: error}\n", m.mqtt))
-		if err != nil {
-			return err
+		rates := make([]float64, len(all))
+		for i, c := range all {
+			p, err := c.start(m)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			r, err := measureWebhook(p, m.mqtt)
+			p.end()
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if rates[i] = r.rate; round == 0 || r.rate > best[i].rate {
+				best[i] = r
+			}
+			ratios[i] = append(ratios[i], rates[0]/r.rate)
 		}
-		r, err := measureWebhook(p, m.mqtt)
-		p.end()
-		if err != nil {
-			return fmt.Errorf("ours: %w", err)
-		}
-		rate := r.rate
-		if round == 0 || r.rate > ours.rate {
-			ours = r
-		}
-		address, err := freeAddress()
-		if err != nil {
-			return err
-		}
-		q, err := b.startBare("webhook", address, m.mqtt)
-		if err != nil {
-			return err
-		}
-		q.http = address
-		if err := waitFor(address); err != nil {
-			return err
-		}
-		r, err = measureWebhook(q, m.mqtt)
-		q.end()
 		m.end()
-		if err != nil {
-			return fmt.Errorf("bare: %w", err)
-		}
-		if round == 0 || r.rate > bare.rate {
-			bare = r
-		}
-		ratios = append(ratios, rate/r.rate)
 	}
-	us := func(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e3) }
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/1e6) }
-	b.add("webhook, 16 connections, 256 B, QoS 1: events/s", fmt.Sprintf("%.0f", ours.rate), ">= 14000", fmt.Sprintf("bare %.0f, ratio %.2f (each round: %.2f)", bare.rate, ours.rate/bare.rate, ratios))
-	b.add("  CPU per event, us", us(ours.cpu), "<= 35", fmt.Sprintf("bare %s, ratio %.2f", us(bare.cpu), float64(ours.cpu)/float64(bare.cpu)))
-	b.add("  at 500/s, request to subscriber, p50 ms", ms(ours.p50), "<= 0.5", "bare "+ms(bare.p50))
-	b.add("  at 500/s, request to subscriber, p99 ms", ms(ours.p99), "<= 2", "bare "+ms(bare.p99))
-	b.add("  at 500/s, request to answer, p50 ms", ms(ours.a50), "<= 0.5", "bare "+ms(bare.a50))
-	b.add("  at 500/s, request to answer, p99 ms", ms(ours.a99), "<= 2", "bare "+ms(bare.a99))
-	b.add("  peak RSS under load, MiB", mib(ours.peak), "<= 40", "bare "+mib(bare.peak))
+	us := func(of func(r *webhookResult) time.Duration) func(int) float64 {
+		return func(i int) float64 { return float64(of(&best[i])) / 1e3 }
+	}
+	rate := beside(all, "%.0f", func(i int) float64 { return best[i].rate })
+	b.add("webhook, 16 connections, 256 B, QoS 1: events/s", fmt.Sprintf("%.0f", best[0].rate), ">= 14000", rate)
+	for i, c := range all[1:] {
+		b.add("  ratio to "+c.name+", median", fmt.Sprintf("%.2f", median(ratios[i+1])), "", fmt.Sprintf("each round: %.2f", ratios[i+1]))
+	}
+	cpu := beside(all, "%.1f", us(func(r *webhookResult) time.Duration { return r.cpu }))
+	b.add("  CPU per event, us", fmt.Sprintf("%.1f", float64(best[0].cpu)/1e3), "<= 35", cpu)
+	steady := beside(all, "%.1f", us(func(r *webhookResult) time.Duration { return r.steady }))
+	b.add("  CPU per event at 500/s, us", fmt.Sprintf("%.1f", float64(best[0].steady)/1e3), "", steady)
+	for _, d := range []struct {
+		what, goal string
+		of         func(r *webhookResult) time.Duration
+	}{
+		{"request to subscriber, p50 ms", "<= 0.5", func(r *webhookResult) time.Duration { return r.p50 }},
+		{"request to subscriber, p99 ms", "<= 2", func(r *webhookResult) time.Duration { return r.p99 }},
+		{"request to answer, p50 ms", "<= 0.5", func(r *webhookResult) time.Duration { return r.a50 }},
+		{"request to answer, p99 ms", "<= 2", func(r *webhookResult) time.Duration { return r.a99 }},
+	} {
+		other := beside(all, "%.2f", func(i int) float64 { return float64(d.of(&best[i])) / 1e6 })
+		b.add("  at 500/s, "+d.what, ms(d.of(&best[0])), d.goal, other)
+	}
+	b.add("  peak RSS under load, MiB", mib(best[0].peak), "<= 40", beside(all, "%.1f", func(i int) float64 { return float64(best[i].peak) / (1 << 20) }))
 	return nil
 }
 
@@ -188,7 +198,7 @@ func measureWebhook(p *process, broker string) (webhookResult, error) {
 		return r, err
 	}
 	defer count.Close()
-	if r.p50, r.p99, r.a50, r.a99, err = latency(p, count); err != nil {
+	if err := latency(p, count, &r); err != nil {
 		return r, err
 	}
 
@@ -227,37 +237,42 @@ func measureWebhook(p *process, broker string) (webhookResult, error) {
 }
 
 // latency posts one event after the other, 500 a second.
-func latency(p *process, count *counter) (p50, p99, a50, a99 time.Duration, err error) {
+func latency(p *process, count *counter, r *webhookResult) error {
+	const events, warm = 1600, 100
 	c, err := newPoster(p.http)
 	if err != nil {
-		return
+		return err
 	}
 	defer c.Close()
 	var through, answered []time.Duration
+	var cpu time.Duration
 	next := time.Now()
-	for i := range 1600 {
+	for i := range events {
+		if i == warm {
+			cpu = p.cpu()
+		}
 		time.Sleep(time.Until(next))
 		next = next.Add(2 * time.Millisecond)
 		want, start := count.n.Load()+1, time.Now()
-		if err = c.post(); err != nil {
-			return
+		if err := c.post(); err != nil {
+			return err
 		}
 		answer := time.Since(start)
 		for timeout := time.After(5 * time.Second); count.n.Load() < want; {
 			select {
 			case <-count.seen:
 			case <-timeout:
-				err = errors.New("an event did not arrive")
-				return
+				return errors.New("an event did not arrive")
 			}
 		}
-		if i >= 100 { // warm
+		if i >= warm {
 			through, answered = append(through, time.Since(start)), append(answered, answer)
 		}
 	}
-	p50, p99 = percentiles(through)
-	a50, a99 = percentiles(answered)
-	return
+	r.steady = (p.cpu() - cpu) / (events - warm)
+	r.p50, r.p99 = percentiles(through)
+	r.a50, r.a99 = percentiles(answered)
+	return nil
 }
 
 func percentiles(d []time.Duration) (p50, p99 time.Duration) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -22,22 +21,17 @@ const (
 	// maxSuback is the remaining length of a SUBACK: filters are asked for one
 	// at a time, and paho does not survive more answers than it has asked for.
 	maxSuback = 3
-	// writeChunk is how many bytes have to go out within the time-out, however
-	// long the whole packet takes.
-	writeChunk = 16 << 10
 )
 
 // conn is a connection to a broker. It looks at the head of every packet that
-// comes, before paho does, and sees to it that a write takes as long as it
-// needs while bytes go out.
+// comes, before paho does, gathers what is written, and sees to it that a write
+// takes as long as it needs while bytes go out.
 type conn struct {
 	net.Conn
-	timeout time.Duration // for each chunk
-	writing sync.Mutex    // held while one packet is written
-	moved   atomic.Int64  // when bytes went out last, nanoseconds since 1970
-	pongs   chan struct{} // cap 1: a PINGRESP has come
+	*gatherer
+	pongs chan struct{} // cap 1: a PINGRESP has come
 
-	published atomic.Int64  // PUBLISH packets that were written, or could not be
+	published atomic.Int64  // PUBLISH packets that were taken, or could not be
 	wrote     chan struct{} // cap 1: published has grown
 
 	// Of the goroutine that reads.
@@ -58,12 +52,22 @@ type conn struct {
 }
 
 func newConn(c net.Conn, timeout time.Duration, skip func(topic string, bytes int)) *conn {
-	return &conn{Conn: c, reader: bufio.NewReader(c), timeout: timeout, skip: skip, pongs: make(chan struct{}, 1), wrote: make(chan struct{}, 1)}
+	return &conn{Conn: c, gatherer: newGatherer(c, timeout), reader: bufio.NewReader(c), skip: skip, pongs: make(chan struct{}, 1), wrote: make(chan struct{}, 1)}
 }
 
 // Read reads what was buffered first: paho would read the four bytes of an
-// acknowledgement with three system calls.
+// acknowledgement with three system calls. If a write has failed, the error is
+// that of the write.
 func (c *conn) Read(p []byte) (n int, err error) {
+	if n, err = c.read(p); err != nil {
+		if failed := c.gatherer.err(); failed != nil {
+			err = failed
+		}
+	}
+	return n, err
+}
+
+func (c *conn) read(p []byte) (n int, err error) {
 	for len(c.ahead) == 0 && c.body == 0 {
 		if c.excess > 0 {
 			err = c.skipSome()
@@ -155,33 +159,27 @@ func (c *conn) skipSome() error {
 	return err
 }
 
-// Write writes one packet. It fails when no chunk of it has gone out within
-// the time-out.
+// Write takes one packet, and returns before it was written unless it is one
+// whose time counts: CONNECT, PINGREQ or DISCONNECT. An error ends the
+// connection, and comes back from the next Write and from Read.
 func (c *conn) Write(p []byte) (n int, err error) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	if len(p) > 0 && p[0]>>4 == publish {
-		defer func() {
-			c.published.Add(1)
-			select {
-			case c.wrote <- struct{}{}:
-			default:
-			}
-		}()
+	kind := byte(0)
+	if len(p) > 0 {
+		kind = p[0] >> 4
 	}
-	for n < len(p) {
-		if err := c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-			return n, err
-		}
-		m, err := c.Conn.Write(p[n:min(n+writeChunk, len(p))])
-		n += m
-		c.moved.Store(time.Now().UnixNano())
-		if err != nil {
-			return n, err
+	n, err = c.write(p, kind == connecting || kind == pingreq || kind == disconnect)
+	if kind == publish {
+		c.published.Add(1)
+		select {
+		case c.wrote <- struct{}{}:
+		default:
 		}
 	}
-	return n, nil
+	return n, err
 }
+
+// Close closes the connection at once. paho has written its DISCONNECT by then.
+func (c *conn) Close() error { return c.close() }
 
 // SetWriteDeadline does nothing: paho's deadline is one for a whole packet.
 func (c *conn) SetWriteDeadline(time.Time) error { return nil }
@@ -224,8 +222,10 @@ var (
 
 // Types of packets, section 2.2.1 of MQTT 3.1.1.
 const (
-	publish  = 3
-	suback   = 9
-	pingreq  = 12
-	pingresp = 13
+	connecting = 1
+	publish    = 3
+	suback     = 9
+	pingreq    = 12
+	pingresp   = 13
+	disconnect = 14
 )

@@ -324,18 +324,28 @@ func TestABrokerThatNeverReadsIsLeft(t *testing.T) {
 	}
 }
 
-// TestABrokerThatReadsSlowlyIsNotLeft: each chunk has a time-out of its own.
+// TestABrokerThatReadsSlowlyIsNotLeft: each 16 KiB have a time-out of their own.
 func TestABrokerThatReadsSlowlyIsNotLeft(t *testing.T) {
-	c, p := connected(t, mqttclient.Options{Timeout: 300 * time.Millisecond, KeepAlive: 50 * time.Millisecond, PingTimeout: time.Minute}, wire.Connack{})
-	ticket := publish(t, c, wire.Publish{Topic: "t", Payload: make([]byte, 16<<20), QoS: 1})
-	begun, buf := time.Now(), make([]byte, 64<<10)
-	for n := 0; n < 16<<20; {
-		m, err := p.Read(buf)
+	t.Parallel()
+	const chunks, timeout = 12, 2 * time.Second
+	near, far := net.Pipe()
+	defer far.Close()
+	p := &peer{far, wire.NewReader(far, 1<<20), t}
+	go func() {
+		p.read(wire.CONNECT)
+		p.send(wire.AppendConnack(nil, wire.V5, wire.Connack{}))
+	}()
+	c, err := mqttclient.Connect(context.Background(), near, mqttclient.Options{Timeout: timeout, PingTimeout: time.Hour})
+	testkit.OK(t, err)
+	defer c.Close(0, 0)
+	ticket := publish(t, c, wire.Publish{Topic: "t", Payload: make([]byte, chunks<<14), QoS: 1})
+	for range chunks {
+		time.Sleep(timeout / 8) // this is what is tested
+		_, err := io.ReadFull(p.Conn, make([]byte, 16<<10))
 		testkit.OK(t, err)
-		if n += m; time.Since(begun) < 600*time.Millisecond {
-			time.Sleep(5 * time.Millisecond) // this is what is tested
-		}
 	}
+	_, err = p.Read(make([]byte, 100))
+	testkit.OK(t, err)
 	p.ack(wire.PUBACK, wire.Ack{PacketID: 1})
 	testkit.OK(t, answered(t, ticket))
 }
@@ -345,7 +355,7 @@ func TestABrokerThatReadsSlowlyIsNotLeft(t *testing.T) {
 func TestTheConnectionIsLookedAfter(t *testing.T) {
 	for name, o := range map[string]mqttclient.Options{"ours": {KeepAlive: 20 * time.Millisecond}, "the broker's": {KeepAlive: time.Hour}} {
 		t.Run(name, func(t *testing.T) {
-			o.PingTimeout = 300 * time.Millisecond
+			o.PingTimeout = 2 * time.Second
 			answer := wire.Connack{}
 			if second := uint16(1); name != "ours" {
 				answer.ServerKeep = &second

@@ -81,7 +81,7 @@ func TestMosquittoPassesOnWhatFiveTells(t *testing.T) {
 	_, err = s.Subscribe("event2mqtt/event/#", 1)
 	testkit.OK(t, err)
 	p := configure(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\", protocol: \"5\"}\npublish: {message_expiry: 1h}\n", m.addr))
-	if status, out, says := runOnce(t, "check", "--connect", "--config", p.config); status != 0 {
+	if status, out, says := runOnce(t, "check", "--probe", "--config", p.config); status != 0 {
 		t.Errorf("check: %d\n%s\n%s", status, out, says)
 	}
 	p.start()

@@ -44,7 +44,13 @@ type Connack struct {
 	TopicAliasMax  uint16
 	AssignedID     string
 	ServerKeep     *uint16
-	Reason         string // left out where the packet would be too large for the client
+	// MaximumQoS is the highest QoS that the server takes; nil is 2.
+	MaximumQoS *byte
+	// NoRetain, NoWildcards and NoShared say what the server does not offer.
+	NoRetain, NoWildcards, NoShared bool
+	ServerReference                 string // other servers to use
+	AuthMethod                      string
+	Reason                          string // left out where the packet would be too large for the client
 	// Fits is the largest packet that the client takes; 0 is any.
 	Fits int
 }
@@ -76,6 +82,24 @@ func AppendConnack(b []byte, version byte, c Connack) []byte {
 	}
 	if c.ServerKeep != nil {
 		props = appendProperty(props, propServerKeepAlive, *c.ServerKeep)
+	}
+	if c.MaximumQoS != nil {
+		props = appendProperty(props, propMaxQoS, *c.MaximumQoS)
+	}
+	if c.NoRetain {
+		props = appendProperty(props, propRetainAvailable, byte(0))
+	}
+	if c.NoWildcards {
+		props = appendProperty(props, propWildcards, byte(0))
+	}
+	if c.NoShared {
+		props = appendProperty(props, propShared, byte(0))
+	}
+	if c.ServerReference != "" {
+		props = appendString(append(props, byte(propServerReference)), c.ServerReference)
+	}
+	if c.AuthMethod != "" {
+		props = appendString(append(props, byte(propAuthMethod)), c.AuthMethod)
 	}
 	props = appendReason(props, c.Reason, 2, c.Fits)
 	b = append(b, byte(CONNACK)<<4)

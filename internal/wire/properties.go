@@ -68,6 +68,9 @@ func set(ids ...property) (s propertySet) {
 }
 
 var (
+	connackProperties = set(propSessionExpiry, propReceiveMax, propMaxQoS, propRetainAvailable, propMaxPacket,
+		propAssignedID, propTopicAliasMax, propReasonString, propUser, propWildcards, propSubscriptionIDs, propShared,
+		propServerKeepAlive, propResponseInfo, propServerReference, propAuthMethod, propAuthData)
 	connectProperties = set(propSessionExpiry, propReceiveMax, propMaxPacket, propTopicAliasMax,
 		propRequestResponse, propRequestProblem, propUser, propAuthMethod, propAuthData)
 	publishProperties = set(propPayloadFormat, propMessageExpiry, propTopicAlias, propResponseTopic,

@@ -82,7 +82,16 @@ const (
 	MessageRateTooHigh     Code = 0x96
 	QuotaExceeded          Code = 0x97
 	AdministrativeAction   Code = 0x98
+	BadPayload             Code = 0x99
+	RetainNotSupported     Code = 0x9A
+	QoSNotSupported        Code = 0x9B
+	UseAnotherServer       Code = 0x9C
+	ServerMoved            Code = 0x9D
+	SharedNotSupported     Code = 0x9E
 	RateExceeded           Code = 0x9F
+	MaximumConnectTime     Code = 0xA0
+	IDsNotSupported        Code = 0xA1
+	WildcardsNotSupported  Code = 0xA2
 )
 
 // codeNames say in words what clients are refused or cut off for.
@@ -92,6 +101,14 @@ var codeNames = map[Code]string{
 	ServerUnavailable: "server unavailable", ServerBusy: "server busy", Banned: "banned", ShuttingDown: "shutting down",
 	BadAuthMethod: "bad authentication method", KeepAliveTimeout: "keep alive timeout", TakenOver: "session taken over",
 	BadTopic: "bad topic", PacketTooLarge: "packet too large", QuotaExceeded: "quota exceeded",
+	DisconnectWithWill: "disconnect with the will", NoMatchingSubscribers: "no matching subscribers", NoSubscriptionExisted: "no subscription existed",
+	Unspecified: "unspecified error", ImplementationSpecific: "implementation specific error", BadFilter: "bad topic filter",
+	PacketIDInUse: "packet identifier in use", PacketIDNotFound: "packet identifier not found", ReceiveMaxExceeded: "receive maximum exceeded",
+	BadTopicAlias: "bad topic alias", MessageRateTooHigh: "message rate too high", AdministrativeAction: "administrative action",
+	BadPayload: "payload format invalid", RetainNotSupported: "retain not supported", QoSNotSupported: "QoS not supported",
+	UseAnotherServer: "use another server", ServerMoved: "server moved", SharedNotSupported: "shared subscriptions not supported",
+	RateExceeded: "connection rate exceeded", MaximumConnectTime: "maximum connect time", IDsNotSupported: "subscription identifiers not supported",
+	WildcardsNotSupported: "wildcard subscriptions not supported",
 }
 
 // String is the code in words, or as a number if it has none here.
@@ -190,7 +207,7 @@ type Publish struct {
 type Ack struct {
 	PacketID uint16
 	Code     Code
-	Reason   string // sent, not read
+	Reason   string // in words; "" if the peer gives none
 }
 
 // Subscribe is a SUBSCRIBE packet (3.8).
@@ -220,6 +237,8 @@ type Disconnect struct {
 	Code             Code
 	SessionExpiry    uint32
 	HasSessionExpiry bool
+	Reason           string
+	ServerReference  string // other servers to use, as the server writes them
 }
 
 // decoder takes values off the front of a packet's body. The first error
@@ -435,7 +454,12 @@ func DecodeAck(version byte, body []byte) (Ack, error) {
 	if version == V5 && len(d.data) > 0 {
 		a.Code = Code(d.byte())
 		if len(d.data) > 0 {
-			d.properties(ackProperties, nil)
+			d.properties(ackProperties, func(id property, v value) error {
+				if id == propReasonString {
+					a.Reason = v.str
+				}
+				return nil
+			})
 		}
 	}
 	return a, d.end()
@@ -505,8 +529,13 @@ func DecodeDisconnect(version byte, body []byte) (Disconnect, error) {
 		p.Code = Code(d.byte())
 		if len(d.data) > 0 {
 			d.properties(disconnectProperties, func(id property, v value) error {
-				if id == propSessionExpiry {
+				switch id {
+				case propSessionExpiry:
 					p.SessionExpiry, p.HasSessionExpiry = v.num, true
+				case propReasonString:
+					p.Reason = v.str
+				case propServerReference:
+					p.ServerReference = v.str
 				}
 				return nil
 			})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"reflect"
 	"testing"
 	"testing/iotest"
 
@@ -17,7 +18,8 @@ func FuzzPackets(f *testing.F) {
 	for _, s := range []string{
 		"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00", "\x10\x17\x00\x04MQTT\x05\x06\x00\x3c\x05\x11\x00\x00\x00\x01\x00\x01x\x00\x00\x01w\x00\x00",
 		"\x33\x07\x00\x01x\x00\x01hi", "\x32\x09\x00\x01x\x00\x01\x02\x01\x01y", "\x82\x09\x00\x01\x02\x0b\x01\x00\x01a\x01",
-		"\xa2\x06\x00\x01\x00\x00\x01a", "\x40\x04\x00\x01\x10\x00", "\xe0\x02\x00\x00", "\xc0\x00", "\xff\xff\xff\xff\x7f",
+		"\xa2\x06\x00\x01\x00\x00\x01a", "\x40\x04\x00\x01\x10\x00", "\xe0\x02\x00\x00", "\x20\x02\x00\x01",
+		"\x20\x0b\x00\x00\x08\x24\x01\x25\x00\x27\x00\x00\x01", "\x90\x04\x00\x01\x00\x01", "\xb0\x02\x00\x01", "\xc0\x00", "\xff\xff\xff\xff\x7f",
 	} {
 		f.Add([]byte(s), true)
 	}
@@ -54,7 +56,27 @@ func FuzzPackets(f *testing.F) {
 func decode(t *testing.T, version, header byte, body []byte) {
 	switch wire.Type(header >> 4) {
 	case wire.CONNECT:
-		_, _ = wire.DecodeConnect(body)
+		c, err := wire.DecodeConnect(body)
+		if err != nil {
+			return
+		}
+		again, err := wire.DecodeConnect(bodyOf(t, wire.AppendConnect(nil, c)))
+		if err != nil || !reflect.DeepEqual(c, again) {
+			t.Fatalf("%+v became %+v: %v", c, again, err)
+		}
+	case wire.CONNACK:
+		c, err := wire.DecodeConnack(version, body)
+		if err != nil || version != wire.V5 || len(body) == 2 {
+			return
+		}
+		again, err := wire.DecodeConnack(version, bodyOf(t, wire.AppendConnack(nil, version, *c)))
+		if err != nil || !reflect.DeepEqual(c, again) {
+			t.Fatalf("%+v became %+v: %v", c, again, err)
+		}
+	case wire.SUBACK, wire.UNSUBACK:
+		if s, err := wire.DecodeSuback(version, wire.Type(header>>4), body, 3); err == nil && len(s.Codes) > 3 {
+			t.Fatalf("%d codes", len(s.Codes))
+		}
 	case wire.PUBLISH:
 		var p, again wire.Publish
 		if wire.DecodePublish(&p, version, header, body, "") != nil {
@@ -75,12 +97,36 @@ func decode(t *testing.T, version, header byte, body []byte) {
 	case wire.PUBACK, wire.PUBREC, wire.PUBREL, wire.PUBCOMP:
 		_, _ = wire.DecodeAck(version, body)
 	case wire.SUBSCRIBE:
-		_, _ = wire.DecodeSubscribe(version, body, 100)
+		s, err := wire.DecodeSubscribe(version, body, 100)
+		if err != nil {
+			return
+		}
+		again, err := wire.DecodeSubscribe(version, bodyOf(t, wire.AppendSubscribe(nil, version, s)), 100)
+		if err != nil || !reflect.DeepEqual(s, again) {
+			t.Fatalf("%+v became %+v: %v", s, again, err)
+		}
 	case wire.UNSUBSCRIBE:
-		_, _ = wire.DecodeUnsubscribe(version, body, 100)
+		u, err := wire.DecodeUnsubscribe(version, body, 100)
+		if err != nil {
+			return
+		}
+		again, err := wire.DecodeUnsubscribe(version, bodyOf(t, wire.AppendUnsubscribe(nil, version, u)), 100)
+		if err != nil || !reflect.DeepEqual(u, again) {
+			t.Fatalf("%+v became %+v: %v", u, again, err)
+		}
 	case wire.DISCONNECT:
 		_, _ = wire.DecodeDisconnect(version, body)
 	}
+}
+
+// bodyOf returns the body of the one packet that b holds.
+func bodyOf(t *testing.T, b []byte) []byte {
+	r := wire.NewReader(bytes.NewReader(b), len(b))
+	_, body, err := r.Next()
+	if err != nil || r.Buffered() != 0 {
+		t.Fatalf("% x is no packet: %v, %d bytes too many", b, err, r.Buffered())
+	}
+	return body
 }
 
 // TestUserPropertiesCostNothingEach: a packet may have hundreds of thousands.

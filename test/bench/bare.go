@@ -6,6 +6,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"strconv"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 )
@@ -15,7 +16,16 @@ import (
 //
 //	webhook ADDRESS BROKER    a net/http handler that publishes the body
 //	tail FILE BROKER          a line reader that publishes each line
+//	link N BROKER             the N-th client of links alone
 func bare(args []string) {
+	if args[0] == "link" {
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			log.Fatal(err)
+		}
+		bareLink(links[n].version, args[2])
+		return
+	}
 	o := paho.NewClientOptions().AddBroker("mqtt://" + args[2]).SetClientID("bare").SetProtocolVersion(4).SetAutoReconnect(false)
 	client := paho.NewClient(o)
 	if t := client.Connect(); t.Wait() && t.Error() != nil {

@@ -85,7 +85,7 @@ func run(args []string) error {
 	parts := []struct {
 		name string
 		run  func() error
-	}{{"size", b.size}, {"webhook", b.webhook}, {"tail", b.tail}, {"broker", b.broker}, {"reload", b.reload}, {"octoprint", b.octoprint}}
+	}{{"size", b.size}, {"webhook", b.webhook}, {"tail", b.tail}, {"link", b.link}, {"broker", b.broker}, {"reload", b.reload}, {"octoprint", b.octoprint}}
 	for _, p := range parts {
 		if len(args) > 0 && args[0] != p.name {
 			continue

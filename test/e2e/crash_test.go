@@ -70,29 +70,34 @@ func TestNothingAcceptedIsLost(t *testing.T) {
 }
 
 // TestNothingIsLostToABrokerThatComesAndGoes: the same with Mosquitto, which
-// is stopped and started meanwhile.
+// is stopped and started meanwhile, in each version of MQTT that has a link of its
+// own.
 func TestNothingIsLostToABrokerThatComesAndGoes(t *testing.T) {
-	m := mosquitto(t, "persistence true\nmax_queued_messages 0\n")
-	logs := t.TempDir()
-	p := configure(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\n"+sourcesYAML, m.addr, logs))
-	m.start()
-	s := subscribe(t, m.addr)
-	senders := startSenders(p.http, 16)
-	w := startWriter(t, logs, true)
-	for i := range kills {
-		p.start()
-		if i%5 == 2 {
-			m.stop()
-		}
-		time.Sleep(rand.N(120 * time.Millisecond))
-		if i%5 == 3 {
+	for _, protocol := range []string{"3.1.1", "5"} {
+		t.Run(protocol, func(t *testing.T) {
+			m := mosquitto(t, "persistence true\nmax_queued_messages 0\n")
+			logs := t.TempDir()
+			p := configure(t, fmt.Sprintf("mqtt: {url: \"mqtt://%s\", protocol: %q}\n"+sourcesYAML, m.addr, protocol, logs))
 			m.start()
-		}
-		p.kill()
+			s := subscribe(t, m.addr)
+			senders := startSenders(p.http, 16)
+			w := startWriter(t, logs, true)
+			for i := range kills {
+				p.start()
+				if i%5 == 2 {
+					m.stop()
+				}
+				time.Sleep(rand.N(120 * time.Millisecond))
+				if i%5 == 3 {
+					m.start()
+				}
+				p.kill()
+			}
+			p.start()
+			accepted, lines := senders.finish(), w.finish()
+			s.expect(accepted, lines)
+		})
 	}
-	p.start()
-	accepted, lines := senders.finish(), w.finish()
-	s.expect(accepted, lines)
 }
 
 // TestNothingIsLostWhenTheJournalRunsFull: the broker is away until senders

@@ -11,6 +11,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks"
 )
 
 // This file is how the sink finds out what a broker will never take. MQTT 3
@@ -216,13 +217,17 @@ func (s *Sink) sendHarmless(ctx context.Context, l link, f *flight) error {
 	w := s.opt.Config.Will
 	if s.announces() {
 		refused, err := s.alone(ctx, l, thing{kind: aBirth}, s.presence(w.Online), f)
+		if errors.Is(err, sinks.ErrNeverTaken) {
+			s.withoutBirth(err)
+			return nil // it has answered
+		}
 		s.will.birthRefused = refused
 		if err != nil || w.QoS > 0 {
 			return err
 		}
 	}
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
-	if err := s.wait(ctx, l, l.publish(ctx, message{topic: name, qos: 1}), thing{}); err != nil {
+	if err := s.wait(ctx, l, l.publish(ctx, message{topic: name, qos: 1}), thing{}); err != nil && !errors.Is(err, sinks.ErrNeverTaken) {
 		s.will.birthRefused = s.will.birthRefused && s.will.told
 		s.doubt.blamed.times = 0
 		return fmt.Errorf("%w, not even an empty message to %s: %w", errNothingTaken, name, err)
@@ -272,10 +277,16 @@ var errSkipped = errors.New("skipped what the broker does not take")
 
 func (s *Sink) sendEventAlone(ctx context.Context, l link, e *journal.Entry, f *flight) error {
 	m, err := s.message(e)
+	if err == nil {
+		err = s.refusals.of(e.Seq)
+	}
 	if err != nil {
 		return s.skip(e, m.topic, err.Error())
 	}
 	refused, err := s.alone(ctx, l, thing{kind: anEvent, seq: e.Seq}, m, f)
+	if errors.Is(err, sinks.ErrNeverTaken) {
+		return s.skip(e, m.topic, err.Error())
+	}
 	if refused {
 		if kept := s.skip(e, m.topic, s.reason(&m)); kept != nil {
 			return kept
@@ -310,6 +321,9 @@ func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flig
 		default:
 			return false, err
 		}
+	}
+	if answered(err) {
+		return false, err
 	}
 	noAck := errors.Is(err, errNoAck)
 	if noAck && l.ping(ctx) == nil { // it has read all of it

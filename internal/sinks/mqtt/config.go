@@ -24,7 +24,7 @@ type Config struct {
 	ClientID  string          `koanf:"client_id" example:"printer-1" doc:"The client id. Left out, one is made once and kept in the state folder."`
 	Username  string          `koanf:"username" doc:"The user name at the broker."`
 	Password  config.Secret   `koanf:"password" doc:"The password of mqtt.username at the broker."`
-	Protocol  string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1" doc:"The version of MQTT; auto is 3.1.1."`
+	Protocol  string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1,5" doc:"The version of MQTT; auto is 3.1.1."`
 	KeepAlive time.Duration   `koanf:"keepalive" default:"60s" min:"1s" max:"18h" off:"0s" doc:"How often the connection is checked; 0s is off."`
 	Timeout   time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"How long to wait for the connection, for each acknowledgement, and for every 16 KiB of a large message; it doubles for what did not come through."`
 	InFlight  int             `koanf:"in_flight" default:"128" min:"1" max:"10000" doc:"How many events may wait for their acknowledgement."`
@@ -67,6 +67,7 @@ type PublishConfig struct {
 	StateTopic      string        `koanf:"state_topic" default:"{base}/{source}/{key}" doc:"The topic of states, which are retained, with the placeholders {base}, {source} and {key}; the last two are needed, and each may be followed by |lower or |snake."`
 	StateInterval   time.Duration `koanf:"state_interval" default:"250ms" min:"0s" max:"1h" doc:"How often one state is published at most, with its newest value; 0s is at each change."`
 	QoS             int           `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events and states; with 0 nobody acknowledges, and events can be lost."`
+	MessageExpiry   time.Duration `koanf:"message_expiry" default:"0s" min:"1s" max:"8760h" off:"0s" doc:"How long a broker may keep an event for subscribers that are away, which takes mqtt.protocol 5; 0s is for ever."`
 	TimestampField  string        `koanf:"timestamp_field" default:"_timestamp" doc:"The key of the payload that tells when the event happened."`
 	TimestampMillis bool          `koanf:"timestamp_millis" default:"false" doc:"Whether publish.timestamp_field is in milliseconds instead of seconds."`
 	SourceField     string        `koanf:"source_field" example:"_source" doc:"A key of the payload for the name of the source that the event comes from, so that whoever gets events of several can tell them apart."`
@@ -118,9 +119,11 @@ func check(c Config, p PublishConfig) (settings, error) {
 		s.protocol = 4
 	case "3.1":
 		s.protocol = 3
+	case "5":
+		s.protocol = 5
 	}
-	if c.Password != "" && c.Username == "" {
-		bad("mqtt.username", "a password without a user name is not allowed in MQTT 3")
+	if c.Password != "" && c.Username == "" && s.protocol != 5 {
+		bad("mqtt.username", "a password without a user name is not allowed before MQTT 5 (mqtt.protocol)")
 	}
 	if len(c.ClientID) > 65535 {
 		bad("mqtt.client_id", "is longer than 65535 bytes")

@@ -17,12 +17,14 @@ type message struct {
 	// again says that it is published again on each connection, so that it does
 	// not matter if the broker loses it in a crash.
 	again bool
+	// entry is the event that it is of, or nil.
+	entry *journal.Entry
 }
 
 // message makes one of an event. The error says why that cannot be.
 func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	p := s.publish.Load()
-	m = message{qos: byte(p.QoS), retain: e.Route.Retain, payload: e.Payload}
+	m = message{qos: byte(p.QoS), retain: e.Route.Retain, payload: e.Payload, entry: e}
 	if e.Route.QoS != nil {
 		m.qos = *e.Route.QoS
 	}

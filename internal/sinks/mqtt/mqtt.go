@@ -58,6 +58,8 @@ type Sink struct {
 	states    refusedStates
 	lessons   lessons
 	stateless atomic.Bool // the broker takes no states; set with what lessons say
+	terms     terms
+	refusals  refusals
 	hearing   hearing
 	ledger    *ledger
 	listing   retry.Loop        // of the ledger's file
@@ -175,6 +177,9 @@ func (s *Sink) tellHealth() {
 	if s.skipped > 0 {
 		h.Detail += fmt.Sprintf("; %d events were refused and skipped since the start", s.skipped)
 	}
+	if n := s.refusals.unheard.Load(); n > 0 {
+		h.Detail += fmt.Sprintf("; nobody had subscribed to %d events since the start", n)
+	}
 	s.mu.Unlock()
 	s.tell(h)
 }
@@ -242,7 +247,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 	} else {
 		err = s.online(ctx, l, in, watch, &f)
 	}
-	if ctx.Err() == nil && len(s.brokers) > 0 {
+	if ctx.Err() == nil && len(s.brokers) > 0 && !s.blameless(err) {
 		closed := !errors.Is(err, errNoAck) && lost(l)
 		if closed && !errors.Is(err, errNothingTaken) && !errors.Is(err, errNotKept) {
 			err = l.err() // what was on its way may have failed with another
@@ -282,7 +287,12 @@ func (s *Sink) announce(ctx context.Context, l link, payload string) error {
 	if !s.announces() {
 		return nil
 	}
-	return s.wait(ctx, l, l.publish(ctx, s.presence(payload)), thing{kind: aBirth})
+	err := s.wait(ctx, l, l.publish(ctx, s.presence(payload)), thing{kind: aBirth})
+	if errors.Is(err, sinks.ErrNeverTaken) {
+		s.withoutBirth(err)
+		return nil
+	}
+	return err
 }
 
 // presence is the message that tells whether the bridge is there.
@@ -299,7 +309,7 @@ func (s *Sink) announces() bool { return s.opt.Config.Will.Enabled && !s.will.bi
 func (s *Sink) wait(ctx context.Context, l link, t ticket, what thing) error {
 	select {
 	case <-t.Done():
-		return t.Error()
+		return s.judge(what, t)
 	default:
 	}
 	patience := s.doubt.patience(what, s.opt.Config.Timeout)
@@ -308,7 +318,7 @@ func (s *Sink) wait(ctx context.Context, l link, t ticket, what thing) error {
 	for {
 		select {
 		case <-t.Done():
-			return t.Error()
+			return s.judge(what, t)
 		case <-l.down():
 			return unanswered(t, l.err())
 		case <-ctx.Done():
@@ -340,6 +350,8 @@ type sent struct {
 	seq uint64
 	messageKind
 	ticket
+	// event is kept while the broker may still refuse it by its answer; else nil.
+	event *journal.Entry
 }
 
 // pump moves events and states until parent ends or the link fails. All its
@@ -363,7 +375,7 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 		for {
 			select {
 			case m := <-window:
-				if err := s.wait(ctx, l, m.ticket, thing{kind: anEvent, seq: m.seq}); err != nil {
+				if err := s.settle(&m, s.wait(ctx, l, m.ticket, thing{kind: anEvent, seq: m.seq})); err != nil {
 					f.event = m.seq
 					fail(err)
 					return
@@ -464,13 +476,16 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 func (s *Sink) publishEvent(ctx context.Context, l link, e *journal.Entry) (sent, error) {
 	m, err := s.message(e)
 	if err == nil {
+		err = s.refusals.of(e.Seq)
+	}
+	if err == nil {
 		t := l.publish(ctx, m)
 		if d, known := t.(done); !known || !errors.Is(d.error, sinks.ErrNeverTaken) {
-			return sent{e.Seq, kindOf(&m), t}, nil
+			return sent{e.Seq, kindOf(&m), t, s.mayRefuse(e)}, nil
 		}
 		err = t.Error()
 	}
-	return sent{e.Seq, messageKind{}, done{}}, s.skip(e, m.topic, err.Error())
+	return sent{e.Seq, messageKind{}, done{}, nil}, s.skip(e, m.topic, err.Error())
 }
 
 // errNotKept wraps why an event that is to be skipped cannot be kept.

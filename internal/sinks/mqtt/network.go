@@ -22,6 +22,7 @@ import (
 	"github.com/gorilla/websocket"
 	"golang.org/x/net/proxy"
 
+	"event2mqtt/internal/mqttclient"
 	"event2mqtt/internal/sinks"
 )
 
@@ -77,7 +78,10 @@ func (s *Sink) willIsRefused(ctx context.Context) bool {
 }
 
 // dialOne connects once.
-func (s *Sink) dialOne(ctx context.Context, will bool) (*networkLink, error) {
+func (s *Sink) dialOne(ctx context.Context, will bool) (link, error) {
+	if s.protocol == 5 {
+		return s.dialFive(ctx, will)
+	}
 	o := s.clientOptions(s.brokers[s.next])
 	if w := s.opt.Config.Will; will {
 		o.SetWill(s.willTopic, w.Offline, byte(w.QoS), w.Retain)
@@ -176,7 +180,7 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 	o.SetClientID(c.ClientID)
 	o.SetUsername(c.Username)
 	o.SetPassword(string(c.Password))
-	o.SetProtocolVersion(s.protocol) // else it falls back to 3.1 by itself
+	o.SetProtocolVersion(min(s.protocol, 4)) // else it falls back to 3.1 by itself; 5 is not paho's
 	o.SetCleanSession(true)
 	o.SetAutoReconnect(false)
 	o.SetConnectRetry(false)
@@ -204,6 +208,9 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 // probe tries a broker out: it connects, publishes a message and waits until it
 // comes back.
 func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
+	if s.protocol == 5 {
+		return s.probeFive(ctx, broker)
+	}
 	o := s.clientOptions(broker)
 	o.SetClientID(o.ClientID + "-check")                                             // the bridge that runs keeps its connection
 	client, conn, err := connect(ctx, o, s.opt.Config.Timeout, func(string, int) {}) // that of others is not what is waited for
@@ -340,6 +347,8 @@ func explain(err error, secure bool) string {
 		return "the connection ended"
 	case errors.Is(err, errNothingTaken):
 		return err.Error()
+	case explainFive(err) != "":
+		return explainFive(err)
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
 		return "the broker refused the login: wrong user name or password (mqtt.username, mqtt.password)"
 	case errors.Is(err, packets.ErrorRefusedNotAuthorised):
@@ -391,7 +400,8 @@ func namesNothing(c *x509.Certificate) bool {
 
 func closed(err error) bool {
 	var frame *websocket.CloseError
-	if errors.As(err, &frame) {
+	var told *mqttclient.Disconnected
+	if errors.As(err, &frame) || errors.As(err, &told) {
 		return true
 	}
 	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {

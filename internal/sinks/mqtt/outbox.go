@@ -291,7 +291,7 @@ func (o *outbox) next(now time.Time, hurry bool) (m *stateMessage, wait time.Dur
 func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*stateMessage, time.Time) {
 	st, wanted := o.want[name]
 	sent, before := o.sent[name]
-	m := stateMessage{message{name, byte(p.QoS), true, st.Payload, wanted}, owner{st.Source, st.Key, st.Topic != ""}, st.Version}
+	m := stateMessage{message{name, byte(p.QoS), true, st.Payload, wanted, nil}, owner{st.Source, st.Key, st.Topic != ""}, st.Version}
 	switch {
 	case wanted && sent.version == st.Version:
 		return nil, time.Time{}

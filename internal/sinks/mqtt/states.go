@@ -198,6 +198,9 @@ func (s *Sink) sendStatesAlone(ctx context.Context, l link, o *outbox, f *flight
 		}
 		refused, err := s.alone(ctx, l, thing{kind: aState, state: m.topic}, m.message, f)
 		switch {
+		case errors.Is(err, sinks.ErrNeverTaken):
+			o.refuse(m, err.Error())
+			err = nil
 		case refused:
 			o.refuse(m, s.reason(&m.message))
 			s.learn(&m.message)

@@ -27,9 +27,17 @@ type comeback struct {
 // connections, so slow down instead of racing.
 const steady = 10 * time.Second
 
+// longestOfList bounds the pause between two rounds of a list of brokers: a
+// cluster is back within seconds of a node's death.
+const longestOfList = 5 * time.Second
+
 func newComeback(brokers int, pause time.Duration) comeback {
+	var longest time.Duration // that of retry.Loop
+	if brokers > 1 {
+		longest = max(longestOfList, pause)
+	}
 	return comeback{
-		rounds:  retry.Loop{Min: pause, Steady: steady},
+		rounds:  retry.Loop{Min: pause, Max: longest, Steady: steady},
 		keeping: retry.Loop{Min: pause, Max: 8 * time.Second, Steady: steady},
 		said:    make([]string, max(brokers, 1)),
 	}

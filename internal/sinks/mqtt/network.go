@@ -377,6 +377,8 @@ func explain(err error, secure bool) string {
 		return "the broker closed the connection (it was stopped, does not take this protocol on this port, or another client uses the same mqtt.client_id)"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return "the broker does not answer (time-out)"
+	case strings.HasPrefix(err.Error(), "connection lost before "): // paho's, which has no type for it
+		return "the broker took a message and closed the connection without acknowledging it (a cluster that is choosing a leader does)"
 	case strings.Contains(err.Error(), "bad handshake"):
 		return "the server there refused the websocket; is the path in mqtt.url right?"
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"event2mqtt/internal/event"
@@ -159,7 +160,7 @@ func (d *doubt) blame(what thing, took time.Duration, silent bool, enough int) b
 type will struct {
 	closed       int  // connections in a row that were closed before CONNACK
 	refused      bool // connect without it
-	birthRefused bool // publish nothing of it
+	birthRefused atomic.Bool // publish nothing of it
 	told         bool // of the latter
 }
 
@@ -187,7 +188,8 @@ func (s *Sink) carefully(ctx context.Context, l link, in *journal.Cursor, watch 
 	}
 	s.doubt = doubt{}
 	s.connected()
-	return s.pump(ctx, l, in, o, f)
+	o.born = true
+	return s.pump(ctx, l, in, o, f, func() {})
 }
 
 // calm returns nil if a connection lasts with nothing on the way: longer than
@@ -216,22 +218,33 @@ func (s *Sink) sendHarmless(ctx context.Context, l link, f *flight) error {
 	w := s.opt.Config.Will
 	if s.announces() {
 		refused, err := s.alone(ctx, l, thing{kind: aBirth}, s.presence(w.Online), f)
-		s.will.birthRefused = refused
+		s.will.birthRefused.Store(refused)
 		if err != nil || w.QoS > 0 {
 			return err
 		}
 	}
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
 	if err := s.wait(ctx, l, l.publish(ctx, message{topic: name, qos: 1}), thing{}); err != nil {
-		s.will.birthRefused = s.will.birthRefused && s.will.told
+		s.will.birthRefused.Store(s.will.birthRefused.Load() && s.will.told)
 		s.doubt.blamed.times = 0
 		return fmt.Errorf("%w, not even an empty message to %s: %w", errNothingTaken, name, err)
 	}
-	if s.will.birthRefused && !s.will.told {
-		s.will.told = true
-		s.opt.Log.Error().Msgf("mqtt: the broker closes the connection when it gets the message that the bridge is there (topic %s, QoS %d, retained: %t); going on without; change mqtt.will.qos, mqtt.will.retain or mqtt.will.topic", s.willTopic, w.QoS, w.Retain)
+	if s.will.birthRefused.Load() {
+		s.refuseBirth("it closes the connection")
 	}
 	return nil
+}
+
+// refuseBirth notes that the broker does not take the message that the bridge is
+// there, and says so once.
+func (s *Sink) refuseBirth(why string) {
+	s.will.birthRefused.Store(true)
+	if s.will.told {
+		return
+	}
+	s.will.told = true
+	w := s.opt.Config.Will
+	s.opt.Log.Error().Msgf("mqtt: the broker does not take the message that the bridge is there (topic %s, QoS %d, retained: %t): %s; going on without; change mqtt.will.qos, mqtt.will.retain or mqtt.will.topic", s.willTopic, w.QoS, w.Retain, why)
 }
 
 var errNothingTaken = errors.New("the broker ends the connection whatever is published")

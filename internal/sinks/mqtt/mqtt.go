@@ -265,13 +265,11 @@ func (s *Sink) online(ctx context.Context, l link, in *journal.Cursor, watch *ev
 	// What was read and not acknowledged on the last connection comes first.
 	in.Rewind()
 	o := s.newOutbox(watch)
-	f.birth = s.announces()
-	if err := s.announce(ctx, l, o.birth()); err != nil {
-		return err
+	up := sync.OnceFunc(s.connected)
+	if !s.announces() {
+		up()
 	}
-	f.birth = f.birth && s.opt.Config.Will.QoS == 0 // nobody has acknowledged it
-	s.connected()
-	return s.pump(ctx, l, in, o, f)
+	return s.pump(ctx, l, in, o, f, up)
 }
 
 // closeTimeout bounds the end of a connection to a broker that does not answer.
@@ -292,7 +290,7 @@ func (s *Sink) presence(payload string) message {
 }
 
 // announces reports whether the broker is told that the bridge is there.
-func (s *Sink) announces() bool { return s.opt.Config.Will.Enabled && !s.will.birthRefused }
+func (s *Sink) announces() bool { return s.opt.Config.Will.Enabled && !s.will.birthRefused.Load() }
 
 // wait waits for the acknowledgement of a thing. A connection on which answers
 // stay out is a dead one, but not while bytes go out.
@@ -342,7 +340,8 @@ type sent struct {
 	ticket
 }
 
-// pump moves events and states until parent ends or the link fails. All its
+// pump moves events and states until parent ends or the link fails; it calls up
+// whenever the broker has acknowledged something. All its
 // goroutines end with it: this one reads and publishes, one awaits the
 // acknowledgements in order, one looks after the states, one after the
 // subscriptions, one after the link.
@@ -351,7 +350,7 @@ type sent struct {
 // brought up to date before that.
 //
 // What was on the way when the link failed is noted in f.
-func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbox, f *flight) error {
+func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbox, f *flight, up func()) error {
 	ctx, fail := context.WithCancelCause(context.WithoutCancel(parent))
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
@@ -372,6 +371,8 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 				if m.qos > 0 { // else nobody has acknowledged it
 					s.took(m.messageKind)
 				}
+				up()
+				o.turns.eventDone()
 				<-slots
 			case <-ctx.Done():
 				return
@@ -381,7 +382,7 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 	flushed := make(chan struct{})
 	wg.Go(func() {
 		defer close(flushed)
-		if err := s.sendStates(ctx, parent.Done(), l, o, f); err != nil {
+		if err := s.sendStates(ctx, parent.Done(), l, o, f, up); err != nil {
 			fail(err)
 		}
 	})
@@ -393,7 +394,7 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 		case <-ctx.Done():
 		}
 	})
-	err := s.publishEvents(reading, l, in, window, slots, f)
+	err := s.publishEvents(reading, l, in, o.turns, window, slots, f)
 	if parent.Err() != nil || errors.Is(err, errNotKept) {
 		last, cancel := context.WithTimeout(ctx, closeTimeout)
 		_ = fill(last, slots)
@@ -434,22 +435,34 @@ func (s *Sink) ackAnswered(in *journal.Cursor, window <-chan sent) uint64 {
 	}
 }
 
-func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, window chan<- sent, slots chan struct{}, f *flight) error {
+func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, turn *turns, window chan<- sent, slots chan struct{}, f *flight) error {
 	buf := make([]journal.Entry, 0, 64)
+	letIn := sync.OnceFunc(turn.letIn)
 	for {
-		entries, err := in.Next(ctx, buf)
+		entries, err := in.Next(ended, buf) // what is at hand
+		if errors.Is(err, context.Canceled) {
+			letIn()
+			entries, err = in.Next(ctx, buf)
+		}
 		if err != nil {
 			return err
 		}
 		for i := range entries {
 			select {
 			case slots <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
+			default:
+				letIn()
+				select {
+				case slots <- struct{}{}:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
 			}
+			turn.eventOut()
 			m, err := s.publishEvent(ctx, l, &entries[i])
 			if err != nil {
-				<-slots // nothing of it is on the way
+				turn.eventDone() // nothing of it is on the way
+				<-slots
 				return err
 			}
 			f.sentTo = m.seq
@@ -458,6 +471,13 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 		clear(entries)
 	}
 }
+
+// ended is a context that has ended: who waits with it does not wait.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // publishEvent hands one event over. One that can never be published is
 // skipped; the error says that it could not be kept, and so is not skipped.

@@ -22,6 +22,7 @@ import (
 type outbox struct {
 	sink  *Sink
 	watch *event.StateWatch
+	turns *turns
 
 	mu     sync.Mutex
 	shelf  *shelf
@@ -40,6 +41,7 @@ type outbox struct {
 	woken chan struct{} // cap 1: again is another, which who publishes may not know
 
 	// Of the goroutine that publishes:
+	born    bool      // the birth was published
 	changed bool      // something is newer than the last refresh
 	rest    time.Time // no refresh before
 	hurry   bool      // the sink ends: what is due is sent at once, and nothing is looked at again
@@ -60,7 +62,7 @@ type stateMessage struct {
 }
 
 func (s *Sink) newOutbox(watch *event.StateWatch) *outbox {
-	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, had: map[string]uint64{}, queued: map[string]struct{}{}, names: map[owned]named{}, woken: make(chan struct{}, 1)}
+	o := &outbox{sink: s, watch: watch, turns: newTurns(), shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, had: map[string]uint64{}, queued: map[string]struct{}{}, names: map[owned]named{}, woken: make(chan struct{}, 1)}
 	select { // seen by the refresh below
 	case <-watch.Changed():
 	default:

@@ -158,10 +158,10 @@ func (d *doubt) blame(what thing, took time.Duration, silent bool, enough int) b
 // will is what is known of how the broker takes the will, and the message that
 // belongs to it.
 type will struct {
-	closed       int  // connections in a row that were closed before CONNACK
-	refused      bool // connect without it
+	closed       int         // connections in a row that were closed before CONNACK
+	refused      bool        // connect without it
 	birthRefused atomic.Bool // publish nothing of it
-	told         bool // of the latter
+	told         bool        // of the latter
 }
 
 // carefully is the life of one connection while something is in doubt: first

@@ -104,6 +104,9 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 	if o.Calm == 0 {
 		o.Calm = 2 * time.Second
 	}
+	if o.Repeat == 0 {
+		o.Repeat = time.Minute
+	}
 	if o.Config.ClientID == "" {
 		o.Config.ClientID = d.ClientID
 	}

@@ -20,6 +20,9 @@ type Options struct {
 	// Pause is the first pause after a failure; it doubles each time. Zero is
 	// that of retry.Loop.
 	Pause time.Duration
+	// Repeat is how long after a connect all that is retained is published once
+	// more. Zero is a minute.
+	Repeat time.Duration
 }
 
 // Check implements sinks.Options. Keys begin with mqtt and publish.

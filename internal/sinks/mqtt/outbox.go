@@ -32,8 +32,10 @@ type outbox struct {
 	never  map[string]uint64          // version of the state that is not to be published, by topic
 	queue  []string                   // topics that may be due, oldest change first
 	queued map[string]struct{}
-	again  time.Time // when to refresh although nothing has changed; zero is never
-	fresh  int       // bytes of what a refresh is about to list
+	again  time.Time        // when to refresh although nothing has changed; zero is never
+	repeat time.Time        // when to publish all once more; zero is never
+	gone   map[string]owner // what was cleared before repeat
+	fresh  int              // bytes of what a refresh is about to list
 	names  map[owned]named
 	// namedBy is what names were made with.
 	namedBy *publishing
@@ -63,6 +65,9 @@ type stateMessage struct {
 
 func (s *Sink) newOutbox(watch *event.StateWatch) *outbox {
 	o := &outbox{sink: s, watch: watch, turns: newTurns(), shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, had: map[string]uint64{}, queued: map[string]struct{}{}, names: map[owned]named{}, woken: make(chan struct{}, 1)}
+	if len(s.brokers) > 0 {
+		o.repeat, o.gone = time.Now().Add(s.opt.Repeat), map[string]owner{}
+	}
 	select { // seen by the refresh below
 	case <-watch.Changed():
 	default:
@@ -175,6 +180,25 @@ func (o *outbox) refresh() (took time.Duration) {
 	return time.Since(began)
 }
 
+// repeatAll has all that was published on this connection published once more,
+// and what was cleared cleared: some brokers acknowledge retained messages that
+// they have not kept, such as a cluster that has just changed its leader (NATS).
+// What is recorded of acknowledgements stays.
+func (o *outbox) repeatAll() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.repeat = time.Time{}
+	o.born = false
+	for name := range o.want {
+		delete(o.sent, name)
+		o.enqueue(name)
+	}
+	for name := range o.gone {
+		delete(o.sent, name)
+		o.enqueue(name)
+	}
+}
+
 // name is stateTopic, which is asked often. mu is held.
 func (o *outbox) name(p *publishing, st *event.State) (string, error) {
 	at := owned{st.Source, st.Key, st.Topic, st.Presence}
@@ -269,6 +293,9 @@ func (o *outbox) next(now time.Time, hurry bool) (m *stateMessage, wait time.Dur
 	if !o.again.IsZero() {
 		later(o.again)
 	}
+	if !o.repeat.IsZero() {
+		later(o.repeat)
+	}
 	rest := o.queue[:0]
 	for i, name := range o.queue {
 		m, at := o.due(p, name, now, hurry)
@@ -299,6 +326,9 @@ func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*st
 		return nil, time.Time{}
 	case !wanted:
 		who, listed := o.shelf.Topics[name]
+		if !listed {
+			who, listed = o.gone[name]
+		}
 		if !listed || o.cleared(name) || o.keeps(p, name, who) {
 			return nil, time.Time{}
 		}
@@ -332,6 +362,10 @@ func (o *outbox) taken(m *stateMessage, certain bool) {
 	}
 	if _, wanted := o.want[m.topic]; len(m.payload) == 0 && !wanted {
 		o.shelf.forget(m.topic)
+		delete(o.gone, m.topic)
+		if !o.repeat.IsZero() && len(o.gone) < maxTopics {
+			o.gone[m.topic] = m.owner
+		}
 		delete(o.sent, m.topic)
 		delete(o.had, m.topic)
 	}

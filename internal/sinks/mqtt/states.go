@@ -82,7 +82,7 @@ func (s *Sink) publishStates(ctx context.Context, last <-chan struct{}, l link, 
 		if err := o.turns.wait(ctx, last); err != nil {
 			return err
 		}
-		m, birth, err := s.nextRetained(ctx, last, o, timer)
+		m, birth, err := s.nextState(ctx, last, o, timer)
 		if err != nil {
 			return err
 		}
@@ -96,29 +96,23 @@ func (s *Sink) publishStates(ctx context.Context, last <-chan struct{}, l link, 
 	}
 }
 
-// nextRetained returns the birth, unless that was sent, or else nextState.
-func (s *Sink) nextRetained(ctx context.Context, last <-chan struct{}, o *outbox, timer *time.Timer) (m *stateMessage, birth bool, err error) {
-	if !o.born && s.announces() {
-		o.born = true
-		return &stateMessage{message: s.presence(o.birth()), owner: willOwner}, true, nil
-	}
-	m, err = s.nextState(ctx, last, o, timer)
-	return m, false, err
-}
-
-// nextState waits for a state that is to be published; it returns none once
-// last is closed and nothing is left.
-func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, timer *time.Timer) (*stateMessage, error) {
+// nextState waits for a state that is to be published, or the birth, which comes
+// first; it returns none once last is closed and nothing is left.
+func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, timer *time.Timer) (m *stateMessage, birth bool, err error) {
 	for {
 		now := time.Now()
 		again := o.look(now)
+		if !o.born && s.announces() {
+			o.born = true
+			return &stateMessage{message: s.presence(o.birth()), owner: willOwner}, true, nil
+		}
 		m, wait := o.next(now, o.hurry)
 		if m != nil && s.stateless.Load() {
 			o.refuse(m, takesNoStates)
 			continue
 		}
 		if m != nil || o.hurry {
-			return m, nil
+			return m, false, nil
 		}
 		if again > 0 && (wait == 0 || again < wait) {
 			wait = again
@@ -129,7 +123,7 @@ func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, t
 		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, false, ctx.Err()
 		case <-last:
 			o.refresh() // the last time, or it would never end
 			o.hurry = true
@@ -172,7 +166,11 @@ func (o *outbox) look(now time.Time) (wait time.Duration) {
 	}
 	o.mu.Lock()
 	again := !o.again.IsZero() && !o.again.After(now)
+	repeat := !o.repeat.IsZero() && !o.repeat.After(now)
 	o.mu.Unlock()
+	if repeat {
+		o.repeatAll()
+	}
 	switch {
 	case !o.changed && !again:
 		return 0

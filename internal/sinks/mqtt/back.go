@@ -63,7 +63,7 @@ func (s *Sink) report(err error, lasted time.Duration) (pause time.Duration) {
 	text, at := "the bundled broker: "+fmt.Sprint(err), s.next
 	if n := len(s.brokers); n > 0 {
 		broker := s.brokers[at]
-		text = broker.Redacted() + ": " + explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss")
+		text = broker.Redacted() + ": " + s.explain(err, broker)
 		s.next = (at + 1) % n
 	}
 	s.setHealth(health.Trouble(errors.New(text)))

@@ -12,6 +12,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
+	"event2mqtt/internal/sinks"
 )
 
 // This file is how the sink finds out what a broker will never take. MQTT 3
@@ -219,18 +220,26 @@ func (s *Sink) sendHarmless(ctx context.Context, l link, f *flight) error {
 	if s.announces() {
 		refused, err := s.alone(ctx, l, thing{kind: aBirth}, s.presence(w.Online), f)
 		s.will.birthRefused.Store(refused)
-		if err != nil || w.QoS > 0 {
+		if errors.Is(err, sinks.ErrNeverTaken) {
+			s.refuseBirth(err.Error())
+		} else if err != nil || w.QoS > 0 {
 			return err
 		}
 	}
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
-	if err := s.wait(ctx, l, l.publish(ctx, message{topic: name, qos: 1}), thing{}); err != nil {
+	harmless := message{topic: name, qos: 1}
+	s.opt.Config.cap(&harmless)
+	err := s.wait(ctx, l, l.publish(ctx, harmless), thing{})
+	if err == nil && harmless.qos == 0 {
+		err = l.ping(ctx) // nobody acknowledges
+	}
+	if err != nil && !errors.Is(err, sinks.ErrNeverTaken) {
 		s.will.birthRefused.Store(s.will.birthRefused.Load() && s.will.told)
 		s.doubt.blamed.times = 0
 		return fmt.Errorf("%w, not even an empty message to %s: %w", errNothingTaken, name, err)
 	}
-	if s.will.birthRefused.Load() {
-		s.refuseBirth("it closes the connection")
+	if s.will.birthRefused.Load() && !s.will.told {
+		s.refuseBirth("it ends the connection")
 	}
 	return nil
 }
@@ -244,7 +253,7 @@ func (s *Sink) refuseBirth(why string) {
 	}
 	s.will.told = true
 	w := s.opt.Config.Will
-	s.opt.Log.Error().Msgf("mqtt: the broker does not take the message that the bridge is there (topic %s, QoS %d, retained: %t): %s; going on without; change mqtt.will.qos, mqtt.will.retain or mqtt.will.topic", s.willTopic, w.QoS, w.Retain, why)
+	s.opt.Log.Error().Msgf("mqtt: the broker does not take the message that the bridge is there (topic %s, QoS %d, retained: %t): %s; going on without; change %[5]swill.qos, %[5]swill.retain or %[5]swill.topic", s.willTopic, w.QoS, w.Retain, why, s.keys().config)
 }
 
 var errNothingTaken = errors.New("the broker ends the connection whatever is published")
@@ -288,7 +297,13 @@ func (s *Sink) sendEventAlone(ctx context.Context, l link, e *journal.Entry, f *
 	if err != nil {
 		return s.skip(e, m.topic, err.Error())
 	}
+	if err := s.pace.wait(ctx, nil); err != nil {
+		return context.Cause(ctx)
+	}
 	refused, err := s.alone(ctx, l, thing{kind: anEvent, seq: e.Seq}, m, f)
+	if errors.Is(err, sinks.ErrNeverTaken) { // it says so itself
+		return s.skip(e, m.topic, err.Error())
+	}
 	if refused {
 		if kept := s.skip(e, m.topic, s.reason(&m)); kept != nil {
 			return kept
@@ -304,7 +319,8 @@ func (s *Sink) sendEventAlone(ctx context.Context, l link, e *journal.Entry, f *
 }
 
 // alone sends one thing while nothing else is on its way. refused is set once
-// it is certain that it is this which the broker does not take.
+// it is certain that it is this which the broker does not take. An error that
+// wraps sinks.ErrNeverTaken says so at once, and the connection goes on.
 func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flight) (refused bool, err error) {
 	began := time.Now()
 	err = s.wait(ctx, l, l.publish(ctx, m), what)
@@ -316,6 +332,9 @@ func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flig
 			s.doubt.blamed.thing = thing{}
 		}
 		return false, nil
+	}
+	if errors.Is(err, sinks.ErrNeverTaken) {
+		return false, err
 	}
 	if ctx.Err() != nil {
 		select {

@@ -41,7 +41,7 @@ func TestAListIsTriedInRounds(t *testing.T) {
 
 // TestALostAcknowledgementIsExplained: paho's words say nothing of the cause.
 func TestALostAcknowledgementIsExplained(t *testing.T) {
-	if got := explain(errors.New("connection lost before Publish completed"), false); !strings.Contains(got, "without acknowledging it") {
+	if got := mainKeys.explain(errors.New("connection lost before Publish completed"), false); !strings.Contains(got, "without acknowledging it") {
 		t.Error(got)
 	}
 }

@@ -26,6 +26,7 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	if e.Route.QoS != nil {
 		m.qos = *e.Route.QoS
 	}
+	s.opt.Config.cap(&m)
 	if e.Route.Raw {
 		if m.payload, err = event.Raw(e.Payload); err != nil {
 			return m, err
@@ -39,7 +40,7 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	case s.heard(m.topic):
 		err = errOwn
 	case (e.Route.Outside || e.Route.Topic == "" && !p.apart) && s.reserved(p.BaseTopic, m.topic, event.OwnSource):
-		err = fmt.Errorf("%w, and no event may choose it; change publish.event_topic, or the topic of the rule", errOwnTopic)
+		err = fmt.Errorf("%w, and no event may choose it; change %sevent_topic, or the topic of the rule", errOwnTopic, p.keys.publish)
 	}
 	return m, err
 }
@@ -66,7 +67,9 @@ func (s *Sink) Route(e *journal.Entry) (name string, qos byte, retain bool) {
 	if e.Route.QoS != nil {
 		qos = *e.Route.QoS
 	}
-	return name, qos, retain
+	m := message{qos: qos, retain: retain}
+	s.opt.Config.cap(&m)
+	return name, m.qos, m.retain
 }
 
 func (p *publishing) topicOf(e *journal.Entry) (string, error) {

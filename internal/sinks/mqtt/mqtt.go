@@ -32,6 +32,7 @@ type Sink struct {
 	}
 	settings
 	publish atomic.Pointer[publishing]
+	pace    *pace
 	dial    func(ctx context.Context) (link, error)
 	talking atomic.Pointer[link]   // on which Say may publish: a connection in no doubt
 	outbox  atomic.Pointer[outbox] // of the connection; nil without one
@@ -97,7 +98,7 @@ type ticket interface {
 
 // New makes a sink. The error is that of Check.
 func New(o Options, d sinks.Deps) (*Sink, error) {
-	settings, err := check(o.Config, o.Publish)
+	settings, err := o.check()
 	if err != nil {
 		return nil, err
 	}
@@ -110,13 +111,15 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 	if o.Config.ClientID == "" {
 		o.Config.ClientID = d.ClientID
 	}
+	o.Config.limit()
 	s := &Sink{
+		pace:     newPace(&o.Config.Connection),
 		settings: settings, states: refusedStates{}, unfitTold: map[string]string{}, adjusted: make(chan struct{}, 1),
 		back: newComeback(len(settings.brokers), o.Pause), health: health.Lacking("connecting"),
 	}
 	s.opt.Options, s.opt.Deps = o, d
 	s.hearing.changed = make(chan struct{}, 1)
-	s.publish.Store(newPublishing(o.Publish, settings))
+	s.publish.Store(newPublishing(o, settings))
 	s.dial = s.dialNetwork
 	if len(settings.brokers) == 0 {
 		s.dial = s.dialBundled
@@ -128,20 +131,26 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 type publishing struct {
 	PublishConfig
 	template, stateTemplate topic.Template
+	keys                    keys
 	// apart is set if no event's topic can be one of the program's own.
 	apart bool
 }
 
-func newPublishing(p PublishConfig, s settings) *publishing {
-	return &publishing{p, s.template, s.stateTemplate, strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
+// keys are those of the options, as they are now.
+func (s *Sink) keys() keys { return s.publish.Load().keys }
+
+func newPublishing(o Options, s settings) *publishing {
+	p := o.Publish
+	return &publishing{p, s.template, s.stateTemplate, o.keys(), strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
 }
 
 // Adjust implements sinks.Adjuster: what messages look like, from the next on.
 func (s *Sink) Adjust(o sinks.Options) error {
-	p := o.(*Options).Publish
-	fresh, err := check(s.opt.Config, p)
+	next := o.(interface{ all() Options }).all()
+	next.Config = s.opt.Config
+	fresh, err := next.check()
 	if err == nil {
-		s.publish.Store(newPublishing(p, fresh))
+		s.publish.Store(newPublishing(next, fresh))
 		select {
 		case s.adjusted <- struct{}{}:
 		default:
@@ -231,7 +240,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 	}
 	defer l.close()
 	defer s.outbox.Store(nil)
-	l = deafLink{l, s.heard}
+	l = deafLink{l, s}
 	if !s.doubt.careful() { // before a command can come that wants an answer
 		s.talking.Store(&l)
 		defer s.talking.Store(nil)
@@ -460,6 +469,10 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, tu
 				case <-ctx.Done():
 					return ctx.Err()
 				}
+			}
+			if err := s.pace.wait(ctx, letIn); err != nil {
+				<-slots
+				return err
 			}
 			turn.eventOut()
 			m, err := s.publishEvent(ctx, l, &entries[i])

@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,7 +65,7 @@ type stateMessage struct {
 
 func (s *Sink) newOutbox(watch *event.StateWatch) *outbox {
 	o := &outbox{sink: s, watch: watch, turns: newTurns(), shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, had: map[string]uint64{}, queued: map[string]struct{}{}, names: map[owned]named{}, woken: make(chan struct{}, 1)}
-	if len(s.brokers) > 0 {
+	if len(s.brokers) > 0 && !s.opt.Config.neverRetains() {
 		o.repeat, o.gone = time.Now().Add(s.opt.Repeat), map[string]owner{}
 	}
 	select { // seen by the refresh below
@@ -91,7 +91,7 @@ func (o *outbox) has(source string) bool {
 		return false // a refresh is due
 	}
 	names := map[string]bool{}
-	for _, st := range o.watch.Live() {
+	for _, st := range o.live() {
 		if st.Source != source {
 			continue
 		}
@@ -105,21 +105,28 @@ func (o *outbox) has(source string) bool {
 		}
 	}
 	for name, who := range o.shelf.Topics {
-		if who.Source == source && !names[name] {
+		if who.Source == source && !names[name] && !o.sink.opt.Config.neverRetains() {
 			return false
 		}
 	}
 	return true
 }
 
-// brokerID names a broker in the ledger: by address, since that stays the same
-// when TLS or the user changes.
+// brokerID names the broker in the ledger.
 func (s *Sink) brokerID() string {
 	if len(s.brokers) == 0 {
 		return "bundled"
 	}
-	u := s.brokers[s.next]
-	return strings.ToLower(u.Host) + u.Path
+	return brokerID(s.brokers[s.next])
+}
+
+// live are the states that the sink is to publish.
+func (o *outbox) live() []event.LiveState {
+	all := o.watch.Live()
+	if o.sink.opt.beside == nil {
+		return all
+	}
+	return slices.DeleteFunc(all, func(st event.LiveState) bool { return !o.sink.opt.takes(&st.State) })
 }
 
 // refresh looks at all states again, and returns how long that took without the
@@ -133,7 +140,7 @@ func (o *outbox) refresh() (took time.Duration) {
 		o.namedBy = p
 		clear(o.names)
 	}
-	live := o.watch.Live()
+	live := o.live()
 	if len(o.names) > 2*len(live) {
 		clear(o.names)
 	}
@@ -155,6 +162,9 @@ func (o *outbox) refresh() (took time.Duration) {
 			fresh[s.willTopic] = willOwner
 		}
 	}
+	if s.opt.Config.neverRetains() {
+		clear(fresh) // nothing of it stays at the broker
+	}
 	o.again = time.Time{}
 	writing := time.Now()
 	err := o.shelf.add(fresh)
@@ -173,6 +183,9 @@ func (o *outbox) refresh() (took time.Duration) {
 		}
 	}
 	for name, who := range o.shelf.Topics {
+		if s.opt.Config.neverRetains() {
+			break // what is left of before would have to be cleared by a retained message
+		}
 		if _, wanted := o.want[name]; !wanted && !o.keeps(p, name, who) && !o.cleared(name) {
 			o.enqueue(name)
 		}
@@ -254,7 +267,7 @@ func (o *outbox) keeps(p *publishing, name string, who owner) bool {
 	if w.Enabled && w.Retain && name == o.sink.willTopic {
 		return true
 	}
-	if who == willOwner || !o.watch.Awaits(who.Source, who.Key) {
+	if who == willOwner || !o.sink.opt.takes(&event.State{Source: who.Source}) || !o.watch.Awaits(who.Source, who.Key) {
 		return false
 	}
 	if who.Own {
@@ -338,6 +351,7 @@ func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*st
 	if m.Source == event.DiscoverySource {
 		own, m.qos = true, max(m.qos, 1)
 	}
+	o.sink.opt.Config.cap(&m.message)
 	if at := sent.at.Add(p.StateInterval); before && !hurry && !own && at.After(now) {
 		return nil, at
 	}
@@ -462,7 +476,7 @@ func (s *Sink) unfit(st *event.State, name string, err error) {
 	}
 	s.unfitTold[key] = err.Error()
 	s.opt.Log.Error().Str("source", st.Source).Str("state", shorten(st.Key)).Str("topic", shorten(name)).Err(err).
-		Msg("mqtt: this state is not published; change its topic, publish.state_topic or the name of its source")
+		Msgf("mqtt: this state is not published; change its topic, %sstate_topic or the name of its source", s.keys().publish)
 }
 
 // maxTold bounds what is remembered of what was said.

@@ -90,6 +90,11 @@ func (s *Sink) publishStates(ctx context.Context, last <-chan struct{}, l link, 
 			<-slots
 			return fill(ctx, slots)
 		}
+		if !birth {
+			if err := s.pace.wait(ctx, nil); err != nil {
+				return err
+			}
+		}
 		o.turns.stateOut()
 		at := time.Now()
 		window <- sentMessage{m, l.publish(ctx, m.message), birth, at}
@@ -247,8 +252,14 @@ func (s *Sink) sendStatesAlone(ctx context.Context, l link, o *outbox, f *flight
 			o.refuse(m, takesNoStates)
 			continue
 		}
+		if err := s.pace.wait(ctx, nil); err != nil {
+			return err
+		}
 		refused, err := s.alone(ctx, l, thing{kind: aState, state: m.topic}, m.message, f)
 		switch {
+		case errors.Is(err, sinks.ErrNeverTaken):
+			o.refuse(m, err.Error())
+			continue
 		case refused:
 			o.refuse(m, s.reason(&m.message))
 			s.learn(&m.message)

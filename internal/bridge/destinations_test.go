@@ -107,6 +107,13 @@ sinks:
 	if !before["sink mqtt"].Equal(after["sink mqtt"]) || !before["sink second"].Equal(after["sink second"]) {
 		t.Error("other sinks were started again")
 	}
+	found := false
+	testkit.OK(t, h.now.plan.Probe(t.Context(), t.TempDir(), func(p Probed) {
+		found = found || p.What == "sink cloud" && p.Err == nil && p.Detail == "connected; a message came back"
+	}))
+	if !found {
+		t.Error("the sink cannot be tried out")
+	}
 	if o := h.reload(plain); !o.OK {
 		t.Fatalf("%+v", o)
 	}

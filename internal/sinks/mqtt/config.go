@@ -34,6 +34,7 @@ type Connection struct {
 	KeepAlive      time.Duration   `koanf:"keepalive" default:"60s" min:"1s" max:"18h" off:"0s" doc:"How often the connection is checked; 0s is off."`
 	Timeout        time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"How long to wait for the connection, for each acknowledgement, and for every 16 KiB of a large message; it doubles for what did not come through."`
 	InFlight       int             `koanf:"in_flight" default:"128" min:"1" max:"10000" doc:"How many events may wait for their acknowledgement."`
+	PreferFirst    time.Duration   `koanf:"prefer_first" default:"0s" min:"1s" max:"30d" off:"0s" doc:"How often it is looked, while another broker of the list is connected to, whether the first one is there again, to come back to it; 0s stays where it is."`
 	Rate           string          `koanf:"rate" example:"50/s" doc:"How many messages are published at most in a time, such as 50/s, 30/min or 1/15s, also right after an outage; left out, as many as the broker takes."`
 	Burst          int             `koanf:"burst" default:"1" min:"1" max:"100000" doc:"How many messages may go out at once, after a pause, where rate is set."`
 	Retain         string          `koanf:"retain" default:"as_told" oneof:"as_told,never" doc:"Whether messages may be retained: never publishes states, the will and what rules retain without that, for brokers that do not take it."`

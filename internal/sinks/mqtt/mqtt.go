@@ -209,6 +209,11 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, errBackToFirst) {
+			s.next = 0
+			s.opt.Log.Info().Msgf("mqtt: %s, %s; going back to it", s.brokers[0].Redacted(), err)
+			continue
+		}
 		if !retry.Sleep(ctx, s.report(err, time.Since(started))) {
 			return nil
 		}
@@ -254,14 +259,15 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 	} else {
 		err = s.online(ctx, l, in, watch, &f)
 	}
-	if ctx.Err() == nil && len(s.brokers) > 0 {
+	leaves := ctx.Err() != nil || errors.Is(err, errBackToFirst)
+	if !leaves && len(s.brokers) > 0 {
 		closed := !errors.Is(err, errNoAck) && lost(l)
 		if closed && !errors.Is(err, errNothingTaken) && !errors.Is(err, errNotKept) {
 			err = l.err() // what was on its way may have failed with another
 		}
 		s.doubt.ended(&f, closed)
 	}
-	if ctx.Err() != nil {
+	if leaves {
 		// Going for good: tell so, since a proper DISCONNECT keeps the broker
 		// from sending the will.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -352,7 +358,8 @@ type sent struct {
 	ticket
 }
 
-// pump moves events and states until parent ends or the link fails; it calls up
+// pump moves events and states until parent ends, the first broker of a list is
+// there again, which is as if parent had ended, or the link fails; it calls up
 // whenever the broker has acknowledged something. All its
 // goroutines end with it: this one reads and publishes, one awaits the
 // acknowledgements in order, one looks after the states, one after the
@@ -363,6 +370,8 @@ type sent struct {
 //
 // What was on the way when the link failed is noted in f.
 func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbox, f *flight, up func()) error {
+	parent, leave := context.WithCancelCause(parent)
+	defer leave(nil)
 	ctx, fail := context.WithCancelCause(context.WithoutCancel(parent))
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
@@ -400,6 +409,11 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 	})
 	wg.Go(func() { fail(s.keepSubscribed(ctx, l)) })
 	wg.Go(func() {
+		if s.awaitFirst(ctx) {
+			leave(errBackToFirst)
+		}
+	})
+	wg.Go(func() {
 		select {
 		case <-l.down():
 			fail(l.err())
@@ -422,6 +436,9 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 	wg.Wait()
 	if f.event == 0 {
 		f.event = s.ackAnswered(in, window)
+	}
+	if context.Cause(parent) == errBackToFirst {
+		return errBackToFirst
 	}
 	return context.Cause(ctx)
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"event2mqtt/internal/event"
-	"event2mqtt/internal/format"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/refused"
@@ -218,23 +217,6 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 			return nil
 		}
 	}
-}
-
-// openLedger reads what brokers keep for the sink, from its file. The error is
-// format.ErrNewer.
-func (s *Sink) openLedger() (*ledger, error) {
-	path := ""
-	if s.opt.StateDir != "" {
-		path = ledgerPath(s.opt.StateDir, s.opt.Name)
-	}
-	l, err := openLedger(path)
-	if errors.Is(err, format.ErrNewer) {
-		return nil, err
-	}
-	if err != nil {
-		s.opt.Log.Error().Err(err).Msg("mqtt: which topics are retained at the broker is not known any more; what is no longer configured may stay there")
-	}
-	return l, nil
 }
 
 // session is the life of one connection.

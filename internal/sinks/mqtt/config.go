@@ -14,6 +14,7 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/template"
 	"event2mqtt/internal/topic"
 )
 
@@ -82,6 +83,7 @@ type PublishConfig struct {
 	StateTopic      string        `koanf:"state_topic" default:"{base}/{source}/{key}" doc:"The topic of states, which are retained, with the placeholders {base}, {source} and {key}; the last two are needed, and each may be followed by |lower or |snake."`
 	StateInterval   time.Duration `koanf:"state_interval" default:"250ms" min:"0s" max:"1h" doc:"How often one state is published at most, with its newest value; 0s is at each change."`
 	QoS             int           `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events and states; with 0 nobody acknowledges, and events can be lost."`
+	Payload         string        `koanf:"payload" example:"field1={payload.progress|url}&status={event|url}" doc:"What the payload of an event looks like, for destinations that take no JSON: {payload}, {payload.KEY}, {event}, {source}, {time} and {id} are replaced, and each but {payload} may be followed by |lower, |snake, |url or |json. Left out, it is the payload as it is."`
 	TimestampField  string        `koanf:"timestamp_field" default:"_timestamp" doc:"The key of the payload that tells when the event happened."`
 	TimestampMillis bool          `koanf:"timestamp_millis" default:"false" doc:"Whether timestamp_field is in milliseconds instead of seconds."`
 	SourceField     string        `koanf:"source_field" example:"_source" doc:"A key of the payload for the name of the source that the event comes from, so that whoever gets events of several can tell them apart."`
@@ -102,7 +104,8 @@ type settings struct {
 	template      topic.Template
 	stateTemplate topic.Template
 	willTopic     string
-	protocol      uint // as paho numbers them
+	payload       template.Template // nil is the payload as it is
+	protocol      uint              // as paho numbers them
 }
 
 var schemes = []string{"mqtt", "mqtts", "ws", "wss"}
@@ -185,6 +188,11 @@ func check(c Config, p PublishConfig, at keys) (settings, error) {
 			default:
 				s.willTopic = literal
 			}
+		}
+	}
+	if p.Payload != "" {
+		if s.payload, err = template.Parse(p.Payload); err != nil {
+			bad(at.publish+"payload", "%w", err)
 		}
 	}
 	if p.TimestampField == "" || p.TimestampField == "_event" {

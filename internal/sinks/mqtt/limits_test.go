@@ -198,3 +198,27 @@ func TestAPinnedCertificateIsAllThatIsChecked(t *testing.T) {
 		return strings.Contains(r.log.String(), "none of those of mqtt.tls.pin: it has the fingerprint sha256:"+strings.ToLower(sum))
 	})
 }
+
+// TestAPayloadCanBeATemplate: for destinations that take no JSON. States, and what
+// is published as it is, are not changed; a reload changes it in place.
+func TestAPayloadCanBeATemplate(t *testing.T) {
+	t.Parallel()
+	addr := kept(t)
+	s := subscriber(t, addr, "event2mqtt/event/#")
+	r := newRig(t, func(_ *mqtt.Config, p *mqtt.PublishConfig) {
+		p.Payload, p.SourceField = "field1={payload.progress|url}&by={payload._source}&status={event|url}", "_source"
+	}, "mqtt://"+addr)
+	report(t, r.states, "a", "k", "1")
+	r.post("Print done", `{"progress":"50 %"}`, event.Route{})
+	if _, payload, _ := next(t, s); payload != "field1=50+%25&by=s&status=Print+done" {
+		t.Error(payload)
+	}
+	keeps(t, addr, "a/k=1")
+	p := r.publish
+	p.Payload = "{payload.progress}"
+	testkit.OK(t, r.sink.Adjust(&mqtt.Options{Config: r.config, Publish: p}))
+	r.post("Print", `{"progress":51}`, event.Route{})
+	if _, payload, _ := next(t, s); payload != "51" {
+		t.Error(payload)
+	}
+}

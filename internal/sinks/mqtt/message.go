@@ -31,8 +31,10 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 		if m.payload, err = event.Raw(e.Payload); err != nil {
 			return m, err
 		}
-	} else {
-		m.payload = s.addFields(p, e)
+	} else if m.payload = s.addFields(p, e); p.payload != nil {
+		if m.payload, err = s.render(p, e, m.payload); err != nil {
+			return m, err
+		}
 	}
 	m.topic, err = p.topicOf(e)
 	switch {
@@ -43,6 +45,20 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 		err = fmt.Errorf("%w, and no event may choose it; change %sevent_topic, or the topic of the rule", errOwnTopic, p.keys.publish)
 	}
 	return m, err
+}
+
+// maxRendered bounds what a template makes of an event, in bytes.
+const maxRendered = 64 << 20
+
+// render makes an event's payload with the template of the configuration.
+func (s *Sink) render(p *publishing, e *journal.Entry, payload []byte) ([]byte, error) {
+	whole := *e
+	whole.Payload = payload
+	text, fits := p.payload.Append(nil, &whole, s.opt.ID(e.Seq), maxRendered)
+	if !fits {
+		return nil, fmt.Errorf("%spayload makes more than %d bytes of it", p.keys.publish, maxRendered)
+	}
+	return text, nil
 }
 
 // addFields returns an event's payload with its source and its id, as far as they

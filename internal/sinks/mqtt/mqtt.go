@@ -20,6 +20,7 @@ import (
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/retry"
 	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/template"
 	"event2mqtt/internal/topic"
 )
 
@@ -130,6 +131,7 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 type publishing struct {
 	PublishConfig
 	template, stateTemplate topic.Template
+	payload                 template.Template
 	keys                    keys
 	// apart is set if no event's topic can be one of the program's own.
 	apart bool
@@ -140,7 +142,7 @@ func (s *Sink) keys() keys { return s.publish.Load().keys }
 
 func newPublishing(o Options, s settings) *publishing {
 	p := o.Publish
-	return &publishing{p, s.template, s.stateTemplate, o.keys(), strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
+	return &publishing{p, s.template, s.stateTemplate, s.payload, o.keys(), strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
 }
 
 // Adjust implements sinks.Adjuster: what messages look like, from the next on.

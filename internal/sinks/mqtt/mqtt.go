@@ -297,6 +297,12 @@ func (s *Sink) announces() bool { return s.opt.Config.Will.Enabled && !s.will.bi
 // wait waits for the acknowledgement of a thing. A connection on which answers
 // stay out is a dead one, but not while bytes go out.
 func (s *Sink) wait(ctx context.Context, l link, t ticket, what thing) error {
+	return s.waitUnless(ctx, l, t, what, func() bool { return false })
+}
+
+// waitUnless is wait, but that bytes that go out do not count once the thing was
+// overtaken: a broker that acknowledges what is later will not acknowledge it.
+func (s *Sink) waitUnless(ctx context.Context, l link, t ticket, what thing, overtaken func() bool) error {
 	select {
 	case <-t.Done():
 		return t.Error()
@@ -314,7 +320,7 @@ func (s *Sink) wait(ctx context.Context, l link, t ticket, what thing) error {
 		case <-ctx.Done():
 			return unanswered(t, ctx.Err())
 		case <-timer.C:
-			if left := patience - time.Since(l.moved()); left > 0 {
+			if left := patience - time.Since(l.moved()); left > 0 && !overtaken() {
 				timer.Reset(left)
 				continue
 			}

@@ -20,6 +20,8 @@ type sentMessage struct {
 	ticket
 	birth bool
 	at    time.Time // when it was handed over
+	// overtaken reports whether something later was acknowledged.
+	overtaken func() bool
 }
 
 func (m *sentMessage) thing() thing {
@@ -95,9 +97,8 @@ func (s *Sink) publishStates(ctx context.Context, last <-chan struct{}, l link, 
 				return err
 			}
 		}
-		o.turns.stateOut()
-		at := time.Now()
-		window <- sentMessage{m, l.publish(ctx, m.message), birth, at}
+		overtaken, at := o.turns.stateOut(), time.Now()
+		window <- sentMessage{m, l.publish(ctx, m.message), birth, at, overtaken}
 	}
 }
 
@@ -193,7 +194,7 @@ func (s *Sink) awaitStates(ctx context.Context, l link, o *outbox, window <-chan
 	for {
 		select {
 		case m := <-window:
-			err := s.wait(ctx, l, m.ticket, m.thing())
+			err := s.waitUnless(ctx, l, m.ticket, m.thing(), m.overtaken)
 			if err == nil && m.qos == 0 && len(m.payload) == 0 && !m.birth {
 				err = l.ping(ctx) // else nobody has said that it is cleared
 			}

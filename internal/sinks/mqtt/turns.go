@@ -17,6 +17,7 @@ type turns struct {
 	mu     sync.Mutex // guards all below
 	open   bool       // the first window of events is out, or there are no more
 	events int        // on their way
+	acked  uint64     // events that were acknowledged
 	still  time.Time  // since when there are none
 	states int        // on their way
 	rest   time.Time  // no state goes out before, while events move
@@ -64,6 +65,7 @@ func (t *turns) eventOut() {
 func (t *turns) eventDone() {
 	t.mu.Lock()
 	t.events--
+	t.acked++
 	idle := t.events == 0
 	if idle {
 		t.still = time.Now()
@@ -74,11 +76,18 @@ func (t *turns) eventDone() {
 	}
 }
 
-// stateOut notes that a retained message goes out.
-func (t *turns) stateOut() {
+// stateOut notes that a retained message goes out. overtaken reports whether an
+// event that went out later was acknowledged.
+func (t *turns) stateOut() (overtaken func() bool) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.states++
-	t.mu.Unlock()
+	before := t.acked + uint64(t.events)
+	return func() bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.acked > before
+	}
 }
 
 // stateDone notes that one was acknowledged, after so long.

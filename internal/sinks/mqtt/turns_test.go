@@ -107,3 +107,22 @@ func TestABirthThatIsRefusedStopsNothing(t *testing.T) {
 		t.Errorf("said %d times", n)
 	}
 }
+
+// TestABirthThatIsNeverAcknowledgedHoldsUpNoState, also while events come all the
+// time: what was overtaken is not waited for any longer than anything else.
+func TestABirthThatIsNeverAcknowledgedHoldsUpNoState(t *testing.T) {
+	t.Parallel()
+	b := (&pickyBroker{publish: func(_ int, p *wire.Publish) verdict {
+		if p.Topic == "event2mqtt/mqtt" {
+			return ignore
+		}
+		return take
+	}}).start(t)
+	r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Timeout = 300 * time.Millisecond }, b.url)
+	report(t, r.states, "s", "k", "1")
+	testkit.Eventually(t, "the state is there", func() bool {
+		r.emit(1)
+		return b.took("event2mqtt/s/k") > 0
+	})
+	r.delivered()
+}

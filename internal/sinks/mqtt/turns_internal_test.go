@@ -41,3 +41,24 @@ func TestRetainedMessagesTakeTurnsWithEvents(t *testing.T) {
 	}
 	may(true, turn.still.Add(moving))
 }
+
+// TestARetainedMessageIsOvertakenByLaterEventsOnly.
+func TestARetainedMessageIsOvertakenByLaterEventsOnly(t *testing.T) {
+	turn := newTurns()
+	for range 3 {
+		turn.eventOut()
+	}
+	turn.eventDone()
+	overtaken := turn.stateOut()
+	turn.eventOut()
+	for range 2 {
+		turn.eventDone()
+		if overtaken() {
+			t.Error("it is overtaken by what went out before")
+		}
+	}
+	turn.eventDone()
+	if !overtaken() {
+		t.Error("it is not overtaken")
+	}
+}

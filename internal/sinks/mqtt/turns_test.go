@@ -119,10 +119,10 @@ func TestABirthThatIsNeverAcknowledgedHoldsUpNoState(t *testing.T) {
 		return take
 	}}).start(t)
 	r := newRig(t, func(c *mqtt.Config, _ *mqtt.PublishConfig) { c.Timeout = 300 * time.Millisecond }, b.url)
-	report(t, r.states, "s", "k", "1")
-	testkit.Eventually(t, "the state is there", func() bool {
+	report(t, r.states, "s", "a", "1", "b", "1", "c", "1", "d", "1")
+	testkit.Eventually(t, "the states are there", func() bool {
 		r.emit(1)
-		return b.took("event2mqtt/s/k") > 0
+		return b.took("event2mqtt/s/a") > 0 && b.took("event2mqtt/s/b") > 0 && b.took("event2mqtt/s/c") > 0 && b.took("event2mqtt/s/d") > 0
 	})
 	r.delivered()
 }

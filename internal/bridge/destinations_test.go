@@ -107,6 +107,16 @@ sinks:
 	if !before["sink mqtt"].Equal(after["sink mqtt"]) || !before["sink second"].Equal(after["sink second"]) {
 		t.Error("other sinks were started again")
 	}
+	// Written in another order, they are the same, and messages name them by their new places.
+	lines := strings.Split(strings.TrimSpace(with("")), "\n")
+	n := len(lines)
+	lines[n-1], lines[n-2] = lines[n-2], lines[n-1]
+	if o := h.reload(strings.Join(lines, "\n") + "\n"); !o.OK || len(o.Changed) > 0 {
+		t.Errorf("in another order: %+v", o)
+	}
+	if now := h.since(); !now["sink cloud"].Equal(after["sink cloud"]) || !now["sink second"].Equal(after["sink second"]) {
+		t.Error("sinks were started again since they are written in another order")
+	}
 	found := false
 	testkit.OK(t, h.now.plan.Probe(t.Context(), t.TempDir(), func(p Probed) {
 		found = found || p.What == "sink cloud" && p.Err == nil && p.Detail == "connected; a message came back"

@@ -157,7 +157,9 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 	note("", p.checkPaths())
 	note("", atMost("rules", len(p.Rules), maxRules))
 	p.sources = decodeAll(doc, "sources", p.Sources, sourceKinds(t.Sources), note, p.checkSourceName())
-	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, sinkKinds(t.Sinks), note, checkSinkName)...)
+	kinds := sinkKinds(t.Sinks)
+	kinds.settle = p.settleSink
+	p.sinks = append(p.sinks, decodeAll(doc, "sinks", p.Sinks, kinds, note, checkSinkName)...)
 	p.checkCommands(note)
 	if len(p.Sources) == 0 {
 		hook := webhook.Defaults()
@@ -171,7 +173,7 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 		problems.Sort()
 		return nil, problems
 	}
-	for _, key := range []string{p.MQTT.TLS.Key, p.Broker.TLS.Key} {
+	for _, key := range p.keyFiles() {
 		if key != "" {
 			doc.WarnIfShared(key)
 		}
@@ -183,6 +185,17 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 	p.warnOfSurprises()
 	p.checkPacket()
 	return p, nil
+}
+
+// keyFiles are those that nobody else may read.
+func (p *Plan) keyFiles() []string {
+	files := []string{p.MQTT.TLS.Key, p.MQTT.PasswordFile, p.Broker.TLS.Key}
+	for _, o := range p.sinks[1:] {
+		if extra, ok := o.(*mqtt.Extra); ok {
+			files = append(files, extra.TLS.Key, extra.PasswordFile)
+		}
+	}
+	return files
 }
 
 // Bounds of what runs at once: each source and sink has goroutines of its own,

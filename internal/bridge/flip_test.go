@@ -27,12 +27,13 @@ func TestAReloadTellsOfEveryOption(t *testing.T) {
 	inBroker := func(options string) string {
 		return strings.Replace(plain, "listen: MQTT", "listen: MQTT, "+options, 1)
 	}
-	f := flipper{rig: newRig(t, plain), special: map[string]any{
+	f := flipper{rig: newRig(t, plain), cert: cert, key: key, special: map[string]any{
 		"mqtt.url":     "mqtt://127.0.0.1:1",
 		"mqtt.tls.ca":  ca.CAFile,
 		"mqtt.tls.key": copyOf(t, key), "mqtt.tls.cert": copyOf(t, cert), "broker.tls.key": copyOf(t, key), "broker.tls.cert": copyOf(t, cert),
 		"mqtt.tls.ciphers": []any{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
-		"mqtt.will.qos":    2, "publish.qos": 2, "rules[].qos": 2, // which are numbers
+		"mqtt.tls.pin":     []any{"sha256:" + strings.Repeat("ab", 32)}, "mqtt.max_qos": 1,
+		"mqtt.will.qos": 2, "publish.qos": 2, "rules[].qos": 2, // which are numbers
 		"broker.unix":                  filepath.Join(t.TempDir(), "socket"),
 		"broker.tls.client_ca":         copyOf(t, ca.CAFile),
 		"broker.tls.listen":            "localhost:0",
@@ -56,6 +57,12 @@ func TestAReloadTellsOfEveryOption(t *testing.T) {
 		{"rules[].", plain + "rules: [{match: X, min_interval: 5s, dedupe: true}]\n"},
 		{"", plain},
 	}}
+	for key, value := range f.special {
+		if strings.HasPrefix(key, "mqtt.") {
+			f.special["sinks[mqtt]."+strings.TrimPrefix(key, "mqtt.")] = value
+		}
+	}
+	f.special["sinks[mqtt].publish.qos"] = 2
 	f.walk("", nil, config.Describe(Config{}))
 	for _, t := range sourceTypes {
 		f.walkPart("sources", t.Name, config.Describe(t.Options()))
@@ -73,6 +80,8 @@ type flipper struct {
 	special map[string]any                 // values, where the tags of the option tell none that is good
 	bases   []struct{ below, yaml string } // configurations in which the options below a key can be changed alone
 	flipped int
+	// cert and key are a pair, of which special has copies.
+	cert, key string
 }
 
 // walk changes options one after the other.
@@ -97,6 +106,11 @@ func (f *flipper) walk(key string, path []any, options []config.Option) {
 func (f *flipper) walkPart(list, kind string, options []config.Option) {
 	key := list + "[" + kind + "]."
 	part := map[string]any{"name": "part", "type": kind}
+	if kind == "mqtt" { // without what some of its options cannot change alone
+		part["url"], part["username"] = "mqtts://127.0.0.1:1", "u"
+		part["tls"] = map[string]any{"cert": f.cert, "key": f.key}
+		part["publish"] = map[string]any{"base_topic": "copy"}
+	}
 	for _, o := range options {
 		if o.Required != "" && part[o.Name] == nil {
 			part[o.Name] = o.Example

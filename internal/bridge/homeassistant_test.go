@@ -389,6 +389,7 @@ func TestDevicesThatCannotBeToldApartAreRefused(t *testing.T) {
 		"below the prefix":           {"publish: {base_topic: homeassistant/e2m}\n", "is below \"homeassistant\"", ""},
 		"the prefix":                 {"publish: {base_topic: homeassistant}\n", "is publish.base_topic, too", ""},
 		"no will":                    {named + "mqtt: {url: \"mqtt://127.0.0.1\", will: {enabled: false}}\n", "", "mqtt.will.enabled: without a retained will"},
+		"nothing retained":           {named + "mqtt: {url: \"mqtt://127.0.0.1\", retain: never}\n", "", "mqtt.retain: Home Assistant forgets all devices"},
 		"no retained will":           {named + "mqtt: {url: \"mqtt://127.0.0.1\", will: {retain: false}}\n", "", "mqtt.will.retain: without a retained will"},
 	} {
 		t.Run(name, func(t *testing.T) {

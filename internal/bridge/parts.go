@@ -131,6 +131,9 @@ func (c *change) wantedSink(i int, options sinks.Options) (wanted, error) {
 		if err := adjuster.Adjust(options); err != nil {
 			return "", nil, c.new.plan.explain(path, err)
 		}
+		if _, tells := options.(differ); tells && keys == "" {
+			return "", nil, nil // it is written elsewhere, and told so
+		}
 		return cmp.Or(keys, w.title) + ": changed", func() { _ = adjuster.Adjust(before) }, nil
 	}
 	return w, nil

@@ -140,6 +140,10 @@ func (p *Plan) warnOfOpenSources() {
 
 // warnOfNoWill tells that nobody will see the program's end.
 func (p *Plan) warnOfNoWill() {
+	if p.HomeAssistant.Discovery && p.MQTT.Retain == "never" {
+		p.warn("mqtt.retain", "Home Assistant forgets all devices when it restarts, since nothing that it is told is retained; leave it at as_told, or write home_assistant: {discovery: false}")
+		return
+	}
 	if w := p.MQTT.Will; p.HomeAssistant.Discovery && !(w.Enabled && w.Retain) {
 		key := "mqtt.will.enabled"
 		if w.Enabled {

@@ -26,7 +26,7 @@ var sourceTypes = []sources.Type{webhook.Type, tail.Type, octoprint.Type}
 
 // sinkTypes are the kinds of sink that can stand below sinks. A new one is one
 // folder and one line here.
-var sinkTypes = []sinks.Type{file.Type}
+var sinkTypes = []sinks.Type{file.Type, mqtt.Type}
 
 // mainSink is the name of the sink that the sections mqtt and publish describe,
 // and of its cursor. It stays when that moves from one broker to another.
@@ -80,6 +80,9 @@ type kinds[O options] struct {
 	name  func(O) string
 	names []string
 	make  map[string]func() O
+	// settle tells options what others say that matters to them, before Check;
+	// nil is nothing.
+	settle func(doc *config.Document, path string, written map[string]any, o O)
 }
 
 // options are those of any source or sink.
@@ -222,6 +225,9 @@ func (k kinds[O]) decode(doc *config.Document, path string, item any) (options O
 	if p, ok := any(options).(preparer); ok {
 		doc.Fill(path, "preset", options, p.Prepare)
 	}
+	if k.settle != nil {
+		k.settle(doc, path, raw, options)
+	}
 	if c, ok := any(options).(commanded); ok {
 		misplaced = append(misplaced, commands.CheckNames(c.Allowed()))
 	}
@@ -242,6 +248,13 @@ func (k kinds[O]) unknown(kind string, missing bool) error {
 		text += fmt.Sprintf("; did you mean %s?", near)
 	}
 	return config.Errorf("type", "%s", text)
+}
+
+// settleSink tells a sink that is like the main one what that is.
+func (p *Plan) settleSink(doc *config.Document, path string, written map[string]any, o sinks.Options) {
+	if extra, ok := o.(*mqtt.Extra); ok {
+		doc.Fill(path, "publish", extra, func() { extra.Settle(path, written, p.mainOptions()) })
+	}
 }
 
 // mainOptions are those of the sections mqtt and publish.

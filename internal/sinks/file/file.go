@@ -15,6 +15,7 @@ import (
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/retry"
 	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/template"
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 type Sink struct {
 	name  string // as configured
 	deps  sinks.Deps
-	line  template
+	line  template.Template
 	limit int64 // of a line, in bytes
 
 	// Of Run.
@@ -158,7 +159,8 @@ func (s *Sink) deliver(in *journal.Cursor, entries []journal.Entry) error {
 	}
 	for i := range entries {
 		e := &entries[i]
-		line, fits := s.line.appendLine(s.scratch[:0], e, s.deps.ID(e.Seq), s.limit)
+		line, fits := s.line.Append(s.scratch[:0], e, s.deps.ID(e.Seq), s.limit)
+		line = append(line, '\n')
 		s.scratch = reusable(line)
 		if !fits {
 			if err := s.skip(e); err != nil {

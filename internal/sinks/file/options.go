@@ -19,6 +19,7 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/template"
 )
 
 // Type is the kind of sink.
@@ -32,7 +33,7 @@ var Type = sinks.Type{Name: "file", Options: func() sinks.Options {
 type Options struct {
 	sinks.Common `koanf:",squash"`
 	Path         string      `koanf:"path" required:"the file to write to" example:"/var/log/events.jsonl" doc:"The file that events are written to; its folder is waited for if it does not exist."`
-	Template     string      `koanf:"template" default:"{payload}" doc:"What a line looks like: {payload}, {payload.KEY}, {event}, {source}, {time} and {id} are replaced, and each but {payload} may be followed by |lower, |snake or |json."`
+	Template     string      `koanf:"template" default:"{payload}" doc:"What a line looks like: {payload}, {payload.KEY}, {event}, {source}, {time} and {id} are replaced, and each but {payload} may be followed by |lower, |snake, |url or |json."`
 	MaxSize      config.Size `koanf:"max_size" default:"100MiB" min:"4KiB" max:"1TiB" off:"0B" doc:"The size at which the file is renamed to PATH.1, and a new one is begun; 0B is never."`
 	Keep         int         `koanf:"keep" default:"5" min:"1" max:"1000" doc:"How many renamed files are kept, PATH.1 being the newest; older ones are removed."`
 }
@@ -45,7 +46,7 @@ const maxName = 240
 func (o *Options) Check() error {
 	var errs config.Errors
 	errs.Add(o.CheckMatch())
-	if _, err := parse(o.Template); err != nil {
+	if _, err := template.Parse(o.Template); err != nil {
 		errs.Bad("template", "%w", err)
 	}
 	if o.Path != "" {
@@ -169,7 +170,7 @@ func (o *Options) Build(d sinks.Deps) (sinks.Sink, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	line, err := parse(o.Template)
+	line, err := template.Parse(o.Template)
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +178,6 @@ func (o *Options) Build(d sinks.Deps) (sinks.Sink, error) {
 	if s.limit == 0 {
 		s.limit = maxLine
 	}
-	s.out = output{path: filepath.Clean(o.Path), maxSize: int64(o.MaxSize), keep: o.Keep, limit: s.limit, begins: line.begins(), sync: (*os.File).Sync}
+	s.out = output{path: filepath.Clean(o.Path), maxSize: int64(o.MaxSize), keep: o.Keep, limit: s.limit, begins: line.Begins(), sync: (*os.File).Sync}
 	return s, nil
 }

@@ -27,9 +27,17 @@ type comeback struct {
 // connections, so slow down instead of racing.
 const steady = 10 * time.Second
 
+// longestOfList bounds the pause between two rounds of a list of brokers: a
+// cluster is back within seconds of a node's death.
+const longestOfList = 5 * time.Second
+
 func newComeback(brokers int, pause time.Duration) comeback {
+	var longest time.Duration // that of retry.Loop
+	if brokers > 1 {
+		longest = max(longestOfList, pause)
+	}
 	return comeback{
-		rounds:  retry.Loop{Min: pause, Steady: steady},
+		rounds:  retry.Loop{Min: pause, Max: longest, Steady: steady},
 		keeping: retry.Loop{Min: pause, Max: 8 * time.Second, Steady: steady},
 		said:    make([]string, max(brokers, 1)),
 	}
@@ -55,7 +63,7 @@ func (s *Sink) report(err error, lasted time.Duration) (pause time.Duration) {
 	text, at := "the bundled broker: "+fmt.Sprint(err), s.next
 	if n := len(s.brokers); n > 0 {
 		broker := s.brokers[at]
-		text = broker.Redacted() + ": " + explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss")
+		text = broker.Redacted() + ": " + s.explain(err, broker)
 		s.next = (at + 1) % n
 	}
 	s.setHealth(health.Trouble(errors.New(text)))

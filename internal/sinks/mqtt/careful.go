@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"event2mqtt/internal/event"
@@ -158,10 +159,10 @@ func (d *doubt) blame(what thing, took time.Duration, silent bool, enough int) b
 // will is what is known of how the broker takes the will, and the message that
 // belongs to it.
 type will struct {
-	closed       int  // connections in a row that were closed before CONNACK
-	refused      bool // connect without it
-	birthRefused bool // publish nothing of it
-	told         bool // of the latter
+	closed       int         // connections in a row that were closed before CONNACK
+	refused      bool        // connect without it
+	birthRefused atomic.Bool // publish nothing of it
+	told         bool        // of the latter
 }
 
 // carefully is the life of one connection while something is in doubt: first
@@ -188,7 +189,8 @@ func (s *Sink) carefully(ctx context.Context, l link, in *journal.Cursor, watch 
 	}
 	s.doubt = doubt{}
 	s.connected()
-	return s.pump(ctx, l, in, o, f)
+	o.born = true
+	return s.pump(ctx, l, in, o, f, func() {})
 }
 
 // calm returns nil if a connection lasts with nothing on the way: longer than
@@ -218,25 +220,42 @@ func (s *Sink) sendHarmless(ctx context.Context, l link, f *flight) error {
 	if s.announces() {
 		refused, err := s.alone(ctx, l, thing{kind: aBirth}, s.presence(w.Online), f)
 		if errors.Is(err, sinks.ErrNeverTaken) {
-			s.withoutBirth(err)
+			s.refuseBirth(err.Error())
 			return nil // it has answered
 		}
-		s.will.birthRefused = refused
+		s.will.birthRefused.Store(refused)
 		if err != nil || w.QoS > 0 {
 			return err
 		}
 	}
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
-	if err := s.wait(ctx, l, l.publish(ctx, message{topic: name, qos: 1}), thing{}); err != nil && !errors.Is(err, sinks.ErrNeverTaken) {
-		s.will.birthRefused = s.will.birthRefused && s.will.told
+	harmless := message{topic: name, qos: 1}
+	s.opt.Config.cap(&harmless)
+	err := s.wait(ctx, l, l.publish(ctx, harmless), thing{})
+	if err == nil && harmless.qos == 0 {
+		err = l.ping(ctx) // nobody acknowledges
+	}
+	if err != nil && !errors.Is(err, sinks.ErrNeverTaken) {
+		s.will.birthRefused.Store(s.will.birthRefused.Load() && s.will.told)
 		s.doubt.blamed.times = 0
 		return fmt.Errorf("%w, not even an empty message to %s: %w", errNothingTaken, name, err)
 	}
-	if s.will.birthRefused && !s.will.told {
-		s.will.told = true
-		s.opt.Log.Error().Msgf("mqtt: the broker closes the connection when it gets the message that the bridge is there (topic %s, QoS %d, retained: %t); going on without; change mqtt.will.qos, mqtt.will.retain or mqtt.will.topic", s.willTopic, w.QoS, w.Retain)
+	if s.will.birthRefused.Load() && !s.will.told {
+		s.refuseBirth("it ends the connection")
 	}
 	return nil
+}
+
+// refuseBirth notes that the broker does not take the message that the bridge is
+// there, and says so once.
+func (s *Sink) refuseBirth(why string) {
+	s.will.birthRefused.Store(true)
+	if s.will.told {
+		return
+	}
+	s.will.told = true
+	w := s.opt.Config.Will
+	s.opt.Log.Error().Msgf("mqtt: the broker does not take the message that the bridge is there (topic %s, QoS %d, retained: %t): %s; going on without; change %[5]swill.qos, %[5]swill.retain or %[5]swill.topic", s.willTopic, w.QoS, w.Retain, why, s.keys().config)
 }
 
 var errNothingTaken = errors.New("the broker ends the connection whatever is published")
@@ -283,8 +302,11 @@ func (s *Sink) sendEventAlone(ctx context.Context, l link, e *journal.Entry, f *
 	if err != nil {
 		return s.skip(e, m.topic, err.Error())
 	}
+	if err := s.pace.wait(ctx, nil); err != nil {
+		return context.Cause(ctx)
+	}
 	refused, err := s.alone(ctx, l, thing{kind: anEvent, seq: e.Seq}, m, f)
-	if errors.Is(err, sinks.ErrNeverTaken) {
+	if errors.Is(err, sinks.ErrNeverTaken) { // it says so itself
 		return s.skip(e, m.topic, err.Error())
 	}
 	if refused {
@@ -302,7 +324,8 @@ func (s *Sink) sendEventAlone(ctx context.Context, l link, e *journal.Entry, f *
 }
 
 // alone sends one thing while nothing else is on its way. refused is set once
-// it is certain that it is this which the broker does not take.
+// it is certain that it is this which the broker does not take. An error that
+// wraps sinks.ErrNeverTaken says so at once, and the connection goes on.
 func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flight) (refused bool, err error) {
 	began := time.Now()
 	err = s.wait(ctx, l, l.publish(ctx, m), what)
@@ -314,6 +337,9 @@ func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flig
 			s.doubt.blamed.thing = thing{}
 		}
 		return false, nil
+	}
+	if errors.Is(err, sinks.ErrNeverTaken) {
+		return false, err
 	}
 	if ctx.Err() != nil {
 		select {

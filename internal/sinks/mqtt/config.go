@@ -14,23 +14,37 @@ import (
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/template"
 	"event2mqtt/internal/topic"
 )
 
 // Config are the options of the mqtt section: which broker, and how.
 type Config struct {
 	// URL lists brokers in the order of preference; none means the bundled one.
-	URL       []string        `koanf:"url" example:"mqtt://192.168.1.10:1883" doc:"The broker: mqtt://, mqtts://, ws:// or wss://. A list is tried in order. Without one, this program is the broker."`
-	ClientID  string          `koanf:"client_id" example:"printer-1" doc:"The client id. Left out, one is made once and kept in the state folder."`
-	Username  string          `koanf:"username" doc:"The user name at the broker."`
-	Password  config.Secret   `koanf:"password" doc:"The password of mqtt.username at the broker."`
-	Protocol  string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1,5" doc:"The version of MQTT; auto is 3.1.1."`
-	KeepAlive time.Duration   `koanf:"keepalive" default:"60s" min:"1s" max:"18h" off:"0s" doc:"How often the connection is checked; 0s is off."`
-	Timeout   time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"How long to wait for the connection, for each acknowledgement, and for every 16 KiB of a large message; it doubles for what did not come through."`
-	InFlight  int             `koanf:"in_flight" default:"128" min:"1" max:"10000" doc:"How many events may wait for their acknowledgement."`
-	TLS       TLSConfig       `koanf:"tls" doc:"How mqtts:// and wss:// connections are encrypted and checked."`
-	WebSocket WebSocketConfig `koanf:"websocket" doc:"How ws:// and wss:// connections are opened."`
-	Will      WillConfig      `koanf:"will" doc:"How others see whether the bridge is there."`
+	URL        []string `koanf:"url" example:"mqtt://192.168.1.10:1883" doc:"The broker: mqtt://, mqtts://, ws:// or wss://. A list is tried in order. Without one, this program is the broker."`
+	Connection `koanf:",squash"`
+}
+
+// Connection are the options of a connection to a broker, wherever that is.
+type Connection struct {
+	ClientID       string          `koanf:"client_id" example:"printer-1" doc:"The client id. Left out, one is made once and kept in the state folder."`
+	Username       string          `koanf:"username" doc:"The user name at the broker."`
+	Password       config.Secret   `koanf:"password" doc:"The password of that user at the broker."`
+	PasswordFile   string          `koanf:"password_file" example:"/run/secrets/mqtt" doc:"A file with the password, in place of password; it is read again at each connect, for passwords that expire."`
+	Protocol       string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1,5" doc:"The version of MQTT; auto is 3.1.1."`
+	KeepAlive      time.Duration   `koanf:"keepalive" default:"60s" min:"1s" max:"18h" off:"0s" doc:"How often the connection is checked; 0s is off."`
+	Timeout        time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"How long to wait for the connection, for each acknowledgement, and for every 16 KiB of a large message; it doubles for what did not come through."`
+	InFlight       int             `koanf:"in_flight" default:"128" min:"1" max:"10000" doc:"How many events may wait for their acknowledgement."`
+	PreferFirst    time.Duration   `koanf:"prefer_first" default:"0s" min:"1s" max:"30d" off:"0s" doc:"How often it is looked, while another broker of the list is connected to, whether the first one is there again, to come back to it; 0s stays where it is."`
+	Rate           string          `koanf:"rate" example:"50/s" doc:"How many messages are published at most in a time, such as 50/s, 30/min or 1/15s, also right after an outage; left out, as many as the broker takes."`
+	Burst          int             `koanf:"burst" default:"1" min:"1" max:"100000" doc:"How many messages may go out at once, after a pause, where rate is set."`
+	Retain         string          `koanf:"retain" default:"as_told" oneof:"as_told,never" doc:"Whether messages may be retained: never publishes states, the will and what rules retain without that, for brokers that do not take it."`
+	MaxQoS         int             `koanf:"max_qos" default:"2" oneof:"0,1,2" doc:"The highest QoS that is used; what is configured or told higher is published with this one."`
+	MaxPacket      config.Size     `koanf:"max_packet" default:"0B" min:"128B" max:"256MiB" off:"0B" doc:"The largest packet that the broker takes; larger events are skipped and kept in refused before they are sent. 0B is any."`
+	MaxTopicLevels int             `koanf:"max_topic_levels" default:"0" min:"0" max:"65535" doc:"How many levels a topic may have; what has more is skipped and kept in refused. 0 is any."`
+	TLS            TLSConfig       `koanf:"tls" doc:"How mqtts:// and wss:// connections are encrypted and checked."`
+	WebSocket      WebSocketConfig `koanf:"websocket" doc:"How ws:// and wss:// connections are opened."`
+	Will           WillConfig      `koanf:"will" doc:"How others see whether the bridge is there."`
 }
 
 // TLSConfig says whom to trust and who we are.
@@ -40,6 +54,8 @@ type TLSConfig struct {
 	Key        string   `koanf:"key" doc:"The client certificate's private key, a PEM file."`
 	ServerName string   `koanf:"server_name" doc:"The name in the broker's certificate, if it is another than the URL's."`
 	Insecure   bool     `koanf:"insecure" default:"false" doc:"Do not check who the broker is."`
+	Pin        []string `koanf:"pin" example:"sha256:9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08" doc:"Fingerprints of the broker's certificate, one of which it must have; nothing else is checked then. It is for brokers that have signed their certificate themselves."`
+	ALPN       []string `koanf:"alpn" example:"x-amzn-mqtt-ca" doc:"Names of protocols that are offered when the connection is encrypted (ALPN), for brokers that share port 443 with others."`
 	MinVersion string   `koanf:"min_version" default:"1.2" oneof:"1.0,1.1,1.2,1.3" doc:"The lowest version of TLS that is accepted."`
 	MaxVersion string   `koanf:"max_version" oneof:"1.0,1.1,1.2,1.3" doc:"The highest version of TLS that is accepted; left out, the newest."`
 	Ciphers    []string `koanf:"ciphers" doc:"The cipher suites that are offered, by name; left out, Go's choice."`
@@ -67,9 +83,10 @@ type PublishConfig struct {
 	StateTopic      string        `koanf:"state_topic" default:"{base}/{source}/{key}" doc:"The topic of states, which are retained, with the placeholders {base}, {source} and {key}; the last two are needed, and each may be followed by |lower or |snake."`
 	StateInterval   time.Duration `koanf:"state_interval" default:"250ms" min:"0s" max:"1h" doc:"How often one state is published at most, with its newest value; 0s is at each change."`
 	QoS             int           `koanf:"qos" default:"1" oneof:"0,1,2" doc:"The QoS of events and states; with 0 nobody acknowledges, and events can be lost."`
-	MessageExpiry   time.Duration `koanf:"message_expiry" default:"0s" min:"1s" max:"8760h" off:"0s" doc:"How long a broker may keep an event for subscribers that are away, which takes mqtt.protocol 5; 0s is for ever."`
+	MessageExpiry   time.Duration `koanf:"message_expiry" default:"0s" min:"1s" max:"8760h" off:"0s" doc:"How long a broker may keep an event for subscribers that are away, which takes protocol 5; 0s is for ever."`
+	Payload         string        `koanf:"payload" example:"field1={payload.progress|url}&status={event|url}" doc:"What the payload of an event looks like, for destinations that take no JSON: {payload}, {payload.KEY}, {event}, {source}, {time} and {id} are replaced, and each but {payload} may be followed by |lower, |snake, |url or |json. Left out, it is the payload as it is."`
 	TimestampField  string        `koanf:"timestamp_field" default:"_timestamp" doc:"The key of the payload that tells when the event happened."`
-	TimestampMillis bool          `koanf:"timestamp_millis" default:"false" doc:"Whether publish.timestamp_field is in milliseconds instead of seconds."`
+	TimestampMillis bool          `koanf:"timestamp_millis" default:"false" doc:"Whether timestamp_field is in milliseconds instead of seconds."`
 	SourceField     string        `koanf:"source_field" example:"_source" doc:"A key of the payload for the name of the source that the event comes from, so that whoever gets events of several can tell them apart."`
 	IDField         string        `koanf:"id_field" example:"_id" doc:"A key of the payload for an id that stays the same should an event be sent twice."`
 }
@@ -88,25 +105,34 @@ type settings struct {
 	template      topic.Template
 	stateTemplate topic.Template
 	willTopic     string
-	protocol      uint // as paho numbers them
+	payload       template.Template // nil is the payload as it is
+	protocol      uint              // as paho numbers them
 }
 
 var schemes = []string{"mqtt", "mqtts", "ws", "wss"}
 
-// check makes settings of the options; its error holds every KeyError, with
-// keys below mqtt and publish.
-func check(c Config, p PublishConfig) (settings, error) {
+// keys are what stands before the names of options where they are told of.
+type keys struct {
+	config  string // of those of Config
+	publish string
+}
+
+// mainKeys are those of the main sink.
+var mainKeys = keys{"mqtt.", "publish."}
+
+// check makes settings of the options; its error holds every KeyError.
+func check(c Config, p PublishConfig, at keys) (settings, error) {
 	var s settings
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, config.Errorf(key, format, args...)) }
 
 	secure := false
 	for i, text := range c.URL {
-		key := "mqtt.url"
+		key := at.config + "url"
 		if len(c.URL) > 1 {
-			key = fmt.Sprintf("mqtt.url[%d]", i)
+			key = fmt.Sprintf("%surl[%d]", at.config, i)
 		}
-		u, err := brokerURL(text)
+		u, err := brokerURL(text, at)
 		if err != nil {
 			bad(key, "%w", err)
 			continue
@@ -122,59 +148,70 @@ func check(c Config, p PublishConfig) (settings, error) {
 	case "5":
 		s.protocol = 5
 	}
-	if c.Password != "" && c.Username == "" && s.protocol != 5 {
-		bad("mqtt.username", "a password without a user name is not allowed before MQTT 5 (mqtt.protocol)")
+	if c.Password != "" && c.PasswordFile != "" {
+		errs = append(errs, config.Relation(at.config+"password_file", at.config+"password", "there is a password already; leave one of the two out"))
+	}
+	if _, err := parseRate(c.Rate); err != nil {
+		bad(at.config+"rate", "%q %w", c.Rate, err)
+	}
+	if c.Password+config.Secret(c.PasswordFile) != "" && c.Username == "" && s.protocol != 5 {
+		bad(at.config+"username", "a password without a user name is not allowed before MQTT 5 (%sprotocol)", at.config)
 	}
 	if len(c.ClientID) > 65535 {
-		bad("mqtt.client_id", "is longer than 65535 bytes")
+		bad(at.config+"client_id", "is longer than 65535 bytes")
 	}
 	var err error
-	if s.tls, err = c.TLS.build(secure); err != nil {
+	if s.tls, err = c.TLS.build(secure, at.config+"tls."); err != nil {
 		errs = append(errs, err)
 	}
 
 	if err := topic.Check(p.BaseTopic); err != nil {
-		bad("publish.base_topic", "%w", err)
+		bad(at.publish+"base_topic", "%w", err)
 	} else {
 		if s.template, err = topic.Parse(p.EventTopic, p.BaseTopic); err != nil {
-			bad("publish.event_topic", "%w", err)
+			bad(at.publish+"event_topic", "%w", err)
 		} else if _, fixed := s.template.Literal(); fixed {
-			bad("publish.event_topic", "%q has no {event}: every event would go to one topic", p.EventTopic)
+			bad(at.publish+"event_topic", "%q has no {event}: every event would go to one topic", p.EventTopic)
 		} else if place := event.OwnPlace(p.BaseTopic, s.template.Sample(), event.OwnSource); place != "" {
-			bad("publish.event_topic", "%q: topics below %s are the program's own", p.EventTopic, place)
+			bad(at.publish+"event_topic", "%q: topics below %s are the program's own", p.EventTopic, place)
 		}
 		if s.stateTemplate, err = topic.ParseState(p.StateTopic, p.BaseTopic); err != nil {
-			bad("publish.state_topic", "%w", err)
+			bad(at.publish+"state_topic", "%w", err)
 		} else if place := event.OwnPlace(p.BaseTopic, s.stateTemplate.Sample(), event.OwnLevels...); place != "" {
-			bad("publish.state_topic", "%q: topics below %s are the program's own", p.StateTopic, place)
+			bad(at.publish+"state_topic", "%q: topics below %s are the program's own", p.StateTopic, place)
 		}
 		if c.Will.Enabled {
 			t, err := topic.Parse(c.Will.Topic, p.BaseTopic)
 			literal, fixed := t.Literal()
 			switch {
 			case err != nil:
-				bad("mqtt.will.topic", "%w", err)
+				bad(at.config+"will.topic", "%w", err)
 			case !fixed:
-				bad("mqtt.will.topic", "%q may hold {base} only", c.Will.Topic)
+				bad(at.config+"will.topic", "%q may hold {base} only", c.Will.Topic)
 			default:
 				s.willTopic = literal
 			}
 		}
 	}
+	if p.Payload != "" {
+		if s.payload, err = template.Parse(p.Payload); err != nil {
+			bad(at.publish+"payload", "%w", err)
+		}
+	}
 	if p.TimestampField == "" || p.TimestampField == "_event" {
-		bad("publish.timestamp_field", "%q cannot name the time", p.TimestampField)
+		bad(at.publish+"timestamp_field", "%q cannot name the time", p.TimestampField)
 	}
 	if p.IDField == "_event" || p.IDField != "" && p.IDField == p.TimestampField {
-		bad("publish.id_field", "%q is taken already", p.IDField)
+		bad(at.publish+"id_field", "%q is taken already", p.IDField)
 	}
 	if field := p.SourceField; field == "_event" || field != "" && (field == p.TimestampField || field == p.IDField) {
-		bad("publish.source_field", "%q is taken already", field)
+		bad(at.publish+"source_field", "%q is taken already", field)
 	}
 	return s, errors.Join(errs...)
 }
 
 // brokerURL reads a broker's URL and adds the port that goes without saying.
-func brokerURL(text string) (*url.URL, error) {
+func brokerURL(text string, at keys) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
 		// The error would repeat the URL, password included.
@@ -197,7 +234,7 @@ func brokerURL(text string) (*url.URL, error) {
 	case !portExists(u.Port()):
 		return nil, fmt.Errorf("%q names port %s; there are 1 to 65535", u.Redacted(), u.Port())
 	case u.User != nil:
-		return nil, fmt.Errorf("%q holds a user; set mqtt.username and mqtt.password instead, which are never printed", u.Redacted())
+		return nil, fmt.Errorf("%q holds a user; set %[2]susername and %[2]spassword instead, which are never printed", u.Redacted(), at.config)
 	case (u.Scheme == "mqtt" || u.Scheme == "mqtts") && strings.Trim(u.Path, "/") != "":
 		return nil, fmt.Errorf("%q has a path, which only ws:// and wss:// can have", u.Redacted())
 	}
@@ -218,11 +255,11 @@ func portExists(port string) bool {
 
 var tlsVersions = map[string]uint16{"": 0, "1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 
-// build reads the files. Its error holds every KeyError.
-func (t TLSConfig) build(secure bool) (*tls.Config, error) {
+// build reads the files. Its keys begin with at. Its error holds every KeyError.
+func (t TLSConfig) build(secure bool, at string) (*tls.Config, error) {
 	var errs []error
 	bad := func(key, format string, args ...any) {
-		errs = append(errs, config.Errorf("mqtt.tls."+key, format, args...))
+		errs = append(errs, config.Errorf(at+key, format, args...))
 	}
 	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.Insecure} //nolint:gosec // asked for by the key "insecure"
 	c.MinVersion, c.MaxVersion = tlsVersions[t.MinVersion], tlsVersions[t.MaxVersion]
@@ -246,9 +283,18 @@ func (t TLSConfig) build(secure bool) (*tls.Config, error) {
 			bad("ca", "%s holds no certificate in PEM form", t.CA)
 		}
 	}
+	c.NextProtos = t.ALPN
+	if pins, err := parsePins(t.Pin); err != nil {
+		bad("pin", "%w", err)
+	} else if len(pins) > 0 {
+		pinned(c, pins)
+		if t.Insecure {
+			errs = append(errs, config.Relation(at+"insecure", at+"pin", "checks nothing, and pin checks the certificate; leave one of the two out"))
+		}
+	}
 	switch {
 	case (t.Cert == "") != (t.Key == ""):
-		errs = append(errs, config.Relation("mqtt.tls.key", "mqtt.tls.cert", "cert and key must be given together"))
+		errs = append(errs, config.Relation(at+"key", at+"cert", "cert and key must be given together"))
 	case t.Cert != "":
 		pair, err := file.KeyPair(t.Cert, t.Key)
 		if err != nil {

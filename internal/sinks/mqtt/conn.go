@@ -119,7 +119,7 @@ func (c *conn) next() error {
 		c.excess = length
 		return c.tellSkipped()
 	case length > most:
-		return fmt.Errorf("the broker sent a packet of type %d that is longer than the %d bytes which a publisher can expect", kind, most)
+		return fmt.Errorf("the broker announced a packet of type %d with %d bytes, which is longer than the %d bytes that a publisher can expect", kind, length, most)
 	case kind == pingresp:
 		select {
 		case c.pongs <- struct{}{}:

@@ -239,3 +239,20 @@ func (s *shelf) tidy() {
 		_ = s.book.save() // the next one may work; too much in it does no harm
 	}
 }
+
+// openLedger reads what brokers keep for the sink, from its file. The error is
+// format.ErrNewer.
+func (s *Sink) openLedger() (*ledger, error) {
+	path := ""
+	if s.opt.StateDir != "" {
+		path = ledgerPath(s.opt.StateDir, s.opt.Name)
+	}
+	l, err := openLedger(path)
+	if errors.Is(err, format.ErrNewer) {
+		return nil, err
+	}
+	if err != nil {
+		s.opt.Log.Error().Err(err).Msg("mqtt: which topics are retained at the broker is not known any more; what is no longer configured may stay there")
+	}
+	return l, nil
+}

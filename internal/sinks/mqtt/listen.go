@@ -41,7 +41,10 @@ func Listen(ctx context.Context, c Config, p PublishConfig, clientID, filter str
 
 func (s *Sink) listen(ctx context.Context, filter string, use func(sinks.Incoming)) (<-chan struct{}, func(), error) {
 	broker := s.brokers[s.next]
-	o := s.clientOptions(broker)
+	o, err := s.clientOptions(broker)
+	if err != nil {
+		return nil, nil, err
+	}
 	o.SetClientID(o.ClientID + "-" + strings.ToLower(rand.Text()[:6])) // others listen at the same time
 	live, end := context.WithCancel(context.WithoutCancel(ctx))
 	o.SetConnectionLostHandler(func(paho.Client, error) { end() })
@@ -55,7 +58,7 @@ func (s *Sink) listen(ctx context.Context, filter string, use func(sinks.Incomin
 	client, conn, err := connect(ctx, o, s.opt.Config.Timeout, func(string, int) {}) // what is too large is left out
 	if err != nil {
 		end()
-		return nil, nil, errors.New(explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss"))
+		return nil, nil, errors.New(s.explain(err, broker))
 	}
 	conn.most.Store(maxHeard)
 	conn.subscribed.Store(true)

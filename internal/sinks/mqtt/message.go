@@ -28,12 +28,15 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	if e.Route.QoS != nil {
 		m.qos = *e.Route.QoS
 	}
+	s.opt.Config.cap(&m)
 	if e.Route.Raw {
 		if m.payload, err = event.Raw(e.Payload); err != nil {
 			return m, err
 		}
-	} else {
-		m.payload = s.addFields(p, e)
+	} else if m.payload = s.addFields(p, e); p.payload != nil {
+		if m.payload, err = s.render(p, e, m.payload); err != nil {
+			return m, err
+		}
 	}
 	m.topic, err = p.topicOf(e)
 	switch {
@@ -41,9 +44,23 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 	case s.heard(m.topic):
 		err = errOwn
 	case (e.Route.Outside || e.Route.Topic == "" && !p.apart) && s.reserved(p.BaseTopic, m.topic, event.OwnSource):
-		err = fmt.Errorf("%w, and no event may choose it; change publish.event_topic, or the topic of the rule", errOwnTopic)
+		err = fmt.Errorf("%w, and no event may choose it; change %sevent_topic, or the topic of the rule", errOwnTopic, p.keys.publish)
 	}
 	return m, err
+}
+
+// maxRendered bounds what a template makes of an event, in bytes.
+const maxRendered = 64 << 20
+
+// render makes an event's payload with the template of the configuration.
+func (s *Sink) render(p *publishing, e *journal.Entry, payload []byte) ([]byte, error) {
+	whole := *e
+	whole.Payload = payload
+	text, fits := p.payload.Append(nil, &whole, s.opt.ID(e.Seq), maxRendered)
+	if !fits {
+		return nil, fmt.Errorf("%spayload makes more than %d bytes of it", p.keys.publish, maxRendered)
+	}
+	return text, nil
 }
 
 // addFields returns an event's payload with its source and its id, as far as they
@@ -68,7 +85,9 @@ func (s *Sink) Route(e *journal.Entry) (name string, qos byte, retain bool) {
 	if e.Route.QoS != nil {
 		qos = *e.Route.QoS
 	}
-	return name, qos, retain
+	m := message{qos: qos, retain: retain}
+	s.opt.Config.cap(&m)
+	return name, m.qos, m.retain
 }
 
 func (p *publishing) topicOf(e *journal.Entry) (string, error) {

@@ -15,12 +15,12 @@ import (
 	"time"
 
 	"event2mqtt/internal/event"
-	"event2mqtt/internal/format"
 	"event2mqtt/internal/health"
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/refused"
 	"event2mqtt/internal/retry"
 	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/template"
 	"event2mqtt/internal/topic"
 )
 
@@ -32,6 +32,7 @@ type Sink struct {
 	}
 	settings
 	publish atomic.Pointer[publishing]
+	pace    *pace
 	dial    func(ctx context.Context) (link, error)
 	talking atomic.Pointer[link]   // on which Say may publish: a connection in no doubt
 	outbox  atomic.Pointer[outbox] // of the connection; nil without one
@@ -99,23 +100,28 @@ type ticket interface {
 
 // New makes a sink. The error is that of Check.
 func New(o Options, d sinks.Deps) (*Sink, error) {
-	settings, err := check(o.Config, o.Publish)
+	settings, err := o.check()
 	if err != nil {
 		return nil, err
 	}
 	if o.Calm == 0 {
 		o.Calm = 2 * time.Second
 	}
+	if o.Repeat == 0 {
+		o.Repeat = time.Minute
+	}
 	if o.Config.ClientID == "" {
 		o.Config.ClientID = d.ClientID
 	}
+	o.Config.limit()
 	s := &Sink{
+		pace:     newPace(&o.Config.Connection),
 		settings: settings, states: refusedStates{}, unfitTold: map[string]string{}, adjusted: make(chan struct{}, 1),
 		back: newComeback(len(settings.brokers), o.Pause), health: health.Lacking("connecting"),
 	}
 	s.opt.Options, s.opt.Deps = o, d
 	s.hearing.changed = make(chan struct{}, 1)
-	s.publish.Store(newPublishing(o.Publish, settings))
+	s.publish.Store(newPublishing(o, settings))
 	s.dial = s.dialNetwork
 	if len(settings.brokers) == 0 {
 		s.dial = s.dialBundled
@@ -127,20 +133,27 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 type publishing struct {
 	PublishConfig
 	template, stateTemplate topic.Template
+	payload                 template.Template
+	keys                    keys
 	// apart is set if no event's topic can be one of the program's own.
 	apart bool
 }
 
-func newPublishing(p PublishConfig, s settings) *publishing {
-	return &publishing{p, s.template, s.stateTemplate, strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
+// keys are those of the options, as they are now.
+func (s *Sink) keys() keys { return s.publish.Load().keys }
+
+func newPublishing(o Options, s settings) *publishing {
+	p := o.Publish
+	return &publishing{p, s.template, s.stateTemplate, s.payload, o.keys(), strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
 }
 
 // Adjust implements sinks.Adjuster: what messages look like, from the next on.
 func (s *Sink) Adjust(o sinks.Options) error {
-	p := o.(*Options).Publish
-	fresh, err := check(s.opt.Config, p)
+	next := o.(interface{ all() Options }).all()
+	next.Config = s.opt.Config
+	fresh, err := next.check()
 	if err == nil {
-		s.publish.Store(newPublishing(p, fresh))
+		s.publish.Store(newPublishing(next, fresh))
 		select {
 		case s.adjusted <- struct{}{}:
 		default:
@@ -202,27 +215,15 @@ func (s *Sink) Run(ctx context.Context, in *journal.Cursor, states *event.States
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, errBackToFirst) {
+			s.next = 0
+			s.opt.Log.Info().Msgf("mqtt: %s, %s; going back to it", s.brokers[0].Redacted(), err)
+			continue
+		}
 		if !retry.Sleep(ctx, s.report(err, time.Since(started))) {
 			return nil
 		}
 	}
-}
-
-// openLedger reads what brokers keep for the sink, from its file. The error is
-// format.ErrNewer.
-func (s *Sink) openLedger() (*ledger, error) {
-	path := ""
-	if s.opt.StateDir != "" {
-		path = ledgerPath(s.opt.StateDir, s.opt.Name)
-	}
-	l, err := openLedger(path)
-	if errors.Is(err, format.ErrNewer) {
-		return nil, err
-	}
-	if err != nil {
-		s.opt.Log.Error().Err(err).Msg("mqtt: which topics are retained at the broker is not known any more; what is no longer configured may stay there")
-	}
-	return l, nil
 }
 
 // session is the life of one connection.
@@ -233,7 +234,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 	}
 	defer l.close()
 	defer s.outbox.Store(nil)
-	l = deafLink{l, s.heard}
+	l = deafLink{l, s}
 	if !s.doubt.careful() { // before a command can come that wants an answer
 		s.talking.Store(&l)
 		defer s.talking.Store(nil)
@@ -247,14 +248,15 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 	} else {
 		err = s.online(ctx, l, in, watch, &f)
 	}
-	if ctx.Err() == nil && len(s.brokers) > 0 && !s.blameless(err) {
+	leaves := ctx.Err() != nil || errors.Is(err, errBackToFirst)
+	if !leaves && len(s.brokers) > 0 && !s.blameless(err) {
 		closed := !errors.Is(err, errNoAck) && lost(l)
 		if closed && !errors.Is(err, errNothingTaken) && !errors.Is(err, errNotKept) {
 			err = l.err() // what was on its way may have failed with another
 		}
 		s.doubt.ended(&f, closed)
 	}
-	if ctx.Err() != nil {
+	if leaves {
 		// Going for good: tell so, since a proper DISCONNECT keeps the broker
 		// from sending the will.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -270,13 +272,11 @@ func (s *Sink) online(ctx context.Context, l link, in *journal.Cursor, watch *ev
 	// What was read and not acknowledged on the last connection comes first.
 	in.Rewind()
 	o := s.newOutbox(watch)
-	f.birth = s.announces()
-	if err := s.announce(ctx, l, o.birth()); err != nil {
-		return err
+	up := sync.OnceFunc(s.connected)
+	if !s.announces() {
+		up()
 	}
-	f.birth = f.birth && s.opt.Config.Will.QoS == 0 // nobody has acknowledged it
-	s.connected()
-	return s.pump(ctx, l, in, o, f)
+	return s.pump(ctx, l, in, o, f, up)
 }
 
 // closeTimeout bounds the end of a connection to a broker that does not answer.
@@ -289,7 +289,7 @@ func (s *Sink) announce(ctx context.Context, l link, payload string) error {
 	}
 	err := s.wait(ctx, l, l.publish(ctx, s.presence(payload)), thing{kind: aBirth})
 	if errors.Is(err, sinks.ErrNeverTaken) {
-		s.withoutBirth(err)
+		s.refuseBirth(err.Error())
 		return nil
 	}
 	return err
@@ -302,11 +302,17 @@ func (s *Sink) presence(payload string) message {
 }
 
 // announces reports whether the broker is told that the bridge is there.
-func (s *Sink) announces() bool { return s.opt.Config.Will.Enabled && !s.will.birthRefused }
+func (s *Sink) announces() bool { return s.opt.Config.Will.Enabled && !s.will.birthRefused.Load() }
 
 // wait waits for the acknowledgement of a thing. A connection on which answers
 // stay out is a dead one, but not while bytes go out.
 func (s *Sink) wait(ctx context.Context, l link, t ticket, what thing) error {
+	return s.waitUnless(ctx, l, t, what, func() bool { return false })
+}
+
+// waitUnless is wait, but that bytes that go out do not count once the thing was
+// overtaken: a broker that acknowledges what is later will not acknowledge it.
+func (s *Sink) waitUnless(ctx context.Context, l link, t ticket, what thing, overtaken func() bool) error {
 	select {
 	case <-t.Done():
 		return s.judge(what, t)
@@ -324,7 +330,7 @@ func (s *Sink) wait(ctx context.Context, l link, t ticket, what thing) error {
 		case <-ctx.Done():
 			return unanswered(t, ctx.Err())
 		case <-timer.C:
-			if left := patience - time.Since(l.moved()); left > 0 {
+			if left := patience - time.Since(l.moved()); left > 0 && !overtaken() {
 				timer.Reset(left)
 				continue
 			}
@@ -354,7 +360,9 @@ type sent struct {
 	event *journal.Entry
 }
 
-// pump moves events and states until parent ends or the link fails. All its
+// pump moves events and states until parent ends, the first broker of a list is
+// there again, which is as if parent had ended, or the link fails; it calls up
+// whenever the broker has acknowledged something. All its
 // goroutines end with it: this one reads and publishes, one awaits the
 // acknowledgements in order, one looks after the states, one after the
 // subscriptions, one after the link.
@@ -363,7 +371,9 @@ type sent struct {
 // brought up to date before that.
 //
 // What was on the way when the link failed is noted in f.
-func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbox, f *flight) error {
+func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbox, f *flight, up func()) error {
+	parent, leave := context.WithCancelCause(parent)
+	defer leave(nil)
 	ctx, fail := context.WithCancelCause(context.WithoutCancel(parent))
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
@@ -384,6 +394,8 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 				if m.qos > 0 { // else nobody has acknowledged it
 					s.took(m.messageKind)
 				}
+				up()
+				o.turns.eventDone()
 				<-slots
 			case <-ctx.Done():
 				return
@@ -393,11 +405,16 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 	flushed := make(chan struct{})
 	wg.Go(func() {
 		defer close(flushed)
-		if err := s.sendStates(ctx, parent.Done(), l, o, f); err != nil {
+		if err := s.sendStates(ctx, parent.Done(), l, o, f, up); err != nil {
 			fail(err)
 		}
 	})
 	wg.Go(func() { fail(s.keepSubscribed(ctx, l)) })
+	wg.Go(func() {
+		if s.awaitFirst(ctx) {
+			leave(errBackToFirst)
+		}
+	})
 	wg.Go(func() {
 		select {
 		case <-l.down():
@@ -405,7 +422,7 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 		case <-ctx.Done():
 		}
 	})
-	err := s.publishEvents(reading, l, in, window, slots, f)
+	err := s.publishEvents(reading, l, in, o.turns, window, slots, f)
 	if parent.Err() != nil || errors.Is(err, errNotKept) {
 		last, cancel := context.WithTimeout(ctx, closeTimeout)
 		_ = fill(last, slots)
@@ -421,6 +438,9 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 	wg.Wait()
 	if f.event == 0 {
 		f.event = s.ackAnswered(in, window)
+	}
+	if context.Cause(parent) == errBackToFirst {
+		return errBackToFirst
 	}
 	return context.Cause(ctx)
 }
@@ -446,22 +466,38 @@ func (s *Sink) ackAnswered(in *journal.Cursor, window <-chan sent) uint64 {
 	}
 }
 
-func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, window chan<- sent, slots chan struct{}, f *flight) error {
+func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, turn *turns, window chan<- sent, slots chan struct{}, f *flight) error {
 	buf := make([]journal.Entry, 0, 64)
+	letIn := sync.OnceFunc(turn.letIn)
 	for {
-		entries, err := in.Next(ctx, buf)
+		entries, err := in.Next(ended, buf) // what is at hand
+		if errors.Is(err, context.Canceled) {
+			letIn()
+			entries, err = in.Next(ctx, buf)
+		}
 		if err != nil {
 			return err
 		}
 		for i := range entries {
 			select {
 			case slots <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
+			default:
+				letIn()
+				select {
+				case slots <- struct{}{}:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
 			}
+			if err := s.pace.wait(ctx, letIn); err != nil {
+				<-slots
+				return err
+			}
+			turn.eventOut()
 			m, err := s.publishEvent(ctx, l, &entries[i])
 			if err != nil {
-				<-slots // nothing of it is on the way
+				turn.eventDone() // nothing of it is on the way
+				<-slots
 				return err
 			}
 			f.sentTo = m.seq
@@ -470,6 +506,13 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, wi
 		clear(entries)
 	}
 }
+
+// ended is a context that has ended: who waits with it does not wait.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // publishEvent hands one event over. One that can never be published is
 // skipped; the error says that it could not be kept, and so is not skipped.

@@ -249,9 +249,13 @@ func TestOnlyWhatIsAcknowledgedCounts(t *testing.T) {
 				if wire.DecodePublish(&p, wire.V311, header, body, "") != nil {
 					return
 				}
-				if n := got.Add(1); n <= 1+3 { // the birth message and three events
+				n := got.Load()
+				if !p.Retain { // it is no birth message
+					n = got.Add(1)
+				}
+				if p.Retain || n <= 3 {
 					_, _ = nc.Write(wire.AppendAck(nil, wire.V311, wire.PUBACK, wire.Ack{PacketID: p.PacketID}))
-				} else if n == 1+10 {
+				} else if n == 10 {
 					return
 				}
 			}

@@ -72,7 +72,7 @@ func (s *Sink) willIsRefused(ctx context.Context) bool {
 	}
 	if s.will.refused = closed(err); s.will.refused {
 		w := s.opt.Config.Will
-		s.opt.Log.Error().Msgf("mqtt: the broker closes the connection if it is given a last will (topic %s, QoS %d, retained: %t); going on without. Others will not see when this program dies; change mqtt.will.qos, mqtt.will.retain or mqtt.will.topic", s.willTopic, w.QoS, w.Retain)
+		s.opt.Log.Error().Msgf("mqtt: the broker closes the connection if it is given a last will (topic %s, QoS %d, retained: %t); going on without. Others will not see when this program dies; change %[4]swill.qos, %[4]swill.retain or %[4]swill.topic", s.willTopic, w.QoS, w.Retain, s.keys().config)
 	}
 	return s.will.refused
 }
@@ -82,7 +82,10 @@ func (s *Sink) dialOne(ctx context.Context, will bool) (link, error) {
 	if s.protocol == 5 {
 		return s.dialFive(ctx, will)
 	}
-	o := s.clientOptions(s.brokers[s.next])
+	o, err := s.clientOptions(s.brokers[s.next])
+	if err != nil {
+		return nil, err
+	}
 	if w := s.opt.Config.Will; will {
 		o.SetWill(s.willTopic, w.Offline, byte(w.QoS), w.Retain)
 	}
@@ -90,7 +93,6 @@ func (s *Sink) dialOne(ctx context.Context, will bool) (link, error) {
 	o.SetConnectionLostHandler(func(_ paho.Client, err error) { l.end(err) })
 	l.mail = mailbox{queue: make(chan sinks.Incoming, incomingQueue), tooFast: s.tooFast}
 	o.SetDefaultPublishHandler(l.mail.arrived)
-	var err error
 	if l.client, l.conn, err = connect(ctx, o, s.opt.Config.Timeout, s.tooLarge); err != nil {
 		return nil, err
 	}
@@ -173,13 +175,17 @@ func openWebSocket(ctx context.Context, broker *url.URL, o paho.ClientOptions) (
 	}
 }
 
-func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
+func (s *Sink) clientOptions(broker *url.URL) (*paho.ClientOptions, error) {
 	c := s.opt.Config
+	password, err := s.password()
+	if err != nil {
+		return nil, err
+	}
 	o := paho.NewClientOptions()
 	o.AddBroker(broker.String())
 	o.SetClientID(c.ClientID)
 	o.SetUsername(c.Username)
-	o.SetPassword(string(c.Password))
+	o.SetPassword(password)
 	o.SetProtocolVersion(min(s.protocol, 4)) // else it falls back to 3.1 by itself; 5 is not paho's
 	o.SetCleanSession(true)
 	o.SetAutoReconnect(false)
@@ -202,7 +208,7 @@ func (s *Sink) clientOptions(broker *url.URL) *paho.ClientOptions {
 		}
 		o.SetHTTPHeaders(h)
 	}
-	return o
+	return o, nil
 }
 
 // probe tries a broker out: it connects, publishes a message and waits until it
@@ -211,11 +217,14 @@ func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 	if s.protocol == 5 {
 		return s.probeFive(ctx, broker)
 	}
-	o := s.clientOptions(broker)
+	o, err := s.clientOptions(broker)
+	if err != nil {
+		return err
+	}
 	o.SetClientID(o.ClientID + "-check")                                             // the bridge that runs keeps its connection
 	client, conn, err := connect(ctx, o, s.opt.Config.Timeout, func(string, int) {}) // that of others is not what is waited for
 	if err != nil {
-		return errors.New(explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss"))
+		return errors.New(s.explain(err, broker))
 	}
 	defer client.Disconnect(100)
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
@@ -230,7 +239,8 @@ func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 			}
 		}
 	})
-	for what, t := range map[string]ticket{"subscribe to": subscribed, "publish to": client.Publish(name, 1, false, text)} {
+	qos := byte(min(1, s.opt.Config.MaxQoS))
+	for what, t := range map[string]ticket{"subscribe to": subscribed, "publish to": client.Publish(name, qos, false, text)} {
 		select {
 		case <-t.Done():
 			if err := t.Error(); err != nil {
@@ -333,12 +343,13 @@ func (l *networkLink) close() {
 
 // explain says in words why a connection failed, and what to look at. secure
 // is whether it was one with TLS.
-func explain(err error, secure bool) string {
+func (k keys) explain(err error, secure bool) string {
 	var (
 		authority x509.UnknownAuthorityError
 		hostname  x509.HostnameError
 		invalid   x509.CertificateInvalidError
 		record    tls.RecordHeaderError
+		pin       *pinError
 		dns       *net.DNSError
 		netErr    net.Error
 	)
@@ -347,24 +358,26 @@ func explain(err error, secure bool) string {
 		return "the connection ended"
 	case errors.Is(err, errNothingTaken):
 		return err.Error()
-	case explainFive(err) != "":
-		return explainFive(err)
+	case k.explainFive(err) != "":
+		return k.explainFive(err)
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
-		return "the broker refused the login: wrong user name or password (mqtt.username, mqtt.password)"
+		return fmt.Sprintf("the broker refused the login: wrong user name or password (%[1]susername, %[1]spassword)", k.config)
 	case errors.Is(err, packets.ErrorRefusedNotAuthorised):
-		return "the broker refused the login: not authorized; some brokers say so of a wrong password too (mqtt.username, mqtt.password, mqtt.client_id)"
+		return fmt.Sprintf("the broker refused the login: not authorized; some brokers say so of a wrong password too (%[1]susername, %[1]spassword, %[1]sclient_id)", k.config)
 	case errors.Is(err, packets.ErrorRefusedIDRejected):
-		return "the broker refused the client id (mqtt.client_id)"
+		return fmt.Sprintf("the broker refused the client id (%[1]sclient_id)", k.config)
 	case errors.Is(err, packets.ErrorRefusedBadProtocolVersion):
-		return "the broker does not speak this version of MQTT (mqtt.protocol)"
+		return fmt.Sprintf("the broker does not speak this version of MQTT (%[1]sprotocol)", k.config)
 	case errors.Is(err, packets.ErrorRefusedServerUnavailable):
 		return "the broker says that it is unavailable"
+	case errors.As(err, &pin):
+		return fmt.Sprintf("the broker's certificate is none of those of %stls.pin: it has the fingerprint sha256:%x; if the broker has a new certificate, write that", k.config, pin.got)
 	case errors.As(err, &authority):
-		return fmt.Sprintf("the broker's certificate is signed by an authority that is not trusted here (%v); put that authority's certificate into mqtt.tls.ca", authority)
+		return fmt.Sprintf("the broker's certificate is signed by an authority that is not trusted here (%v); put that authority's certificate into %[2]stls.ca", authority, k.config)
 	case errors.As(err, &hostname) && namesNothing(hostname.Certificate):
 		return fmt.Sprintf("the broker's certificate has no subjectAltName, only the common name %q, which no longer counts; have a new one issued that names %q there", hostname.Certificate.Subject.CommonName, hostname.Host)
 	case errors.As(err, &hostname):
-		return fmt.Sprintf("the broker's certificate is for another name (%v); correct mqtt.url or set mqtt.tls.server_name", hostname)
+		return fmt.Sprintf("the broker's certificate is for another name (%v); correct %[2]surl or set %[2]stls.server_name", hostname, k.config)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return fmt.Sprintf("the broker's certificate has expired or is not valid yet (%v); is this machine's clock right?", invalid)
 	case errors.As(err, &invalid):
@@ -373,7 +386,7 @@ func explain(err error, secure bool) string {
 		return "the broker does not speak TLS on this port; is it mqtt:// instead of mqtts://?"
 	case strings.Contains(err.Error(), "remote error: tls: "):
 		_, alert, _ := strings.Cut(err.Error(), "remote error: tls: ")
-		return fmt.Sprintf("the broker refused the TLS connection (%s); does it want a client certificate (mqtt.tls.cert) or another version (mqtt.tls.min_version)?", alert)
+		return fmt.Sprintf("the broker refused the TLS connection (%s); does it want a client certificate (%[2]stls.cert) or another version (%[2]stls.min_version)?", alert, k.config)
 	case errors.As(err, &dns):
 		return fmt.Sprintf("the name %q is not known (%s)", dns.Name, dns.Err)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -381,15 +394,22 @@ func explain(err error, secure bool) string {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "the host cannot be reached; is the network up?"
 	case closed(err) && secure:
-		return "the broker closed the connection; if this port is one without TLS, write mqtt:// instead of mqtts:// (or another client uses the same mqtt.client_id)"
+		return fmt.Sprintf("the broker closed the connection; if this port is one without TLS, write mqtt:// instead of mqtts:// (or another client uses the same %[1]sclient_id)", k.config)
 	case closed(err):
-		return "the broker closed the connection (it was stopped, does not take this protocol on this port, or another client uses the same mqtt.client_id)"
+		return fmt.Sprintf("the broker closed the connection (it was stopped, does not take this protocol on this port, or another client uses the same %[1]sclient_id)", k.config)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return "the broker does not answer (time-out)"
+	case strings.HasPrefix(err.Error(), "connection lost before "): // paho's, which has no type for it
+		return "the broker took a message and closed the connection without acknowledging it (a cluster that is choosing a leader does)"
 	case strings.Contains(err.Error(), "bad handshake"):
-		return "the server there refused the websocket; is the path in mqtt.url right?"
+		return fmt.Sprintf("the server there refused the websocket; is the path in %[1]surl right?", k.config)
 	}
 	return err.Error()
+}
+
+// explain says in words why a connection to a broker failed.
+func (s *Sink) explain(err error, broker *url.URL) string {
+	return s.keys().explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss")
 }
 
 // namesNothing reports whether a certificate is for no name or address at all:

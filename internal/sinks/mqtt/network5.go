@@ -42,7 +42,7 @@ func (s *Sink) sayOnce(broker *url.URL, text string) {
 	s.terms.told[key] = true
 	s.terms.mu.Unlock()
 	if first {
-		s.opt.Log.Warn().Msgf("mqtt: %s", key)
+		s.opt.Log.Warn().Msgf("mqtt: %s", s.keys().of(key))
 	}
 }
 
@@ -68,7 +68,7 @@ func (s *Sink) dialFive(ctx context.Context, will bool) (link, error) {
 			return nil, err
 		}
 	}
-	return nil, errors.New("the broker does not take the last will, whatever its QoS is and whether it is retained (mqtt.will)")
+	return nil, errors.New("the broker does not take the last will, whatever its QoS is and whether it is retained (" + s.keys().config + "will)")
 }
 
 // easeWill reports whether the will can be made such as a broker wants it that
@@ -107,7 +107,10 @@ func (s *Sink) willOf(broker int) *wire.Will {
 func (s *Sink) dialFiveOnce(ctx context.Context, will bool) (*fiveLink, error) {
 	l := &fiveLink{sink: s, broker: s.brokers[s.next]}
 	l.mail = mailbox{queue: make(chan sinks.Incoming, incomingQueue), tooFast: s.tooFast}
-	o := s.fiveOptions()
+	o, err := s.fiveOptions()
+	if err != nil {
+		return nil, err
+	}
 	o.Skipped, o.Message = s.tooLarge, func(p *wire.Publish) {
 		select {
 		case l.mail.queue <- sinks.Incoming{Topic: p.Topic, Payload: bytes.Clone(p.Payload), Retained: p.Retain, Received: time.Now()}:
@@ -118,7 +121,6 @@ func (s *Sink) dialFiveOnce(ctx context.Context, will bool) (*fiveLink, error) {
 	if will {
 		o.Will = s.willOf(s.next)
 	}
-	var err error
 	if l.client, err = s.connectFive(ctx, l.broker, o); err != nil {
 		return nil, err
 	}
@@ -130,18 +132,26 @@ func (s *Sink) dialFiveOnce(ctx context.Context, will bool) (*fiveLink, error) {
 }
 
 // fiveOptions are those of a connection, without what is heard on it.
-func (s *Sink) fiveOptions() mqttclient.Options {
+func (s *Sink) fiveOptions() (mqttclient.Options, error) {
 	c := s.opt.Config
+	password, err := s.password()
+	if err != nil {
+		return mqttclient.Options{}, err
+	}
 	return mqttclient.Options{
-		Version: wire.V5, ClientID: c.ClientID, Username: c.Username, HasUser: c.Username != "", Password: []byte(c.Password), HasPassword: c.Password != "",
+		Version: wire.V5, ClientID: c.ClientID, Username: c.Username, HasUser: c.Username != "", Password: []byte(password), HasPassword: password != "",
 		KeepAlive: c.KeepAlive, Timeout: c.Timeout, PingTimeout: s.doubt.longest(c.Timeout), // a ping waits behind what is being sent
 		Window: c.InFlight + stateWindow + 8, MaxIncoming: maxIncoming,
-	}
+	}, nil
 }
 
 // connectFive opens a connection and has the broker accept it.
 func (s *Sink) connectFive(ctx context.Context, broker *url.URL, o mqttclient.Options) (*mqttclient.Client, error) {
-	conn, err := open(ctx, broker, *s.clientOptions(broker))
+	how, err := s.clientOptions(broker)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := open(ctx, broker, *how)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +174,11 @@ func (l *fiveLink) publish(ctx context.Context, m message) ticket {
 	}
 	var room [256]byte
 	l.describe(&p, m.entry, room[:0])
-	if most := l.limits.MaximumPacket; most > 0 && uint64(wire.PublishSize(wire.V5, &p)) > uint64(most) {
+	most := uint64(l.limits.MaximumPacket)
+	if own := uint64(l.sink.opt.Config.MaxPacket); own > 0 && (most == 0 || own < most) {
+		most = own
+	}
+	if most > 0 && uint64(wire.PublishSize(wire.V5, &p)) > most {
 		p.Properties = nil // it may just fit without
 	}
 	t, err := l.client.Publish(ctx, &p)
@@ -232,7 +246,11 @@ func (l *fiveLink) close() {
 
 // probeFive is probe with MQTT 5.
 func (s *Sink) probeFive(ctx context.Context, broker *url.URL) error {
-	o, back, text := s.fiveOptions(), make(chan struct{}, 1), strings.ToLower(rand.Text())
+	o, err := s.fiveOptions()
+	if err != nil {
+		return err
+	}
+	back, text := make(chan struct{}, 1), strings.ToLower(rand.Text())
 	o.ClientID += "-check" // the bridge that runs keeps its connection
 	o.Message = func(p *wire.Publish) {
 		if string(p.Payload) == text {
@@ -244,7 +262,7 @@ func (s *Sink) probeFive(ctx context.Context, broker *url.URL) error {
 	}
 	client, err := s.connectFive(ctx, broker, o)
 	if err != nil {
-		return errors.New(explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss"))
+		return errors.New(s.explain(err, broker))
 	}
 	defer client.Close(wire.Success, 100*time.Millisecond)
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
@@ -257,7 +275,7 @@ func (s *Sink) probeFive(ctx context.Context, broker *url.URL) error {
 	if err := client.Subscribe(ctx, name, 1); err != nil {
 		return fails("subscribe to", err)
 	}
-	t, err := client.Publish(ctx, &wire.Publish{Topic: name, QoS: min(1, client.Limits().MaximumQoS), Payload: []byte(text)})
+	t, err := client.Publish(ctx, &wire.Publish{Topic: name, QoS: min(1, client.Limits().MaximumQoS, byte(s.opt.Config.MaxQoS)), Payload: []byte(text)})
 	if err != nil {
 		return fails("publish to", err)
 	}
@@ -273,7 +291,7 @@ func (s *Sink) probeFive(ctx context.Context, broker *url.URL) error {
 	case <-back:
 		return nil
 	case <-client.Done():
-		return errors.New("connected, but " + explain(client.Err(), false))
+		return errors.New("connected, but " + s.explain(client.Err(), broker))
 	case <-ctx.Done():
 		return fmt.Errorf("connected, but a message published to %s did not come back; may this user publish there, and subscribe?", name)
 	}

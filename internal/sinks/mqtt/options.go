@@ -9,7 +9,8 @@ import (
 	"event2mqtt/internal/sinks"
 )
 
-// Options are those of the main sink, from the sections mqtt and publish.
+// Options are those of the main sink, from the sections mqtt and publish, or
+// those of another one, as Beside has it.
 type Options struct {
 	sinks.Common
 	Config  Config
@@ -20,13 +21,43 @@ type Options struct {
 	// Pause is the first pause after a failure; it doubles each time. Zero is
 	// that of retry.Loop.
 	Pause time.Duration
+	// Repeat is how long after a connect all that is retained is published once
+	// more. Zero is a minute.
+	Repeat time.Duration
+
+	beside *beside // nil for the main sink
+}
+
+// beside is what distinguishes a sink of the section sinks from the main one.
+type beside struct {
+	path   string // of its options, such as sinks[2]
+	states bool   // it gets states, too
+	base   string // the base topic of the main one, below which commands are
 }
 
 // Check implements sinks.Options. Keys begin with mqtt and publish.
 func (o *Options) Check() error {
-	_, err := check(o.Config, o.Publish)
+	_, err := o.check()
 	return errors.Join(err, o.CheckMatch())
 }
+
+// check makes settings of the options. Keys are relative to path.
+func (o *Options) check() (settings, error) {
+	if o.beside != nil {
+		return check(o.Config, o.Publish, keys{"", "publish."})
+	}
+	return check(o.Config, o.Publish, mainKeys)
+}
+
+// keys are those that messages name.
+func (o *Options) keys() keys {
+	if o.beside != nil {
+		return keys{o.beside.path + ".", o.beside.path + ".publish."}
+	}
+	return mainKeys
+}
+
+func (o *Options) all() Options { return *o }
 
 // Fingerprint implements sinks.Options: what PublishConfig says of single
 // messages changes in place.

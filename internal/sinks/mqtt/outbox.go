@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +22,7 @@ import (
 type outbox struct {
 	sink  *Sink
 	watch *event.StateWatch
+	turns *turns
 
 	mu     sync.Mutex
 	shelf  *shelf
@@ -31,8 +32,10 @@ type outbox struct {
 	never  map[string]uint64          // version of the state that is not to be published, by topic
 	queue  []string                   // topics that may be due, oldest change first
 	queued map[string]struct{}
-	again  time.Time // when to refresh although nothing has changed; zero is never
-	fresh  int       // bytes of what a refresh is about to list
+	again  time.Time        // when to refresh although nothing has changed; zero is never
+	repeat time.Time        // when to publish all once more; zero is never
+	gone   map[string]owner // what was cleared before repeat
+	fresh  int              // bytes of what a refresh is about to list
 	names  map[owned]named
 	// namedBy is what names were made with.
 	namedBy *publishing
@@ -40,6 +43,7 @@ type outbox struct {
 	woken chan struct{} // cap 1: again is another, which who publishes may not know
 
 	// Of the goroutine that publishes:
+	born    bool      // the birth was published
 	changed bool      // something is newer than the last refresh
 	rest    time.Time // no refresh before
 	hurry   bool      // the sink ends: what is due is sent at once, and nothing is looked at again
@@ -60,7 +64,10 @@ type stateMessage struct {
 }
 
 func (s *Sink) newOutbox(watch *event.StateWatch) *outbox {
-	o := &outbox{sink: s, watch: watch, shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, had: map[string]uint64{}, queued: map[string]struct{}{}, names: map[owned]named{}, woken: make(chan struct{}, 1)}
+	o := &outbox{sink: s, watch: watch, turns: newTurns(), shelf: s.ledger.at(s.brokerID()), sent: map[string]sentState{}, had: map[string]uint64{}, queued: map[string]struct{}{}, names: map[owned]named{}, woken: make(chan struct{}, 1)}
+	if len(s.brokers) > 0 && !s.opt.Config.neverRetains() {
+		o.repeat, o.gone = time.Now().Add(s.opt.Repeat), map[string]owner{}
+	}
 	select { // seen by the refresh below
 	case <-watch.Changed():
 	default:
@@ -84,7 +91,7 @@ func (o *outbox) has(source string) bool {
 		return false // a refresh is due
 	}
 	names := map[string]bool{}
-	for _, st := range o.watch.Live() {
+	for _, st := range o.live() {
 		if st.Source != source {
 			continue
 		}
@@ -98,21 +105,28 @@ func (o *outbox) has(source string) bool {
 		}
 	}
 	for name, who := range o.shelf.Topics {
-		if who.Source == source && !names[name] {
+		if who.Source == source && !names[name] && !o.sink.opt.Config.neverRetains() {
 			return false
 		}
 	}
 	return true
 }
 
-// brokerID names a broker in the ledger: by address, since that stays the same
-// when TLS or the user changes.
+// brokerID names the broker in the ledger.
 func (s *Sink) brokerID() string {
 	if len(s.brokers) == 0 {
 		return "bundled"
 	}
-	u := s.brokers[s.next]
-	return strings.ToLower(u.Host) + u.Path
+	return brokerID(s.brokers[s.next])
+}
+
+// live are the states that the sink is to publish.
+func (o *outbox) live() []event.LiveState {
+	all := o.watch.Live()
+	if o.sink.opt.beside == nil {
+		return all
+	}
+	return slices.DeleteFunc(all, func(st event.LiveState) bool { return !o.sink.opt.takes(&st.State) })
 }
 
 // refresh looks at all states again, and returns how long that took without the
@@ -126,7 +140,7 @@ func (o *outbox) refresh() (took time.Duration) {
 		o.namedBy = p
 		clear(o.names)
 	}
-	live := o.watch.Live()
+	live := o.live()
 	if len(o.names) > 2*len(live) {
 		clear(o.names)
 	}
@@ -148,6 +162,9 @@ func (o *outbox) refresh() (took time.Duration) {
 			fresh[s.willTopic] = willOwner
 		}
 	}
+	if s.opt.Config.neverRetains() {
+		clear(fresh) // nothing of it stays at the broker
+	}
 	o.again = time.Time{}
 	writing := time.Now()
 	err := o.shelf.add(fresh)
@@ -166,11 +183,33 @@ func (o *outbox) refresh() (took time.Duration) {
 		}
 	}
 	for name, who := range o.shelf.Topics {
+		if s.opt.Config.neverRetains() {
+			break // what is left of before would have to be cleared by a retained message
+		}
 		if _, wanted := o.want[name]; !wanted && !o.keeps(p, name, who) && !o.cleared(name) {
 			o.enqueue(name)
 		}
 	}
 	return time.Since(began)
+}
+
+// repeatAll has all that was published on this connection published once more,
+// and what was cleared cleared: some brokers acknowledge retained messages that
+// they have not kept, such as a cluster that has just changed its leader (NATS).
+// What is recorded of acknowledgements stays.
+func (o *outbox) repeatAll() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.repeat = time.Time{}
+	o.born = false
+	for name := range o.want {
+		delete(o.sent, name)
+		o.enqueue(name)
+	}
+	for name := range o.gone {
+		delete(o.sent, name)
+		o.enqueue(name)
+	}
 }
 
 // name is stateTopic, which is asked often. mu is held.
@@ -228,7 +267,7 @@ func (o *outbox) keeps(p *publishing, name string, who owner) bool {
 	if w.Enabled && w.Retain && name == o.sink.willTopic {
 		return true
 	}
-	if who == willOwner || !o.watch.Awaits(who.Source, who.Key) {
+	if who == willOwner || !o.sink.opt.takes(&event.State{Source: who.Source}) || !o.watch.Awaits(who.Source, who.Key) {
 		return false
 	}
 	if who.Own {
@@ -267,6 +306,9 @@ func (o *outbox) next(now time.Time, hurry bool) (m *stateMessage, wait time.Dur
 	if !o.again.IsZero() {
 		later(o.again)
 	}
+	if !o.repeat.IsZero() {
+		later(o.repeat)
+	}
 	rest := o.queue[:0]
 	for i, name := range o.queue {
 		m, at := o.due(p, name, now, hurry)
@@ -297,6 +339,9 @@ func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*st
 		return nil, time.Time{}
 	case !wanted:
 		who, listed := o.shelf.Topics[name]
+		if !listed {
+			who, listed = o.gone[name]
+		}
 		if !listed || o.cleared(name) || o.keeps(p, name, who) {
 			return nil, time.Time{}
 		}
@@ -306,6 +351,7 @@ func (o *outbox) due(p *publishing, name string, now time.Time, hurry bool) (*st
 	if m.Source == event.DiscoverySource {
 		own, m.qos = true, max(m.qos, 1)
 	}
+	o.sink.opt.Config.cap(&m.message)
 	if at := sent.at.Add(p.StateInterval); before && !hurry && !own && at.After(now) {
 		return nil, at
 	}
@@ -330,6 +376,10 @@ func (o *outbox) taken(m *stateMessage, certain bool) {
 	}
 	if _, wanted := o.want[m.topic]; len(m.payload) == 0 && !wanted {
 		o.shelf.forget(m.topic)
+		delete(o.gone, m.topic)
+		if !o.repeat.IsZero() && len(o.gone) < maxTopics {
+			o.gone[m.topic] = m.owner
+		}
 		delete(o.sent, m.topic)
 		delete(o.had, m.topic)
 	}
@@ -426,7 +476,7 @@ func (s *Sink) unfit(st *event.State, name string, err error) {
 	}
 	s.unfitTold[key] = err.Error()
 	s.opt.Log.Error().Str("source", st.Source).Str("state", shorten(st.Key)).Str("topic", shorten(name)).Err(err).
-		Msg("mqtt: this state is not published; change its topic, publish.state_topic or the name of its source")
+		Msgf("mqtt: this state is not published; change its topic, %sstate_topic or the name of its source", s.keys().publish)
 }
 
 // maxTold bounds what is remembered of what was said.

@@ -16,6 +16,7 @@ const (
 	take   verdict = iota
 	hangUp         // close the connection
 	ignore         // read it, and never acknowledge it
+	late           // acknowledge it when release is closed
 )
 
 // pickyBroker is a broker that does not take everything.
@@ -28,6 +29,7 @@ type pickyBroker struct {
 	// subscribe decides on a subscription to one filter.
 	subscribe func(n int) verdict
 	slow      func(nc net.Conn) net.Conn // how it reads; may be nil
+	release   chan struct{}              // lets go what is late
 
 	mu    sync.Mutex
 	conns int
@@ -66,6 +68,8 @@ func (b *pickyBroker) start(t testing.TB) *pickyBroker {
 }
 
 func (b *pickyBroker) serve(n int, nc net.Conn) {
+	var held sync.WaitGroup // until release is closed
+	defer held.Wait()
 	in := nc
 	if b.slow != nil {
 		in = b.slow(nc)
@@ -111,7 +115,13 @@ func (b *pickyBroker) serve(n int, nc net.Conn) {
 			b.mu.Lock()
 			b.got = append(b.got, p.Topic)
 			b.mu.Unlock()
-			if p.QoS == 1 {
+			if v == late {
+				id := p.PacketID
+				held.Go(func() {
+					<-b.release
+					_, _ = nc.Write(wire.AppendAck(nil, wire.V311, wire.PUBACK, wire.Ack{PacketID: id}))
+				})
+			} else if p.QoS == 1 {
 				_, _ = nc.Write(wire.AppendAck(nil, wire.V311, wire.PUBACK, wire.Ack{PacketID: p.PacketID}))
 			} else if p.QoS == 2 {
 				_, _ = nc.Write(wire.AppendAck(nil, wire.V311, wire.PUBREC, wire.Ack{PacketID: p.PacketID}))

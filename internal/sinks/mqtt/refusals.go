@@ -3,6 +3,7 @@ package mqtt
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -107,7 +108,7 @@ func (s *Sink) judge(what thing, t ticket) error {
 		}
 		return fmt.Errorf("%w, as it has said %d times: %w", sinks.ErrNeverTaken, certain, err)
 	}
-	return fmt.Errorf("%w: %w%s", sinks.ErrNeverTaken, err, advice[refused.Code])
+	return fmt.Errorf("%w: %w%s", sinks.ErrNeverTaken, err, s.keys().of(advice[refused.Code]))
 }
 
 // advice is what can be done about a message that was refused.
@@ -147,17 +148,6 @@ func (s *Sink) settle(m *sent, err error) error {
 	return unkept
 }
 
-// withoutBirth notes that the broker does not take the message that the bridge
-// is there.
-func (s *Sink) withoutBirth(why error) {
-	s.will.birthRefused = true
-	if s.will.told {
-		return
-	}
-	s.will.told = true
-	s.opt.Log.Error().Msgf("mqtt: the broker does not take the message that the bridge is there (topic %s): %s; going on without; change mqtt.will.qos, mqtt.will.retain or mqtt.will.topic", s.willTopic, why)
-}
-
 // answered reports whether an error is an answer of the broker on a connection
 // that is as well as before.
 func answered(err error) bool {
@@ -184,9 +174,9 @@ func (s *Sink) blameless(err error) bool {
 	return false
 }
 
-// keys are what to look at for a code with which a broker refuses or ends a
-// connection.
-var keys = map[wire.Code]string{
+// lookAt are the options to look at for a code with which a broker refuses or ends a
+// connection, as those of the main sink.
+var lookAt = map[wire.Code]string{
 	wire.BadClientID:        "mqtt.client_id",
 	wire.BadCredentials:     "mqtt.username, mqtt.password",
 	wire.NotAuthorized:      "mqtt.username, mqtt.password, mqtt.client_id; some brokers say so of a wrong password too",
@@ -201,25 +191,30 @@ var keys = map[wire.Code]string{
 	wire.ServerMoved:        "mqtt.url",
 }
 
+// of is a text with the options of the main sink as those of this one.
+func (k keys) of(text string) string {
+	return strings.NewReplacer(mainKeys.config, k.config, mainKeys.publish, k.publish).Replace(text)
+}
+
 // explainFive is explain for what only MQTT 5 says, and "" for the rest.
-func explainFive(err error) string {
+func (k keys) explainFive(err error) string {
 	var refused *mqttclient.Refused
 	var told *mqttclient.Disconnected
 	hint := func(code wire.Code) string {
-		if key := keys[code]; key != "" {
-			return " (" + key + ")"
+		if at := lookAt[code]; at != "" {
+			return " (" + k.of(at) + ")"
 		}
 		return ""
 	}
 	switch {
 	case errors.Is(err, mqttclient.ErrSilent):
-		return "the broker closed the connection without an answer; one that speaks no MQTT 5 may do so, and needs mqtt.protocol: auto"
+		return "the broker closed the connection without an answer; one that speaks no MQTT 5 may do so, and needs " + k.config + "protocol: auto"
 	case errors.As(err, &told):
 		return told.Error() + hint(told.Code)
 	case !errors.As(err, &refused):
 		return ""
 	case refused.Packet == wire.CONNECT && refused.Code == wire.UnsupportedVersion:
-		return "the broker does not speak MQTT 5; write mqtt.protocol: auto"
+		return "the broker does not speak MQTT 5; write " + k.config + "protocol: auto"
 	case refused.Packet == wire.CONNECT:
 		return "the broker refuses the connection: " + refused.Error() + hint(refused.Code)
 	case refused.Packet == wire.PUBLISH:

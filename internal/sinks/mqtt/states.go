@@ -14,23 +14,44 @@ import (
 // stateWindow is how many states may wait for their acknowledgement.
 const stateWindow = 64
 
-// sentMessage is a state on its way.
+// sentMessage is a state on its way, or the birth.
 type sentMessage struct {
 	*stateMessage
 	ticket
+	birth bool
+	at    time.Time // when it was handed over
+	// overtaken reports whether something later was acknowledged.
+	overtaken func() bool
 }
 
-// sendStates publishes states until ctx ends or the link fails. Once last is
+func (m *sentMessage) thing() thing {
+	if m.birth {
+		return thing{kind: aBirth}
+	}
+	return thing{kind: aState, state: m.topic}
+}
+
+// lost notes that a message was on its way when the link failed.
+func (f *flight) lost(m *sentMessage) {
+	if m.birth {
+		f.birth = true
+	} else {
+		f.states = append(f.states, m.topic)
+	}
+}
+
+// sendStates publishes that the bridge is there, and states, until ctx ends or
+// the link fails; it calls up whenever the broker has acknowledged one. Once last is
 // closed, it sends what has changed by then, however short the interval, and
 // returns nil when the broker has it. What was on its way when the link failed
 // is noted in f.
-func (s *Sink) sendStates(ctx context.Context, last <-chan struct{}, l link, o *outbox, f *flight) error {
+func (s *Sink) sendStates(ctx context.Context, last <-chan struct{}, l link, o *outbox, f *flight, up func()) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	window := make(chan sentMessage, stateWindow)
 	slots := make(chan struct{}, stateWindow) // one for each state that is not acknowledged, or yet to be chosen
 	var answers sync.WaitGroup
 	answers.Go(func() {
-		if err := s.awaitStates(ctx, l, o, window, slots, f); err != nil {
+		if err := s.awaitStates(ctx, l, o, window, slots, f, up); err != nil {
 			fail(err)
 		}
 	})
@@ -40,7 +61,8 @@ func (s *Sink) sendStates(ctx context.Context, last <-chan struct{}, l link, o *
 	answers.Wait()
 	o.tidy()
 	for len(window) > 0 {
-		f.states = append(f.states, (<-window).topic)
+		m := <-window
+		f.lost(&m)
 	}
 	if err != nil && cause != nil {
 		return cause
@@ -59,7 +81,10 @@ func (s *Sink) publishStates(ctx context.Context, last <-chan struct{}, l link, 
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		m, err := s.nextState(ctx, last, o, timer)
+		if err := o.turns.wait(ctx, last); err != nil {
+			return err
+		}
+		m, birth, err := s.nextState(ctx, last, o, timer)
 		if err != nil {
 			return err
 		}
@@ -67,23 +92,33 @@ func (s *Sink) publishStates(ctx context.Context, last <-chan struct{}, l link, 
 			<-slots
 			return fill(ctx, slots)
 		}
-		window <- sentMessage{m, l.publish(ctx, m.message)}
+		if !birth {
+			if err := s.pace.wait(ctx, nil); err != nil {
+				return err
+			}
+		}
+		overtaken, at := o.turns.stateOut(), time.Now()
+		window <- sentMessage{m, l.publish(ctx, m.message), birth, at, overtaken}
 	}
 }
 
-// nextState waits for a state that is to be published; it returns none once
-// last is closed and nothing is left.
-func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, timer *time.Timer) (*stateMessage, error) {
+// nextState waits for a state that is to be published, or the birth, which comes
+// first; it returns none once last is closed and nothing is left.
+func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, timer *time.Timer) (m *stateMessage, birth bool, err error) {
 	for {
 		now := time.Now()
 		again := o.look(now)
+		if !o.born && s.announces() {
+			o.born = true
+			return &stateMessage{message: s.presence(o.birth()), owner: willOwner}, true, nil
+		}
 		m, wait := o.next(now, o.hurry)
 		if m != nil && s.stateless.Load() {
 			o.refuse(m, takesNoStates)
 			continue
 		}
 		if m != nil || o.hurry {
-			return m, nil
+			return m, false, nil
 		}
 		if again > 0 && (wait == 0 || again < wait) {
 			wait = again
@@ -94,7 +129,7 @@ func (s *Sink) nextState(ctx context.Context, last <-chan struct{}, o *outbox, t
 		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, false, ctx.Err()
 		case <-last:
 			o.refresh() // the last time, or it would never end
 			o.hurry = true
@@ -137,7 +172,11 @@ func (o *outbox) look(now time.Time) (wait time.Duration) {
 	}
 	o.mu.Lock()
 	again := !o.again.IsZero() && !o.again.After(now)
+	repeat := !o.repeat.IsZero() && !o.repeat.After(now)
 	o.mu.Unlock()
+	if repeat {
+		o.repeatAll()
+	}
 	switch {
 	case !o.changed && !again:
 		return 0
@@ -151,29 +190,20 @@ func (o *outbox) look(now time.Time) (wait time.Duration) {
 }
 
 // awaitStates takes the acknowledgements, in order.
-func (s *Sink) awaitStates(ctx context.Context, l link, o *outbox, window <-chan sentMessage, slots <-chan struct{}, f *flight) error {
+func (s *Sink) awaitStates(ctx context.Context, l link, o *outbox, window <-chan sentMessage, slots <-chan struct{}, f *flight, up func()) error {
 	for {
 		select {
 		case m := <-window:
-			err := s.wait(ctx, l, m.ticket, thing{kind: aState, state: m.topic})
-			if err == nil && m.qos == 0 && len(m.payload) == 0 {
+			err := s.waitUnless(ctx, l, m.ticket, m.thing(), m.overtaken)
+			if err == nil && m.qos == 0 && len(m.payload) == 0 && !m.birth {
 				err = l.ping(ctx) // else nobody has said that it is cleared
 			}
-			switch {
-			case errors.Is(err, sinks.ErrNeverTaken):
-				o.refuse(m.stateMessage, err.Error())
-			case errors.Is(err, errNotCleared):
-				o.notCleared(m.stateMessage)
-			case err != nil:
-				f.states = append(f.states, m.topic)
+			if err = s.answered(&m, err, o, f); err != nil {
+				f.lost(&m)
 				return err
-			default:
-				o.taken(m.stateMessage, m.qos > 0 || len(m.payload) == 0)
 			}
-			f.unanswered = ""
-			if m.qos == 0 { // nobody has acknowledged it
-				f.unanswered = m.topic
-			}
+			up()
+			o.turns.stateDone(time.Since(m.at))
 			<-slots
 			if len(window) == 0 {
 				o.tidy()
@@ -182,6 +212,33 @@ func (s *Sink) awaitStates(ctx context.Context, l link, o *outbox, window <-chan
 			return nil
 		}
 	}
+}
+
+// answered takes the broker's answer to a message, an error or nil, and returns
+// one that ends the connection.
+func (s *Sink) answered(m *sentMessage, err error, o *outbox, f *flight) error {
+	never := errors.Is(err, sinks.ErrNeverTaken)
+	switch {
+	case m.birth && never:
+		s.refuseBirth(err.Error())
+	case m.birth && err == nil:
+		f.birth = m.qos == 0 // nobody has acknowledged it
+	case m.birth:
+		return err
+	case never:
+		o.refuse(m.stateMessage, err.Error())
+	case errors.Is(err, errNotCleared):
+		o.notCleared(m.stateMessage)
+	case err != nil:
+		return err
+	default:
+		o.taken(m.stateMessage, m.qos > 0 || len(m.payload) == 0)
+	}
+	f.unanswered = ""
+	if m.qos == 0 && !m.birth { // nobody has acknowledged it
+		f.unanswered = m.topic
+	}
+	return nil
 }
 
 // sendStatesAlone sends what is due of states, one at a time, while nothing
@@ -196,11 +253,14 @@ func (s *Sink) sendStatesAlone(ctx context.Context, l link, o *outbox, f *flight
 			o.refuse(m, takesNoStates)
 			continue
 		}
+		if err := s.pace.wait(ctx, nil); err != nil {
+			return err
+		}
 		refused, err := s.alone(ctx, l, thing{kind: aState, state: m.topic}, m.message, f)
 		switch {
 		case errors.Is(err, sinks.ErrNeverTaken):
 			o.refuse(m, err.Error())
-			err = nil
+			continue
 		case refused:
 			o.refuse(m, s.reason(&m.message))
 			s.learn(&m.message)

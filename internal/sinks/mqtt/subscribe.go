@@ -89,6 +89,9 @@ func matches(filters []string, topic string) bool {
 // heard reports whether a message to a topic would come back as one for this
 // program.
 func (s *Sink) heard(topic string) bool {
+	if b := s.opt.beside; b != nil && b.isCommand(topic) {
+		return true
+	}
 	own := s.hearing.own.Load()
 	return own != nil && len(*own) > 0 && (*own)[topic[:strings.LastIndexByte(topic, '/')+1]]
 }
@@ -96,14 +99,18 @@ func (s *Sink) heard(topic string) bool {
 // deafLink is a link on which this program does not talk to itself: a command
 // that it has published would be done, and the event of that could publish it
 // again.
+// Nor does what is beyond the limits of the destination go out on it.
 type deafLink struct {
 	link
-	heard func(topic string) bool
+	sink *Sink
 }
 
 func (l deafLink) publish(ctx context.Context, m message) ticket {
-	if l.heard(m.topic) {
+	if l.sink.heard(m.topic) {
 		return done{errOwn}
+	}
+	if err := l.sink.opt.Config.fits(&m); err != nil {
+		return done{err}
 	}
 	return l.link.publish(ctx, m)
 }
@@ -118,7 +125,12 @@ func (s *Sink) Say(ctx context.Context, topic string, payload []byte) error {
 		return errNotConnected
 	}
 	l := *at
-	t := l.publish(ctx, message{topic: topic, qos: byte(s.publish.Load().QoS), payload: payload})
+	m := message{topic: topic, qos: byte(s.publish.Load().QoS), payload: payload}
+	s.opt.Config.cap(&m)
+	if err := s.pace.wait(ctx, nil); err != nil {
+		return err
+	}
+	t := l.publish(ctx, m)
 	select {
 	case <-t.Done():
 		return t.Error()

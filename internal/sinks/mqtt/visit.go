@@ -55,7 +55,10 @@ func Visit(ctx context.Context, c Config, p PublishConfig) (*Visitor, error) {
 	err = errors.New("mqtt.url names no broker")
 	for _, broker := range s.brokers {
 		v := &Visitor{broker: broker, marker: p.BaseTopic + "/" + event.OwnSource + "/check"}
-		o := s.clientOptions(broker)
+		o, wrong := s.clientOptions(broker)
+		if wrong != nil {
+			return nil, wrong
+		}
 		o.SetClientID(o.ClientID + "-visit")
 		v.link = &networkLink{ended: make(chan struct{})}
 		o.SetConnectionLostHandler(func(_ paho.Client, err error) { v.link.end(err) })
@@ -67,7 +70,7 @@ func Visit(ctx context.Context, c Config, p PublishConfig) (*Visitor, error) {
 		}); err == nil {
 			return v, nil
 		}
-		err = fmt.Errorf("%s: %s", broker.Redacted(), explain(err, broker.Scheme == "mqtts" || broker.Scheme == "wss"))
+		err = fmt.Errorf("%s: %s", broker.Redacted(), s.explain(err, broker))
 	}
 	return nil, err
 }

@@ -1,10 +1,14 @@
-package file
+// Package template makes texts of events: a line of a file, or the payload of a
+// message. Nothing that comes from outside ends a line, or begins another. Topics
+// have templates of their own, in package topic.
+package template
 
 import (
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"unicode"
@@ -15,7 +19,7 @@ import (
 	"event2mqtt/internal/topic"
 )
 
-// Bounds of a template, so that what a line takes is bounded too.
+// Bounds of a template, so that what a text takes is bounded too.
 const (
 	maxTemplate     = 4096 // bytes
 	maxPlaceholders = 64
@@ -24,9 +28,9 @@ const (
 // timeFormat is RFC 3339 in UTC, with milliseconds, all of the same length.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// template makes lines of events. A { with a letter behind it begins a
+// Template makes texts of events, each in one line. A { with a letter behind it begins a
 // placeholder; any other brace is as it is written, as JSON needs it.
-type template []part
+type Template []part
 
 // part is a literal, or a placeholder if value is set.
 type part struct {
@@ -38,6 +42,7 @@ type part struct {
 	whole   bool // the value is all of the payload
 	filters []func(string) string
 	json    bool // the value is JSON, with its quotes
+	url     bool // among filters is url, which is for objects and arrays, too
 }
 
 var values = map[string]func(e *journal.Entry, id string) string{
@@ -47,13 +52,13 @@ var values = map[string]func(e *journal.Entry, id string) string{
 	"id":     func(_ *journal.Entry, id string) string { return id },
 }
 
-var filters = map[string]func(string) string{"lower": strings.ToLower, "snake": topic.Snake}
+var filters = map[string]func(string) string{"lower": strings.ToLower, "snake": topic.Snake, "url": url.QueryEscape}
 
-// parse reads a template. The error tells of every placeholder that is wrong.
-func parse(text string) (template, error) {
+// Parse reads a template. The error tells of every placeholder that is wrong.
+func Parse(text string) (Template, error) {
 	switch {
 	case strings.TrimSpace(text) == "":
-		return nil, errors.New("it is empty, and so would be each line")
+		return nil, errors.New("it is empty, and so would be each text")
 	case len(text) > maxTemplate:
 		return nil, fmt.Errorf("it has %d bytes; at most %d are allowed", len(text), maxTemplate)
 	case !utf8.ValidString(text):
@@ -61,7 +66,7 @@ func parse(text string) (template, error) {
 	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && r != '\t' }):
 		return nil, errors.New("control characters are not allowed: an event is one line")
 	}
-	var t template
+	var t Template
 	var wrong []error
 	literal := 0 // where it begins
 	placeholders := 0
@@ -93,7 +98,7 @@ func parse(text string) (template, error) {
 	case wrong != nil:
 		return nil, oneLine(wrong)
 	case placeholders == 0:
-		return nil, fmt.Errorf("%q has no placeholder, so all lines would be the same; there are {payload}, {payload.KEY}, {event}, {source}, {time} and {id}", text)
+		return nil, fmt.Errorf("%q has no placeholder, so all would be the same; there are {payload}, {payload.KEY}, {event}, {source}, {time} and {id}", text)
 	case placeholders > maxPlaceholders:
 		return nil, fmt.Errorf("it has %d placeholders; at most %d are allowed", placeholders, maxPlaceholders)
 	}
@@ -138,10 +143,11 @@ func parsePlaceholder(inner string) (part, error) {
 			unknown = append(unknown, strconv.Quote(name))
 		default:
 			p.filters = append(p.filters, f)
+			p.url = p.url || name == "url"
 		}
 	}
 	if unknown != nil {
-		return part{}, fmt.Errorf("{%s}: there is no filter %s; there are lower, snake and json", inner, strings.Join(unknown, ", "))
+		return part{}, fmt.Errorf("{%s}: there is no filter %s; there are lower, snake, url and json", inner, strings.Join(unknown, ", "))
 	}
 	return p, nil
 }
@@ -149,8 +155,8 @@ func parsePlaceholder(inner string) (part, error) {
 // payloadBegins is what event.Normalise begins each payload with.
 const payloadBegins = `{"_event":`
 
-// begins returns what each line begins with, as far as that is known.
-func (t template) begins() string {
+// Begins returns what each text begins with, as far as that is known.
+func (t Template) Begins() string {
 	switch p := t[0]; {
 	case p.raw == nil && p.value == nil:
 		return p.literal
@@ -160,9 +166,9 @@ func (t template) begins() string {
 	return ""
 }
 
-// appendLine appends the line of an event, with its end. It stops with false
-// once the line has more than limit bytes, after one value more at most.
-func (t template) appendLine(out []byte, e *journal.Entry, id string, limit int64) ([]byte, bool) {
+// Append appends the text of an event. It stops with false once the text has limit
+// bytes or more, after one value more at most.
+func (t Template) Append(out []byte, e *journal.Entry, id string, limit int64) ([]byte, bool) {
 	begin := len(out)
 	for i := range t {
 		out = t[i].append(out, e, id)
@@ -170,7 +176,7 @@ func (t template) appendLine(out []byte, e *journal.Entry, id string, limit int6
 			return out[:begin], false
 		}
 	}
-	return append(out, '\n'), true
+	return out, true
 }
 
 // append appends what the part stands for. Nothing that comes from outside ends
@@ -196,6 +202,13 @@ func (p *part) appendRaw(out, value []byte) []byte {
 			return append(out, "null"...)
 		}
 		return append(out, topic.Missing...)
+	}
+	if p.url && !p.json {
+		var b bytes.Buffer
+		if json.Compact(&b, value) != nil {
+			return append(out, "null"...) // what is stored is valid
+		}
+		return append(out, url.QueryEscape(b.String())...)
 	}
 	if bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0 {
 		return append(out, value...)

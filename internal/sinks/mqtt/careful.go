@@ -218,7 +218,7 @@ func (s *Sink) sendHarmless(ctx context.Context, l link, f *flight) error {
 	if s.announces() {
 		refused, err := s.alone(ctx, l, thing{kind: aBirth}, s.presence(w.Online), f)
 		if errors.Is(err, sinks.ErrNeverTaken) {
-			s.withoutBirth(err)
+			s.refuseBirth(err.Error())
 			return nil // it has answered
 		}
 		s.will.birthRefused = refused
@@ -322,7 +322,7 @@ func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flig
 			return false, err
 		}
 	}
-	if answered(err) {
+	if isAnswer(err) {
 		return false, err
 	}
 	noAck := errors.Is(err, errNoAck)

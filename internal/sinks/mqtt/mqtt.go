@@ -289,7 +289,7 @@ func (s *Sink) announce(ctx context.Context, l link, payload string) error {
 	}
 	err := s.wait(ctx, l, l.publish(ctx, s.presence(payload)), thing{kind: aBirth})
 	if errors.Is(err, sinks.ErrNeverTaken) {
-		s.withoutBirth(err)
+		s.refuseBirth(err.Error())
 		return nil
 	}
 	return err

@@ -347,8 +347,8 @@ func explain(err error, secure bool) string {
 		return "the connection ended"
 	case errors.Is(err, errNothingTaken):
 		return err.Error()
-	case explainFive(err) != "":
-		return explainFive(err)
+	case explainFive(err, "mqtt.") != "":
+		return explainFive(err, "mqtt.")
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
 		return "the broker refused the login: wrong user name or password (mqtt.username, mqtt.password)"
 	case errors.Is(err, packets.ErrorRefusedNotAuthorised):

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -147,9 +148,9 @@ func (s *Sink) settle(m *sent, err error) error {
 	return unkept
 }
 
-// withoutBirth notes that the broker does not take the message that the bridge
-// is there.
-func (s *Sink) withoutBirth(why error) {
+// refuseBirth notes that the broker does not take the message that the bridge is
+// there, and says so once.
+func (s *Sink) refuseBirth(why string) {
 	s.will.birthRefused = true
 	if s.will.told {
 		return
@@ -158,9 +159,9 @@ func (s *Sink) withoutBirth(why error) {
 	s.opt.Log.Error().Msgf("mqtt: the broker does not take the message that the bridge is there (topic %s): %s; going on without; change mqtt.will.qos, mqtt.will.retain or mqtt.will.topic", s.willTopic, why)
 }
 
-// answered reports whether an error is an answer of the broker on a connection
+// isAnswer reports whether an error is an answer of the broker on a connection
 // that is as well as before.
-func answered(err error) bool {
+func isAnswer(err error) bool {
 	var refused *mqttclient.Refused
 	return errors.As(err, &refused) || errors.Is(err, sinks.ErrNeverTaken)
 }
@@ -173,7 +174,7 @@ func (s *Sink) blameless(err error) bool {
 		return s.refusals.holds() // it is the folder then, not the connection
 	}
 	if !errors.As(err, &told) {
-		return answered(err)
+		return isAnswer(err)
 	}
 	switch told.Code {
 	case wire.ShuttingDown, wire.TakenOver, wire.KeepAliveTimeout, wire.ServerBusy, wire.ServerUnavailable, wire.AdministrativeAction,
@@ -184,42 +185,44 @@ func (s *Sink) blameless(err error) bool {
 	return false
 }
 
-// keys are what to look at for a code with which a broker refuses or ends a
-// connection.
-var keys = map[wire.Code]string{
-	wire.BadClientID:        "mqtt.client_id",
-	wire.BadCredentials:     "mqtt.username, mqtt.password",
-	wire.NotAuthorized:      "mqtt.username, mqtt.password, mqtt.client_id; some brokers say so of a wrong password too",
-	wire.KeepAliveTimeout:   "mqtt.keepalive",
-	wire.TakenOver:          "mqtt.client_id: each client needs its own",
-	wire.BadTopic:           "mqtt.will.topic",
-	wire.BadPayload:         "mqtt.will.offline",
-	wire.ReceiveMaxExceeded: "mqtt.in_flight",
-	wire.RetainNotSupported: "mqtt.will.retain",
-	wire.QoSNotSupported:    "mqtt.will.qos",
-	wire.UseAnotherServer:   "mqtt.url",
-	wire.ServerMoved:        "mqtt.url",
+// keysFor are what to look at for a code with which a broker refuses or ends a
+// connection, without the section.
+var keysFor = map[wire.Code][]string{
+	wire.BadClientID:        {"client_id"},
+	wire.BadCredentials:     {"username", "password"},
+	wire.NotAuthorized:      {"username", "password", "client_id"},
+	wire.KeepAliveTimeout:   {"keepalive"},
+	wire.TakenOver:          {"client_id"},
+	wire.BadTopic:           {"will.topic"},
+	wire.BadPayload:         {"will.offline"},
+	wire.ReceiveMaxExceeded: {"in_flight"},
+	wire.RetainNotSupported: {"will.retain"},
+	wire.QoSNotSupported:    {"will.qos"},
+	wire.UseAnotherServer:   {"url"},
+	wire.ServerMoved:        {"url"},
 }
 
-// explainFive is explain for what only MQTT 5 says, and "" for the rest.
-func explainFive(err error) string {
+// explainFive is explain for what only MQTT 5 says, and "" for the rest. section
+// stands before each key, as in "mqtt.".
+func explainFive(err error, section string) string {
 	var refused *mqttclient.Refused
 	var told *mqttclient.Disconnected
 	hint := func(code wire.Code) string {
-		if key := keys[code]; key != "" {
-			return " (" + key + ")"
+		keys := keysFor[code]
+		if len(keys) == 0 {
+			return ""
 		}
-		return ""
+		return " (" + section + strings.Join(keys, ", "+section) + ")"
 	}
 	switch {
 	case errors.Is(err, mqttclient.ErrSilent):
-		return "the broker closed the connection without an answer; one that speaks no MQTT 5 may do so, and needs mqtt.protocol: auto"
+		return "the broker closed the connection without an answer; one that speaks no MQTT 5 may do so, and needs " + section + "protocol: auto"
 	case errors.As(err, &told):
 		return told.Error() + hint(told.Code)
 	case !errors.As(err, &refused):
 		return ""
 	case refused.Packet == wire.CONNECT && refused.Code == wire.UnsupportedVersion:
-		return "the broker does not speak MQTT 5; write mqtt.protocol: auto"
+		return "the broker does not speak MQTT 5; write " + section + "protocol: auto"
 	case refused.Packet == wire.CONNECT:
 		return "the broker refuses the connection: " + refused.Error() + hint(refused.Code)
 	case refused.Packet == wire.PUBLISH:

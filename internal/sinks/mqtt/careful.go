@@ -348,7 +348,7 @@ func (s *Sink) alone(ctx context.Context, l link, what thing, m message, f *flig
 			return false, err
 		}
 	}
-	if answered(err) {
+	if isAnswer(err) {
 		return false, err
 	}
 	noAck := errors.Is(err, errNoAck)

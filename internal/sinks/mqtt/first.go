@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"event2mqtt/internal/wire"
 )
 
 // This file is how the sink comes back to the first broker of its list.
@@ -43,6 +45,9 @@ func (s *Sink) awaitFirst(ctx context.Context) bool {
 func (s *Sink) tryFirst(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.Config.Timeout)
 	defer cancel()
+	if s.protocol == 5 {
+		return s.tryFirstFive(ctx)
+	}
 	o, err := s.clientOptions(s.brokers[0])
 	if err != nil {
 		return err
@@ -64,6 +69,38 @@ func (s *Sink) tryFirst(ctx context.Context) error {
 	}
 	if err == nil && m.qos == 0 {
 		err = conn.ping(ctx, nil) // nobody acknowledges
+	}
+	return err
+}
+
+// tryFirstFive is tryFirst with MQTT 5.
+func (s *Sink) tryFirstFive(ctx context.Context) error {
+	o, err := s.fiveOptions()
+	if err != nil {
+		return err
+	}
+	o.ClientID += "-first"
+	client, err := s.connectFive(ctx, s.brokers[0], o)
+	if err != nil {
+		return err
+	}
+	defer client.Close(wire.Success, 0)
+	m := message{topic: s.publish.Load().BaseTopic + "/bridge/check", qos: min(1, client.Limits().MaximumQoS)}
+	s.opt.Config.cap(&m)
+	t, err := client.Publish(ctx, &wire.Publish{Topic: m.topic, QoS: m.qos})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-t.Done():
+		if err = t.Error(); isAnswer(err) {
+			err = nil // one that refuses the topic is there
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err == nil && m.qos == 0 {
+		err = client.Ping(ctx) // nobody acknowledges
 	}
 	return err
 }

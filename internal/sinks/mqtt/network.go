@@ -358,8 +358,8 @@ func (k keys) explain(err error, secure bool) string {
 		return "the connection ended"
 	case errors.Is(err, errNothingTaken):
 		return err.Error()
-	case k.explainFive(err) != "":
-		return k.explainFive(err)
+	case explainFive(err, k.config) != "":
+		return explainFive(err, k.config)
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
 		return fmt.Sprintf("the broker refused the login: wrong user name or password (%[1]susername, %[1]spassword)", k.config)
 	case errors.Is(err, packets.ErrorRefusedNotAuthorised):

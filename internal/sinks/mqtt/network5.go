@@ -197,7 +197,7 @@ func (l *fiveLink) describe(p *wire.Publish, e *journal.Entry, room []byte) {
 	if e == nil {
 		return
 	}
-	if !e.Route.Raw {
+	if !e.Route.Raw && bytes.HasPrefix(p.Payload, []byte("{")) {
 		room = wire.AppendContentType(wire.AppendIsText(room), "application/json")
 	}
 	room = wire.AppendUserProperty(room, "source", e.Source)
@@ -228,7 +228,7 @@ func (l *fiveLink) subscribe(ctx context.Context, filter string) error {
 // not matter.
 func (l *fiveLink) unsubscribe(ctx context.Context, filter string) error {
 	err := l.client.Unsubscribe(ctx, filter)
-	if err != nil && !answered(err) {
+	if err != nil && !isAnswer(err) {
 		return fmt.Errorf("unsubscribe from %s: %w", filter, err)
 	}
 	return nil

@@ -148,9 +148,9 @@ func (s *Sink) settle(m *sent, err error) error {
 	return unkept
 }
 
-// answered reports whether an error is an answer of the broker on a connection
+// isAnswer reports whether an error is an answer of the broker on a connection
 // that is as well as before.
-func answered(err error) bool {
+func isAnswer(err error) bool {
 	var refused *mqttclient.Refused
 	return errors.As(err, &refused) || errors.Is(err, sinks.ErrNeverTaken)
 }
@@ -163,7 +163,7 @@ func (s *Sink) blameless(err error) bool {
 		return s.refusals.holds() // it is the folder then, not the connection
 	}
 	if !errors.As(err, &told) {
-		return answered(err)
+		return isAnswer(err)
 	}
 	switch told.Code {
 	case wire.ShuttingDown, wire.TakenOver, wire.KeepAliveTimeout, wire.ServerBusy, wire.ServerUnavailable, wire.AdministrativeAction,
@@ -174,47 +174,49 @@ func (s *Sink) blameless(err error) bool {
 	return false
 }
 
-// lookAt are the options to look at for a code with which a broker refuses or ends a
-// connection, as those of the main sink.
-var lookAt = map[wire.Code]string{
-	wire.BadClientID:        "mqtt.client_id",
-	wire.BadCredentials:     "mqtt.username, mqtt.password",
-	wire.NotAuthorized:      "mqtt.username, mqtt.password, mqtt.client_id; some brokers say so of a wrong password too",
-	wire.KeepAliveTimeout:   "mqtt.keepalive",
-	wire.TakenOver:          "mqtt.client_id: each client needs its own",
-	wire.BadTopic:           "mqtt.will.topic",
-	wire.BadPayload:         "mqtt.will.offline",
-	wire.ReceiveMaxExceeded: "mqtt.in_flight",
-	wire.RetainNotSupported: "mqtt.will.retain",
-	wire.QoSNotSupported:    "mqtt.will.qos",
-	wire.UseAnotherServer:   "mqtt.url",
-	wire.ServerMoved:        "mqtt.url",
-}
-
 // of is a text with the options of the main sink as those of this one.
 func (k keys) of(text string) string {
 	return strings.NewReplacer(mainKeys.config, k.config, mainKeys.publish, k.publish).Replace(text)
 }
 
-// explainFive is explain for what only MQTT 5 says, and "" for the rest.
-func (k keys) explainFive(err error) string {
+// keysFor are what to look at for a code with which a broker refuses or ends a
+// connection, without the section.
+var keysFor = map[wire.Code][]string{
+	wire.BadClientID:        {"client_id"},
+	wire.BadCredentials:     {"username", "password"},
+	wire.NotAuthorized:      {"username", "password", "client_id"},
+	wire.KeepAliveTimeout:   {"keepalive"},
+	wire.TakenOver:          {"client_id"},
+	wire.BadTopic:           {"will.topic"},
+	wire.BadPayload:         {"will.offline"},
+	wire.ReceiveMaxExceeded: {"in_flight"},
+	wire.RetainNotSupported: {"will.retain"},
+	wire.QoSNotSupported:    {"will.qos"},
+	wire.UseAnotherServer:   {"url"},
+	wire.ServerMoved:        {"url"},
+}
+
+// explainFive is explain for what only MQTT 5 says, and "" for the rest. section
+// stands before each key, as in "mqtt.".
+func explainFive(err error, section string) string {
 	var refused *mqttclient.Refused
 	var told *mqttclient.Disconnected
 	hint := func(code wire.Code) string {
-		if at := lookAt[code]; at != "" {
-			return " (" + k.of(at) + ")"
+		keys := keysFor[code]
+		if len(keys) == 0 {
+			return ""
 		}
-		return ""
+		return " (" + section + strings.Join(keys, ", "+section) + ")"
 	}
 	switch {
 	case errors.Is(err, mqttclient.ErrSilent):
-		return "the broker closed the connection without an answer; one that speaks no MQTT 5 may do so, and needs " + k.config + "protocol: auto"
+		return "the broker closed the connection without an answer; one that speaks no MQTT 5 may do so, and needs " + section + "protocol: auto"
 	case errors.As(err, &told):
 		return told.Error() + hint(told.Code)
 	case !errors.As(err, &refused):
 		return ""
 	case refused.Packet == wire.CONNECT && refused.Code == wire.UnsupportedVersion:
-		return "the broker does not speak MQTT 5; write " + k.config + "protocol: auto"
+		return "the broker does not speak MQTT 5; write " + section + "protocol: auto"
 	case refused.Packet == wire.CONNECT:
 		return "the broker refuses the connection: " + refused.Error() + hint(refused.Code)
 	case refused.Packet == wire.PUBLISH:

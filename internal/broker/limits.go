@@ -54,7 +54,7 @@ type Limits struct {
 	// Moment is how long publishers of QoS 0 messages wait for a client whose
 	// queue is full and who takes nothing, and a quarter of how long for one
 	// that takes too little. Then its messages are dropped until it has taken a
-	// good part of what waits. Default 500 ms.
+	// good part of what waits. Default 1 s.
 	Moment time.Duration
 }
 
@@ -125,7 +125,7 @@ func (l *Limits) setDefaults() {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&l.ConnectTimeout, 10 * time.Second}, {&l.SessionExpiry, 24 * time.Hour}, {&l.StallTimeout, 5 * time.Second}, {&l.Moment, 500 * time.Millisecond}} {
+	}{{&l.ConnectTimeout, 10 * time.Second}, {&l.SessionExpiry, 24 * time.Hour}, {&l.StallTimeout, 5 * time.Second}, {&l.Moment, time.Second}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}

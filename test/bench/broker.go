@@ -153,7 +153,7 @@ func measureBroker(p *process, l load) (brokerResult, error) {
 	stop := make(chan struct{})
 	connect := func(id string) (*mqttest.Client, error) {
 		o := l.options
-		o.ID = id
+		o.ID, o.KeepAlive = id, 600 // rumqttd takes nobody without
 		return mqttest.Dial(p.mqtt, o)
 	}
 	each := 0 // copies of a message

@@ -187,7 +187,7 @@ type Journal struct {
 	// saving is held while the marks are written, and guards what follows.
 	// Whoever holds it may take mu.
 	saving sync.Mutex
-	note   File // of notes; nil until one is written
+	note   File   // of notes; nil until one is written
 	save   string // names the newest file of marks; empty before there is one
 	turn   uint64 // of the newest note
 

@@ -44,18 +44,18 @@ type Options struct {
 	Template     string                   `koanf:"template" example:"{event}: {text}" doc:"The body with body: template; {payload}, {payload.KEY}, {event}, {source}, {time}, {id} and {text} are replaced, and each may be followed by |lower, |snake, |html or |json."`
 	Form         map[string]config.Secret `koanf:"form" doc:"The fields of the body with body: form; their values are templates, and one whose values are all missing is left out."`
 	ContentType  string                   `koanf:"content_type" example:"text/plain; charset=utf-8" doc:"The body's content type; left out, application/json, or what fits the body. In a template whose content type is JSON, values are written so that it stays JSON."`
-	Cloud        CloudConfig              `koanf:"cloudevents"`
+	Cloud        CloudConfig              `koanf:"cloudevents" doc:"The attributes of CloudEvents that are not given by the event."`
 	Username     string                   `koanf:"username" doc:"The user name of basic authentication."`
 	Password     config.Secret            `koanf:"password" doc:"The password of basic authentication."`
 	Token        config.Secret            `koanf:"token" doc:"A token that is sent as Authorization: Bearer."`
 	Signing      config.Secret            `koanf:"signing" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" doc:"The secret that requests are signed with as Standard Webhooks says, whsec_ and base64; while it is replaced, the new and the old one with a space between."`
-	Batch        BatchConfig              `koanf:"batch"`
+	Batch        BatchConfig              `koanf:"batch" doc:"How many events go into one request."`
 	Timeout      time.Duration            `koanf:"timeout" default:"30s" min:"100ms" max:"10m" doc:"How long one attempt may take, answer included."`
 	InFlight     int                      `koanf:"in_flight" default:"1" min:"1" max:"64" doc:"How many requests may be on their way at once; with more than 1, events may arrive in another order."`
 	Rate         string                   `koanf:"rate" example:"30/min" doc:"How many requests are sent at most in a time, such as 5/s, 30/min or 1/15s, also right after an outage; off, or left out where no preset has one, is as many as the destination takes."`
 	Burst        int                      `koanf:"burst" default:"1" min:"1" max:"100000" doc:"How many requests may be sent at once, after a pause, where rate is set."`
-	Ping         PingConfig               `koanf:"ping"`
-	TLS          TLSConfig                `koanf:"tls"`
+	Ping         PingConfig               `koanf:"ping" doc:"What events mean to Healthchecks."`
+	TLS          TLSConfig                `koanf:"tls" doc:"How the destination is trusted, where its URL begins with https://."`
 
 	pauses pauses // of tests
 }

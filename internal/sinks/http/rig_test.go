@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -80,7 +81,7 @@ func newRig(t *testing.T, change func(*httpsink.Options), answer func(w http.Res
 			answer(w, q, n)
 		}
 	}))
-	r.server.Config.ErrorLog = nil
+	r.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	r.server.Start()
 	r.options = options(r.server.URL + "/hook")
 	if change != nil {

@@ -86,7 +86,7 @@ func TestWhatRunWouldRefuseIsRefusedByCheck(t *testing.T) {
 		"sources: [{name: w, type: tail, paths: /x, time_format: unix}]":      "time_format: is of use only with time_key,",
 		"sources: [{name: w, type: tail, paths: /x, event: {keys: ['a[]']}}]": "sources[0].event.keys[0]: \"a[]\" has an empty step",
 		"sources: [{name: w, type: tail, paths: /x, preset: docker}]":         "sources[0].preset: is for webhooks; what a log looks like is its format: write format: docker",
-		"sinks: [{name: a, type: fil, path: /tmp/x}]":                         "sinks[0].type: \"fil\" is not a type of sink; there are file, mqtt; did you mean file?",
+		"sinks: [{name: a, type: fil, path: /tmp/x}]":                         "sinks[0].type: \"fil\" is not a type of sink; there are file, http, mqtt; did you mean file?",
 		"sinks: [{name: a, type: file, path: /tmp/x, keep: 24h}]":             "sinks[0].keep: is how many renamed files are kept, such as 5, and not \"24h\"; how long the place of a removed sink is kept is journal.keep",
 		"sinks: [{name: a, type: file, path: /tmp/x, max_size: 100}]":         "sinks[0].max_size: the number 100 needs a unit, such as 100KiB or 100MiB",
 		"max_payload: 2048": "max_payload: the number 2048 needs a unit; as bytes it is 2KiB",

@@ -21,6 +21,7 @@ import (
 	"event2mqtt/internal/bridge"
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/sinks/file"
+	httpsink "event2mqtt/internal/sinks/http"
 	"event2mqtt/internal/sources/octoprint"
 	"event2mqtt/internal/sources/tail"
 	"event2mqtt/internal/sources/webhook"
@@ -156,6 +157,7 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 	walk("webhook: ", config.Describe(webhook.Config{}))
 	walk("tail: ", config.Describe(tail.Config{}))
 	walk("file: ", config.Describe(file.Options{}))
+	walk("http: ", config.Describe(httpsink.Options{}))
 	if strings.Count(bridge.Reference(), "|  |\n") > 0 {
 		t.Error("an option of a source has no doc tag")
 	}

@@ -27,7 +27,17 @@ func TestAReloadTellsOfEveryOption(t *testing.T) {
 	inBroker := func(options string) string {
 		return strings.Replace(plain, "listen: MQTT", "listen: MQTT, "+options, 1)
 	}
-	f := flipper{rig: newRig(t, plain), cert: cert, key: key, special: map[string]any{
+	ping := map[string]any{"preset": "healthchecks", "url": "https://host.example/x"}
+	shown := map[string]any{"tls": map[string]any{"cert": cert, "key": key}}
+	f := flipper{rig: newRig(t, plain), cert: cert, key: key, beside: map[string]map[string]any{
+		"sinks[http].template":     {"body": "template", "template": "before"},
+		"sinks[http].form":         {"body": "form", "form": map[string]any{"before": "yes"}},
+		"sinks[http].password":     {"username": "u"},
+		"sinks[http].batch.events": {"url": "https://host.example/x"},
+		"sinks[http].ping.start":   ping, "sinks[http].ping.fail": ping, "sinks[http].ping.log": ping,
+		"sinks[http].tls.cert": shown, "sinks[http].tls.key": shown,
+	}, special: map[string]any{
+		"sinks[http].tls.ca": ca.CAFile, "sinks[http].tls.cert": copyOf(t, cert), "sinks[http].tls.key": copyOf(t, key),
 		"mqtt.url":     "mqtt://127.0.0.1:1",
 		"mqtt.tls.ca":  ca.CAFile,
 		"mqtt.tls.key": copyOf(t, key), "mqtt.tls.cert": copyOf(t, cert), "broker.tls.key": copyOf(t, key), "broker.tls.cert": copyOf(t, cert),
@@ -79,6 +89,7 @@ type flipper struct {
 	*rig
 	special map[string]any                 // values, where the tags of the option tell none that is good
 	bases   []struct{ below, yaml string } // configurations in which the options below a key can be changed alone
+	beside  map[string]map[string]any      // options of a part that a key cannot be without
 	flipped int
 	// cert and key are a pair, of which special has copies.
 	cert, key string
@@ -134,6 +145,17 @@ func (f *flipper) walkPart(list, kind string, options []config.Option) {
 func (f *flipper) flip(key string, path []any, o config.Option) {
 	f.flipped++
 	base := f.bases[slices.IndexFunc(f.bases, func(b struct{ below, yaml string }) bool { return strings.HasPrefix(key, b.below) })].yaml
+	for name, value := range f.beside[key] {
+		var doc any
+		if err := yaml.Unmarshal([]byte(base), &doc); err != nil {
+			f.t.Fatal(err)
+		}
+		text, err := yaml.Marshal(put(doc, append(slices.Clone(path[:2]), name), value))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		base = string(text)
+	}
 	if now := f.reload(base); !now.OK {
 		f.t.Fatalf("%s: %+v", key, now)
 	}

@@ -12,6 +12,7 @@ import (
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/sinks/file"
+	httpsink "event2mqtt/internal/sinks/http"
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/octoprint"
@@ -26,7 +27,7 @@ var sourceTypes = []sources.Type{webhook.Type, tail.Type, octoprint.Type}
 
 // sinkTypes are the kinds of sink that can stand below sinks. A new one is one
 // folder and one line here.
-var sinkTypes = []sinks.Type{file.Type, mqtt.Type}
+var sinkTypes = []sinks.Type{file.Type, httpsink.Type, mqtt.Type}
 
 // mainSink is the name of the sink that the sections mqtt and publish describe,
 // and of its cursor. It stays when that moves from one broker to another.

@@ -31,7 +31,7 @@ const (
 	// settled is how long nothing must have been collected for the program to
 	// be at rest. It gives back once what it has no use for then, if that is
 	// more than spare, in bytes: less costs more than it saves, as a collection
-	// brings code into memory that an idle program has no need of.
+	// brings code into memory that an idle program has no need of. That goes, too.
 	settled = 10 * time.Second
 	spare   = 2 << 20
 )
@@ -62,6 +62,7 @@ func boundMemory() (stop func()) {
 					debug.FreeOSMemory()
 					own = r.read().collections
 				}
+				giveBackCode()
 				continue
 			case <-collected:
 			}

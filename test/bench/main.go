@@ -119,7 +119,7 @@ func (b *bench) size() error {
 		return err
 	}
 	defer p.end()
-	time.Sleep(3 * time.Second)
+	time.Sleep(12 * time.Second) // then it is at rest
 	m, err := b.startMosquitto()
 	if err != nil {
 		return err

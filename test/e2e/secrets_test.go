@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -16,7 +17,7 @@ import (
 )
 
 // secrets is a configuration with all of them: HTTP's address, what each secret
-// begins with, and a broker's address.
+// begins with, a broker's address, and the URL of a server.
 const secrets = `
 http: {listen: %q, token: %[2]s-http}
 log: {level: debug}
@@ -28,6 +29,11 @@ mqtt:
 sources:
   - {name: default, type: webhook, auth: {token: %[2]s-token, body_key: k, body_secret: %[2]s-body, hmac: {scheme: github, secret: %[2]s-hmac}}}
   - {name: basic, type: webhook, auth: {username: u, password: %[2]s-basic}}
+sinks:
+  - {name: echo, type: http, url: "%[4]s/%[2]s-url/{event}?k=%[2]s-query", username: u, password: %[2]s-there, signing: whsec_%[2]s00000000000000000000000,
+     headers: {X-Key: %[2]s-key}, body: form, form: {k: %[2]s-form, e: "{event}"}}
+  - {name: bearer, type: http, url: "%[4]s/%[2]s-url", token: %[2]s-bearer}
+  - {name: cloud, type: mqtt, url: "ws://%[3]s/none", client_id: cloud, username: u, password: %[2]s-cloud, websocket: {headers: {Authorization: Bearer %[2]s-cloud}}, publish: {base_topic: copy}}
 `
 
 // TestEverySecretIsLookedFor by TestSecretsAppearNowhere.
@@ -35,6 +41,8 @@ func TestEverySecretIsLookedFor(t *testing.T) {
 	covered := []string{
 		"http.token", "mqtt.password", "mqtt.websocket.headers", "broker.users.password", "broker.users.hash",
 		"auth.token", "auth.password", "auth.body_secret", "auth.hmac.secret",
+		"http: url", "http: headers", "http: form", "http: password", "http: token", "http: signing",
+		"mqtt: password", "mqtt: websocket.headers",
 	}
 	for _, key := range secretOptions() {
 		if !slices.Contains(covered, key) {
@@ -51,7 +59,13 @@ func TestSecretsAppearNowhere(t *testing.T) {
 	addr := ownBroker(t)
 	bundled := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	p := configure(t, "")
-	text := fmt.Sprintf(secrets, p.http, marker, addr)
+	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // refuses, and says why at length
+		body, _ := io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, "%s %v %s", r.RequestURI, r.Header, body)
+	}))
+	defer echo.Close()
+	text := fmt.Sprintf(secrets, p.http, marker, addr, echo.URL)
 	inside := fmt.Sprintf("broker: {listen: %q, users: [{name: u, password: %[2]s-user}, {name: h, hash: \"$7$%[2]s\"}]}\n", bundled, marker)
 	var seen strings.Builder
 	note := func(what string, text any) { fmt.Fprintf(&seen, "%s: %v\n", what, text) }
@@ -129,5 +143,8 @@ func secretOptions() (out []string) {
 		}
 	}
 	walk("", config.Describe(bridge.Config{}))
+	for _, t := range bridge.BuiltIn().Sinks {
+		walk(t.Name+": ", config.Describe(t.Options()))
+	}
 	return out
 }

@@ -95,7 +95,7 @@ func TestNothingTellsASecret(t *testing.T) {
 		case 1:
 			w.WriteHeader(500)
 		case 2:
-			http.Redirect(w, q, "http://query-secret.example"+q.RequestURI, 302)
+			http.Redirect(w, q, "http://query-secret.example"+q.RequestURI, http.StatusFound)
 		case 3:
 			w.WriteHeader(404)
 		case 4:

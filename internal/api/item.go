@@ -148,15 +148,25 @@ type fates struct {
 	a       *API
 	acked   uint64
 	refused map[string]struct{}
+	read    int // reasons that were read
 }
 
+// maxReasons bounds the files that one answer reads for why events were refused.
+const maxReasons = 100
+
 func (a *API) fates() fates {
-	return fates{a, a.o.Program.Acked(), a.o.Program.RefusedIDs()}
+	return fates{a: a, acked: a.o.Program.Acked(), refused: a.o.Program.RefusedIDs()}
 }
 
 func (f *fates) of(seq uint64, id string) Fate {
 	if _, ok := f.refused[id]; ok {
-		return Fate{State: refusedBy, Why: "kept in refused/ of the state folder"}
+		why := "kept in refused/ of the state folder"
+		if f.read++; f.read <= maxReasons {
+			why = f.a.o.Program.Refusal(id)
+		}
+		if why != "" {
+			return Fate{State: refusedBy, Why: why}
+		}
 	}
 	if seq <= f.acked {
 		return Fate{State: delivered}

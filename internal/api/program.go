@@ -21,6 +21,10 @@ type Program interface {
 	Acked() uint64
 	// RefusedIDs are the ids of events that no broker takes.
 	RefusedIDs() map[string]struct{}
+	// Refusal says why the main sink's broker does not take an event whose id is
+	// one of RefusedIDs, and "" if it is another sink that has refused it. It
+	// reads a file.
+	Refusal(id string) (why string)
 	// Route is how the main sink publishes an event.
 	Route(*journal.Entry) Route
 	// TimestampField is the member of a payload that holds its time.

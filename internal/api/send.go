@@ -99,8 +99,10 @@ func (a *API) await(ctx context.Context, e *Emitted, wait time.Duration) int {
 		return http.StatusAccepted
 	}
 	if _, refused := a.o.Program.RefusedIDs()[e.ID]; refused {
-		e.Fate = Fate{State: refusedBy, Why: "the broker does not take it; it is kept in refused/ of the state folder"}
-		return http.StatusOK
+		if why := a.o.Program.Refusal(e.ID); why != "" {
+			e.Fate = Fate{State: refusedBy, Why: why}
+			return http.StatusOK
+		}
 	}
 	ms := float64(time.Since(began).Microseconds()) / 1000
 	e.Fate = Fate{State: delivered, MS: &ms}

@@ -137,6 +137,20 @@ func (p program) Acked() uint64 { return p.running().parts[0].cursor.Acked() } /
 // RefusedIDs implements api.Program.
 func (p program) RefusedIDs() map[string]struct{} { return p.refused.IDs() }
 
+// Refusal implements api.Program.
+func (p program) Refusal(id string) string {
+	all, err := p.refused.Get(id)
+	if err != nil {
+		return ""
+	}
+	for _, e := range all {
+		if e.Sink == mainSink {
+			return e.Reason
+		}
+	}
+	return ""
+}
+
 // Route implements api.Program.
 func (p program) Route(e *journal.Entry) (r api.Route) {
 	if sink, ok := p.running().parts[0].part.(interface {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/refused"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/testkit"
 )
@@ -185,5 +186,22 @@ func TestAReplayIsCountedMarkedAndBounded(t *testing.T) {
 	h.want(202, "POST", "/replay", `{"event":"A","rate":1}`, `"seconds":4`)
 	if h.api.Close(); h.api.Streams() > 1 {
 		t.Error("streams are left")
+	}
+}
+
+// TestHistoryTellsWhyAnEventWasRejected, by the main sink's broker alone.
+func TestHistoryTellsWhyAnEventWasRejected(t *testing.T) {
+	h := newAPIRig(t, plain)
+	h.send("One")
+	h.send("Two")
+	for seq, sink := range map[uint64]string{1: mainSink, 2: "other"} {
+		testkit.OK(t, h.refused.Keep(refused.Event{ID: h.journal.ID(seq), Sink: sink, Reason: "it is larger than " + sink + " takes", Name: "X", Source: "hooks", Time: time.Now(), Payload: []byte(`{}`)}))
+	}
+	testkit.Eventually(t, "both are delivered", func() bool { return (program{Bridge: h.Bridge}).Acked() >= 2 })
+	_, text := h.call("GET", "/events?limit=10", "")
+	for _, want := range []string{`"fate":{"state":"refused","why":"it is larger than mqtt takes"}`, `"fate":{"state":"delivered"}`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s is not in %s", want, text)
+		}
 	}
 }

@@ -84,6 +84,7 @@ type program struct {
 	state  string
 	http   string // address
 	cmd    *exec.Cmd
+	began  time.Time // the newest start
 	log    *testkit.Log
 }
 
@@ -114,6 +115,7 @@ func (p *program) start() {
 	p.t.Helper()
 	p.cmd = exec.Command(binary, "--config", p.config, "--state-dir", p.state)
 	p.cmd.Stderr = p.log
+	p.began = time.Now()
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}

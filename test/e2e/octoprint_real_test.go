@@ -393,6 +393,9 @@ func (r *real) restarts(t *testing.T) {
 // what has changed.
 func (r *real) idle(t *testing.T) {
 	const long = time.Minute
+	// A minute after a connect all that is retained is published once more, in case
+	// the broker has not kept it.
+	time.Sleep(time.Until(r.bridge.began.Add(65 * time.Second)))
 	r.watcher.forget()
 	before, began := r.bridge.cpu(), time.Now()
 	time.Sleep(long)

@@ -67,7 +67,10 @@ func (j *Journal) recover() error {
 			break
 		}
 	}
-	return j.loadMarks(fallback, max(j.last, stored))
+	// Where all that was stored is gone but for the head of the newest segment,
+	// readers are to know how much that was.
+	j.last = max(j.last, stored)
+	return j.loadMarks(fallback, j.last)
 }
 
 // plausible sets segments aside whose first number no journal ever reaches,

@@ -69,8 +69,9 @@ func (j *Journal) recover() error {
 	}
 	// Where all that was stored is gone but for the head of the newest segment,
 	// readers are to know how much that was.
-	j.last = max(j.last, stored)
-	return j.loadMarks(fallback, j.last)
+	told := max(j.last, stored)
+	j.last = max(j.last, min(stored, max(j.next, 1)-1)) // and the next number stays behind it
+	return j.loadMarks(fallback, told)
 }
 
 // plausible sets segments aside whose first number no journal ever reaches,

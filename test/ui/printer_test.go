@@ -80,6 +80,7 @@ func TestProgramAPrinterIsShownAndTold(t *testing.T) {
 	b.script(cancel + ".click()")
 	b.wait("document.getElementById('ask').open")
 	b.script("document.getElementById('ask-yes').click()")
+	b.says("#toast", "Cancel: sent.")
 	until(t, "OctoPrint is told", func() bool { return slices.Equal(octo.Told(), []string{`{"command":"cancel"}`}) })
 	octo.Resume()
 	b.says(".device .state", "Offline")

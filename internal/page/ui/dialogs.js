@@ -35,7 +35,8 @@ export function ask(title, what, yes, danger) {
 	say('ask-no', yes ? t.back : t.close);
 	d.returnValue = '';
 	d.showModal();
-	return new Promise(done => { d.onclose = () => done(d.returnValue === 'yes'); });
+	// The close event comes later: by then the next question may be open.
+	return new Promise(done => { d.onclose = () => d.open || done(d.returnValue === 'yes'); });
 }
 
 // asking makes a button that asks first. It is off while it works and for 10 s

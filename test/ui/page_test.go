@@ -260,12 +260,25 @@ func TestByKeyboardAlone(t *testing.T) {
 	b.script("document.querySelector('.device .acts button').focus()")
 	b.press(enter)
 	b.says("#ask", "Pause the print?")
+	b.says("#ask-yes", "Send “Pause”")
 	b.wait("document.activeElement.id === 'ask-no'") // what is safe has the focus
 	b.press(tabKey, enter)
 	until(t, "the command is sent", func() bool {
 		return strings.Contains(strings.Join(sim.Called(), "\n"), "POST devices/printer/pause")
 	})
 	b.says("#toast", "Pause: sent.")
+}
+
+// TestANoIsNotTheAnswerToTheNextQuestion: a dialog's close event comes after close.
+func TestANoIsNotTheAnswerToTheNextQuestion(t *testing.T) {
+	b, sim := played(t, desktop, "calm")
+	b.wait("document.querySelector('.device .acts button')")
+	b.script("const b = document.querySelector('.device .acts button'); b.click(); document.getElementById('ask-no').click(); b.click(); setTimeout(() => { window.heard = true; }, 50)")
+	b.wait("window.heard")
+	b.click("#ask-yes")
+	until(t, "the command is sent", func() bool {
+		return strings.Contains(strings.Join(sim.Called(), "\n"), "POST devices/printer/pause")
+	})
 }
 
 func TestACommandsButtonComesBack(t *testing.T) {

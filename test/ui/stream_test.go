@@ -91,9 +91,8 @@ func TestSeveralTabs(t *testing.T) {
 	for _, b := range tabs {
 		b.says("#rows", "ForAll")
 	}
-	if n := sim.Streams(); n > 4 {
-		t.Errorf("there are %d streams; a browser opens six connections", n)
-	}
+	// On a busy machine a tab may learn late that there are four before it.
+	until(t, "there are at most 4 streams; a browser opens six connections", func() bool { return sim.Streams() <= 4 })
 }
 
 func TestATabThatIsHiddenHasNoStream(t *testing.T) {

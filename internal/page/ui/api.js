@@ -109,8 +109,9 @@ function open(mine) {
 const tabs = new BroadcastChannel('event2mqtt ' + location.pathname);
 let me, wanting, others; // wanting: until it is known that there are too many
 tabs.onmessage = ({data}) => {
-	if (data.to === me) others++;
-	else if (data.from && (stream || wanting && me < data.from)) tabs.postMessage({to: data.from});
+	// On a busy machine an answer may come when there is a stream already: one too many.
+	if (data.to === me && ++others >= most && stream) start();
+	if (data.from && (stream || wanting && me < data.from)) tabs.postMessage({to: data.from});
 };
 async function crowded() {
 	wanting = true;

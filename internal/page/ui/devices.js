@@ -51,7 +51,7 @@ function enterSays(ev) {
 function command(d, c) {
 	const n = c.number, field = n && h('input', {type: 'number', min: n.min, max: n.max, step: n.step, value: n.now ?? n.min, autofocus: '', onkeydown: enterSays});
 	return asking('button', {
-		label: c.label, title: `${c.label}: ${d.name}`, what: n ? h('label', t.range(n), field) : c.confirm, danger: c.danger, done: t.sent(c.label),
+		label: c.label, title: `${c.label}: ${d.name}`, what: n ? h('label', t.range(n), field) : c.confirm, yes: t.send(c.label), danger: c.danger, done: t.sent(c.label),
 		work: () => api('POST', `devices/${enc(d.id)}/${enc(c.name)}`, n && field.valueAsNumber),
 	});
 }

@@ -41,8 +41,8 @@ export function ask(title, what, yes, danger) {
 
 // asking makes a button that asks first. It is off while it works and for 10 s
 // after that: people press twice.
-export const asking = (kind, {label, title, what, work, done, danger}) => h(kind, label + '…', async ({currentTarget: button}) => {
-	if (!await ask(title, what, label, danger)) return;
+export const asking = (kind, {label, title, what, yes = label, work, done, danger}) => h(kind, label + '…', async ({currentTarget: button}) => {
+	if (!await ask(title, what, yes, danger)) return;
 	button.disabled = true;
 	try {
 		await work();

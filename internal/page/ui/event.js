@@ -40,7 +40,7 @@ async function payload(e, box, as) {
 const facts = e => Object.entries({
 	topic: e.topic && h('code', e.topic),
 	fate: [fateWords(e.fate), t.by(e.fate)].filter(x => x).join(e.fate.rule ? ' by ' : ': '),
-	publish: e.fate.state !== 'dropped' && t.publish(e.qos, e.retain, e.size),
+	publish: !['dropped', 'refused'].includes(e.fate.state) && t.publish(e.qos, e.retain, e.size),
 	id: h('code', e.id, t.number(e.seq)),
 }).map(([name, value]) => value && [h('dt', t.facts[name]), h('dd', value)]);
 

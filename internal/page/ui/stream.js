@@ -83,7 +83,7 @@ function drawFate(tr, e) {
 	const {state} = e.fate, reason = t.by(e.fate), [, , , payload, fate] = tr.cells;
 	tr.dataset.f = state;
 	put(fate, state === 'refused' ? dot('failed') : (state === 'waiting' || state === 'held') && dot('waiting'), h('span', fateWords(e.fate)));
-	put(payload, reason && h('span.dim', reason, ' '), (!reason || state === 'refused') && h('span', brief(e)));
+	put(payload, reason && h('span.dim', reason), reason && state === 'refused' && ' · ', (!reason || state === 'refused') && h('span', brief(e)));
 }
 
 function tally() {

@@ -58,6 +58,7 @@ export const t = {
 	enlarge: 'Enlarge the picture',
 	noPicture: 'No picture',
 	range: ({min, max, unit}) => `From ${num(min)} to ${num(max)}${unit ? ' ' + unit : ''}`,
+	send: label => `Send “${label}”`,
 	sent: label => `${label}: sent.`,
 
 	// parts and configuration

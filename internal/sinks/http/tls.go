@@ -3,7 +3,6 @@ package httpsink
 import (
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 
 	"event2mqtt/internal/config"
 	"event2mqtt/internal/config/file"
@@ -22,25 +21,7 @@ type TLSConfig struct {
 func (t TLSConfig) build() (*tls.Config, error) {
 	var errs config.Errors
 	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.Insecure} //nolint:gosec // asked for by the key "insecure"
-	if t.CA != "auto" && t.CA != "" {
-		pem, err := file.Read(t.CA, file.MaxPEM)
-		c.RootCAs = x509.NewCertPool()
-		if err != nil {
-			errs.Bad("tls.ca", "%w", err)
-		} else if !c.RootCAs.AppendCertsFromPEM(pem) {
-			errs.Bad("tls.ca", "%s holds no certificate in PEM form", t.CA)
-		}
-	}
-	switch {
-	case (t.Cert == "") != (t.Key == ""):
-		errs.Relation("tls.key", "tls.cert", "cert and key must be given together")
-	case t.Cert != "":
-		pair, err := file.KeyPair(t.Cert, t.Key)
-		if err != nil {
-			errs.Bad("tls.cert", "%w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
+	errs.TLSFiles(c, "tls.", t.CA, t.Cert, t.Key)
 	return c, errs.Err()
 }
 

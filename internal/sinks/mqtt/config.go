@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"event2mqtt/internal/config"
-	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/event"
 	"event2mqtt/internal/template"
 	"event2mqtt/internal/topic"
@@ -257,53 +255,32 @@ var tlsVersions = map[string]uint16{"": 0, "1.0": tls.VersionTLS10, "1.1": tls.V
 
 // build reads the files. Its keys begin with at. Its error holds every KeyError.
 func (t TLSConfig) build(secure bool, at string) (*tls.Config, error) {
-	var errs []error
-	bad := func(key, format string, args ...any) {
-		errs = append(errs, config.Errorf(at+key, format, args...))
-	}
+	var errs config.Errors
 	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.Insecure} //nolint:gosec // asked for by the key "insecure"
 	c.MinVersion, c.MaxVersion = tlsVersions[t.MinVersion], tlsVersions[t.MaxVersion]
 	if c.MaxVersion != 0 && c.MinVersion > c.MaxVersion {
-		bad("max_version", "%s is below min_version %s", t.MaxVersion, t.MinVersion)
+		errs.Bad(at+"max_version", "%s is below min_version %s", t.MaxVersion, t.MinVersion)
 	}
 	for _, name := range t.Ciphers {
 		i := slices.IndexFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.Name == name })
 		if i < 0 {
-			bad("ciphers", "there is no secure cipher %q; there is for example TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", name)
+			errs.Bad(at+"ciphers", "there is no secure cipher %q; there is for example TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", name)
 			continue
 		}
 		c.CipherSuites = append(c.CipherSuites, tls.CipherSuites()[i].ID)
 	}
-	if t.CA != "auto" && t.CA != "" {
-		pem, err := file.Read(t.CA, file.MaxPEM)
-		c.RootCAs = x509.NewCertPool()
-		if err != nil {
-			bad("ca", "%w", err)
-		} else if !c.RootCAs.AppendCertsFromPEM(pem) {
-			bad("ca", "%s holds no certificate in PEM form", t.CA)
-		}
-	}
+	errs.TLSFiles(c, at, t.CA, t.Cert, t.Key)
 	c.NextProtos = t.ALPN
 	if pins, err := parsePins(t.Pin); err != nil {
-		bad("pin", "%w", err)
+		errs.Bad(at+"pin", "%w", err)
 	} else if len(pins) > 0 {
 		pinned(c, pins)
 		if t.Insecure {
-			errs = append(errs, config.Relation(at+"insecure", at+"pin", "checks nothing, and pin checks the certificate; leave one of the two out"))
+			errs.Relation(at+"insecure", at+"pin", "checks nothing, and pin checks the certificate; leave one of the two out")
 		}
-	}
-	switch {
-	case (t.Cert == "") != (t.Key == ""):
-		errs = append(errs, config.Relation(at+"key", at+"cert", "cert and key must be given together"))
-	case t.Cert != "":
-		pair, err := file.KeyPair(t.Cert, t.Key)
-		if err != nil {
-			bad("cert", "%w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
 	}
 	if !secure {
-		return nil, errors.Join(errs...)
+		return nil, errs.Err()
 	}
-	return c, errors.Join(errs...)
+	return c, errs.Err()
 }

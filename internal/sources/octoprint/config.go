@@ -2,7 +2,6 @@ package octoprint
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"maps"
 	"net/http"
@@ -16,7 +15,6 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 
 	"event2mqtt/internal/config"
-	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/device"
 	"event2mqtt/internal/sources"
 	"event2mqtt/internal/sources/octoprint/api"
@@ -227,25 +225,7 @@ func (o *Options) WarnBeside(other sources.Options, name string) error {
 func (t TLSConfig) build() (*tls.Config, error) {
 	var errs config.Errors
 	c := &tls.Config{InsecureSkipVerify: t.Insecure, MinVersion: tls.VersionTLS12} //nolint:gosec // asked for by the key "insecure"
-	if t.CA != "auto" && t.CA != "" {
-		pem, err := file.Read(t.CA, file.MaxPEM)
-		c.RootCAs = x509.NewCertPool()
-		if err != nil {
-			errs.Bad("tls.ca", "%w", err)
-		} else if !c.RootCAs.AppendCertsFromPEM(pem) {
-			errs.Bad("tls.ca", "%s holds no certificate in PEM form", t.CA)
-		}
-	}
-	switch {
-	case (t.Cert == "") != (t.Key == ""):
-		errs.Relation("tls.key", "tls.cert", "cert and key must be given together")
-	case t.Cert != "":
-		pair, err := file.KeyPair(t.Cert, t.Key)
-		if err != nil {
-			errs.Bad("tls.cert", "%w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
+	errs.TLSFiles(c, "tls.", t.CA, t.Cert, t.Key)
 	return c, errs.Err()
 }
 

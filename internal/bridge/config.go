@@ -136,6 +136,7 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 		}
 	}
 	note("", doc.Decode(&p.Config))
+	doc.Fill("", "preset", &p.Config, func() { p.MQTT.Lay(&p.Publish, doc.IsSet) })
 	for i := range problems {
 		if problems[i].Key == "log" { // what many other programs take
 			problems[i].Text += ", such as log: {level: debug}"
@@ -189,10 +190,10 @@ func (t Types) Load(file string, environ []string, stateDir string, settings ...
 
 // keyFiles are those that nobody else may read.
 func (p *Plan) keyFiles() []string {
-	files := []string{p.MQTT.TLS.Key, p.MQTT.PasswordFile, p.Broker.TLS.Key}
+	files := []string{p.MQTT.TLS.Key, p.MQTT.PasswordFile, p.MQTT.CredentialsFile, p.Broker.TLS.Key}
 	for _, o := range p.sinks[1:] {
 		if extra, ok := o.(*mqtt.Extra); ok {
-			files = append(files, extra.TLS.Key, extra.PasswordFile)
+			files = append(files, extra.TLS.Key, extra.PasswordFile, extra.CredentialsFile)
 		}
 	}
 	return files

@@ -28,6 +28,7 @@ func TestAReloadTellsOfEveryOption(t *testing.T) {
 		return strings.Replace(plain, "listen: MQTT", "listen: MQTT, "+options, 1)
 	}
 	ping := map[string]any{"preset": "healthchecks", "url": "https://host.example/x"}
+	plot := map[string]any{"preset": "thingspeak", "channel": "1", "fields": map[string]any{"1": "payload.before"}, "password": "p"}
 	shown := map[string]any{"tls": map[string]any{"cert": cert, "key": key}}
 	f := flipper{rig: newRig(t, plain), cert: cert, key: key, beside: map[string]map[string]any{
 		"sinks[http].template":     {"body": "template", "template": "before"},
@@ -35,8 +36,10 @@ func TestAReloadTellsOfEveryOption(t *testing.T) {
 		"sinks[http].password":     {"username": "u"},
 		"sinks[http].batch.events": {"url": "https://host.example/x"},
 		"sinks[http].ping.start":   ping, "sinks[http].ping.fail": ping, "sinks[http].ping.log": ping,
+		"sinks[mqtt].channel": plot, "sinks[mqtt].fields": plot, "sinks[mqtt].credentials_file": {"username": ""},
 		"sinks[http].tls.cert": shown, "sinks[http].tls.key": shown,
 	}, special: map[string]any{
+		"sinks[mqtt].channel": "2", "sinks[mqtt].fields": map[string]any{"1": "payload.after"}, "mqtt.credentials_file": "/x",
 		"sinks[http].tls.ca": ca.CAFile, "sinks[http].tls.cert": copyOf(t, cert), "sinks[http].tls.key": copyOf(t, key),
 		"mqtt.url":     "mqtt://127.0.0.1:1",
 		"mqtt.tls.ca":  ca.CAFile,
@@ -58,6 +61,7 @@ func TestAReloadTellsOfEveryOption(t *testing.T) {
 		"sources[octoprint].api_key":   "another",
 	}, bases: []struct{ below, yaml string }{
 		{"mqtt.url", plain},
+		{"mqtt.credentials_file", plain + "mqtt: {url: mqtts://127.0.0.1:1}\n"},
 		{"mqtt.", plain + fmt.Sprintf("mqtt: {url: mqtts://127.0.0.1:1, username: u, tls: {%s}}\n", pair)},
 		{"broker.tls.", inBroker("tls: {listen: '127.0.0.1:0', client_ca: " + ca.CAFile + ", " + pair + "}")},
 		{"broker.websocket.", inBroker("tls: {" + pair + "}")},

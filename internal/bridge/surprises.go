@@ -80,8 +80,11 @@ func (p *Plan) warnOfNeighbours() {
 // warnOfSinks tells what sinks know themselves, and of one whose events fill a
 // journal that is to take all.
 func (p *Plan) warnOfSinks() {
-	for i, sink := range p.sinks[1:] {
-		path := fmt.Sprintf("sinks[%d]", i)
+	for i, sink := range p.sinks {
+		path := "" // of the main one, whose keys tell it
+		if i > 0 {
+			path = fmt.Sprintf("sinks[%d]", i-1)
+		}
 		if w, ok := sink.(warner); ok {
 			if err := w.Warn(); err != nil {
 				for _, problem := range p.doc.Explain(path, err) {
@@ -89,7 +92,7 @@ func (p *Plan) warnOfSinks() {
 				}
 			}
 		}
-		if p.Journal.WhenFull == journal.DropOldest && sink.Base().WhenFull == journal.Refuse {
+		if i > 0 && p.Journal.WhenFull == journal.DropOldest && sink.Base().WhenFull == journal.Refuse {
 			p.warn(path+".when_full", "new events are refused while the journal is full of those that this sink has not got, although journal.when_full is drop_oldest; that holds for the main sink alone")
 		}
 	}

@@ -36,6 +36,13 @@ func (d *Document) Origin(key string) string {
 	return cmp.Or(filled, fromDefault)
 }
 
+// IsSet reports whether somebody has set an option: a flag, a variable or a file.
+func (d *Document) IsSet(key string) bool {
+	_, set := d.origins[key]
+	_, written := d.places[key]
+	return set || written
+}
+
 // fromDefault is the origin of what nobody has written.
 const fromDefault = "default"
 

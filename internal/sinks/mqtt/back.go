@@ -19,6 +19,7 @@ type comeback struct {
 	// waits for then, not the broker.
 	keeping  retry.Loop
 	attempts int      // since the last success
+	idle     bool     // the last connection ended without trouble
 	said     []string // of each broker, what was logged last
 }
 
@@ -59,6 +60,12 @@ func (s *Sink) report(err error, lasted time.Duration) (pause time.Duration) {
 		c.keeping.Reset()
 		clear(c.said)
 	}
+	if s.endedIdle(err) {
+		c.idle = true
+		s.opt.Log.Debug().Msg("mqtt: the service has ended the connection, which was idle; connecting again")
+		pause, _ = c.rounds.Next(err, lasted)
+		return pause
+	}
 	c.attempts++
 	text, at := "the bundled broker: "+fmt.Sprint(err), s.next
 	if n := len(s.brokers); n > 0 {
@@ -95,6 +102,10 @@ func (s *Sink) connected() {
 		return // it was said, and comes again every few seconds
 	}
 	log := s.opt.Log.Info()
+	if s.back.idle {
+		log = s.opt.Log.Debug() // nothing was said of the end, either
+	}
+	s.back.idle = false
 	if n := s.back.attempts; n > 0 {
 		log = log.Int("attempts", n+1)
 	}

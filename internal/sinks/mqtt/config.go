@@ -25,24 +25,26 @@ type Config struct {
 
 // Connection are the options of a connection to a broker, wherever that is.
 type Connection struct {
-	ClientID       string          `koanf:"client_id" example:"printer-1" doc:"The client id. Left out, one is made once and kept in the state folder."`
-	Username       string          `koanf:"username" doc:"The user name at the broker."`
-	Password       config.Secret   `koanf:"password" doc:"The password of that user at the broker."`
-	PasswordFile   string          `koanf:"password_file" example:"/run/secrets/mqtt" doc:"A file with the password, in place of password; it is read again at each connect, for passwords that expire."`
-	Protocol       string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1,5" doc:"The version of MQTT; auto is 3.1.1."`
-	KeepAlive      time.Duration   `koanf:"keepalive" default:"60s" min:"1s" max:"18h" off:"0s" doc:"How often the connection is checked; 0s is off."`
-	Timeout        time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"How long to wait for the connection, for each acknowledgement, and for every 16 KiB of a large message; it doubles for what did not come through."`
-	InFlight       int             `koanf:"in_flight" default:"128" min:"1" max:"10000" doc:"How many events may wait for their acknowledgement."`
-	PreferFirst    time.Duration   `koanf:"prefer_first" default:"0s" min:"1s" max:"30d" off:"0s" doc:"How often it is looked, while another broker of the list is connected to, whether the first one is there again, to come back to it; 0s stays where it is."`
-	Rate           string          `koanf:"rate" example:"50/s" doc:"How many messages are published at most in a time, such as 50/s, 30/min or 1/15s, also right after an outage; left out, as many as the broker takes."`
-	Burst          int             `koanf:"burst" default:"1" min:"1" max:"100000" doc:"How many messages may go out at once, after a pause, where rate is set."`
-	Retain         string          `koanf:"retain" default:"as_told" oneof:"as_told,never" doc:"Whether messages may be retained: never publishes states, the will and what rules retain without that, for brokers that do not take it."`
-	MaxQoS         int             `koanf:"max_qos" default:"2" oneof:"0,1,2" doc:"The highest QoS that is used; what is configured or told higher is published with this one."`
-	MaxPacket      config.Size     `koanf:"max_packet" default:"0B" min:"128B" max:"256MiB" off:"0B" doc:"The largest packet that the broker takes; larger events are skipped and kept in refused before they are sent. 0B is any."`
-	MaxTopicLevels int             `koanf:"max_topic_levels" default:"0" min:"0" max:"65535" doc:"How many levels a topic may have; what has more is skipped and kept in refused. 0 is any."`
-	TLS            TLSConfig       `koanf:"tls" doc:"How mqtts:// and wss:// connections are encrypted and checked."`
-	WebSocket      WebSocketConfig `koanf:"websocket" doc:"How ws:// and wss:// connections are opened."`
-	Will           WillConfig      `koanf:"will" doc:"How others see whether the bridge is there."`
+	Preset          string          `koanf:"preset" oneof:"adafruit-io,aws-iot,emqx,hivemq-cloud,test.mosquitto.org,thingspeak" doc:"A service whose limits and needs are known: options that are left out fit it, and what it never takes is refused."`
+	ClientID        string          `koanf:"client_id" example:"printer-1" doc:"The client id. Left out, one is made once and kept in the state folder."`
+	Username        string          `koanf:"username" doc:"The user name at the broker."`
+	Password        config.Secret   `koanf:"password" doc:"The password of that user at the broker."`
+	CredentialsFile string          `koanf:"credentials_file" example:"/etc/event2mqtt/mqtt_secrets.h" doc:"A file with the client id, the user name and the password of a device, as services offer it for download, in place of those options; it is read again at each connect."`
+	PasswordFile    string          `koanf:"password_file" example:"/run/secrets/mqtt" doc:"A file with the password, in place of password; it is read again at each connect, for passwords that expire."`
+	Protocol        string          `koanf:"protocol" default:"auto" oneof:"auto,3.1.1,3.1,5" doc:"The version of MQTT; auto is 3.1.1."`
+	KeepAlive       time.Duration   `koanf:"keepalive" default:"60s" min:"1s" max:"18h" off:"0s" doc:"How often the connection is checked; 0s is off."`
+	Timeout         time.Duration   `koanf:"timeout" default:"30s" min:"1s" max:"1h" doc:"How long to wait for the connection, for each acknowledgement, and for every 16 KiB of a large message; it doubles for what did not come through."`
+	InFlight        int             `koanf:"in_flight" default:"128" min:"1" max:"10000" doc:"How many events may wait for their acknowledgement."`
+	PreferFirst     time.Duration   `koanf:"prefer_first" default:"0s" min:"1s" max:"30d" off:"0s" doc:"How often it is looked, while another broker of the list is connected to, whether the first one is there again, to come back to it; 0s stays where it is."`
+	Rate            string          `koanf:"rate" example:"50/s" doc:"How many messages are published at most in a time, such as 50/s, 30/min or 1/15s, also right after an outage; left out, as many as the broker takes."`
+	Burst           int             `koanf:"burst" default:"1" min:"1" max:"100000" doc:"How many messages may go out at once, after a pause, where rate is set."`
+	Retain          string          `koanf:"retain" default:"as_told" oneof:"as_told,never" doc:"Whether messages may be retained: never publishes states, the will and what rules retain without that, for brokers that do not take it."`
+	MaxQoS          int             `koanf:"max_qos" default:"2" oneof:"0,1,2" doc:"The highest QoS that is used; what is configured or told higher is published with this one."`
+	MaxPacket       config.Size     `koanf:"max_packet" default:"0B" min:"128B" max:"256MiB" off:"0B" doc:"The largest packet that the broker takes; larger events are skipped and kept in refused before they are sent. 0B is any."`
+	MaxTopicLevels  int             `koanf:"max_topic_levels" default:"0" min:"0" max:"65535" doc:"How many levels a topic may have; what has more is skipped and kept in refused. 0 is any."`
+	TLS             TLSConfig       `koanf:"tls" doc:"How mqtts:// and wss:// connections are encrypted and checked."`
+	WebSocket       WebSocketConfig `koanf:"websocket" doc:"How ws:// and wss:// connections are opened."`
+	Will            WillConfig      `koanf:"will" doc:"How others see whether the bridge is there."`
 }
 
 // TLSConfig says whom to trust and who we are.
@@ -105,6 +107,7 @@ type settings struct {
 	willTopic     string
 	payload       template.Template // nil is the payload as it is
 	protocol      uint              // as paho numbers them
+	plot          *plot             // nil if events are published one by one
 }
 
 var schemes = []string{"mqtt", "mqtts", "ws", "wss"}
@@ -145,6 +148,12 @@ func check(c Config, p PublishConfig, at keys) (settings, error) {
 		s.protocol = 3
 	case "5":
 		s.protocol = 5
+	}
+	if err := c.checkPreset(&p, at); err != nil {
+		errs = append(errs, err)
+	}
+	if err := c.checkCredentials(at); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Password != "" && c.PasswordFile != "" {
 		errs = append(errs, config.Relation(at.config+"password_file", at.config+"password", "there is a password already; leave one of the two out"))

@@ -25,27 +25,38 @@ var Type = sinks.Type{Name: "mqtt", Options: func() sinks.Options {
 // Extra are the options of one sink of the section sinks.
 type Extra struct {
 	sinks.Common `koanf:",squash"`
-	URL          []string `koanf:"url" required:"it tells which broker" example:"mqtts://broker.example" doc:"The broker: mqtt://, mqtts://, ws:// or wss://. A list is tried in order."`
+	URL          []string `koanf:"url" example:"mqtts://broker.example" doc:"The broker: mqtt://, mqtts://, ws:// or wss://. A list is tried in order. It is needed, unless the service of preset has one address."`
 	Connection   `koanf:",squash"`
-	States       bool          `koanf:"states" default:"false" doc:"Whether states are published there, too. The program's own and those for Home Assistant are not."`
-	Publish      PublishConfig `koanf:"publish" doc:"What the published messages look like. What is left out is as in the section publish."`
+	Channel      string            `koanf:"channel" example:"12345" doc:"With preset: thingspeak, the number of the channel that events go to."`
+	Fields       map[string]string `koanf:"fields" doc:"With preset: thingspeak, which value of the payload each field of the channel gets, such as 1: payload.progress; the name of the event is its status."`
+	States       bool              `koanf:"states" default:"false" doc:"Whether states are published there, too. The program's own and those for Home Assistant are not."`
+	Publish      PublishConfig     `koanf:"publish" doc:"What the published messages look like. What is left out is as in the section publish."`
 
 	path string // where they are written, such as sinks[2]
 	main Options
 }
 
 // Settle tells where the options are written, what is written of them, and those
-// of the main sink. It comes before Check.
-func (o *Extra) Settle(path string, written map[string]any, main *Options) {
+// of the main sink; isSet reports whether somebody has set an option. It comes
+// before Check.
+func (o *Extra) Settle(path string, written map[string]any, isSet func(key string) bool, main *Options) {
 	o.path, o.main = path, *main
 	publish, _ := written["publish"].(map[string]any)
 	config.Inherit(&o.Publish, &main.Publish, publish)
+	all := Config{URL: o.URL, Connection: o.Connection}
+	all.Lay(&o.Publish, func(key string) bool { return isSet(path + "." + strings.TrimPrefix(key, "mqtt.")) })
+	o.URL, o.Connection = all.URL, all.Connection
 }
 
 func (o *Extra) all() Options {
+	var p *plot
+	if o.Preset == presetThingSpeak {
+		p, _ = newPlot(o.Channel, o.Fields) // Check tells what is wrong with it
+	}
 	return Options{
+		Calm: o.main.Calm, Pause: o.main.Pause, Repeat: o.main.Repeat, Idle: o.main.Idle,
 		Common: o.Common, Config: Config{URL: o.URL, Connection: o.Connection}, Publish: o.Publish,
-		beside: &beside{path: o.path, states: o.States, base: o.main.Publish.BaseTopic},
+		beside: &beside{path: o.path, states: o.States, plot: p, base: o.main.Publish.BaseTopic},
 	}
 }
 
@@ -54,6 +65,10 @@ func (o *Extra) Check() error {
 	own := o.all()
 	var errs config.Errors
 	errs.Add(own.Check())
+	errs.Add(o.checkPlot())
+	if len(o.URL) == 0 && o.Preset == "" {
+		errs.Bad("url", "is needed: it tells which broker, for example mqtts://broker.example")
+	}
 	errs.Add(clash(&own, &o.main, "the section mqtt"))
 	return errs.Err()
 }
@@ -119,9 +134,11 @@ func (o *Extra) Fingerprint() any {
 	type fingerprint struct {
 		options any
 		states  bool
+		channel string
+		fields  string
 		base    string
 	}
-	return fingerprint{own.Fingerprint(), o.States, o.main.Publish.BaseTopic}
+	return fingerprint{own.Fingerprint(), o.States, o.Channel, fmt.Sprint(o.Fields), o.main.Publish.BaseTopic}
 }
 
 // CheckState is that of Options.

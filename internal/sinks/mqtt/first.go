@@ -52,7 +52,7 @@ func (s *Sink) tryFirst(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.SetClientID(o.ClientID + "-first")
+	o.SetClientID(s.beside(o.ClientID, "-first"))
 	client, conn, err := connect(ctx, o, s.opt.Config.Timeout, func(string, int) {})
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func (s *Sink) tryFirstFive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.ClientID += "-first"
+	o.ClientID = s.beside(o.ClientID, "-first")
 	client, err := s.connectFive(ctx, s.brokers[0], o)
 	if err != nil {
 		return err

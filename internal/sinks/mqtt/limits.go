@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"event2mqtt/internal/config"
-	"event2mqtt/internal/config/file"
 	"event2mqtt/internal/sinks"
 )
 
@@ -116,11 +115,16 @@ func (p *pace) wait(ctx context.Context, late func()) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		p.mu.Lock()
-		p.next = p.next.Add(-p.every)
-		p.mu.Unlock()
+		p.giveBack()
 		return ctx.Err()
 	}
+}
+
+// giveBack is for a turn that was reserved and not taken.
+func (p *pace) giveBack() {
+	p.mu.Lock()
+	p.next = p.next.Add(-p.every)
+	p.mu.Unlock()
 }
 
 // parseRate reads NUMBER/UNIT, such as 50/s, 30/min or 1/15s, and returns how long
@@ -183,21 +187,4 @@ type pinError struct{ got [sha256.Size]byte }
 
 func (e *pinError) Error() string {
 	return fmt.Sprintf("the broker's certificate has the fingerprint sha256:%x, which is not pinned", e.got)
-}
-
-// maxPassword bounds the file of a password, in bytes.
-const maxPassword = 64 << 10
-
-// password returns the one to connect with. A file is read each time: some
-// passwords expire, and are replaced there.
-func (s *Sink) password() (string, error) {
-	c := &s.opt.Config
-	if c.PasswordFile == "" {
-		return string(c.Password), nil
-	}
-	text, err := file.Read(c.PasswordFile, maxPassword)
-	if err != nil {
-		return "", fmt.Errorf("read the password that %spassword_file names: %w", s.keys().config, err)
-	}
-	return strings.TrimRight(string(text), "\r\n"), nil
 }

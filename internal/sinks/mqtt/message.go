@@ -29,7 +29,9 @@ func (s *Sink) message(e *journal.Entry) (m message, err error) {
 		m.qos = *e.Route.QoS
 	}
 	s.opt.Config.cap(&m)
-	if e.Route.Raw {
+	if p.plot != nil {
+		m.payload = p.plot.single(e)
+	} else if e.Route.Raw {
 		if m.payload, err = event.Raw(e.Payload); err != nil {
 			return m, err
 		}
@@ -91,6 +93,9 @@ func (s *Sink) Route(e *journal.Entry) (name string, qos byte, retain bool) {
 }
 
 func (p *publishing) topicOf(e *journal.Entry) (string, error) {
+	if p.plot != nil {
+		return p.plot.topic, nil
+	}
 	if e.Route.Topic != "" {
 		return e.Route.Topic, nil
 	}

@@ -54,6 +54,7 @@ type Sink struct {
 	// Of Run.
 	next      int // broker to try next
 	back      comeback
+	plotted   atomic.Int64 // when a plot was published last, or the connection was made, in Unix nanoseconds
 	doubt     doubt
 	will      will
 	states    refusedStates
@@ -110,7 +111,7 @@ func New(o Options, d sinks.Deps) (*Sink, error) {
 	if o.Repeat == 0 {
 		o.Repeat = time.Minute
 	}
-	if o.Config.ClientID == "" {
+	if o.Config.ClientID == "" && o.Config.CredentialsFile == "" {
 		o.Config.ClientID = d.ClientID
 	}
 	o.Config.limit()
@@ -134,6 +135,7 @@ type publishing struct {
 	PublishConfig
 	template, stateTemplate topic.Template
 	payload                 template.Template
+	plot                    *plot
 	keys                    keys
 	// apart is set if no event's topic can be one of the program's own.
 	apart bool
@@ -144,7 +146,7 @@ func (s *Sink) keys() keys { return s.publish.Load().keys }
 
 func newPublishing(o Options, s settings) *publishing {
 	p := o.Publish
-	return &publishing{p, s.template, s.stateTemplate, s.payload, o.keys(), strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
+	return &publishing{p, s.template, s.stateTemplate, s.payload, s.plot, o.keys(), strings.HasPrefix(s.template.Prefix(), p.BaseTopic+"/event/") && !strings.HasPrefix(s.willTopic, s.template.Prefix())}
 }
 
 // Adjust implements sinks.Adjuster: what messages look like, from the next on.
@@ -233,6 +235,7 @@ func (s *Sink) session(ctx context.Context, in *journal.Cursor, watch *event.Sta
 		return err
 	}
 	defer l.close()
+	s.plotted.Store(time.Now().UnixNano())
 	defer s.outbox.Store(nil)
 	l = deafLink{l, s}
 	if !s.doubt.careful() { // before a command can come that wants an answer
@@ -422,7 +425,11 @@ func (s *Sink) pump(parent context.Context, l link, in *journal.Cursor, o *outbo
 		case <-ctx.Done():
 		}
 	})
-	err := s.publishEvents(reading, l, in, o.turns, window, slots, f)
+	publish := s.publishEvents
+	if s.plot != nil {
+		publish = s.publishPlot
+	}
+	err := publish(reading, l, in, o.turns, window, slots, f)
 	if parent.Err() != nil || errors.Is(err, errNotKept) {
 		last, cancel := context.WithTimeout(ctx, closeTimeout)
 		_ = fill(last, slots)

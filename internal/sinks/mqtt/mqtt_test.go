@@ -105,21 +105,30 @@ func newRigThatHears(t testing.TB, filters []string, use func(sinks.Incoming), c
 
 func newRigOf(t testing.TB, states *event.States, filters []string, use func(sinks.Incoming), change func(*mqtt.Options, *sinks.Deps), urls ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, states: states, log: &testkit.Log{}}
-	r.dir = t.TempDir()
+	r := &rig{t: t, states: states}
+	r.run(filters, use, func(deps sinks.Deps) (*mqtt.Sink, error) {
+		c, p := mqtt.Defaults()
+		c.URL, c.ClientID, c.Timeout = urls, "sink", 2*time.Second
+		options := mqtt.Options{Common: sinks.Common{Name: "mqtt"}, Config: c, Publish: p, Calm: 50 * time.Millisecond, Pause: 100 * time.Millisecond}
+		change(&options, &deps)
+		r.config, r.publish = options.Config, options.Publish
+		return mqtt.New(options, deps)
+	})
+	return r
+}
+
+// run runs the sink that build makes, until the test ends.
+func (r *rig) run(filters []string, use func(sinks.Incoming), build func(sinks.Deps) (*mqtt.Sink, error)) {
+	t := r.t
+	t.Helper()
+	r.log, r.dir = &testkit.Log{}, t.TempDir()
 	r.refused = refused.Open(r.dir, zerolog.Nop())
 	var err error
 	r.journal, err = journal.Open(journal.Options{FS: journal.DirFS(t.TempDir()), Log: zerolog.Nop()})
 	testkit.OK(t, err)
 	r.cursor, err = r.journal.Cursor("mqtt")
 	testkit.OK(t, err)
-	c, p := mqtt.Defaults()
-	c.URL, c.ClientID, c.Timeout = urls, "sink", 2*time.Second
-	options := mqtt.Options{Common: sinks.Common{Name: "mqtt"}, Config: c, Publish: p, Calm: 50 * time.Millisecond, Pause: 100 * time.Millisecond}
-	deps := sinks.Deps{ID: r.journal.ID, StateDir: t.TempDir(), Refused: r.refused, Log: zerolog.New(r.log)}
-	change(&options, &deps)
-	r.config, r.publish = options.Config, options.Publish
-	r.sink, err = mqtt.New(options, deps)
+	r.sink, err = build(sinks.Deps{ID: r.journal.ID, StateDir: t.TempDir(), Refused: r.refused, Log: zerolog.New(r.log)})
 	testkit.OK(t, err)
 	if filters != nil {
 		r.sink.Hear(filters, use)
@@ -135,7 +144,6 @@ func newRigOf(t testing.TB, states *event.States, filters []string, use func(sin
 			t.Logf("its log:\n%s", r.log)
 		}
 	})
-	return r
 }
 
 // up reports whether the sink has told that it is connected.

@@ -177,15 +177,15 @@ func openWebSocket(ctx context.Context, broker *url.URL, o paho.ClientOptions) (
 
 func (s *Sink) clientOptions(broker *url.URL) (*paho.ClientOptions, error) {
 	c := s.opt.Config
-	password, err := s.password()
+	account, err := s.account()
 	if err != nil {
 		return nil, err
 	}
 	o := paho.NewClientOptions()
 	o.AddBroker(broker.String())
-	o.SetClientID(c.ClientID)
-	o.SetUsername(c.Username)
-	o.SetPassword(password)
+	o.SetClientID(account.id)
+	o.SetUsername(account.user)
+	o.SetPassword(account.password)
 	o.SetProtocolVersion(min(s.protocol, 4)) // else it falls back to 3.1 by itself; 5 is not paho's
 	o.SetCleanSession(true)
 	o.SetAutoReconnect(false)
@@ -221,12 +221,15 @@ func (s *Sink) probe(ctx context.Context, broker *url.URL) (err error) {
 	if err != nil {
 		return err
 	}
-	o.SetClientID(o.ClientID + "-check")                                             // the bridge that runs keeps its connection
+	o.SetClientID(s.beside(o.ClientID, "-check"))                                    // the bridge that runs keeps its connection
 	client, conn, err := connect(ctx, o, s.opt.Config.Timeout, func(string, int) {}) // that of others is not what is waited for
 	if err != nil {
 		return errors.New(s.explain(err, broker))
 	}
 	defer client.Disconnect(100)
+	if s.opt.Config.bare() {
+		return nil
+	}
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
 	text := strings.ToLower(rand.Text())
 	back := make(chan struct{}, 1)

@@ -134,12 +134,12 @@ func (s *Sink) dialFiveOnce(ctx context.Context, will bool) (*fiveLink, error) {
 // fiveOptions are those of a connection, without what is heard on it.
 func (s *Sink) fiveOptions() (mqttclient.Options, error) {
 	c := s.opt.Config
-	password, err := s.password()
+	account, err := s.account()
 	if err != nil {
 		return mqttclient.Options{}, err
 	}
 	return mqttclient.Options{
-		Version: wire.V5, ClientID: c.ClientID, Username: c.Username, HasUser: c.Username != "", Password: []byte(password), HasPassword: password != "",
+		Version: wire.V5, ClientID: account.id, Username: account.user, HasUser: account.user != "", Password: []byte(account.password), HasPassword: account.password != "",
 		KeepAlive: c.KeepAlive, Timeout: c.Timeout, PingTimeout: s.doubt.longest(c.Timeout), // a ping waits behind what is being sent
 		Window: c.InFlight + stateWindow + 8, MaxIncoming: maxIncoming,
 	}, nil
@@ -251,7 +251,7 @@ func (s *Sink) probeFive(ctx context.Context, broker *url.URL) error {
 		return err
 	}
 	back, text := make(chan struct{}, 1), strings.ToLower(rand.Text())
-	o.ClientID += "-check" // the bridge that runs keeps its connection
+	o.ClientID = s.beside(o.ClientID, "-check") // the bridge that runs keeps its connection
 	o.Message = func(p *wire.Publish) {
 		if string(p.Payload) == text {
 			select {
@@ -265,6 +265,9 @@ func (s *Sink) probeFive(ctx context.Context, broker *url.URL) error {
 		return errors.New(s.explain(err, broker))
 	}
 	defer client.Close(wire.Success, 100*time.Millisecond)
+	if s.opt.Config.bare() {
+		return nil
+	}
 	name := s.opt.Publish.BaseTopic + "/bridge/check"
 	fails := func(what string, err error) error {
 		if ctx.Err() != nil {

@@ -25,6 +25,10 @@ type Options struct {
 	// more. Zero is a minute.
 	Repeat time.Duration
 
+	// Idle is how long nothing must have been published for the end of a connection
+	// to a service that ends idle ones to be no trouble. Zero is 10 minutes.
+	Idle time.Duration
+
 	beside *beside // nil for the main sink
 }
 
@@ -32,6 +36,7 @@ type Options struct {
 type beside struct {
 	path   string // of its options, such as sinks[2]
 	states bool   // it gets states, too
+	plot   *plot  // how events are merged; nil if they are not
 	base   string // the base topic of the main one, below which commands are
 }
 
@@ -44,7 +49,9 @@ func (o *Options) Check() error {
 // check makes settings of the options. Keys are relative to path.
 func (o *Options) check() (settings, error) {
 	if o.beside != nil {
-		return check(o.Config, o.Publish, keys{"", "publish."})
+		s, err := check(o.Config, o.Publish, keys{"", "publish."})
+		s.plot = o.beside.plot
+		return s, err
 	}
 	return check(o.Config, o.Publish, mainKeys)
 }

@@ -59,7 +59,7 @@ func Visit(ctx context.Context, c Config, p PublishConfig) (*Visitor, error) {
 		if wrong != nil {
 			return nil, wrong
 		}
-		o.SetClientID(o.ClientID + "-visit")
+		o.SetClientID(s.beside(o.ClientID, "-visit"))
 		v.link = &networkLink{ended: make(chan struct{})}
 		o.SetConnectionLostHandler(func(_ paho.Client, err error) { v.link.end(err) })
 		o.SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {

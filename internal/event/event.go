@@ -40,6 +40,9 @@ type Route struct {
 	Outside bool `json:",omitempty"`
 	QoS     *byte
 	Retain  bool
+	// Expiry is how many seconds a broker may keep the message for subscribers
+	// that are away; 0 is as configured for all.
+	Expiry uint32 `json:",omitempty"`
 	// Raw is set for an event that stands for a message which is published as
 	// it is: see RawPayload.
 	Raw bool `json:",omitempty"`

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"time"
 
 	"event2mqtt/internal/event"
@@ -39,6 +40,7 @@ const (
 	kindPosition   kind = 3 // an event without a name: only its position counts
 	kindRouted     kind = 4 // an event with a route of its own
 	kindAddressed  kind = 5 // the same, for one sink alone
+	kindExpiring   kind = 6 // the same, for one sink or all, with an expiry
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -76,6 +78,8 @@ func appendEvent(buf []byte, salt, seq, unsynced uint64, e *event.Event) []byte 
 	switch {
 	case e.Name == "":
 		k = kindPosition
+	case e.Route.Expiry > 0:
+		k = kindExpiring
 	case e.Only != "":
 		k = kindAddressed
 	case !e.Route.IsZero():
@@ -87,11 +91,14 @@ func appendEvent(buf []byte, salt, seq, unsynced uint64, e *event.Event) []byte 
 		b = appendBytes(b, e.Name)
 		b = appendBytes(b, e.Position.Key)
 		b = appendBytes(b, e.Position.Value)
-		if k == kindRouted || k == kindAddressed {
+		if k == kindRouted || k == kindAddressed || k == kindExpiring {
 			b = appendBytes(append(b, routeFlags(e.Route)), e.Route.Topic)
 		}
-		if k == kindAddressed {
+		if k == kindAddressed || k == kindExpiring {
 			b = appendBytes(b, e.Only)
+		}
+		if k == kindExpiring {
+			b = binary.AppendUvarint(b, uint64(e.Route.Expiry))
 		}
 		return append(b, e.Payload...)
 	})
@@ -132,7 +139,7 @@ func appendBytes[T string | []byte](buf []byte, s T) []byte {
 
 // recordSize is an upper bound of an event's encoded size.
 func recordSize(e *event.Event) int {
-	return headerSize + 2 + 9*binary.MaxVarintLen64 + len(e.Route.Topic) + len(e.Only) +
+	return headerSize + 2 + 10*binary.MaxVarintLen64 + len(e.Route.Topic) + len(e.Only) +
 		len(e.Source) + len(e.Name) + len(e.Position.Key) + len(e.Position.Value) + len(e.Payload)
 }
 
@@ -182,16 +189,20 @@ func decodeSummed(data []byte, sum func(body []byte) uint32) (record, int, error
 	rec := record{kind: kind(d.byte()), seq: d.uvarint()}
 	rec.unsynced = rec.seq - d.uvarint()
 	switch rec.kind {
-	case kindEvent, kindPosition, kindRouted, kindAddressed:
+	case kindEvent, kindPosition, kindRouted, kindAddressed, kindExpiring:
 		rec.event.Time = time.Unix(0, d.varint())
 		rec.event.Source = string(d.bytes())
 		rec.event.Name = string(d.bytes())
 		rec.event.Position.Key = string(d.bytes())
 		rec.event.Position.Value = d.bytes()
-		if rec.kind == kindRouted || rec.kind == kindAddressed {
+		if rec.kind != kindEvent && rec.kind != kindPosition {
 			rec.event.Route = readRoute(d.byte(), d.bytes())
-			if rec.kind == kindAddressed {
+			if rec.kind != kindRouted {
 				rec.event.Only = string(d.bytes())
+			}
+			if rec.kind == kindExpiring {
+				seconds := d.uvarint()
+				rec.event.Route.Expiry = uint32(min(seconds, math.MaxUint32))
 			}
 			rec.kind = kindEvent // which it is, for all others
 		}

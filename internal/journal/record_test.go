@@ -75,6 +75,8 @@ func TestARecordHoldsAllOfAnEvent(t *testing.T) {
 		{Name: "n", Source: "s", Payload: []byte("{}")},
 		{Name: "n", Route: event.Route{Topic: "t", QoS: &two, Retain: true}, Payload: []byte(`{"a":1}`)},
 		{Name: "n", Only: "log", Payload: []byte("{}")},
+		{Name: "n", Route: event.Route{Expiry: 90}, Payload: []byte(`{"a":1}`)},
+		{Name: "n", Only: "log", Route: event.Route{Topic: "t", Retain: true, Expiry: 1 << 31}, Payload: []byte("{}")},
 		{Name: "n", Only: "log", Route: event.Route{Topic: "t"}, Position: event.Position{Key: "k", Value: []byte("v")}, Payload: []byte("{}")},
 	} {
 		e.Time = time.Unix(1, 2)

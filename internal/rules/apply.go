@@ -158,6 +158,9 @@ func edit(r *rule, e *event.Event) (changed bool) {
 		qos := byte(*r.QoS)
 		e.Route.QoS = &qos
 	}
+	if r.Expiry > 0 {
+		e.Route.Expiry = uint32(r.Expiry / time.Second)
+	}
 	e.Route.Retain = e.Route.Retain || r.Retain
 	return changed
 }

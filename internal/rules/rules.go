@@ -42,12 +42,13 @@ type Config struct {
 	// When is an expression on event, source and payload.
 	When string `koanf:"when" example:"payload.time > 3600" doc:"An expression on event, source and payload that must be true."`
 
-	Keep   bool   `koanf:"keep" default:"false" doc:"End the rules for the event, which is sent as it is then."`
-	Drop   bool   `koanf:"drop" default:"false" doc:"Do not send the event."`
-	Rename string `koanf:"rename" doc:"The new name of the event."`
-	Topic  string `koanf:"topic" doc:"The topic of the event's message, instead of publish.event_topic and with the same placeholders."`
-	QoS    *int   `koanf:"qos" oneof:"0,1,2" doc:"The QoS of the event's message, instead of publish.qos."`
-	Retain bool   `koanf:"retain" default:"false" doc:"Whether the event's message is retained."`
+	Keep   bool          `koanf:"keep" default:"false" doc:"End the rules for the event, which is sent as it is then."`
+	Drop   bool          `koanf:"drop" default:"false" doc:"Do not send the event."`
+	Rename string        `koanf:"rename" doc:"The new name of the event."`
+	Topic  string        `koanf:"topic" doc:"The topic of the event's message, instead of publish.event_topic and with the same placeholders."`
+	QoS    *int          `koanf:"qos" oneof:"0,1,2" doc:"The QoS of the event's message, instead of publish.qos."`
+	Retain bool          `koanf:"retain" default:"false" doc:"Whether the event's message is retained."`
+	Expiry time.Duration `koanf:"message_expiry" default:"0s" min:"1s" max:"8760h" off:"0s" doc:"How long a broker may keep the event's message for subscribers that are away, instead of publish.message_expiry, and like that with protocol 5 alone; 0s is as there."`
 
 	Pick   []string       `koanf:"pick" doc:"Keep these keys of the payload only."`
 	Remove []string       `koanf:"remove" doc:"Take these keys out of the payload."`
@@ -273,7 +274,7 @@ func compile(c Config, base string) (*rule, error) {
 			bad("topic", "%q: topics below %s are the program's own, and no event may choose one", c.Topic, place)
 		}
 	}
-	r.edits = c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || len(c.Pick)+len(c.Remove)+len(c.Add) > 0
+	r.edits = c.Rename != "" || c.Topic != "" || c.QoS != nil || c.Retain || c.Expiry > 0 || len(c.Pick)+len(c.Remove)+len(c.Add) > 0
 	thins := c.MinInterval != 0 || c.Dedupe
 	switch {
 	case c.Keep && c.Drop:

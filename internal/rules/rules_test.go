@@ -47,6 +47,9 @@ func apply(s *rules.Set, now time.Time, name, payload string) string {
 	if e.Route.Retain {
 		out += " retained"
 	}
+	if e.Route.Expiry > 0 {
+		out += fmt.Sprintf(", %d s", e.Route.Expiry)
+	}
 	return out
 }
 
@@ -68,7 +71,7 @@ func TestRulesDoWhatTheySay(t *testing.T) {
 		{[]rules.Config{{When: "payload.progress >= 50", Drop: true}}, "A", `{}`, "A {}"}, // fails: passed on
 		{[]rules.Config{{When: `event startsWith "P" and source == "printer"`, Rename: "Q"}}, "P", `{}`, "Q {}"},
 		{[]rules.Config{{Rename: "Q"}, {Match: []string{"P"}, Drop: true}, {Match: []string{"Q"}, Add: map[string]any{"n": 1}}}, "P", `{}`, `Q {"n":1}`},
-		{[]rules.Config{{Topic: "{base}/{event|lower}/{payload.tool}", QoS: &two, Retain: true}}, "Tool", `{"tool":3}`, `Tool {"tool":3} to base/tool/3 chosen by the sender QoS 2 retained`},
+		{[]rules.Config{{Topic: "{base}/{event|lower}/{payload.tool}", QoS: &two, Retain: true, Expiry: time.Minute}}, "Tool", `{"tool":3}`, `Tool {"tool":3} to base/tool/3 chosen by the sender QoS 2 retained, 60 s`},
 		{[]rules.Config{{Topic: "{base}/{event}"}, {Topic: "{base}/{source|snake}"}}, "A", `{}`, `A {} to base/printer`},
 		{[]rules.Config{{Pick: []string{"a", "c"}}}, "A", `{"a":1,"b":2,"c":[3]}`, `A {"a":1,"c":[3]}`},
 		{[]rules.Config{{Remove: []string{"a"}}}, "A", `{"a":1,"b":12345678901234567890}`, `A {"b":12345678901234567890}`},

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -203,9 +204,8 @@ func (l *fiveLink) describe(p *wire.Publish, e *journal.Entry, room []byte) {
 	room = wire.AppendUserProperty(room, "source", e.Source)
 	room = wire.AppendUserProperty(room, "event", e.Name)
 	p.Properties = wire.AppendUserProperty(room, "id", l.sink.opt.ID(e.Seq))
-	if after := l.sink.publish.Load().MessageExpiry; after > 0 {
-		p.Expiry, p.HasExpiry = uint32(after/time.Second), true
-	}
+	p.Expiry = cmp.Or(e.Route.Expiry, uint32(l.sink.publish.Load().MessageExpiry/time.Second))
+	p.HasExpiry = p.Expiry > 0
 }
 
 // subscribe implements link, with QoS 0 as that of networkLink.

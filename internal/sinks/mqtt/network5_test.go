@@ -187,6 +187,7 @@ func TestAnEventTellsWhatItIs(t *testing.T) {
 	b := (&fiveBroker{}).start(t)
 	r := newRig(t, func(c *mqtt.Config, p *mqtt.PublishConfig) { c.Protocol, p.MessageExpiry = "5", 90*time.Second }, b.url)
 	r.post("E", "{}", event.Route{})
+	r.post("Brief", "{}", event.Route{Expiry: 5})
 	r.post("Raw", string(event.RawPayload([]byte("x"), "")), event.Route{Raw: true})
 	r.delivered()
 	want := wire.AppendContentType(wire.AppendIsText(nil), "application/json")
@@ -194,6 +195,9 @@ func TestAnEventTellsWhatItIs(t *testing.T) {
 	want = wire.AppendUserProperty(append(want, users...), "id", r.journal.ID(1))
 	if p := b.newest(t, "event2mqtt/event/E"); string(p.Properties) != string(want) || !p.HasExpiry || p.Expiry != 90 {
 		t.Errorf("%q, expiry %d", p.Properties, p.Expiry)
+	}
+	if p := b.newest(t, "event2mqtt/event/Brief"); !p.HasExpiry || p.Expiry != 5 {
+		t.Errorf("a rule's expiry is %d", p.Expiry)
 	}
 	if p := b.newest(t, "event2mqtt/event/Raw"); strings.Contains(string(p.Properties), "json") {
 		t.Errorf("%q", p.Properties)

@@ -72,6 +72,9 @@ type Options struct {
 	// MaxIncoming bounds a packet from the broker, in bytes behind its header;
 	// 0 is 16 KiB.
 	MaxIncoming int
+	// TellLarge has a broker of version 5 send larger messages, too, so that
+	// Skipped is told of them; else it keeps them back.
+	TellLarge bool
 	// Message is given what was subscribed to, on the goroutine that also takes
 	// acknowledgements: it must not wait. It must not keep p, whose memory is
 	// used again. nil drops messages.

@@ -18,9 +18,13 @@ func (c *Client) handshake() (*wire.Connack, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(o.Timeout)); err != nil {
 		return nil, err
 	}
+	largest := maxPacket
+	if !o.TellLarge {
+		largest = min(o.MaxIncoming+5, maxPacket)
+	}
 	connect := wire.Connect{Version: o.Version, CleanStart: true, KeepAlive: uint16(min(o.KeepAlive/time.Second, 65535)), ClientID: o.ClientID,
 		Username: o.Username, Password: o.Password, HasUser: o.HasUser, HasPass: o.HasPassword, Will: o.Will,
-		ReceiveMaximum: ourReceiveMaximum, MaximumPacket: uint32(min(o.MaxIncoming+5, maxPacket))}
+		ReceiveMaximum: ourReceiveMaximum, MaximumPacket: uint32(largest)}
 	for b := wire.AppendConnect(nil, &connect); len(b) > 0; {
 		n, err := c.conn.Write(b[:min(len(b), writeChunk)])
 		if err != nil {

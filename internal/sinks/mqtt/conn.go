@@ -45,7 +45,6 @@ type conn struct {
 	// subscribed is set once a message may come. Before that, one that is too
 	// large ends the connection.
 	subscribed atomic.Bool
-	most       atomic.Int64 // instead of maxIncoming, if it is not 0
 	// skip is told of each message that is too large to be taken.
 	skip    func(topic string, bytes int)
 	skipped atomic.Int64 // when bytes of such a one came last, as moved
@@ -108,9 +107,6 @@ func (c *conn) next() error {
 		}
 	}
 	most := maxIncoming
-	if larger := c.most.Load(); larger > 0 {
-		most = int(larger)
-	}
 	if head[0]>>4 == suback {
 		most = maxSuback
 	}

@@ -75,12 +75,12 @@ func (s *Sink) tryFirst(ctx context.Context) error {
 
 // tryFirstFive is tryFirst with MQTT 5.
 func (s *Sink) tryFirstFive(ctx context.Context) error {
-	o, err := s.fiveOptions()
+	o, err := s.ownOptions()
 	if err != nil {
 		return err
 	}
 	o.ClientID = s.beside(o.ClientID, "-first")
-	client, err := s.connectFive(ctx, s.brokers[0], o)
+	client, err := s.connectOwn(ctx, s.brokers[0], o)
 	if err != nil {
 		return err
 	}

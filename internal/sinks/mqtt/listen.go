@@ -1,15 +1,16 @@
 package mqtt
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
-
-	paho "github.com/eclipse/paho.mqtt.golang"
+	"sync"
 
 	"event2mqtt/internal/sinks"
+	"event2mqtt/internal/wire"
 )
 
 // This file is subscribing for others: over a connection of its own, so that
@@ -41,29 +42,29 @@ func Listen(ctx context.Context, c Config, p PublishConfig, clientID, filter str
 
 func (s *Sink) listen(ctx context.Context, filter string, use func(sinks.Incoming)) (<-chan struct{}, func(), error) {
 	broker := s.brokers[s.next]
-	o, err := s.clientOptions(broker)
+	o, err := s.ownOptions()
 	if err != nil {
 		return nil, nil, err
 	}
-	o.SetClientID(o.ClientID + "-" + strings.ToLower(rand.Text()[:6])) // others listen at the same time
+	o.ClientID += "-" + strings.ToLower(rand.Text()[:6]) // others listen at the same time
+	o.MaxIncoming = maxHeard                             // what is larger is left out
 	live, end := context.WithCancel(context.WithoutCancel(ctx))
-	o.SetConnectionLostHandler(func(paho.Client, error) { end() })
-	queue, done := make(chan sinks.Incoming), make(chan struct{})
-	handle := func(_ paho.Client, m paho.Message) {
+	queue := make(chan sinks.Incoming)
+	// Nothing is published here, so that nothing waits while use is slow but the
+	// broker.
+	o.Message = func(p *wire.Publish) {
 		select {
-		case queue <- sinks.Incoming{Topic: m.Topic(), Payload: m.Payload(), QoS: m.Qos(), Retained: m.Retained()}:
+		case queue <- sinks.Incoming{Topic: p.Topic, Payload: bytes.Clone(p.Payload), QoS: p.QoS, Retained: p.Retain}:
 		case <-live.Done():
 		}
 	}
-	client, conn, err := connect(ctx, o, s.opt.Config.Timeout, func(string, int) {}) // what is too large is left out
+	client, err := s.connectOwn(ctx, broker, o)
 	if err != nil {
 		end()
 		return nil, nil, errors.New(s.explain(err, broker))
 	}
-	conn.most.Store(maxHeard)
-	conn.subscribed.Store(true)
-	go func() { // cancel waits for it
-		defer close(done)
+	var running sync.WaitGroup // cancel waits for it
+	running.Go(func() {
 		for {
 			select {
 			case m := <-queue:
@@ -72,25 +73,20 @@ func (s *Sink) listen(ctx context.Context, filter string, use func(sinks.Incomin
 				return
 			}
 		}
-	}()
+	})
+	running.Go(func() {
+		select {
+		case <-client.Done():
+			end()
+		case <-live.Done():
+		}
+	})
 	cancel := func() {
 		end()
-		client.Disconnect(0)
-		<-done
+		client.Close(wire.Success, 0)
+		running.Wait()
 	}
-	t := client.Subscribe(filter, 1, handle)
-	select {
-	case <-t.Done():
-		err = t.Error()
-		if sub, ok := t.(*paho.SubscribeToken); ok && err == nil && sub.Result()[filter] >= 0x80 {
-			err = errors.New("the broker does not allow this subscription")
-		}
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-live.Done():
-		err = errors.New("the broker has closed the connection")
-	}
-	if err != nil {
+	if err := client.Subscribe(ctx, filter, 1); err != nil {
 		cancel()
 		return nil, nil, fmt.Errorf("subscribe to %s: %w", filter, err)
 	}

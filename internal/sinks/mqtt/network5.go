@@ -108,7 +108,7 @@ func (s *Sink) willOf(broker int) *wire.Will {
 func (s *Sink) dialFiveOnce(ctx context.Context, will bool) (*fiveLink, error) {
 	l := &fiveLink{sink: s, broker: s.brokers[s.next]}
 	l.mail = mailbox{queue: make(chan sinks.Incoming, incomingQueue), tooFast: s.tooFast}
-	o, err := s.fiveOptions()
+	o, err := s.ownOptions()
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (s *Sink) dialFiveOnce(ctx context.Context, will bool) (*fiveLink, error) {
 	if will {
 		o.Will = s.willOf(s.next)
 	}
-	if l.client, err = s.connectFive(ctx, l.broker, o); err != nil {
+	if l.client, err = s.connectOwn(ctx, l.broker, o); err != nil {
 		return nil, err
 	}
 	if l.limits = l.client.Limits(); l.limits.ClientID != o.ClientID {
@@ -132,22 +132,22 @@ func (s *Sink) dialFiveOnce(ctx context.Context, will bool) (*fiveLink, error) {
 	return l, nil
 }
 
-// fiveOptions are those of a connection, without what is heard on it.
-func (s *Sink) fiveOptions() (mqttclient.Options, error) {
+// ownOptions are those of a connection, without what is heard on it.
+func (s *Sink) ownOptions() (mqttclient.Options, error) {
 	c := s.opt.Config
 	account, err := s.account()
 	if err != nil {
 		return mqttclient.Options{}, err
 	}
 	return mqttclient.Options{
-		Version: wire.V5, ClientID: account.id, Username: account.user, HasUser: account.user != "", Password: []byte(account.password), HasPassword: account.password != "",
+		Version: byte(s.protocol), ClientID: account.id, Username: account.user, HasUser: account.user != "", Password: []byte(account.password), HasPassword: account.password != "",
 		KeepAlive: c.KeepAlive, Timeout: c.Timeout, PingTimeout: s.doubt.longest(c.Timeout), // a ping waits behind what is being sent
 		Window: c.InFlight + stateWindow + 8, MaxIncoming: maxIncoming,
 	}, nil
 }
 
-// connectFive opens a connection and has the broker accept it.
-func (s *Sink) connectFive(ctx context.Context, broker *url.URL, o mqttclient.Options) (*mqttclient.Client, error) {
+// connectOwn opens a connection and has the broker accept it.
+func (s *Sink) connectOwn(ctx context.Context, broker *url.URL, o mqttclient.Options) (*mqttclient.Client, error) {
 	how, err := s.clientOptions(broker)
 	if err != nil {
 		return nil, err
@@ -246,7 +246,7 @@ func (l *fiveLink) close() {
 
 // probeFive is probe with MQTT 5.
 func (s *Sink) probeFive(ctx context.Context, broker *url.URL) error {
-	o, err := s.fiveOptions()
+	o, err := s.ownOptions()
 	if err != nil {
 		return err
 	}
@@ -260,7 +260,7 @@ func (s *Sink) probeFive(ctx context.Context, broker *url.URL) error {
 			}
 		}
 	}
-	client, err := s.connectFive(ctx, broker, o)
+	client, err := s.connectOwn(ctx, broker, o)
 	if err != nil {
 		return errors.New(s.explain(err, broker))
 	}

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,19 +11,20 @@ import (
 	"sync"
 	"time"
 
-	paho "github.com/eclipse/paho.mqtt.golang"
-
 	"event2mqtt/internal/event"
+	"event2mqtt/internal/mqttclient"
 	"event2mqtt/internal/sinks"
 	"event2mqtt/internal/topic"
+	"event2mqtt/internal/wire"
 )
 
 // Visitor is a connection to a broker beside that of a Sink, for a command that
 // looks at what the broker keeps. One goroutine uses it.
 type Visitor struct {
-	link   *networkLink
-	broker *url.URL
-	marker string // a topic that comes back behind what is retained
+	client  *mqttclient.Client
+	broker  *url.URL
+	marker  string // a topic that comes back behind what is retained
+	timeout time.Duration
 
 	mu   sync.Mutex
 	uses []reader
@@ -54,20 +56,18 @@ func Visit(ctx context.Context, c Config, p PublishConfig) (*Visitor, error) {
 	}
 	err = errors.New("mqtt.url names no broker")
 	for _, broker := range s.brokers {
-		v := &Visitor{broker: broker, marker: p.BaseTopic + "/" + event.OwnSource + "/check"}
-		o, wrong := s.clientOptions(broker)
+		v := &Visitor{broker: broker, timeout: c.Timeout, marker: p.BaseTopic + "/" + event.OwnSource + "/check"}
+		o, wrong := s.ownOptions()
 		if wrong != nil {
 			return nil, wrong
 		}
-		o.SetClientID(s.beside(o.ClientID, "-visit"))
-		v.link = &networkLink{ended: make(chan struct{})}
-		o.SetConnectionLostHandler(func(_ paho.Client, err error) { v.link.end(err) })
-		o.SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
-			v.hear(sinks.Incoming{Topic: m.Topic(), Payload: m.Payload(), Retained: m.Retained(), Received: time.Now()}, 0)
-		})
-		if v.link.client, v.link.conn, err = connect(ctx, o, c.Timeout, func(topic string, bytes int) {
-			v.hear(sinks.Incoming{Topic: topic, Retained: true}, bytes)
-		}); err == nil {
+		o.ClientID = s.beside(o.ClientID, "-visit")
+		o.TellLarge = true
+		o.Message = func(p *wire.Publish) {
+			v.hear(sinks.Incoming{Topic: p.Topic, Payload: bytes.Clone(p.Payload), Retained: p.Retain, Received: time.Now()}, 0)
+		}
+		o.Skipped = func(topic string, bytes int) { v.hear(sinks.Incoming{Topic: topic, Retained: true}, bytes) }
+		if v.client, err = s.connectOwn(ctx, broker, o); err == nil {
 			return v, nil
 		}
 		err = fmt.Errorf("%s: %s", broker.Redacted(), s.explain(err, broker))
@@ -79,7 +79,7 @@ func Visit(ctx context.Context, c Config, p PublishConfig) (*Visitor, error) {
 func (v *Visitor) Broker() string { return v.broker.Redacted() }
 
 // Close ends the connection.
-func (v *Visitor) Close() { v.link.close() }
+func (v *Visitor) Close() { v.client.Close(wire.Success, closeTimeout) }
 
 // Read gives use what is retained for filters, and returns when that is all. From
 // then on use is given what is published there, until Close. tooLong is the size
@@ -102,8 +102,8 @@ func (v *Visitor) Read(ctx context.Context, filters []string, use func(m sinks.I
 	}, &settled, &last})
 	v.mu.Unlock()
 	for _, filter := range append(filters[:len(filters):len(filters)], v.marker) {
-		if err := v.link.subscribe(ctx, filter); err != nil {
-			return err
+		if err := v.client.Subscribe(ctx, filter, 0); err != nil {
+			return fmt.Errorf("subscribe to %s: %w", filter, err)
 		}
 	}
 	// A broker that does not allow it sends nothing back, and is waited for.
@@ -115,8 +115,8 @@ func (v *Visitor) Read(ctx context.Context, filters []string, use func(m sinks.I
 	select {
 	case <-back:
 	case <-patience.C:
-	case <-v.link.ended:
-		return v.link.cause
+	case <-v.client.Done():
+		return v.client.Err()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -137,8 +137,8 @@ func (v *Visitor) settle(ctx context.Context, settled *bool, last *time.Time) er
 		v.mu.Unlock()
 		select {
 		case <-time.After(left):
-		case <-v.link.ended:
-			return v.link.cause
+		case <-v.client.Done():
+			return v.client.Err()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -152,10 +152,37 @@ func (v *Visitor) Clear(ctx context.Context, at string) error {
 }
 
 func (v *Visitor) publish(ctx context.Context, m message) error {
-	if err := v.link.await(ctx, v.link.publish(ctx, m)); err != nil {
+	t, err := v.client.Publish(ctx, &wire.Publish{Topic: m.topic, QoS: min(m.qos, v.client.Limits().MaximumQoS), Retain: m.retain, Payload: m.payload})
+	if err == nil {
+		err = v.await(ctx, t)
+	}
+	if err != nil {
 		return fmt.Errorf("publish to %s: %w", m.topic, err)
 	}
 	return nil
+}
+
+// await waits for an acknowledgement, for the time-out. It may be behind a message
+// that is skipped.
+func (v *Visitor) await(ctx context.Context, t *mqttclient.Ticket) error {
+	timer := time.NewTimer(v.timeout)
+	defer timer.Stop()
+	for {
+		select {
+		case <-t.Done():
+			return t.Error()
+		case <-v.client.Done():
+			return unanswered(t, v.client.Err())
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			left := v.timeout - time.Since(v.client.Moved())
+			if left <= 0 {
+				return mqttclient.ErrNoAnswer
+			}
+			timer.Reset(left)
+		}
+	}
 }
 
 // hear gives a message to whoever reads it.

@@ -67,10 +67,10 @@ func TestEachWayToEachBrokerSurvivesKills(t *testing.T) {
 }
 
 var matrixHead = fmt.Sprintf(rowFormat, "", "", "", "", "", "QoS 0", "", "QoS 1", "", "", "QoS 2", "", "") +
-	fmt.Sprintf(rowFormat, "destination", "protocol", "transport", "kills", "accepted", "lost", "twice", "lost", "twice", "lost", "twice", "without a kill", "")
+	fmt.Sprintf(rowFormat, "destination", "protocol", "transport", "kills", "accepted", "lost", "twice", "lost", "twice", "lost", "twice", "without a kill ", "")
 
 const (
-	rowFormat  = "%-16s %-8s %-11s %5s %8s  %5s %5s  %5s %5s  %5s %5s %s%s\n"
+	rowFormat  = "%-16s %-8s %-11s %5s %8s  %5s %5s  %5s %5s  %5s %5s %-15s%s\n"
 	matrixFoot = `accepted: events of each QoS. kills: by SIGKILL, half of event2mqtt, half of the broker, each as soon as events of each QoS came again.
 twice: with a kill in between, since an event whose acknowledgement was not seen, or not saved, is sent again.
 Hosted brokers are not in here: their stand-ins are tried by the tests of internal/sinks/mqtt.

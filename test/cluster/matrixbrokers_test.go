@@ -21,6 +21,9 @@ type destination struct {
 	// unable is what event2mqtt says of protocols that the broker does not
 	// speak.
 	unable map[string]string
+	// most is the highest QoS that event2mqtt is told to use, and note why.
+	most int
+	note string
 }
 
 // broker is one that keeps on disk what it has acknowledged, and for whom.
@@ -28,8 +31,9 @@ type broker struct {
 	*process
 	url   string // of the door for event2mqtt
 	watch string // the address of the door for the watcher
-	// dial makes the watcher's connection; nil is TCP.
-	dial func(address string) (net.Conn, error)
+	// login is the watcher's, and dial makes its connection; nil is TCP.
+	login mqttest.Options
+	dial  func(address string) (net.Conn, error)
 }
 
 // certificates are those of a broker and of a client.
@@ -71,10 +75,10 @@ func urlOf(transport, address string) string {
 // For the same reason nothing may wait for the watcher's acknowledgements.
 func mosquittoAlone(t *testing.T) *destination {
 	path := findMosquitto(t)
-	return &destination{name: "Mosquitto", prepare: func(t *testing.T, transport string, c *certificates) *broker {
+	return &destination{name: "Mosquitto", most: 2, prepare: func(t *testing.T, transport string, c *certificates) *broker {
 		dir, door, watch := t.TempDir(), testkit.FreeAddress(t), testkit.FreeAddress(t)
 		config := fmt.Sprintf("allow_anonymous true\npersistence true\npersistence_location %s/\nautosave_on_changes true\nautosave_interval 1\n"+
-			"max_queued_messages 0\nmax_inflight_messages 0\nuser root\nlistener %s 127.0.0.1\nlistener %s 127.0.0.1\n", dir, port(watch), port(door))
+			"max_queued_messages 0\nmax_inflight_messages 0\nuser root\nset_tcp_nodelay true\nlistener %s 127.0.0.1\nlistener %s 127.0.0.1\n", dir, port(watch), port(door))
 		switch transport {
 		case "ws", "wss":
 			config += "protocol websockets\n"
@@ -87,7 +91,7 @@ func mosquittoAlone(t *testing.T) *destination {
 			config += fmt.Sprintf("cafile %s\nrequire_certificate true\n", c.ca)
 		}
 		p := newProcess(t, path, nil, "-c", testkit.Write(t, filepath.Join(dir, "mosquitto.conf"), config))
-		return &broker{p, urlOf(transport, door), watch, nil}
+		return &broker{process: p, url: urlOf(transport, door), watch: watch}
 	}}
 }
 
@@ -98,17 +102,20 @@ func port(address string) string {
 
 // bundledAlone is event2mqtt as nothing but a broker.
 func bundledAlone() *destination {
-	return &destination{name: "event2mqtt", prepare: func(t *testing.T, transport string, c *certificates) *broker {
+	return &destination{name: "event2mqtt", most: 2, prepare: func(t *testing.T, transport string, c *certificates) *broker {
 		dir, door, watch := t.TempDir(), testkit.FreeAddress(t), testkit.FreeAddress(t)
 		text := fmt.Sprintf("http: {listen: %q}\nhome_assistant: {discovery: false}\nbroker:\n  listen: %q\n", testkit.FreeAddress(t), watch)
 		files := fmt.Sprintf("cert: %q, key: %q", c.cert, c.key)
+		var login mqttest.Options
 		switch transport {
 		case "tcp":
 			door = watch
 		case "tls":
 			text += fmt.Sprintf("  tls: {listen: %q, %s}\n", door, files)
 		case "certificate":
+			login = mqttest.Options{User: "printer", Password: "secret"}
 			text += fmt.Sprintf("  tls: {listen: %q, %s, client_ca: %q, require_certificate: true}\n", door, files, c.ca)
+			text += fmt.Sprintf("  users: [{name: %s, password: %s}]\n", login.User, login.Password)
 		case "ws":
 			text += fmt.Sprintf("  websocket: {listen: %q}\n", door)
 		case "wss":
@@ -116,13 +123,14 @@ func bundledAlone() *destination {
 		}
 		config := testkit.Write(t, filepath.Join(dir, "config.yaml"), text)
 		p := newProcess(t, built("event2mqtt"), []string{"STATE_DIRECTORY=" + filepath.Join(dir, "state")}, "--config", config)
-		return &broker{p, urlOf(transport, door), watch, nil}
+		return &broker{process: p, url: urlOf(transport, door), watch: watch, login: login}
 	}}
 }
 
-// natsAlone has one listener for MQTT, so with TLS the watcher uses it, too.
+// natsAlone has one listener for MQTT, so with TLS the watcher uses it, too. Its
+// QoS 2 is tried by TestNATSMixesUpMessagesOfConnections.
 func natsAlone() *destination {
-	return &destination{name: "NATS 2.15", unable: map[string]string{
+	return &destination{name: "NATS 2.15", most: 1, note: "max_qos: 1", unable: map[string]string{
 		"3.1": "does not take this protocol",
 		"5":   "the broker does not speak MQTT 5; write mqtt.protocol: auto",
 	}, prepare: func(t *testing.T, transport string, c *certificates) *broker {
@@ -154,7 +162,7 @@ listen: %q
 jetstream { store_dir: %q, max_memory_store: 64MB, max_file_store: 1GB }
 mqtt { listen: %q, ack_wait: "5s", %s }
 %s`, testkit.FreeAddress(t), filepath.Join(dir, "data"), watch, mqtt, websocket))
-		return &broker{newProcess(t, built("nats-server"), nil, "-c", config), urlOf(transport, door), watch, dial}
+		return &broker{process: newProcess(t, built("nats-server"), nil, "-c", config), url: urlOf(transport, door), watch: watch, dial: dial}
 	}}
 }
 

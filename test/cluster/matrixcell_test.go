@@ -16,7 +16,7 @@ func (c cell) run(t *testing.T) (row string) {
 	certs := newCertificates(t)
 	b := c.destination.prepare(t, c.transport, certs)
 	b.start()
-	r := newRecord()
+	r := newRecord(c.destination.most)
 	stop := c.watch(t, b, r)
 	defer stop()
 	if c.transport == "certificate" {
@@ -40,6 +40,7 @@ func (c cell) run(t *testing.T) (row string) {
 		} else {
 			connection = r.connected() + 1
 			b.kill()
+			s.reload()
 			b.start()
 		}
 		kills++
@@ -75,7 +76,7 @@ func (c cell) judge(t *testing.T, s *sender, r *record, kills int) string {
 	}
 	f := figures
 	return fmt.Sprintf(rowFormat, c.destination.name, c.protocol, c.transport, fmt.Sprint(kills), fmt.Sprint(len(s.accepted)),
-		fmt.Sprint(f[0].lost), fmt.Sprint(f[0].twice), fmt.Sprint(f[1].lost), fmt.Sprint(f[1].twice), fmt.Sprint(f[2].lost), fmt.Sprint(f[2].twice), fmt.Sprint(f[2].wrong), "")
+		fmt.Sprint(f[0].lost), fmt.Sprint(f[0].twice), fmt.Sprint(f[1].lost), fmt.Sprint(f[1].twice), fmt.Sprint(f[2].lost), fmt.Sprint(f[2].twice), fmt.Sprint(f[2].wrong), c.destination.note)
 }
 
 // refused tries a protocol that the broker does not speak: event2mqtt says so, and

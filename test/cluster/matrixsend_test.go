@@ -19,7 +19,7 @@ type sender struct {
 	config   string // the file
 	text     string // what stands in it beside what each start changes
 	address  string // of HTTP
-	run      int    // how often it was started
+	run      int    // of its starts and reloads
 	client   http.Client
 
 	// These are post's.
@@ -45,16 +45,34 @@ func newSender(t *testing.T, c cell, url string, certs *certificates) *sender {
 	for qos, name := range qosNames {
 		s.text += fmt.Sprintf("  - {match: %s, qos: %d}\n", name, qos)
 	}
-	s.text += fmt.Sprintf("mqtt:\n  url: %q\n  tls: {%s}\n", url, files)
+	s.text += fmt.Sprintf("mqtt:\n  url: %q\n  max_qos: %d\n  tls: {%s}\n", url, c.destination.most, files)
 	return s
 }
 
-// restart starts event2mqtt, which is told to publish to topics that tell one start
-// from another.
-func (s *sender) restart() {
+// configure has event2mqtt publish to topics that tell what was sent before a kill
+// from what is sent after it.
+func (s *sender) configure() {
 	s.run++
 	testkit.Write(s.t, s.config, fmt.Sprintf("%s  protocol: %q\npublish: {event_topic: \"matrix/%d/{event}\"}\n", s.text, s.protocol, s.run))
+}
+
+// restart starts event2mqtt after it was killed.
+func (s *sender) restart() {
+	s.configure()
 	s.start()
+}
+
+// reload is for when the broker is killed.
+func (s *sender) reload() {
+	s.configure()
+	until(s.t, "event2mqtt has taken its configuration", func() bool {
+		r, err := s.client.Post("http://"+s.address+"/api/v1/reload", "", nil)
+		if err != nil {
+			return false // it starts
+		}
+		defer r.Body.Close()
+		return r.StatusCode == http.StatusOK
+	})
 }
 
 // post posts until stop is closed. What is not accepted is not sent again.

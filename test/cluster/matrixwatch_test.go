@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,14 +13,15 @@ import (
 	"event2mqtt/test/mqttest"
 )
 
-// delivery is how an event came: which start of event2mqtt had sent it, and over
-// which connection of the watcher's. Both are alike for two deliveries only if
-// nothing was killed in between: what is killed ends one of them.
+// delivery is how an event came: between which kills event2mqtt had sent it, and
+// over which connection of the watcher's. Both are alike for two deliveries only if
+// event2mqtt or the broker has doubled it, and nothing was killed in between.
 type delivery struct{ run, connection string }
 
 // record is what a watcher has received. Events are known by their name, which
 // tells their QoS, and their number.
 type record struct {
+	most        int // the highest QoS that is used
 	mu          sync.Mutex
 	came        [3]map[int][]delivery
 	fresh       map[delivery]*[3]int // deliveries
@@ -27,8 +29,8 @@ type record struct {
 	wrong       []string             // what must not be
 }
 
-func newRecord() *record {
-	r := &record{fresh: map[delivery]*[3]int{}}
+func newRecord(most int) *record {
+	r := &record{most: most, fresh: map[delivery]*[3]int{}}
 	for q := range r.came {
 		r.came[q] = map[int][]delivery{}
 	}
@@ -44,20 +46,20 @@ func (r *record) take(p *wire.Publish, connection int) {
 	parts := strings.Split(p.Topic, "/")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := json.Unmarshal(p.Payload, &e); err != nil || len(parts) != 3 || p.QoS > 2 || parts[2] != qosNames[p.QoS] || p.Retain {
+	if err := json.Unmarshal(p.Payload, &e); err != nil || len(parts) != 3 || p.QoS > 2 || (parts[2] != qosNames[p.QoS] && !(parts[2] == qosNames[2] && int(p.QoS) == r.most)) || p.Retain {
 		r.wrong = append(r.wrong, fmt.Sprintf("%s came with QoS %d, retained: %t: %.200s", p.Topic, p.QoS, p.Retain, p.Payload))
 		return
 	}
+	qos := slices.Index(qosNames[:], parts[2])
 	d := delivery{parts[1], fmt.Sprint(connection)}
-	r.came[p.QoS][e.Number] = append(r.came[p.QoS][e.Number], d)
+	r.came[qos][e.Number] = append(r.came[qos][e.Number], d)
 	if r.fresh[d] == nil {
 		r.fresh[d] = new([3]int)
 	}
-	r.fresh[d][p.QoS]++
+	r.fresh[d][qos]++
 }
 
-// flows reports whether events of each QoS have come from a start of event2mqtt
-// over the watcher's newest connection, which is not older than that.
+// flows reports whether events of each QoS that were sent after a kill have come over the watcher's newest connection, which is not older than that.
 func (r *record) flows(run, connection int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +128,7 @@ func (w *watcher) run(ctx context.Context) {
 // once watches as long as a connection lasts. It reads on if an answer cannot be
 // written: what a killed broker has sent is still there.
 func (w *watcher) once(ctx context.Context) {
-	c, present, code, err := mqttest.Connect(w.broker.watch, mqttest.Options{ID: "watcher", Keep: true, Dial: w.broker.dial})
+	c, present, code, err := mqttest.Connect(w.broker.watch, mqttest.Options{ID: "watcher", Keep: true, Dial: w.broker.dial, User: w.broker.login.User, Password: w.broker.login.Password})
 	if err != nil {
 		return
 	}

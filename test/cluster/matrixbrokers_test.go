@@ -24,6 +24,7 @@ type destination struct {
 	// most is the highest QoS that event2mqtt is told to use, and note why.
 	most int
 	note string
+	once bool // a message with QoS 2 is not repeated to a subscriber, whatever is killed
 }
 
 // broker is one that keeps on disk what it has acknowledged, and for whom.
@@ -102,7 +103,7 @@ func port(address string) string {
 
 // bundledAlone is event2mqtt as nothing but a broker.
 func bundledAlone() *destination {
-	return &destination{name: "event2mqtt", most: 2, prepare: func(t *testing.T, transport string, c *certificates) *broker {
+	return &destination{name: "event2mqtt", most: 2, once: true, prepare: func(t *testing.T, transport string, c *certificates) *broker {
 		dir, door, watch := t.TempDir(), testkit.FreeAddress(t), testkit.FreeAddress(t)
 		text := fmt.Sprintf("http: {listen: %q}\nhome_assistant: {discovery: false}\nbroker:\n  listen: %q\n", testkit.FreeAddress(t), watch)
 		files := fmt.Sprintf("cert: %q, key: %q", c.cert, c.key)

@@ -85,22 +85,32 @@ func (r *record) missing(qos int, accepted []int) (n int) {
 	return n
 }
 
-// twice is how many deliveries were not the first of their event, and how many of
-// those came though nothing was killed after another one.
-func (r *record) twice(qos int) (n, wrong int) {
+// again is how often events came again, by who sent them again.
+type again struct {
+	resent   int // event2mqtt, after a kill
+	repeated int // the broker, to the watcher that has connected anew
+	doubled  int // anyone, with nothing killed in between
+}
+
+func (r *record) again(qos int) (a again) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, all := range r.came[qos] {
-		n += len(all) - 1
-		before := map[delivery]bool{}
-		for _, d := range all {
-			if before[d] {
-				wrong++
+		before, runs := map[delivery]bool{}, map[string]bool{}
+		for i, d := range all {
+			switch {
+			case i == 0:
+			case before[d]:
+				a.doubled++
+			case runs[d.run]:
+				a.repeated++
+			default:
+				a.resent++
 			}
-			before[d] = true
+			before[d], runs[d.run] = true, true
 		}
 	}
-	return n, wrong
+	return a
 }
 
 // watcher is a client with a session that the broker keeps.

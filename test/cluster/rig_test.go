@@ -5,7 +5,6 @@
 package cluster
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"net/http"
@@ -52,7 +51,7 @@ type process struct {
 	path string
 	args []string
 	env  []string
-	log  bytes.Buffer // written by one process at a time
+	log  testkit.Log
 	cmd  *exec.Cmd
 }
 
@@ -135,15 +134,7 @@ cluster { name: e2m, listen: %q, routes: [%s] }
 // mosquittos is a pair of brokers that know nothing of each other. What they have
 // acknowledged, and who has subscribed, they have on disk.
 func mosquittos(t *testing.T) []node {
-	path, err := exec.LookPath("mosquitto")
-	if err != nil {
-		if path = "/usr/sbin/mosquitto"; !exists(path) {
-			if os.Getenv("CI") != "" {
-				t.Fatal("mosquitto is not installed")
-			}
-			t.Skip("mosquitto is not installed")
-		}
-	}
+	path := findMosquitto(t)
 	nodes := make([]node, 2)
 	for i := range nodes {
 		dir, address := t.TempDir(), testkit.FreeAddress(t)
@@ -161,6 +152,22 @@ user root
 		nodes[i] = node{newProcess(t, path, nil, "-c", config), address}
 	}
 	return nodes
+}
+
+// findMosquitto skips the test if Mosquitto is not there, unless CI is set.
+func findMosquitto(t *testing.T) string {
+	path, err := exec.LookPath("mosquitto")
+	if err == nil {
+		return path
+	}
+	if path = "/usr/sbin/mosquitto"; exists(path) {
+		return path
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("mosquitto is not installed")
+	}
+	t.Skip("mosquitto is not installed")
+	return ""
 }
 
 func exists(path string) bool {

@@ -7,6 +7,8 @@
 //	go run ./test/bench webhook    or tail, broker, size, reload, octoprint (7 minutes)
 //	go run ./test/bench broker idle    or throughput, latency, safety, retained
 //	go run ./test/bench broker throughput "4 x 4, QoS 0"
+//
+// BENCH_BINARY names a binary of ours to measure instead of one built from here.
 package main
 
 import (
@@ -78,8 +80,9 @@ func run(args []string) error {
 	if err := b.findContenders(); err != nil {
 		return err
 	}
-	build := exec.Command("go", "run", "./scripts/build", "-o", b.bridge) // as it is released
-	if out, err := build.CombinedOutput(); err != nil {
+	if built := os.Getenv("BENCH_BINARY"); built != "" {
+		b.bridge = built
+	} else if out, err := exec.Command("go", "run", "./scripts/build", "-o", b.bridge).CombinedOutput(); err != nil { // as it is released
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	parts := []struct {

@@ -141,6 +141,15 @@ next_connection_delay_ms = 1
 	return p, b.start(p, p.mqtt)
 }
 
+// named leaves of those beside ours only those that were asked for.
+func (b *bench) named(all []contender) []contender {
+	if b.only == "" {
+		return all
+	}
+	wanted := strings.Split(b.only, ",")
+	return append(all[:ours:ours], slices.DeleteFunc(all[ours:], func(c contender) bool { return !slices.Contains(wanted, c.name) })...)
+}
+
 // figure is one of what was measured of each contender.
 type figure struct {
 	what, goal, format string

@@ -5,6 +5,7 @@
 //
 //	go run ./test/bench            all
 //	go run ./test/bench webhook    or tail, broker, size, reload, octoprint (7 minutes)
+//	go run ./test/bench tail before,limit    beside these alone
 //	go run ./test/bench broker idle    or throughput, latency, safety, retained
 //	go run ./test/bench broker throughput "4 x 4, QoS 0"
 //
@@ -38,7 +39,7 @@ type bench struct {
 	// Programs to measure beside ours, or empty; see findContenders.
 	before, limit, telegraf, rumqttd string
 	rows                             []row
-	only                             string     // part of the broker's; empty is all
+	only                             string     // part of the broker's, or who is measured beside ours; empty is all
 	load                             string     // of the broker's throughput: only those whose name has this in it
 	started                          []*process // to be ended, however the run goes
 }

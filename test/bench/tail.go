@@ -36,6 +36,7 @@ func (b *bench) tail() error {
 			return p, b.start(p, "")
 		}})
 	}
+	all = b.named(all)
 	best := make([]tailResult, len(all))
 	rates := make([][]float64, len(all))
 	for range tailRounds {

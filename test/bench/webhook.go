@@ -137,6 +137,7 @@ func (b *bench) webhook() error {
 	if b.telegraf != "" {
 		all = append(all, contender{name: "telegraf", start: b.startTelegraf})
 	}
+	all = b.named(all)
 	best := make([]webhookResult, len(all))
 	rates := make([][]float64, len(all))
 	for range rounds { // one after the other

@@ -133,6 +133,7 @@ type Client struct {
 	waiting []*Ticket     // by packet identifier, less 1
 	room    chan struct{} // closed when out was taken; nil if nobody waits
 	idle    bool          // the writer waits to be woken
+	held    bool          // messages wait for more, up to writeChunk
 	leaving bool          // nothing more is to be written than out
 	broken  error         // why nothing can be written any more
 	ended   bool
@@ -265,10 +266,10 @@ func (c *Client) Publish(ctx context.Context, p *wire.Publish) (*Ticket, error) 
 	if p.PacketID = 0; p.QoS > 0 {
 		select {
 		case p.PacketID = <-c.ids:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-c.done:
-			return nil, c.cause
+		default:
+			if err := c.awaitID(ctx, p); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if err := c.lockWithRoom(ctx, size, gathered); err != nil {
@@ -283,8 +284,48 @@ func (c *Client) Publish(ctx context.Context, p *wire.Publish) (*Ticket, error) 
 	} else {
 		c.unsent = append(c.unsent, t)
 	}
-	c.unlockAndWake()
+	if c.held && len(c.out) < writeChunk {
+		c.mu.Unlock()
+	} else {
+		c.unlockAndWake()
+	}
 	return t, nil
+}
+
+// awaitID waits for a packet identifier: what is held is written first, or no
+// acknowledgement would come.
+func (c *Client) awaitID(ctx context.Context, p *wire.Publish) error {
+	c.mu.Lock()
+	c.unlockAndWake()
+	select {
+	case p.PacketID = <-c.ids:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.done:
+		return c.cause
+	}
+}
+
+// Hold has messages that are published from now on wait for more, so that many
+// are written at once, until Release is called, much waits, or Publish has to
+// wait. It is for who publishes on at once: an acknowledgement may be late by as
+// much.
+func (c *Client) Hold() {
+	c.mu.Lock()
+	c.held = true
+	c.mu.Unlock()
+}
+
+// Release has what was held written. Without Hold it does nothing.
+func (c *Client) Release() {
+	c.mu.Lock()
+	if !c.held {
+		c.mu.Unlock()
+		return
+	}
+	c.held = false
+	c.unlockAndWake()
 }
 
 // maxPacket is the largest packet that can be written (1.5.5), header included.
@@ -313,7 +354,7 @@ func (c *Client) lockWithRoom(ctx context.Context, size, most int) error {
 			c.room = make(chan struct{})
 		}
 		room := c.room
-		c.mu.Unlock()
+		c.unlockAndWake() // also what is held
 		select {
 		case <-room:
 		case <-ctx.Done():

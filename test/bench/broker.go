@@ -94,9 +94,9 @@ func (b *bench) throughput() error {
 		if l.qos == 0 {
 			goal = ">= 2 x mosquitto"
 		}
-		b.add("broker, "+l.String()+": deliveries/s", fmt.Sprintf("%.0f", best[0].rate), goal, beside(all, "%.0f", func(i int) float64 { return best[i].rate }))
-		b.add("  CPU per delivery, us", us(best[0].cpu), "<= theirs", beside(all, "%.2f", func(i int) float64 { return float64(best[i].cpu) / 1e3 }))
-		b.add("  peak RSS, MiB", mib(best[0].peak), "", beside(all, "%.1f", func(i int) float64 { return float64(best[i].peak) / (1 << 20) }))
+		b.add("broker, "+l.String()+": deliveries/s", fmt.Sprintf("%.0f", best[0].rate), goal, beside(all, 0, 1, "%.0f", func(i int) float64 { return best[i].rate }))
+		b.add("  CPU per delivery, us", us(best[0].cpu), "<= theirs", beside(all, 0, 1, "%.2f", func(i int) float64 { return float64(best[i].cpu) / 1e3 }))
+		b.add("  peak RSS, MiB", mib(best[0].peak), "", beside(all, 0, 1, "%.1f", func(i int) float64 { return float64(best[i].peak) / (1 << 20) }))
 		if l.qos == 0 {
 			var lost []string
 			for i, c := range all[1:] {

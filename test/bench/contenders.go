@@ -39,11 +39,20 @@ func (b *bench) findContenders() error {
 	return nil
 }
 
-// ourselves is one of our binaries, with more configuration.
-func (b *bench) ourselves(name, binary, yaml string) contender {
+// ourselves is one of our binaries with a version of MQTT, and more configuration.
+func (b *bench) ourselves(name, binary, protocol, yaml string) contender {
 	return contender{name, func(m *process) (*process, error) {
-		return b.startOne(binary, fmt.Sprintf("mqtt: {url: \"mqtt://%s\"}\nlog: {level: error}\n%s", m.mqtt, yaml))
+		return b.startOne(binary, fmt.Sprintf("mqtt: {url: \"mqtt://%s\", protocol: %q}\nlog: {level: error}\n%s", m.mqtt, protocol, yaml))
 	}}
+}
+
+// ours is how many of contenders are ours: with the client library for MQTT
+// 3.1.1, and with the link of our own for 5. The others are beside them.
+const ours = 2
+
+// both makes them.
+func (b *bench) both(yaml string) []contender {
+	return []contender{b.ourselves("ours", b.bridge, "3.1.1", yaml), b.ourselves("ours with MQTT 5", b.bridge, "5", yaml)}
 }
 
 func (b *bench) startBareWebhook(m *process) (*process, error) {
@@ -132,13 +141,57 @@ next_connection_delay_ms = 1
 	return p, b.start(p, p.mqtt)
 }
 
-// beside names the figures of all but the first, and the first's ratio to each.
-func beside(all []contender, format string, of func(i int) float64) string {
+// named leaves of those beside ours only those that were asked for.
+func (b *bench) named(all []contender) []contender {
+	if b.only == "" {
+		return all
+	}
+	wanted := strings.Split(b.only, ",")
+	return append(all[:ours:ours], slices.DeleteFunc(all[ours:], func(c contender) bool { return !slices.Contains(wanted, c.name) })...)
+}
+
+// figure is one of what was measured of each contender.
+type figure struct {
+	what, goal, format string
+	of                 func(i int) float64
+}
+
+// addBoth adds a figure of each of ours, beside those of the others.
+func (b *bench) addBoth(all []contender, f figure) {
+	for i := range ours {
+		what := f.what
+		if i > 0 {
+			what = "    with MQTT 5"
+		}
+		b.add(what, fmt.Sprintf(f.format, f.of(i)), f.goal, beside(all, i, ours, f.format, f.of))
+	}
+}
+
+// beside names the figures of the contenders from one on, and the ratio of
+// another's to each.
+func beside(all []contender, i, from int, format string, of func(i int) float64) string {
 	var s []string
-	for i, c := range all[1:] {
-		s = append(s, fmt.Sprintf("%s "+format+", ratio %.2f", c.name, of(i+1), of(0)/of(i+1)))
+	for j := from; j < len(all); j++ {
+		s = append(s, fmt.Sprintf("%s "+format+", ratio %.2f", all[j].name, of(j), of(i)/of(j)))
 	}
 	return strings.Join(s, "; ")
+}
+
+// addRounds adds the medians of the ratios of rates, of each round.
+func (b *bench) addRounds(all []contender, rates [][]float64) {
+	for j, c := range all[ours:] {
+		for i := range ours {
+			each := make([]float64, len(rates[i]))
+			for round := range each {
+				each[round] = rates[i][round] / rates[ours+j][round]
+			}
+			what := "  ratio to " + c.name + ", median"
+			if i > 0 {
+				what = "    with MQTT 5"
+			}
+			b.add(what, fmt.Sprintf("%.2f", median(each)), "", fmt.Sprintf("each round: %.2f", each))
+		}
+	}
 }
 
 func median(x []float64) float64 {

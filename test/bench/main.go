@@ -5,8 +5,11 @@
 //
 //	go run ./test/bench            all
 //	go run ./test/bench webhook    or tail, broker, size, reload, octoprint (7 minutes)
+//	go run ./test/bench tail before,limit    beside these alone
 //	go run ./test/bench broker idle    or throughput, latency, safety, retained
 //	go run ./test/bench broker throughput "4 x 4, QoS 0"
+//
+// BENCH_BINARY names a binary of ours to measure instead of one built from here.
 package main
 
 import (
@@ -36,7 +39,7 @@ type bench struct {
 	// Programs to measure beside ours, or empty; see findContenders.
 	before, limit, telegraf, rumqttd string
 	rows                             []row
-	only                             string     // part of the broker's; empty is all
+	only                             string     // part of the broker's, or who is measured beside ours; empty is all
 	load                             string     // of the broker's throughput: only those whose name has this in it
 	started                          []*process // to be ended, however the run goes
 }
@@ -78,8 +81,9 @@ func run(args []string) error {
 	if err := b.findContenders(); err != nil {
 		return err
 	}
-	build := exec.Command("go", "run", "./scripts/build", "-o", b.bridge) // as it is released
-	if out, err := build.CombinedOutput(); err != nil {
+	if built := os.Getenv("BENCH_BINARY"); built != "" {
+		b.bridge = built
+	} else if out, err := exec.Command("go", "run", "./scripts/build", "-o", b.bridge).CombinedOutput(); err != nil { // as it is released
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	parts := []struct {

@@ -25,12 +25,10 @@ func (b *bench) tail() error {
 	if err := writeLines(file); err != nil {
 		return err
 	}
-	ours := func(name, binary string) contender {
-		return b.ourselves(name, binary, fmt.Sprintf("sources: [{name: log, type: tail, paths: [%q], start: beginning}]\n", file))
-	}
-	all := []contender{ours("ours", b.bridge), {name: "bare", start: func(m *process) (*process, error) { return b.startBare("tail", file, m.mqtt) }}}
+	yaml := fmt.Sprintf("sources: [{name: log, type: tail, paths: [%q], start: beginning}]\n", file)
+	all := append(b.both(yaml), contender{name: "bare", start: func(m *process) (*process, error) { return b.startBare("tail", file, m.mqtt) }})
 	if b.before != "" {
-		all = append(all, ours("before", b.before))
+		all = append(all, b.ourselves("before", b.before, "3.1.1", yaml))
 	}
 	if b.limit != "" {
 		all = append(all, contender{name: "limit", start: func(m *process) (*process, error) {
@@ -38,36 +36,39 @@ func (b *bench) tail() error {
 			return p, b.start(p, "")
 		}})
 	}
+	all = b.named(all)
 	best := make([]tailResult, len(all))
-	ratios := make([][]float64, len(all))
-	for round := range tailRounds {
+	rates := make([][]float64, len(all))
+	for range tailRounds {
 		m, err := b.startMosquitto()
 		if err != nil {
 			return err
 		}
-		first := 0.0
 		for i, c := range all {
 			r, err := measureTail(m.mqtt, func() (*process, error) { return c.start(m) })
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
-			if i == 0 {
-				first = r.rate
-			}
-			if round == 0 || r.rate > best[i].rate {
-				best[i] = r
-			}
-			ratios[i] = append(ratios[i], first/r.rate)
+			best[i].better(&r, len(rates[i]) == 0)
+			rates[i] = append(rates[i], r.rate)
 		}
 		m.end()
 	}
-	b.add("tail, 256 B lines, QoS 1: lines/s", fmt.Sprintf("%.0f", best[0].rate), ">= 60000", beside(all, "%.0f", func(i int) float64 { return best[i].rate }))
-	for i, c := range all[1:] {
-		b.add("  ratio to "+c.name+", median", fmt.Sprintf("%.2f", median(ratios[i+1])), "", fmt.Sprintf("each round: %.2f", ratios[i+1]))
-	}
-	b.add("  CPU per line, us", fmt.Sprintf("%.1f", float64(best[0].cpu)/1e3), "<= 8", beside(all, "%.1f", func(i int) float64 { return float64(best[i].cpu) / 1e3 }))
-	b.add("  peak RSS under load, MiB", mib(best[0].peak), "<= 40", beside(all, "%.1f", func(i int) float64 { return float64(best[i].peak) / (1 << 20) }))
+	b.addBoth(all, figure{"tail, 256 B lines, QoS 1: lines/s", ">= 60000", "%.0f", func(i int) float64 { return best[i].rate }})
+	b.addRounds(all, rates)
+	b.addBoth(all, figure{"  CPU per line, us", "<= 8", "%.1f", func(i int) float64 { return float64(best[i].cpu) / 1e3 }})
+	b.addBoth(all, figure{"  peak RSS under load, MiB", "<= 40", "%.1f", func(i int) float64 { return float64(best[i].peak) / (1 << 20) }})
 	return nil
+}
+
+// better takes each figure that is better in another round: others use the
+// machine as well. With first there was none before.
+func (t *tailResult) better(r *tailResult, first bool) {
+	if first {
+		*t = *r
+		return
+	}
+	t.rate, t.cpu, t.peak = max(t.rate, r.rate), min(t.cpu, r.cpu), max(t.peak, r.peak)
 }
 
 func writeLines(file string) error {

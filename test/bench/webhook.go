@@ -127,9 +127,9 @@ type webhookResult struct {
 }
 
 func (b *bench) webhook() error {
-	all := []contender{b.ourselves("ours", b.bridge, ""), {name: "bare", start: b.startBareWebhook}}
+	all := append(b.both(""), contender{name: "bare", start: b.startBareWebhook})
 	if b.before != "" {
-		all = append(all, b.ourselves("before", b.before, ""))
+		all = append(all, b.ourselves("before", b.before, "3.1.1", ""))
 	}
 	if b.limit != "" {
 		all = append(all, contender{name: "limit", start: b.startLimitWebhook})
@@ -137,14 +137,14 @@ func (b *bench) webhook() error {
 	if b.telegraf != "" {
 		all = append(all, contender{name: "telegraf", start: b.startTelegraf})
 	}
+	all = b.named(all)
 	best := make([]webhookResult, len(all))
-	ratios := make([][]float64, len(all))
-	for round := range rounds { // one after the other; the best of each counts, since others may be using the machine
+	rates := make([][]float64, len(all))
+	for range rounds { // one after the other
 		m, err := b.startMosquitto()
 		if err != nil {
 			return err
 		}
-		rates := make([]float64, len(all))
 		for i, c := range all {
 			p, err := c.start(m)
 			if err != nil {
@@ -155,40 +155,40 @@ func (b *bench) webhook() error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
-			if rates[i] = r.rate; round == 0 || r.rate > best[i].rate {
-				best[i] = r
-			}
-			ratios[i] = append(ratios[i], rates[0]/r.rate)
+			best[i].better(&r, len(rates[i]) == 0)
+			rates[i] = append(rates[i], r.rate)
 		}
 		m.end()
 	}
-	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/1e6) }
-	us := func(of func(r *webhookResult) time.Duration) func(int) float64 {
-		return func(i int) float64 { return float64(of(&best[i])) / 1e3 }
+	b.addBoth(all, figure{"webhook, 16 connections, 256 B, QoS 1: events/s", ">= 14000", "%.0f", func(i int) float64 { return best[i].rate }})
+	b.addRounds(all, rates)
+	in := func(unit time.Duration, of func(r *webhookResult) time.Duration) func(int) float64 {
+		return func(i int) float64 { return float64(of(&best[i])) / float64(unit) }
 	}
-	rate := beside(all, "%.0f", func(i int) float64 { return best[i].rate })
-	b.add("webhook, 16 connections, 256 B, QoS 1: events/s", fmt.Sprintf("%.0f", best[0].rate), ">= 14000", rate)
-	for i, c := range all[1:] {
-		b.add("  ratio to "+c.name+", median", fmt.Sprintf("%.2f", median(ratios[i+1])), "", fmt.Sprintf("each round: %.2f", ratios[i+1]))
-	}
-	cpu := beside(all, "%.1f", us(func(r *webhookResult) time.Duration { return r.cpu }))
-	b.add("  CPU per event, us", fmt.Sprintf("%.1f", float64(best[0].cpu)/1e3), "<= 35", cpu)
-	steady := beside(all, "%.1f", us(func(r *webhookResult) time.Duration { return r.steady }))
-	b.add("  CPU per event at 500/s, us", fmt.Sprintf("%.1f", float64(best[0].steady)/1e3), "", steady)
-	for _, d := range []struct {
-		what, goal string
-		of         func(r *webhookResult) time.Duration
-	}{
-		{"request to subscriber, p50 ms", "<= 0.5", func(r *webhookResult) time.Duration { return r.p50 }},
-		{"request to subscriber, p99 ms", "<= 2", func(r *webhookResult) time.Duration { return r.p99 }},
-		{"request to answer, p50 ms", "<= 0.5", func(r *webhookResult) time.Duration { return r.a50 }},
-		{"request to answer, p99 ms", "<= 2", func(r *webhookResult) time.Duration { return r.a99 }},
+	for _, f := range []figure{
+		{"  CPU per event, us", "<= 35", "%.1f", in(time.Microsecond, func(r *webhookResult) time.Duration { return r.cpu })},
+		{"  CPU per event at 500/s, us", "", "%.1f", in(time.Microsecond, func(r *webhookResult) time.Duration { return r.steady })},
+		{"  at 500/s, request to subscriber, p50 ms", "<= 0.5", "%.2f", in(time.Millisecond, func(r *webhookResult) time.Duration { return r.p50 })},
+		{"  at 500/s, request to subscriber, p99 ms", "<= 2", "%.2f", in(time.Millisecond, func(r *webhookResult) time.Duration { return r.p99 })},
+		{"  at 500/s, request to answer, p50 ms", "<= 0.5", "%.2f", in(time.Millisecond, func(r *webhookResult) time.Duration { return r.a50 })},
+		{"  at 500/s, request to answer, p99 ms", "<= 2", "%.2f", in(time.Millisecond, func(r *webhookResult) time.Duration { return r.a99 })},
+		{"  peak RSS under load, MiB", "<= 40", "%.1f", func(i int) float64 { return float64(best[i].peak) / (1 << 20) }},
 	} {
-		other := beside(all, "%.2f", func(i int) float64 { return float64(d.of(&best[i])) / 1e6 })
-		b.add("  at 500/s, "+d.what, ms(d.of(&best[0])), d.goal, other)
+		b.addBoth(all, f)
 	}
-	b.add("  peak RSS under load, MiB", mib(best[0].peak), "<= 40", beside(all, "%.1f", func(i int) float64 { return float64(best[i].peak) / (1 << 20) }))
 	return nil
+}
+
+// better takes each figure that is better in another round: others use the
+// machine as well. With first there was none before.
+func (w *webhookResult) better(r *webhookResult, first bool) {
+	if first {
+		*w = *r
+		return
+	}
+	w.rate, w.peak = max(w.rate, r.rate), max(w.peak, r.peak)
+	w.cpu, w.steady = min(w.cpu, r.cpu), min(w.steady, r.steady)
+	w.p50, w.p99, w.a50, w.a99 = min(w.p50, r.p50), min(w.p99, r.p99), min(w.a50, r.a50), min(w.a99, r.a99)
 }
 
 func measureWebhook(p *process, broker string) (webhookResult, error) {

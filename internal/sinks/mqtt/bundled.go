@@ -69,6 +69,8 @@ func (o *owed) Done() <-chan struct{} {
 
 func (o *owed) Error() error { return o.err }
 
+func (*bundledLink) hold()                      {}
+func (*bundledLink) release()                   {}
 func (*bundledLink) down() <-chan struct{}      { return nil }
 func (*bundledLink) err() error                 { return nil }
 func (*bundledLink) moved() time.Time           { return time.Time{} }

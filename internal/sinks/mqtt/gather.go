@@ -19,7 +19,8 @@ const (
 
 // gatherer writes to a connection what comes while the write before it is under
 // way at once: with one system call, TLS record or WebSocket frame for many
-// packets. Nothing waits for more to come. An error ends the connection.
+// packets. Nothing waits for more to come, but while it is held. An error ends the
+// connection.
 type gatherer struct {
 	conn    net.Conn
 	timeout time.Duration // for each chunk
@@ -31,6 +32,8 @@ type gatherer struct {
 	pending []byte    // at most gatherMost
 	spare   []byte    // what pending was before
 	writing bool      // the goroutine that runs flush is there; close waits for it
+	held    bool      // what is pending waits for more, up to writeChunk
+	urgent  bool      // it does not
 	failed  error     // why nothing is written any more
 }
 
@@ -58,10 +61,8 @@ func (g *gatherer) write(p []byte, out bool) (n int, err error) {
 		k := min(len(p)-n, gatherMost-len(g.pending))
 		g.pending = append(g.pending, p[n:n+k]...)
 		n += k
-		if !g.writing {
-			g.writing = true
-			go g.flush()
-		}
+		g.urgent = g.urgent || out
+		g.begin()
 	}
 	for out && g.writing && g.failed == nil {
 		g.changed.Wait()
@@ -69,14 +70,41 @@ func (g *gatherer) write(p []byte, out bool) (n int, err error) {
 	return n, g.failed
 }
 
-// flush writes until nothing is pending.
+// hold has packets wait until they are many, or release is called.
+func (g *gatherer) hold() {
+	g.mu.Lock()
+	g.held = true
+	g.mu.Unlock()
+}
+
+func (g *gatherer) release() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held, g.urgent = false, true
+	g.begin()
+}
+
+// due reports whether something is to be written now. mu is held.
+func (g *gatherer) due() bool {
+	return len(g.pending) > 0 && g.failed == nil && (!g.held || g.urgent || len(g.pending) >= writeChunk)
+}
+
+// begin has what is due written. mu is held.
+func (g *gatherer) begin() {
+	if g.due() && !g.writing {
+		g.writing = true
+		go g.flush()
+	}
+}
+
+// flush writes until nothing is due.
 func (g *gatherer) flush() {
 	runtime.Gosched() // whoever is about to write more does so first
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.pending) > 0 && g.failed == nil {
+	for g.due() {
 		batch := g.pending
-		g.pending = g.spare[:0]
+		g.pending, g.urgent = g.spare[:0], false
 		g.changed.Broadcast()
 		g.mu.Unlock()
 		err := g.send(batch)

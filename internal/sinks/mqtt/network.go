@@ -308,6 +308,10 @@ func (l *networkLink) publish(ctx context.Context, m message) ticket {
 	return l.client.Publish(m.topic, m.qos, m.retain, m.payload)
 }
 
+func (l *networkLink) hold() { l.conn.hold() }
+
+func (l *networkLink) release() { l.conn.release() }
+
 // room waits until paho has at most so many messages to write. handing is held.
 func (l *networkLink) room(ctx context.Context, most int64) error {
 	for l.handed-l.conn.published.Load() > most {

@@ -234,6 +234,8 @@ func (l *fiveLink) unsubscribe(ctx context.Context, filter string) error {
 	return nil
 }
 
+func (l *fiveLink) hold()                          { l.client.Hold() }
+func (l *fiveLink) release()                       { l.client.Release() }
 func (l *fiveLink) down() <-chan struct{}          { return l.client.Done() }
 func (l *fiveLink) err() error                     { return l.client.Err() }
 func (l *fiveLink) moved() time.Time               { return l.client.Moved() }

@@ -118,7 +118,7 @@ func (p *plot) single(e *journal.Entry) []byte {
 }
 
 // publishPlot is publishEvents for a plot.
-func (s *Sink) publishPlot(ctx context.Context, l link, in *journal.Cursor, turn *turns, window chan<- sent, slots chan struct{}, f *flight) error {
+func (s *Sink) publishPlot(ctx context.Context, l link, in *journal.Cursor, turn *turns, window chan<- sent, slots *slots, f *flight) error {
 	turn.letIn()
 	buf := make([]journal.Entry, 0, 64)
 	for {
@@ -138,16 +138,16 @@ func (s *Sink) publishPlot(ctx context.Context, l link, in *journal.Cursor, turn
 		if err := s.mergeUntilDue(ctx, in, u, buf); err != nil {
 			return err
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
+		for !slots.take() {
+			if err := slots.wait(ctx, 1); err != nil {
+				return err
+			}
 		}
 		turn.eventOut()
 		m, err := s.publishUpdate(ctx, l, u)
 		if err != nil {
-			turn.eventDone()
-			<-slots
+			turn.eventsDone(1)
+			slots.release(1)
 			return err
 		}
 		s.plotted.Store(time.Now().UnixNano())

@@ -191,10 +191,12 @@ func (o *outbox) look(now time.Time) (wait time.Duration) {
 
 // awaitStates takes the acknowledgements, in order.
 func (s *Sink) awaitStates(ctx context.Context, l link, o *outbox, window <-chan sentMessage, slots <-chan struct{}, f *flight, up func()) error {
+	w := newWatchdog()
+	defer w.stop()
 	for {
 		select {
 		case m := <-window:
-			err := s.waitUnless(ctx, l, m.ticket, m.thing(), m.overtaken)
+			err := s.waitUnless(ctx, l, m.ticket, m.thing(), w, m.overtaken)
 			if err == nil && m.qos == 0 && len(m.payload) == 0 && !m.birth {
 				err = l.ping(ctx) // else nobody has said that it is cleared
 			}

@@ -61,11 +61,11 @@ func (t *turns) eventOut() {
 	t.mu.Unlock()
 }
 
-// eventDone notes that one was acknowledged.
-func (t *turns) eventDone() {
+// eventsDone notes that n were acknowledged.
+func (t *turns) eventsDone(n int) {
 	t.mu.Lock()
-	t.events--
-	t.acked++
+	t.events -= n
+	t.acked += uint64(n)
 	idle := t.events == 0
 	if idle {
 		t.still = time.Now()

@@ -34,7 +34,7 @@ func TestRetainedMessagesTakeTurnsWithEvents(t *testing.T) {
 	for range 20 {
 		turn.stateOut()
 	}
-	turn.eventDone()
+	turn.eventsDone(1)
 	may(false, turn.still)
 	if late, _ := turn.look(turn.still); late != moving {
 		t.Errorf("it looks again after %s", late)
@@ -48,16 +48,16 @@ func TestARetainedMessageIsOvertakenByLaterEventsOnly(t *testing.T) {
 	for range 3 {
 		turn.eventOut()
 	}
-	turn.eventDone()
+	turn.eventsDone(1)
 	overtaken := turn.stateOut()
 	turn.eventOut()
 	for range 2 {
-		turn.eventDone()
+		turn.eventsDone(1)
 		if overtaken() {
 			t.Error("it is overtaken by what went out before")
 		}
 	}
-	turn.eventDone()
+	turn.eventsDone(1)
 	if !overtaken() {
 		t.Error("it is not overtaken")
 	}

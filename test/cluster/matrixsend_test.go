@@ -77,7 +77,7 @@ func (s *sender) reload() {
 
 // post posts until stop is closed. What is not accepted is not sent again.
 func (s *sender) post(stop <-chan struct{}) {
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(40 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {

@@ -1,5 +1,5 @@
-// Package cluster has nodes of broker clusters killed while event2mqtt publishes
-// to them, and looks that nothing is lost. The brokers are real: NATS with
+// Package cluster has brokers, alone and in clusters, and event2mqtt killed while it
+// publishes to them, and looks that nothing is lost. The brokers are real: NATS with
 // JetStream from its Go module, Debian's Mosquitto, and event2mqtt's own. It is a
 // module of its own, so that the program's go.mod stays as it is.
 package cluster

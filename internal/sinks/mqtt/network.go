@@ -401,7 +401,7 @@ func (k keys) explain(err error, secure bool) string {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "the host cannot be reached; is the network up?"
 	case closed(err) && secure:
-		return fmt.Sprintf("the broker closed the connection (it was stopped, does not take this protocol on this port, has no TLS there and needs mqtt:// or ws://, or another client uses the same %[1]sclient_id)", k.config)
+		return fmt.Sprintf("the broker closed the connection (it was stopped, does not take this protocol on this port, or another client uses the same %[1]sclient_id; if this port is one without TLS, write mqtt:// instead of mqtts://)", k.config)
 	case closed(err):
 		return fmt.Sprintf("the broker closed the connection (it was stopped, does not take this protocol on this port, or another client uses the same %[1]sclient_id)", k.config)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"event2mqtt/internal/journal"
 	"event2mqtt/internal/mqttclient"
 	"event2mqtt/internal/sinks"
@@ -156,7 +158,12 @@ func (s *Sink) connectOwn(ctx context.Context, broker *url.URL, o mqttclient.Opt
 	if err != nil {
 		return nil, err
 	}
-	return mqttclient.Connect(ctx, conn, o)
+	client, err := mqttclient.Connect(ctx, conn, o)
+	var frame *websocket.CloseError // how the end of a connection is told over WebSocket
+	if errors.As(err, &frame) {
+		err = fmt.Errorf("%w: %w", mqttclient.ErrSilent, err)
+	}
+	return client, err
 }
 
 // publish implements link. What the broker has said that it does not take is

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gorilla/websocket"
 
 	"event2mqtt/internal/broker"
 	"event2mqtt/internal/event"
@@ -259,6 +263,22 @@ func TestTheBrokersReasonIsSaid(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestABrokerWithoutFiveIsToldOverWebSocket, also if it does no more than close the
+// connection, as NATS often does.
+func TestABrokerWithoutFiveIsToldOverWebSocket(t *testing.T) {
+	t.Parallel()
+	upgrader := websocket.Upgrader{Subprotocols: []string{"mqtt"}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, err := upgrader.Upgrade(w, r, nil); err == nil {
+			_, _, _ = c.ReadMessage()
+			_ = c.Close()
+		}
+	}))
+	t.Cleanup(server.Close)
+	r := newRig(t, five, "ws"+strings.TrimPrefix(server.URL, "http"))
+	testkit.Eventually(t, "it is said", func() bool { return strings.Contains(r.log.String(), "needs mqtt.protocol: auto") })
 }
 
 // TestABrokerThatShutsDownBlamesNoEvent, however often it does.

@@ -254,7 +254,8 @@ func (k kinds[O]) unknown(kind string, missing bool) error {
 // settleSink tells a sink that is like the main one what that is.
 func (p *Plan) settleSink(doc *config.Document, path string, written map[string]any, o sinks.Options) {
 	if extra, ok := o.(*mqtt.Extra); ok {
-		doc.Fill(path, "publish", extra, func() { extra.Settle(path, written, doc.IsSet, p.mainOptions()) })
+		doc.Fill(path, "publish", extra, func() { extra.Settle(path, written, p.mainOptions()) })
+		doc.Fill(path, "preset", extra, func() { extra.Lay(doc.IsSet) })
 	}
 }
 

@@ -37,14 +37,17 @@ type Extra struct {
 }
 
 // Settle tells where the options are written, what is written of them, and those
-// of the main sink; isSet reports whether somebody has set an option. It comes
-// before Check.
-func (o *Extra) Settle(path string, written map[string]any, isSet func(key string) bool, main *Options) {
+// of the main sink. It comes before Lay and Check.
+func (o *Extra) Settle(path string, written map[string]any, main *Options) {
 	o.path, o.main = path, *main
 	publish, _ := written["publish"].(map[string]any)
 	config.Inherit(&o.Publish, &main.Publish, publish)
+}
+
+// Lay is that of Config. The key that isSet is given is one of the document.
+func (o *Extra) Lay(isSet func(key string) bool) {
 	all := Config{URL: o.URL, Connection: o.Connection}
-	all.Lay(&o.Publish, func(key string) bool { return isSet(path + "." + strings.TrimPrefix(key, "mqtt.")) })
+	all.Lay(&o.Publish, func(key string) bool { return isSet(o.path + "." + strings.TrimPrefix(key, "mqtt.")) })
 	o.URL, o.Connection = all.URL, all.Connection
 }
 

@@ -39,8 +39,10 @@ const maxPlotFields = 8
 func newPlot(channel string, fields map[string]string) (*plot, error) {
 	var errs config.Errors
 	p := &plot{topic: "channels/" + channel + "/publish"}
-	if _, err := strconv.ParseUint(channel, 10, 64); err != nil {
-		errs.Bad("channel", "%q is not the number of a channel, which its page shows as Channel ID", channel)
+	if channel == "" {
+		errs.Bad("channel", "is missing; write the number that the channel's page shows as Channel ID")
+	} else if _, err := strconv.ParseUint(channel, 10, 64); err != nil {
+		errs.Bad("channel", "%q is not the number of a channel; write the one that its page shows as Channel ID", channel)
 	}
 	if len(fields) == 0 {
 		errs.Bad("fields", "is missing; write for example fields: {1: payload.progress}")

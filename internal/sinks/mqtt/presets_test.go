@@ -32,7 +32,8 @@ func extra(t testing.TB, set map[string]bool, change func(*mqtt.Extra)) (*mqtt.E
 	if o.Publish.BaseTopic != p.BaseTopic {
 		written["base_topic"] = o.Publish.BaseTopic
 	}
-	o.Settle("sinks[0]", map[string]any{"publish": written}, func(key string) bool { return set[strings.TrimPrefix(key, "sinks[0].")] }, main)
+	o.Settle("sinks[0]", map[string]any{"publish": written}, main)
+	o.Lay(func(key string) bool { return set[strings.TrimPrefix(key, "sinks[0].")] })
 	return o, o.Check()
 }
 
@@ -161,13 +162,14 @@ func TestPresetsSayWhatIsMissingOrTooMuch(t *testing.T) {
 		"client_id: has 129 bytes":                           func(o *mqtt.Extra) { o.Preset, o.ClientID = "aws-iot", strings.Repeat("x", 129) },
 		"keepalive: 1h: the service takes from 5s to 20m":    func(o *mqtt.Extra) { o.Preset, o.KeepAlive = "aws-iot", time.Hour },
 		"states: the service has no place for states":        func(o *mqtt.Extra) { o.Preset, o.States = "adafruit-io", true },
+		"channel: is missing":                                func(o *mqtt.Extra) { o.Preset = "thingspeak" },
 		`channel: "abc" is not the number of a channel`:      func(o *mqtt.Extra) { o.Preset, o.Channel = "thingspeak", "abc" },
 		"fields: is missing":                                 func(o *mqtt.Extra) { o.Preset, o.Channel = "thingspeak", "1" },
 		"fields.9: a channel has the fields 1 to 8":          func(o *mqtt.Extra) { o.Preset, o.Fields = "thingspeak", map[string]string{"9": "payload.x"} },
 		`fields.1: "x" does not name a value`:                func(o *mqtt.Extra) { o.Preset, o.Fields = "thingspeak", map[string]string{"1": "x"} },
 		"fields: it is for preset: thingspeak alone":         func(o *mqtt.Extra) { o.URL, o.Fields = []string{"mqtt://x"}, map[string]string{"1": "payload.x"} },
-		"url: is needed":                        func(*mqtt.Extra) {},
-		"username: that is in the file already": func(o *mqtt.Extra) { o.Preset, o.CredentialsFile, o.Username = "adafruit-io", "f", "ada" },
+		"url: is needed":                                     func(*mqtt.Extra) {},
+		"username: that is in the file already":              func(o *mqtt.Extra) { o.Preset, o.CredentialsFile, o.Username = "adafruit-io", "f", "ada" },
 	} {
 		set := map[string]bool{}
 		for _, key := range []string{"max_qos", "retain", "max_packet", "in_flight", "max_topic_levels"} {

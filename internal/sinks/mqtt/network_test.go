@@ -129,7 +129,7 @@ func TestTLSWorksOrSaysInWordsWhyNot(t *testing.T) {
 			trust(c)
 			c.TLS.MaxVersion, c.TLS.Ciphers = "1.2", []string{"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"}
 		}, ""},
-		{"not TLS", plain.Addr().String(), trust, "has no TLS there and needs mqtt://"},
+		{"not TLS", plain.Addr().String(), trust, "mqtt:// instead of mqtts://"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, func(config *mqtt.Config, _ *mqtt.PublishConfig) {

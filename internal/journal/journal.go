@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -437,7 +438,7 @@ func (j *Journal) Forget(source, key string) {
 func (j *Journal) ID(seq uint64) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return fmt.Sprintf("%s-%d", j.id, seq)
+	return j.id + "-" + strconv.FormatUint(seq, 10)
 }
 
 // Alive reports whether the disk lets writers go on within d.

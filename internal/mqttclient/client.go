@@ -134,6 +134,7 @@ type Client struct {
 	room    chan struct{} // closed when out was taken; nil if nobody waits
 	idle    bool          // the writer waits to be woken
 	held    bool          // messages wait for more, up to writeChunk
+	urgent  bool          // what is in out does not
 	leaving bool          // nothing more is to be written than out
 	broken  error         // why nothing can be written any more
 	ended   bool
@@ -368,7 +369,7 @@ func (c *Client) lockWithRoom(ctx context.Context, size, most int) error {
 // unlockAndWake has the writer write what was appended.
 func (c *Client) unlockAndWake() {
 	wake := c.idle
-	c.idle = false
+	c.idle, c.urgent = false, true
 	c.mu.Unlock()
 	if wake {
 		select {

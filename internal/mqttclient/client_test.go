@@ -542,3 +542,31 @@ func TestOverTLS(t *testing.T) {
 	senders.Wait()
 	c.Close(0, time.Second)
 }
+
+// TestHeldMessagesGoOut when they are released, when something else is asked for,
+// and when the window is full, which no acknowledgement would open otherwise.
+func TestHeldMessagesGoOut(t *testing.T) {
+	for name, tt := range map[string]struct {
+		window int
+		then   func(*mqttclient.Client)
+	}{
+		"released": {8, func(c *mqttclient.Client) { c.Release(); c.Hold() }},
+		"a ping":   {8, func(c *mqttclient.Client) { go c.Ping(t.Context()) }},
+		"full": {2, func(c *mqttclient.Client) {
+			go c.Publish(t.Context(), &wire.Publish{Topic: "t", QoS: 1})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, p := connected(t, mqttclient.Options{Window: tt.window}, wire.Connack{})
+			c.Hold()
+			publish(t, c, wire.Publish{Topic: "t", QoS: 1, Payload: []byte("1")})
+			publish(t, c, wire.Publish{Topic: "t", QoS: 1, Payload: []byte("2")})
+			tt.then(c)
+			for _, want := range []string{"1", "2"} {
+				if m := p.publish(); string(m.Payload) != want {
+					t.Errorf("got %q, want %q", m.Payload, want)
+				}
+			}
+		})
+	}
+}

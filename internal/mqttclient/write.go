@@ -62,6 +62,11 @@ type writer struct {
 func (w *writer) take() (last bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.held && !w.urgent && len(w.out) < writeChunk {
+		w.buf, w.idle = w.buf[:0], true
+		return false
+	}
+	w.urgent = false
 	w.buf, w.out = w.out, w.buf[:0]
 	w.unsent, w.Client.unsent = w.Client.unsent, w.unsent[:0]
 	w.asked, w.Client.asked = w.Client.asked, nil

@@ -163,7 +163,7 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	if len(p) > 0 {
 		kind = p[0] >> 4
 	}
-	n, err = c.write(p, kind == connecting || kind == pingreq || kind == disconnect)
+	n, err = c.write(p, kind == publish, kind == connecting || kind == pingreq || kind == disconnect)
 	if kind == publish {
 		c.published.Add(1)
 		select {

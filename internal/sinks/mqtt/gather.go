@@ -44,9 +44,9 @@ func newGatherer(c net.Conn, timeout time.Duration) *gatherer {
 }
 
 // write takes a packet, once there is room for it, and with out returns when it
-// was written. The error may be that of an earlier packet; n tells how much was
-// taken.
-func (g *gatherer) write(p []byte, out bool) (n int, err error) {
+// was written. It is held only if it may wait. The error may be that of an earlier
+// packet; n tells how much was taken.
+func (g *gatherer) write(p []byte, mayWait, out bool) (n int, err error) {
 	g.turn.Lock()
 	defer g.turn.Unlock()
 	g.mu.Lock()
@@ -61,7 +61,7 @@ func (g *gatherer) write(p []byte, out bool) (n int, err error) {
 		k := min(len(p)-n, gatherMost-len(g.pending))
 		g.pending = append(g.pending, p[n:n+k]...)
 		n += k
-		g.urgent = g.urgent || out
+		g.urgent = g.urgent || !mayWait
 		g.begin()
 	}
 	for out && g.writing && g.failed == nil {
@@ -80,7 +80,7 @@ func (g *gatherer) hold() {
 func (g *gatherer) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.held, g.urgent = false, true
+	g.held, g.urgent = false, g.urgent || len(g.pending) > 0 // it may be held again before that is written
 	g.begin()
 }
 

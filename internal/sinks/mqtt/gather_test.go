@@ -311,3 +311,42 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 }
+
+// TestHeldMessagesGoOutTogether when they are released, and at once when they are
+// many, or when something else comes that does not wait.
+func TestHeldMessagesGoOutTogether(t *testing.T) {
+	subscribe := wire.AppendSubscribe(nil, wire.V311, &wire.Subscribe{PacketID: 1, Filters: []wire.Filter{{Filter: "t"}}})
+	for name, tt := range map[string]struct {
+		packets [][]byte
+		release bool
+	}{
+		"released":          {[][]byte{packet("a"), packet("b"), packet("c")}, true},
+		"a request":         {[][]byte{packet("a"), packet("b"), subscribe}, false},
+		"as much as a lot":  {[][]byte{packet("a"), packet(string(make([]byte, writeChunk)))}, false},
+		"released and held": {[][]byte{packet("a")}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, s, peer := script(t, time.Minute)
+			defer c.Close()
+			s.quiet.Store(true)
+			c.hold()
+			var want []byte
+			for _, p := range tt.packets {
+				mustWrite(t, c, p)
+				want = append(want, p...)
+			}
+			if c.gatherer.mu.Lock(); tt.release && len(c.pending) != len(want) {
+				t.Errorf("%d bytes wait, want all %d", len(c.pending), len(want))
+			}
+			c.gatherer.mu.Unlock()
+			if tt.release {
+				c.release()
+				c.hold() // what was released is not held again
+			}
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("not all of it came, or in another order: %v", err)
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"event2mqtt/internal/journal"
 )
@@ -176,7 +177,7 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, tu
 		for i := range entries {
 			if !slots.take() {
 				rest()
-				if err := slots.wait(ctx, slots.enough); err != nil {
+				if err := slots.waitForSome(ctx); err != nil {
 					return err
 				}
 				slots.take()
@@ -202,6 +203,10 @@ func (s *Sink) publishEvents(ctx context.Context, l link, in *journal.Cursor, tu
 		clear(entries)
 	}
 }
+
+// together is how long those who found no slot free wait for enough of them, once
+// there is one.
+const together = 5 * time.Millisecond
 
 // slots bounds the events that are on their way. One goroutine takes and waits.
 type slots struct {
@@ -243,6 +248,18 @@ func (s *slots) release(n int) {
 		default:
 		}
 	}
+}
+
+// waitForSome waits until enough are free; for longer than together only until one
+// is: a broker may be slow, or hold its answers back until it hears of us. The
+// error is that of ctx.
+func (s *slots) waitForSome(ctx context.Context) error {
+	brief, cancel := context.WithTimeout(ctx, together)
+	defer cancel()
+	if s.wait(brief, s.enough) == nil {
+		return nil
+	}
+	return s.wait(ctx, 1)
 }
 
 // wait waits until n are free, or ctx ends, whose error it returns.

@@ -77,5 +77,5 @@ var matrixHead = fmt.Sprintf(rowHead, "", "", "", "", "") + fmt.Sprintf(rowQoS, 
 const matrixFoot = `accepted: events of each QoS. kills: by SIGKILL, of event2mqtt and of the broker in turn, each as soon as events of each QoS came again.
 resent: by event2mqtt after a kill, since an acknowledgement was not seen, or not saved. repeated: by the broker, to a watcher that connected
 anew after a kill. doubled: with nothing killed in between. max_qos: 1 has events with QoS 2 sent with QoS 1, see docs/sinks.md.
-Hosted brokers are not in here: their stand-ins are tried by the tests of internal/sinks/mqtt.
+Hosted brokers are not in here: their stand-ins have a table of their own, in test/e2e.
 `

@@ -15,6 +15,7 @@ import (
 	"event2mqtt/internal/sinks/mqtt"
 	"event2mqtt/internal/testkit"
 	"event2mqtt/test/certtest"
+	"event2mqtt/test/hosted"
 )
 
 // This file tries presets against stand-ins for their services. No account at a
@@ -67,7 +68,7 @@ func TestPresetsKeepToTheLimitsOfTheirServices(t *testing.T) {
 	mutual := &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{"x-amzn-mqtt-ca"}}
 	account := func(o *mqtt.Extra) { o.Username, o.Password = "ada", "secret" }
 	for name, c := range map[string]struct {
-		service *hosted
+		service *hosted.Service
 		change  func(*mqtt.Extra)
 		events  int
 		large   int    // bytes of an event that is refused
@@ -75,27 +76,27 @@ func TestPresetsKeepToTheLimitsOfTheirServices(t *testing.T) {
 		topic   string // of the events that arrive
 	}{
 		"aws-iot": {
-			&hosted{secure: mutual, maxQoS: 1, maxPacket: 128 << 10, maxLevels: 8, perSecond: 100},
+			&hosted.Service{Secure: mutual, MaxQoS: 1, MaxPacket: 128 << 10, MaxLevels: 8, PerSecond: 100},
 			func(o *mqtt.Extra) { o.TLS.Cert, o.TLS.Key, o.TLS.ALPN = cert, key, []string{"x-amzn-mqtt-ca"} }, 250, 128 << 10, true, "event2mqtt/event/E",
 		},
-		"hivemq-cloud":           {&hosted{secure: secure, user: "ada", password: "secret", maxQoS: 2, retains: true, maxPacket: 5 << 20}, account, 100, 5 << 20, false, "event2mqtt/event/E"},
-		"hivemq-cloud WebSocket": {&hosted{secure: secure, webSocket: true, user: "ada", password: "secret", maxQoS: 2, retains: true, maxPacket: 5 << 20}, account, 100, 5 << 20, false, "event2mqtt/event/E"},
-		"emqx":                   {&hosted{secure: secure, user: "ada", password: "secret", maxQoS: 2, retains: true, maxPacket: 1 << 20, perSecond: 10}, account, 25, 1 << 20, false, "event2mqtt/event/E"},
-		"emqx WebSocket":         {&hosted{secure: secure, webSocket: true, user: "ada", password: "secret", maxQoS: 2, retains: true, maxPacket: 1 << 20, perSecond: 10}, account, 25, 1 << 20, false, "event2mqtt/event/E"},
+		"hivemq-cloud":           {&hosted.Service{Secure: secure, User: "ada", Password: "secret", MaxQoS: 2, Retains: true, MaxPacket: 5 << 20}, account, 100, 5 << 20, false, "event2mqtt/event/E"},
+		"hivemq-cloud WebSocket": {&hosted.Service{Secure: secure, WebSocket: true, User: "ada", Password: "secret", MaxQoS: 2, Retains: true, MaxPacket: 5 << 20}, account, 100, 5 << 20, false, "event2mqtt/event/E"},
+		"emqx":                   {&hosted.Service{Secure: secure, User: "ada", Password: "secret", MaxQoS: 2, Retains: true, MaxPacket: 1 << 20, PerSecond: 10}, account, 25, 1 << 20, false, "event2mqtt/event/E"},
+		"emqx WebSocket":         {&hosted.Service{Secure: secure, WebSocket: true, User: "ada", Password: "secret", MaxQoS: 2, Retains: true, MaxPacket: 1 << 20, PerSecond: 10}, account, 25, 1 << 20, false, "event2mqtt/event/E"},
 		"adafruit-io": {
-			&hosted{secure: secure, user: "ada", password: "secret", maxQoS: 1, maxPacket: 1000, perSecond: 1, takes: func(topic string) bool { return strings.HasPrefix(topic, "ada/feeds/") }},
+			&hosted.Service{Secure: secure, User: "ada", Password: "secret", MaxQoS: 1, MaxPacket: 1000, PerSecond: 1, Takes: func(topic string) bool { return strings.HasPrefix(topic, "ada/feeds/") }},
 			account, 2, 1000, false, "ada/feeds/e",
 		},
-		"test.mosquitto.org":                    {&hosted{maxQoS: 2}, func(o *mqtt.Extra) { o.Publish.BaseTopic = "mine" }, 100, 0, false, "mine/event/E"},
-		"test.mosquitto.org WebSocket":          {&hosted{webSocket: true, maxQoS: 2}, func(o *mqtt.Extra) { o.Publish.BaseTopic = "mine" }, 100, 0, false, "mine/event/E"},
-		"test.mosquitto.org client certificate": {&hosted{secure: mutual, maxQoS: 2}, func(o *mqtt.Extra) { o.Publish.BaseTopic, o.TLS.Cert, o.TLS.Key = "mine", cert, key }, 100, 0, false, "mine/event/E"},
+		"test.mosquitto.org":                    {&hosted.Service{MaxQoS: 2}, func(o *mqtt.Extra) { o.Publish.BaseTopic = "mine" }, 100, 0, false, "mine/event/E"},
+		"test.mosquitto.org WebSocket":          {&hosted.Service{WebSocket: true, MaxQoS: 2}, func(o *mqtt.Extra) { o.Publish.BaseTopic = "mine" }, 100, 0, false, "mine/event/E"},
+		"test.mosquitto.org client certificate": {&hosted.Service{Secure: mutual, MaxQoS: 2}, func(o *mqtt.Extra) { o.Publish.BaseTopic, o.TLS.Cert, o.TLS.Key = "mine", cert, key }, 100, 0, false, "mine/event/E"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			service := c.service.start(t)
+			service := c.service.Start(t)
 			preset, _, _ := strings.Cut(name, " ")
 			r := presetRig(t, nil, func(o *mqtt.Extra) {
-				o.Preset, o.URL = preset, []string{service.url}
+				o.Preset, o.URL = preset, []string{service.URL}
 				o.TLS.CA = a.CAFile
 				c.change(o)
 			}, func(r *rig) {
@@ -110,8 +111,8 @@ func TestPresetsKeepToTheLimitsOfTheirServices(t *testing.T) {
 			})
 			r.states.Report("s", event.State{Source: "s", Key: "k", Payload: []byte("1")})
 			r.delivered()
-			service.unhurt(t)
-			got := service.taken()
+			service.Unhurt(t)
+			got := service.Taken()
 			for i := range c.events + 1 {
 				want := fmt.Sprintf(`{"n":%d`, i)
 				if i == 0 {
@@ -188,20 +189,20 @@ func TestPresetsSayWhatIsMissingOrTooMuch(t *testing.T) {
 }
 
 // thingSpeak is a stand-in, with a sink for it.
-func thingSpeak(t *testing.T, service *hosted, change func(*mqtt.Extra), before func(*rig)) *rig {
+func thingSpeak(t *testing.T, service *hosted.Service, change func(*mqtt.Extra), before func(*rig)) *rig {
 	t.Helper()
 	a := certtest.New(t)
 	pair, err := tls.LoadX509KeyPair(a.Issue("thingspeak", nil))
 	testkit.OK(t, err)
-	service.secure, service.webSocket = &tls.Config{Certificates: []tls.Certificate{pair}}, true
-	service.user, service.password = "DEVICE", "p=w=="
-	service.takes = func(topic string) bool { return topic == "channels/12345/publish" }
-	service.start(t)
+	service.Secure, service.WebSocket = &tls.Config{Certificates: []tls.Certificate{pair}}, true
+	service.User, service.Password = "DEVICE", "p=w=="
+	service.Takes = func(topic string) bool { return topic == "channels/12345/publish" }
+	service.Start(t)
 	file := filepath.Join(t.TempDir(), "mqtt_secrets.h")
 	testkit.OK(t, os.WriteFile(file, []byte("#define SECRET_MQTT_USERNAME \"DEVICE\"\n#define SECRET_MQTT_CLIENT_ID \"DEVICE\"\n#define SECRET_MQTT_PASSWORD \"p=w==\"\n"), 0o600))
 	return presetRig(t, map[string]bool{"rate": true}, func(o *mqtt.Extra) {
 		o.Preset, o.Channel, o.Fields, o.CredentialsFile = "thingspeak", "12345", map[string]string{"1": "payload.progress", "2": "payload.temps.bed"}, file
-		o.URL, o.TLS.CA, o.Rate = []string{service.url}, a.CAFile, "5/s"
+		o.URL, o.TLS.CA, o.Rate = []string{service.URL}, a.CAFile, "5/s"
 		change(o)
 	}, before)
 }
@@ -209,7 +210,7 @@ func thingSpeak(t *testing.T, service *hosted, change func(*mqtt.Extra), before 
 // TestThingSpeakGetsTheNewestOfEachField in one message, with the name of the
 // newest event as its status; QoS, topic and account are those it takes.
 func TestThingSpeakGetsTheNewestOfEachField(t *testing.T) {
-	service := &hosted{}
+	service := &hosted.Service{}
 	r := thingSpeak(t, service, func(*mqtt.Extra) {}, func(r *rig) {
 		r.post("Progress", `{"progress":1,"temps":{"bed":20}}`, event.Route{})
 		r.post("Temperature", `{"temps":{"bed":60.5}}`, event.Route{Retain: true, Topic: "elsewhere"})
@@ -217,12 +218,12 @@ func TestThingSpeakGetsTheNewestOfEachField(t *testing.T) {
 		r.post("Print Done", `{"other":true}`, event.Route{})
 	})
 	r.delivered()
-	testkit.Eventually(t, "a message comes", func() bool { return len(service.taken()) > 0 })
-	if got := service.taken(); len(got) != 1 || got[0] != "channels/12345/publish field1=2+%26+more&field2=60.5&status=Print+Done" {
+	testkit.Eventually(t, "a message comes", func() bool { return len(service.Taken()) > 0 })
+	if got := service.Taken(); len(got) != 1 || got[0] != "channels/12345/publish field1=2+%26+more&field2=60.5&status=Print+Done" {
 		t.Errorf("it got %q", got)
 	}
-	service.unhurt(t)
-	if id := service.ids[0]; id != "DEVICE" {
+	service.Unhurt(t)
+	if id := service.IDs()[0]; id != "DEVICE" {
 		t.Errorf("the client id is %q", id)
 	}
 }
@@ -230,7 +231,7 @@ func TestThingSpeakGetsTheNewestOfEachField(t *testing.T) {
 // TestThingSpeakGetsNoMoreThanItTakes however fast events come, and in the end
 // what is newest.
 func TestThingSpeakGetsNoMoreThanItTakes(t *testing.T) {
-	service := &hosted{perSecond: 5}
+	service := &hosted.Service{PerSecond: 5}
 	r := thingSpeak(t, service, func(*mqtt.Extra) {}, func(*rig) {})
 	for i := range 200 {
 		r.post("Progress", fmt.Sprintf(`{"progress":%d}`, i+1), event.Route{})
@@ -238,32 +239,32 @@ func TestThingSpeakGetsNoMoreThanItTakes(t *testing.T) {
 	}
 	r.delivered()
 	testkit.Eventually(t, "the newest comes", func() bool {
-		got := service.taken()
+		got := service.Taken()
 		return len(got) > 0 && strings.Contains(got[len(got)-1], "field1=200&")
 	})
-	service.unhurt(t)
+	service.Unhurt(t)
 }
 
 // TestThingSpeakEndsIdleConnections, and that is no trouble: the sink connects
 // again, says nothing of it, and what comes later arrives.
 func TestThingSpeakEndsIdleConnections(t *testing.T) {
-	service := &hosted{idle: 300 * time.Millisecond}
+	service := &hosted.Service{Idle: 300 * time.Millisecond}
 	r := thingSpeak(t, service, func(*mqtt.Extra) {}, func(*rig) {})
-	testkit.Eventually(t, "it has connected several times", func() bool { return service.connections() >= 4 })
+	testkit.Eventually(t, "it has connected several times", func() bool { return service.Connections() >= 4 })
 	testkit.Eventually(t, "it says that it is connected", r.up)
 	if text := r.log.String(); strings.Count(text, "\n") > 1+strings.Count(text, `"level":"debug"`) || strings.Contains(text, `"level":"warn"`) || strings.Contains(text, `"level":"error"`) {
 		t.Errorf("the log is\n%s", text)
 	}
 	testkit.Eventually(t, "an event arrives", func() bool {
 		r.post("Later", `{"progress":7}`, event.Route{}) // one that meets the end of a connection is lost: QoS 0
-		for _, m := range service.taken() {
+		for _, m := range service.Taken() {
 			if strings.Contains(m, "status=Later") {
 				return true
 			}
 		}
 		return false
 	})
-	service.unhurt(t)
+	service.Unhurt(t)
 }
 
 // TestCredentialsAsServicesOfferThem for download are read in each form.
@@ -276,14 +277,14 @@ func TestCredentialsAsServicesOfferThem(t *testing.T) {
 		"colons":  "Client ID: DEVICE\nUsername: DEVICE\nPassword: p=w==\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			service := (&hosted{user: "DEVICE", password: "p=w=="}).start(t)
+			service := (&hosted.Service{User: "DEVICE", Password: "p=w=="}).Start(t)
 			file := filepath.Join(t.TempDir(), "credentials")
 			testkit.OK(t, os.WriteFile(file, []byte(text), 0o600))
 			presetRig(t, nil, func(o *mqtt.Extra) {
-				o.Preset, o.Channel, o.Fields, o.CredentialsFile, o.URL = "thingspeak", "12345", map[string]string{"1": "payload.n"}, file, []string{service.url}
+				o.Preset, o.Channel, o.Fields, o.CredentialsFile, o.URL = "thingspeak", "12345", map[string]string{"1": "payload.n"}, file, []string{service.URL}
 			}, func(r *rig) { r.emit(1) })
-			testkit.Eventually(t, "it comes", func() bool { return len(service.taken()) == 1 })
-			if id := service.ids[0]; id != "DEVICE" {
+			testkit.Eventually(t, "it comes", func() bool { return len(service.Taken()) == 1 })
+			if id := service.IDs()[0]; id != "DEVICE" {
 				t.Errorf("the client id is %q", id)
 			}
 		})

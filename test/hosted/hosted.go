@@ -1,4 +1,6 @@
-package mqtt_test
+// Package hosted is a stand-in for hosted brokers: it does with what is beyond its
+// limits what their documentation says, and notes it. It is for tests.
+package hosted
 
 import (
 	"crypto/tls"
@@ -16,52 +18,61 @@ import (
 	"event2mqtt/internal/wire"
 )
 
-// hosted is a stand-in for a hosted broker: it does with what is beyond its limits
-// what the documentation of the service says, and notes it.
-type hosted struct {
-	secure         *tls.Config // nil is without TLS
-	webSocket      bool
-	user, password string // "" lets anybody in
-	maxQoS         byte
-	retains        bool
-	maxPacket      int
-	maxLevels      int
-	perSecond      int                     // more is discarded; 0 is any
-	idle           time.Duration           // after which a connection without a message is ended; 0 is never
-	takes          func(topic string) bool // nil takes all topics
+// Service is one that listens. Its limits are set before Start.
+type Service struct {
+	Secure         *tls.Config // nil is without TLS
+	WebSocket      bool
+	User, Password string // "" lets anybody in
+	MaxQoS         byte
+	Retains        bool
+	MaxPacket      int
+	MaxLevels      int
+	PerSecond      int                     // more is discarded; 0 is any
+	Idle           time.Duration           // after which a connection without a message is ended; 0 is never
+	Takes          func(topic string) bool // nil takes all topics
 
-	url string
+	URL string // of Start
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what follows
+	open   map[io.Closer]bool
 	conns  int
 	ids    []string // client ids that came
 	got    []string // topic and payload of what was taken
 	faults []string
 }
 
-func (b *hosted) start(t testing.TB) *hosted {
+// Start listens until the test ends.
+func (b *Service) Start(t testing.TB) *Service {
 	t.Helper()
-	l := listen(t, "127.0.0.1:0")
-	scheme := map[bool]string{false: "mqtt", true: "ws"}[b.webSocket]
-	b.url = scheme + "://" + l.Addr().String()
-	if b.secure != nil {
-		b.url = scheme + "s://" + l.Addr().String()
-		l = tls.NewListener(l, b.secure)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheme := map[bool]string{false: "mqtt", true: "ws"}[b.WebSocket]
+	b.URL = scheme + "://" + l.Addr().String()
+	if b.Secure != nil {
+		b.URL = scheme + "s://" + l.Addr().String()
+		l = tls.NewListener(l, b.Secure)
 	}
 	var wg sync.WaitGroup
-	open := map[io.Closer]bool{}
+	b.open = map[io.Closer]bool{}
 	serve := func(nc net.Conn) {
 		b.mu.Lock()
-		open[nc] = true
+		b.open[nc] = true
 		b.mu.Unlock()
-		defer nc.Close()
+		defer func() {
+			_ = nc.Close()
+			b.mu.Lock()
+			delete(b.open, nc)
+			b.mu.Unlock()
+		}()
 		if why := b.serve(nc); why != "" {
 			b.mu.Lock()
 			b.faults = append(b.faults, why)
 			b.mu.Unlock()
 		}
 	}
-	if b.webSocket {
+	if b.WebSocket {
 		up := websocket.Upgrader{Subprotocols: []string{"mqtt"}}
 		server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/mqtt" {
@@ -84,11 +95,7 @@ func (b *hosted) start(t testing.TB) *hosted {
 	}
 	t.Cleanup(func() {
 		l.Close()
-		b.mu.Lock()
-		for nc := range open {
-			nc.Close()
-		}
-		b.mu.Unlock()
+		b.Cut()
 		wg.Wait()
 	})
 	return b
@@ -120,10 +127,10 @@ func (c *webSocketConn) Write(p []byte) (int, error) {
 }
 
 // serve returns why a connection is ended by the service, or "".
-func (b *hosted) serve(nc net.Conn) (fault string) {
+func (b *Service) serve(nc net.Conn) (fault string) {
 	reader, began, sent := wire.NewReader(nc, 64<<20), time.Now(), 0
-	if b.idle > 0 {
-		_ = nc.SetReadDeadline(began.Add(b.idle))
+	if b.Idle > 0 {
+		_ = nc.SetReadDeadline(began.Add(b.Idle))
 	}
 	for {
 		header, body, err := reader.Next()
@@ -140,11 +147,11 @@ func (b *hosted) serve(nc net.Conn) (fault string) {
 			b.conns++
 			b.ids = append(b.ids, c.ClientID)
 			b.mu.Unlock()
-			if b.user != "" && (c.Username != b.user || string(c.Password) != b.password) {
+			if b.User != "" && (c.Username != b.User || string(c.Password) != b.Password) {
 				_, _ = nc.Write([]byte{0x20, 2, 0, 5})
 				return "wrong user"
 			}
-			if w := c.Will; w != nil && (w.Retain && !b.retains || w.QoS > b.maxQoS || b.takes != nil && !b.takes(w.Topic)) {
+			if w := c.Will; w != nil && (w.Retain && !b.Retains || w.QoS > b.MaxQoS || b.Takes != nil && !b.Takes(w.Topic)) {
 				return "a will that is not taken: " + w.Topic
 			}
 			_, _ = nc.Write([]byte{0x20, 2, 0, 0})
@@ -153,14 +160,14 @@ func (b *hosted) serve(nc net.Conn) (fault string) {
 			if err := wire.DecodePublish(&p, wire.V311, header, body, ""); err != nil {
 				return err.Error()
 			}
-			if b.idle > 0 {
-				_ = nc.SetReadDeadline(time.Now().Add(b.idle))
+			if b.Idle > 0 {
+				_ = nc.SetReadDeadline(time.Now().Add(b.Idle))
 			}
 			if fault := b.judge(&p, len(body)); fault != "" {
 				return fault
 			}
 			// What comes late, on a busy machine, counts as later than it was sent.
-			if sent++; b.perSecond > 0 && float64(sent) > float64(b.perSecond)*(1+time.Since(began).Seconds()) {
+			if sent++; b.PerSecond > 0 && float64(sent) > float64(b.PerSecond)*(1+time.Since(began).Seconds()) {
 				b.mu.Lock()
 				b.faults = append(b.faults, "too fast")
 				b.mu.Unlock()
@@ -185,41 +192,58 @@ func (b *hosted) serve(nc net.Conn) (fault string) {
 }
 
 // judge returns why a message is not taken, or "".
-func (b *hosted) judge(p *wire.Publish, size int) string {
+func (b *Service) judge(p *wire.Publish, size int) string {
 	switch {
-	case p.QoS > b.maxQoS:
+	case p.QoS > b.MaxQoS:
 		return fmt.Sprintf("QoS %d", p.QoS)
-	case p.Retain && !b.retains:
+	case p.Retain && !b.Retains:
 		return "retained: " + p.Topic
-	case b.maxPacket > 0 && size > b.maxPacket:
+	case b.MaxPacket > 0 && size > b.MaxPacket:
 		return fmt.Sprintf("%d bytes", size)
-	case b.maxLevels > 0 && strings.Count(p.Topic, "/") >= b.maxLevels:
+	case b.MaxLevels > 0 && strings.Count(p.Topic, "/") >= b.MaxLevels:
 		return "too many levels: " + p.Topic
-	case b.takes != nil && !b.takes(p.Topic):
+	case b.Takes != nil && !b.Takes(p.Topic):
 		return "not allowed: " + p.Topic
 	}
 	return ""
 }
 
-// taken are the messages, each with its topic before it.
-func (b *hosted) taken() []string {
+// Taken are the messages, each with its topic before it.
+func (b *Service) Taken() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return append([]string(nil), b.got...)
 }
 
-func (b *hosted) connections() int {
+// Connections is how many were made.
+func (b *Service) Connections() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.conns
 }
 
-// unhurt tells if anything was beyond the limits.
-func (b *hosted) unhurt(t testing.TB) {
+// Unhurt tells if anything was beyond the limits.
+func (b *Service) Unhurt(t testing.TB) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.faults) > 0 {
 		t.Errorf("the service was given what it does not take: %q", b.faults)
+	}
+}
+
+// IDs are the client ids that came.
+func (b *Service) IDs() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]string(nil), b.ids...)
+}
+
+// Cut ends all connections, as a service does that is restarted.
+func (b *Service) Cut() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for nc := range b.open {
+		_ = nc.Close()
 	}
 }

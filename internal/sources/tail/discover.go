@@ -197,6 +197,9 @@ func (s *Source) discover(ctx context.Context, w *watcher) error {
 		s.follow(f)
 		s.restless[f] = true
 	}
+	if !s.sorted {
+		s.sortAll()
+	}
 	s.countHomes()
 	for _, f := range s.files {
 		if f.fresh {
@@ -229,6 +232,19 @@ func (s *Source) discover(ctx context.Context, w *watcher) error {
 	s.wanted, s.soonest = false, time.Now().Add(min(lookBusy*took, maxLook))
 	s.latest = time.Now().Add(max(s.config.Poll, min(lookIdle*took, maxIdle)))
 	return nil
+}
+
+// sortAll has all files read in the order in which they were written to last. That
+// is for the first look of a run: a file that was truncated shortly before the
+// program ended, or while it was down, is not known again, and comes before a
+// younger one that is.
+func (s *Source) sortAll() {
+	s.sorted = true
+	slices.SortStableFunc(s.files, func(a, b *file) int { return a.written.Compare(b.written) }) // else those that are known are first
+	for i, f := range s.files {
+		f.order = i + 1
+	}
+	s.lastOrder = len(s.files)
 }
 
 // chase finds the paths of files that match no more and are not held open.
@@ -269,14 +285,16 @@ func (s *Source) find(w *watcher) (fresh []*file, present map[fileID]string) {
 		var unknown []found
 		for _, m := range matches {
 			w.watch(filepath.Dir(m.path))
+			f := s.byID[m.id]
+			if f != nil && !f.asSeen(m.size, m.written) {
+				s.changed[f] = true // also if it has grown since it was seen the first time here
+			}
 			if _, seen := present[m.id]; seen {
 				continue
 			}
-			if f := s.byID[m.id]; f == nil {
+			if f == nil {
 				unknown = append(unknown, m)
 				continue
-			} else if !f.asSeen(m.size, m.written) {
-				s.changed[f] = true
 			}
 			present[m.id] = m.path
 		}

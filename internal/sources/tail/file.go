@@ -245,6 +245,12 @@ func (s *Source) moveTo(f *file, path string) {
 	f.path, s.byPath[path] = path, f
 }
 
+// succeeds reports whether f, of which nothing was read yet, may have taken the
+// place of another that was rotated.
+func (f *file) succeeds(other *file) bool {
+	return f.offset == 0 && filepath.Dir(f.path) == filepath.Dir(other.path) && (related(other.path, f.path) || related(f.path, other.path))
+}
+
 // related reports whether a file's name is made of another's, as rotation makes
 // it: app.log.1 and app-2023.log are of app.log.
 func related(name, of string) bool {

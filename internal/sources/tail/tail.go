@@ -85,6 +85,7 @@ type Source struct {
 	soonest   time.Time           // when it may be
 	latest    time.Time           // when it is, wanted or not
 	looks     int                 // that were taken
+	sorted    bool                // since this run began
 	left      int                 // files that were too many
 	buf       []byte
 	batch     batch
@@ -164,7 +165,7 @@ func (s *Source) Run(ctx context.Context, out sources.Output) error {
 
 func (s *Source) reset(out sources.Output) {
 	s.out = out
-	s.files, s.held, s.pinned, s.lastOrder = nil, nil, nil, 0
+	s.files, s.held, s.pinned, s.lastOrder, s.sorted = nil, nil, nil, 0, false
 	s.byID, s.byPath, s.homes = map[fileID]*file{}, map[string]*file{}, map[string]int{}
 	s.changed, s.restless, s.missing = map[*file]bool{}, map[*file]bool{}, map[string]position{}
 	s.waiting, s.closed, s.later = map[string]*waiting{}, map[string]bool{}, nil
@@ -226,7 +227,12 @@ func (s *Source) readChanged(ctx context.Context) error {
 	clear(s.changed)
 	slices.SortFunc(round, func(a, b *file) int { return cmp.Compare(a.order, b.order) })
 	gone := false
+	var cut []*file // truncated, and not read from their beginnings before the next look
 	for _, f := range round {
+		if slices.ContainsFunc(cut, f.succeeds) {
+			s.changed[f] = true
+			continue
+		}
 		known := f.truncated
 		err := s.readFile(ctx, f)
 		s.measure(f)
@@ -239,8 +245,9 @@ func (s *Source) readChanged(ctx context.Context) error {
 		if err != nil {
 			s.failed(f, err)
 		}
-		if f.truncated && !known {
-			s.wanted = true // for copies
+		if f.truncated {
+			s.wanted = s.wanted || !known // for copies
+			cut = append(cut, f)
 		}
 		if !f.rotated.IsZero() {
 			if err := s.flush(ctx); err != nil { // before its position goes
